@@ -1,0 +1,150 @@
+//! MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications (Howard
+//! et al., 2017, <https://arxiv.org/abs/1704.04861>).
+
+use burn::module::Module;
+use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::Tensor;
+
+use super::{NetworkBuilder, PlacedUnit, unit_relu};
+use crate::blocks::{ConvSpec, ConvUnit};
+use crate::error::ConfigError;
+use crate::reparam::Reparameterize;
+
+/// Output channels and stride of the thirteen separable convolutions (the paper's table 1).
+const LAYOUT: [(usize, usize); 13] = [
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (1024, 2),
+    (1024, 1),
+];
+
+/// MobileNet version 1 with ReLU and a linear classifier.
+#[derive(Module, Debug)]
+pub struct MobileNetV1 {
+    /// The first, dense convolution, 3x3 with stride 2.
+    pub stem: ConvUnit,
+    /// The separable convolutions.
+    pub blocks: Vec<SeparableConv>,
+    /// Mean over all positions.
+    pub pool: AdaptiveAvgPool2d,
+    /// The classifier.
+    pub linear: Linear,
+}
+
+/// A depthwise 3x3 convolution followed by a 1x1.
+#[derive(Module, Debug)]
+pub struct SeparableConv {
+    /// 3x3, every channel for itself.
+    pub depthwise: ConvUnit,
+    /// 1x1.
+    pub pointwise: ConvUnit,
+}
+
+impl MobileNetV1 {
+    /// A network with fresh weights for images of `in_channels` channels.
+    ///
+    /// # Errors
+    /// If a layer cannot have its block, or the width leaves no channel.
+    pub fn new(
+        width: f64,
+        in_channels: usize,
+        num_classes: usize,
+        builder: &NetworkBuilder,
+    ) -> Result<Self, ConfigError> {
+        let scaled = |channels: usize| (channels as f64 * width) as usize;
+        let mut channels = scaled(32);
+        let stem = builder.unit("stem", &ConvSpec::square([in_channels, channels], 3, 2))?;
+        let mut blocks = Vec::new();
+        for (index, (outputs, stride)) in LAYOUT.into_iter().enumerate() {
+            let depthwise = ConvSpec::square([channels; 2], 3, stride).with_groups(channels);
+            let pointwise = ConvSpec::square([channels, scaled(outputs)], 1, 1);
+            blocks.push(SeparableConv {
+                depthwise: builder.unit(&format!("blocks.{index}.depthwise"), &depthwise)?,
+                pointwise: builder.unit(&format!("blocks.{index}.pointwise"), &pointwise)?,
+            });
+            channels = scaled(outputs);
+        }
+        Ok(Self {
+            stem,
+            blocks,
+            pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
+            linear: LinearConfig::new(channels, num_classes).init(builder.device),
+        })
+    }
+
+    /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let map = self.blocks.iter().fold(unit_relu(&self.stem, images), |map, b| b.forward(map));
+        self.linear.forward(self.pool.forward(map).flatten(1, 3))
+    }
+
+    /// The last map of each resolution, 1/2 to 1/32 of the image; for detection and
+    /// segmentation heads.
+    pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut map = unit_relu(&self.stem, images);
+        let mut maps = Vec::new();
+        for (index, block) in self.blocks.iter().enumerate() {
+            map = block.forward(map);
+            if LAYOUT.get(index + 1).is_none_or(|&(_, stride)| stride == 2) {
+                maps.push(map.clone());
+            }
+        }
+        maps
+    }
+
+    /// Every unit in order of computation, for an image of the given height and width.
+    pub fn units(&self, image: [usize; 2]) -> Vec<PlacedUnit<'_>> {
+        let parts = self.blocks.iter().enumerate().flat_map(|(index, block)| {
+            [
+                (format!("blocks.{index}.depthwise"), &block.depthwise),
+                (format!("blocks.{index}.pointwise"), &block.pointwise),
+            ]
+        });
+        let mut size = image;
+        std::iter::once(("stem".to_string(), &self.stem))
+            .chain(parts)
+            .map(|(name, unit)| {
+                let placed = PlacedUnit { name, unit, input_size: size };
+                size = placed.output_size();
+                placed
+            })
+            .collect()
+    }
+}
+
+impl Reparameterize for MobileNetV1 {
+    fn reparameterize(&self) -> Self {
+        Self {
+            stem: self.stem.reparameterize(),
+            blocks: self.blocks.reparameterize(),
+            pool: self.pool.clone(),
+            linear: self.linear.reparameterize(),
+        }
+    }
+}
+
+impl SeparableConv {
+    /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        unit_relu(&self.pointwise, unit_relu(&self.depthwise, input))
+    }
+}
+
+impl Reparameterize for SeparableConv {
+    fn reparameterize(&self) -> Self {
+        Self {
+            depthwise: self.depthwise.reparameterize(),
+            pointwise: self.pointwise.reparameterize(),
+        }
+    }
+}

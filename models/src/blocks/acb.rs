@@ -1,0 +1,85 @@
+//! The Asymmetric Convolution Block (Ding et al., ACNet, ICCV 2019).
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, s};
+
+use super::conv_bn::ConvBn;
+use super::conv_spec::ConvSpec;
+use crate::algebra::{ConvParams, embed_kernel, sum_branches};
+use crate::error::ConfigError;
+
+/// A KxK, a Kx1 and a 1xK convolution over one input, each with batch norm, whose outputs are
+/// added; equal in inference to one KxK convolution with bias.
+#[derive(Module, Debug)]
+pub struct AsymmetricConvBlock {
+    /// The KxK convolution.
+    pub square: ConvBn,
+    /// The Kx1 convolution, the middle column of the window.
+    pub vertical: ConvBn,
+    /// The 1xK convolution, the middle row of the window.
+    pub horizontal: ConvBn,
+    #[module(skip)]
+    spec: ConvSpec,
+}
+
+impl AsymmetricConvBlock {
+    /// A block with fresh weights.
+    ///
+    /// # Errors
+    /// An even or oblong kernel has no middle row and column.
+    pub fn new(spec: &ConvSpec, device: &Device) -> Result<Self, ConfigError> {
+        spec.check()?;
+        let [kh, kw] = spec.kernel_size;
+        if kh != kw || kh % 2 == 0 {
+            let block = "an Asymmetric Convolution Block";
+            return Err(ConfigError::Kernel { block, kernel: spec.kernel_size });
+        }
+        let half = kh / 2;
+        let [ph, pw] = spec.padding;
+        // A strip reads the middle of the window: its narrow axis needs `half` less padding.
+        // What padding cannot give (a negative amount), `forward` crops.
+        let strip = |kernel, padding| {
+            ConvBn::new(&ConvSpec { kernel_size: kernel, padding, ..spec.clone() }, device)
+        };
+        Ok(Self {
+            square: ConvBn::new(spec, device),
+            vertical: strip([kh, 1], [ph, pw.saturating_sub(half)]),
+            horizontal: strip([1, kw], [ph.saturating_sub(half), pw]),
+            spec: spec.clone(),
+        })
+    }
+
+    /// The geometry of the convolution this block stands for.
+    pub fn spec(&self) -> &ConvSpec {
+        &self.spec
+    }
+
+    /// `[batch, in, height, width]` to `[batch, out, height', width']`.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let [_, _, height, width] = input.dims();
+        let [top, left] =
+            self.spec.padding.map(|p| (self.spec.kernel_size[0] / 2).saturating_sub(p));
+        let vertical = if left > 0 {
+            input.clone().slice(s![.., .., .., left..width - left])
+        } else {
+            input.clone()
+        };
+        let horizontal = if top > 0 {
+            input.clone().slice(s![.., .., top..height - top, ..])
+        } else {
+            input.clone()
+        };
+        self.square.forward(input)
+            + self.vertical.forward(vertical)
+            + self.horizontal.forward(horizontal)
+    }
+
+    /// The equivalent kernel and bias (Transforms I, VI and II).
+    pub fn equivalent(&self) -> ConvParams {
+        let branches = [&self.square, &self.vertical, &self.horizontal].map(|branch| {
+            let branch = branch.equivalent();
+            ConvParams { kernel: embed_kernel(&branch.kernel, self.spec.kernel_size), ..branch }
+        });
+        sum_branches(&branches)
+    }
+}

@@ -1,0 +1,99 @@
+//! Batch norm as PyTorch defines it.
+
+use burn::module::{Flag, Initializer, Module, Param};
+use burn::tensor::module::{batch_norm, batch_norm_train};
+use burn::tensor::{Device, Tensor};
+
+use super::conv_spec::host;
+use super::running_stat::RunningStat;
+use crate::algebra::NormStats;
+
+/// Batch normalisation (Ioffe & Szegedy, ICML 2015) of maps `[batch, channels, height, width]`
+/// with the conventions of PyTorch's `BatchNorm2d`: the biased batch variance normalises, the
+/// unbiased one enters `running_var`.
+///
+/// On a device with autodiff, and unless frozen, a forward uses and records batch statistics;
+/// otherwise it uses the running ones. Take [`Module::valid`] to evaluate.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    /// Scale, `[channels]`.
+    pub gamma: Param<Tensor<1>>,
+    /// Shift, `[channels]`.
+    pub beta: Param<Tensor<1>>,
+    /// Mean that inference normalises with, `[channels]`.
+    pub running_mean: RunningStat,
+    /// Variance that inference normalises with, `[channels]`.
+    pub running_var: RunningStat,
+    /// Whether batch statistics are used on an autodiff device; `freeze` clears it.
+    pub training: Param<Flag>,
+    /// Weight of the newest batch in the running statistics.
+    pub momentum: f64,
+    /// Added to the variance, inside the square root.
+    pub epsilon: f64,
+}
+
+impl BatchNorm {
+    /// An identity norm: scale 1, shift 0, mean 0, variance 1; momentum 0.1, epsilon 1e-5.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        Self {
+            gamma: Initializer::Ones.init([channels], device),
+            beta: Initializer::Zeros.init([channels], device),
+            running_mean: RunningStat::new(Tensor::zeros([channels], device)),
+            running_var: RunningStat::new(Tensor::ones([channels], device)),
+            training: Param::from_bool(true),
+            momentum: 0.1,
+            epsilon: 1e-5,
+        }
+    }
+
+    /// Normalises `[batch, channels, height, width]`.
+    ///
+    /// # Panics
+    /// In training, if a channel has a single value (batch, height and width of 1): it has no
+    /// variance, and PyTorch refuses it, too.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        if input.device().is_autodiff() && self.training.is_enabled() {
+            return self.forward_train(input);
+        }
+        let (mean, var) = (self.running_mean.value(), self.running_var.value());
+        batch_norm(input, self.gamma.val(), self.beta.val(), mean, var, self.epsilon)
+    }
+
+    fn forward_train(&self, input: Tensor<4>) -> Tensor<4> {
+        let [n, c, h, w] = input.dims();
+        let count = n * h * w;
+        assert!(
+            count > 1,
+            "batch norm needs more than one value per channel in training, got [{n}, {c}, {h}, {w}]"
+        );
+        let batch = batch_norm_train(input, self.gamma.val(), self.beta.val(), self.epsilon);
+        let unbiased = batch.variance.mul_scalar(count as f64 / (count - 1) as f64);
+        self.record(&self.running_mean, batch.mean);
+        self.record(&self.running_var, unbiased);
+        batch.output
+    }
+
+    fn record(&self, stat: &RunningStat, newest: Tensor<1>) {
+        let kept = stat.value().mul_scalar(1.0 - self.momentum);
+        stat.set(kept + newest.mul_scalar(self.momentum));
+    }
+
+    /// Value of a map of zeros after this norm, in inference: `beta - running_mean * gamma /
+    /// sqrt(running_var + epsilon)`, `[channels]`, without gradient.
+    pub fn image_of_zero(&self) -> Tensor<1> {
+        let std = self.running_var.value().add_scalar(self.epsilon).sqrt();
+        let scale = self.gamma.val().detach() / std;
+        self.beta.val().detach() - self.running_mean.value() * scale
+    }
+
+    /// Scale, shift and running statistics on the host.
+    pub fn stats(&self) -> NormStats {
+        NormStats {
+            gamma: host(self.gamma.val()),
+            beta: host(self.beta.val()),
+            mean: host(self.running_mean.value()),
+            var: host(self.running_var.value()),
+            epsilon: self.epsilon,
+        }
+    }
+}

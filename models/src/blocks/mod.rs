@@ -1,0 +1,23 @@
+//! The building blocks: batch norm as PyTorch defines it, the plain [`ConvBn`], the
+//! [`DiverseBranchBlock`], the [`AsymmetricConvBlock`], and [`ConvUnit`], the one type a
+//! backbone holds where any of them may stand.
+
+mod acb;
+mod batch_norm;
+mod bn_pad;
+mod conv_bn;
+mod conv_spec;
+mod dbb;
+mod pointwise;
+mod running_stat;
+mod unit;
+
+pub use acb::AsymmetricConvBlock;
+pub use batch_norm::BatchNorm;
+pub use bn_pad::BnPad;
+pub use conv_bn::ConvBn;
+pub use conv_spec::ConvSpec;
+pub use dbb::{AverageBranch, Branch, DbbConfig, DiverseBranchBlock, PointwiseKxk};
+pub use pointwise::PointwiseConv;
+pub use running_stat::RunningStat;
+pub use unit::{Block, BlockKind, ConvUnit};

@@ -1,0 +1,111 @@
+//! A statistic that a forward pass updates.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::module::{
+    Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
+    Param, ParamId,
+};
+use burn::tensor::{Device, Tensor};
+
+/// A per-channel statistic `[channels]` that training updates in the forward pass and that is
+/// saved with the weights, but has no gradient.
+///
+/// Unlike Burn's `RunningState`, an update counts at once: a model that is saved, loaded or
+/// validated in the middle of training holds its newest statistics and no pending ones. And a
+/// clone is a copy: training it leaves the original alone.
+#[derive(Debug)]
+pub struct RunningStat {
+    id: ParamId,
+    value: Mutex<Tensor<1>>,
+}
+
+impl RunningStat {
+    /// A statistic with its initial value.
+    pub fn new(value: Tensor<1>) -> Self {
+        Self::with_id(ParamId::new(), value)
+    }
+
+    fn with_id(id: ParamId, value: Tensor<1>) -> Self {
+        Self { id, value: Mutex::new(value.detach().set_require_grad(false)) }
+    }
+
+    /// The newest value.
+    pub fn value(&self) -> Tensor<1> {
+        self.lock().clone()
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, value: Tensor<1>) {
+        *self.lock() = value.detach();
+    }
+
+    /// A tensor is replaced whole, so that a panic elsewhere cannot leave it half-written.
+    fn lock(&self) -> MutexGuard<'_, Tensor<1>> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_value(&self, f: impl FnOnce(Tensor<1>) -> Tensor<1>) -> Self {
+        Self::with_id(self.id, f(self.value()))
+    }
+}
+
+impl Clone for RunningStat {
+    fn clone(&self) -> Self {
+        self.with_value(|value| value)
+    }
+}
+
+impl Module for RunningStat {
+    fn collect_devices(&self, mut devices: Devices) -> Devices {
+        let device = self.value().device();
+        if !devices.contains(&device) {
+            devices.push(device);
+        }
+        devices
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.to_device(device)
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.with_value(|value| value.to_device(device))
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        visitor.visit_float(&Param::initialized(self.id, self.value()));
+    }
+
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        let mapped = mapper.map_float(Param::initialized(self.id, self.value()));
+        let (id, value, _) = mapped.consume();
+        Self::with_id(id, value)
+    }
+
+    fn valid(&self) -> Self {
+        self.with_value(Tensor::without_autodiff)
+    }
+
+    fn train(self) -> Self {
+        self.with_value(Tensor::from_inner)
+    }
+}
+
+impl std::fmt::Display for RunningStat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RunningStat {{id: {}}}", self.id)
+    }
+}
+
+impl ModuleDisplayDefault for RunningStat {
+    fn content(&self, content: Content) -> Option<Content> {
+        content.add_formatted(&"RunningStat".to_string()).optional()
+    }
+}
+
+impl ModuleDisplay for RunningStat {}

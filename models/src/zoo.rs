@@ -1,0 +1,367 @@
+//! The registry: from a name and a configuration to a network.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::backbones::{MobileNetV1, NetworkBuilder, PlacedUnit, ResNet, ResNetConfig, Shortcut};
+use crate::blocks::{BlockKind, DbbConfig};
+use crate::error::ConfigError;
+use crate::reparam::Reparameterize;
+
+/// An architecture of the zoo. To add one, name it here and say in [`Arch::definition`] what
+/// it is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names are those of the papers
+pub enum Arch {
+    #[serde(rename = "resnet18")]
+    ResNet18,
+    #[serde(rename = "resnet34")]
+    ResNet34,
+    #[serde(rename = "resnet50")]
+    ResNet50,
+    #[serde(rename = "resnet101")]
+    ResNet101,
+    #[serde(rename = "resnet152")]
+    ResNet152,
+    /// ResNet-18 with a 3x3 stem and no max pool.
+    #[serde(rename = "resnet18-cifar")]
+    ResNet18Cifar,
+    #[serde(rename = "resnet20")]
+    ResNet20,
+    #[serde(rename = "resnet32")]
+    ResNet32,
+    #[serde(rename = "resnet44")]
+    ResNet44,
+    #[serde(rename = "resnet56")]
+    ResNet56,
+    #[serde(rename = "resnet110")]
+    ResNet110,
+    #[serde(rename = "mobilenet_v1")]
+    MobileNetV1,
+}
+
+/// What an architecture is made of.
+enum Definition {
+    ResNet(ResNetConfig),
+    MobileNetV1,
+}
+
+impl Arch {
+    /// Every architecture.
+    pub const ALL: [Self; 12] = [
+        Self::ResNet18,
+        Self::ResNet34,
+        Self::ResNet50,
+        Self::ResNet101,
+        Self::ResNet152,
+        Self::ResNet18Cifar,
+        Self::ResNet20,
+        Self::ResNet32,
+        Self::ResNet44,
+        Self::ResNet56,
+        Self::ResNet110,
+        Self::MobileNetV1,
+    ];
+
+    /// The name in configurations and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ResNet18 => "resnet18",
+            Self::ResNet34 => "resnet34",
+            Self::ResNet50 => "resnet50",
+            Self::ResNet101 => "resnet101",
+            Self::ResNet152 => "resnet152",
+            Self::ResNet18Cifar => "resnet18-cifar",
+            Self::ResNet20 => "resnet20",
+            Self::ResNet32 => "resnet32",
+            Self::ResNet44 => "resnet44",
+            Self::ResNet56 => "resnet56",
+            Self::ResNet110 => "resnet110",
+            Self::MobileNetV1 => "mobilenet_v1",
+        }
+    }
+
+    /// Image size (height and width) the paper trains this architecture with.
+    pub fn default_resolution(self) -> usize {
+        match self.definition() {
+            Definition::ResNet(config) if !config.imagenet_stem => 32,
+            _ => 224,
+        }
+    }
+
+    fn definition(self) -> Definition {
+        let imagenet = |depths: [usize; 4], bottleneck| ResNetConfig {
+            depths: depths.to_vec(),
+            bottleneck,
+            channels: 64,
+            imagenet_stem: true,
+            shortcut: Shortcut::Projection,
+        };
+        // The paper's section 4.2: 6n + 2 layers in three stages of 16, 32 and 64 channels.
+        let cifar = |depth: usize| ResNetConfig {
+            depths: vec![depth; 3],
+            bottleneck: false,
+            channels: 16,
+            imagenet_stem: false,
+            shortcut: Shortcut::ZeroPadding,
+        };
+        Definition::ResNet(match self {
+            Self::ResNet18 => imagenet([2, 2, 2, 2], false),
+            Self::ResNet34 => imagenet([3, 4, 6, 3], false),
+            Self::ResNet50 => imagenet([3, 4, 6, 3], true),
+            Self::ResNet101 => imagenet([3, 4, 23, 3], true),
+            Self::ResNet152 => imagenet([3, 8, 36, 3], true),
+            Self::ResNet18Cifar => {
+                ResNetConfig { imagenet_stem: false, ..imagenet([2, 2, 2, 2], false) }
+            }
+            Self::ResNet20 => cifar(3),
+            Self::ResNet32 => cifar(5),
+            Self::ResNet44 => cifar(7),
+            Self::ResNet56 => cifar(9),
+            Self::ResNet110 => cifar(18),
+            Self::MobileNetV1 => return Definition::MobileNetV1,
+        })
+    }
+}
+
+impl std::fmt::Display for Arch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Arch {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        Self::ALL.into_iter().find(|arch| arch.name() == name).ok_or(ConfigError::Option {
+            option: "arch",
+            value: format!("\"{name}\""),
+            expected: "one of resnet18, resnet34, resnet50, resnet101, resnet152, \
+                       resnet18-cifar, resnet20, resnet32, resnet44, resnet56, resnet110, \
+                       mobilenet_v1",
+        })
+    }
+}
+
+/// Whether a network holds blocks of several branches or the convolutions they fold into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// Blocks with batch norms, as training needs them.
+    Train,
+    /// Plain convolutions with bias.
+    Deploy,
+}
+
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Train => "train",
+            Self::Deploy => "deploy",
+        })
+    }
+}
+
+/// Blocks by layer pattern, in the order they were written; the last match wins. `*` in a
+/// pattern stands for any text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayerBlocks(pub Vec<(String, BlockKind)>);
+
+impl Serialize for LayerBlocks {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (pattern, kind) in &self.0 {
+            map.serialize_entry(pattern, kind)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for LayerBlocks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ordered;
+        impl<'de> Visitor<'de> for Ordered {
+            type Value = LayerBlocks;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a table of layer patterns and blocks")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LayerBlocks, A::Error> {
+                let mut blocks = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    blocks.push(entry);
+                }
+                Ok(LayerBlocks(blocks))
+            }
+        }
+        deserializer.deserialize_map(Ordered)
+    }
+}
+
+/// Everything that determines the structure of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The architecture.
+    pub arch: Arch,
+    /// The block every KxK convolution becomes.
+    pub block: BlockKind,
+    /// Other blocks for single layers.
+    #[serde(default, skip_serializing_if = "no_patterns")]
+    pub blocks: LayerBlocks,
+    /// What a Diverse Branch Block is made of, and the largest kernel that becomes a block.
+    #[serde(default)]
+    pub dbb: DbbConfig,
+    /// Multiplies the channels of every layer; rounded down.
+    pub width: f64,
+    /// Classes of the linear classifier.
+    pub num_classes: usize,
+    /// Channels of the images.
+    pub in_channels: usize,
+}
+
+fn no_patterns(blocks: &LayerBlocks) -> bool {
+    blocks.0.is_empty()
+}
+
+impl ModelConfig {
+    /// Full width, three-channel images, blocks as the papers have them.
+    pub fn new(arch: Arch, block: BlockKind, num_classes: usize) -> Self {
+        Self {
+            arch,
+            block,
+            blocks: LayerBlocks::default(),
+            dbb: DbbConfig::default(),
+            width: 1.0,
+            num_classes,
+            in_channels: 3,
+        }
+    }
+
+    /// Builds the network with fresh weights, all drawn now, so that equal seeds of the device
+    /// (`Device::seed`) give equal networks.
+    ///
+    /// # Errors
+    /// An option out of range, a layer pattern that matches nothing, a block that cannot have
+    /// the geometry of its layer.
+    pub fn init(&self, form: Form, device: &Device) -> Result<Classifier, ConfigError> {
+        self.check()?;
+        let builder = self.builder(form, device);
+        let (width, channels, classes) = (self.width, self.in_channels, self.num_classes);
+        let network = match self.arch.definition() {
+            Definition::ResNet(config) => {
+                Classifier::ResNet(ResNet::new(&config, width, channels, classes, &builder)?)
+            }
+            Definition::MobileNetV1 => {
+                Classifier::MobileNetV1(MobileNetV1::new(width, channels, classes, &builder)?)
+            }
+        };
+        self.check_patterns(&network)?;
+        Ok(network.materialize())
+    }
+
+    /// Which block a layer is in training form.
+    pub fn block_of(&self, layer: &PlacedUnit) -> BlockKind {
+        let device = Device::default();
+        self.builder(Form::Train, &device).kind(&layer.name, &layer.unit.spec())
+    }
+
+    fn builder<'a>(&'a self, form: Form, device: &'a Device) -> NetworkBuilder<'a> {
+        NetworkBuilder { block: self.block, patterns: &self.blocks.0, dbb: &self.dbb, form, device }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let at_least_one = |option, value: usize| {
+            (value > 0).then_some(()).ok_or(ConfigError::Option {
+                option,
+                value: value.to_string(),
+                expected: "at least 1",
+            })
+        };
+        at_least_one("num_classes", self.num_classes)?;
+        at_least_one("in_channels", self.in_channels)?;
+        if !(self.width > 0.0 && self.width <= 16.0) {
+            return Err(ConfigError::Option {
+                option: "width",
+                value: self.width.to_string(),
+                expected: "a factor above 0 and up to 16",
+            });
+        }
+        Ok(())
+    }
+
+    fn check_patterns(&self, network: &Classifier) -> Result<(), ConfigError> {
+        let units = network.units([self.arch.default_resolution(); 2]);
+        for (pattern, _) in &self.blocks.0 {
+            if !units.iter().any(|unit| crate::backbones::matches(pattern, &unit.name)) {
+                let names: Vec<_> = units.iter().take(4).map(|unit| unit.name.as_str()).collect();
+                return Err(ConfigError::Pattern {
+                    pattern: pattern.clone(),
+                    arch: self.arch.to_string(),
+                    layers: format!("{}, ...", names.join(", ")),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A network of the zoo.
+// The variants differ in size by a few hundred bytes of handles; Burn has no `Module` for `Box`.
+#[allow(clippy::large_enum_variant)]
+#[derive(Module, Debug)]
+pub enum Classifier {
+    /// A residual network.
+    ResNet(ResNet),
+    /// MobileNet version 1.
+    MobileNetV1(MobileNetV1),
+}
+
+impl Classifier {
+    /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::ResNet(network) => network.forward(images),
+            Self::MobileNetV1(network) => network.forward(images),
+        }
+    }
+
+    /// The map after each stage, in order; for detection and segmentation heads.
+    pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        match self {
+            Self::ResNet(network) => network.forward_features(images),
+            Self::MobileNetV1(network) => network.forward_features(images),
+        }
+    }
+
+    /// Every unit in order of computation, for an image of the given height and width.
+    pub fn units(&self, image: [usize; 2]) -> Vec<PlacedUnit<'_>> {
+        match self {
+            Self::ResNet(network) => network.units(image),
+            Self::MobileNetV1(network) => network.units(image),
+        }
+    }
+
+    /// Input features and classes of the linear classifier.
+    pub fn head(&self) -> [usize; 2] {
+        let linear = match self {
+            Self::ResNet(network) => &network.linear,
+            Self::MobileNetV1(network) => &network.linear,
+        };
+        linear.weight.lazy_shape().dims()
+    }
+}
+
+impl Reparameterize for Classifier {
+    fn reparameterize(&self) -> Self {
+        match self {
+            Self::ResNet(network) => Self::ResNet(network.reparameterize()),
+            Self::MobileNetV1(network) => Self::MobileNetV1(network.reparameterize()),
+        }
+    }
+}
