@@ -26,7 +26,7 @@ pub mod blocks;
 mod error;
 mod reparam;
 pub mod summary;
-//pub mod weights;
+pub mod weights;
 mod zoo;
 
 pub use blocks::BlockKind;

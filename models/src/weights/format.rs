@@ -1,0 +1,202 @@
+//! The bytes of weights files.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::store::burn_pack::{self, MAGIC_NUMBER};
+use burn::store::pytorch_reader::PytorchReader;
+use burn::store::{ModuleSnapshot, bridge};
+use burn::tensor::{DType, TensorData};
+use safetensors::{Dtype, SafeTensors, View};
+
+use super::atomic::write_atomically;
+use super::error::WeightsError;
+use super::metadata::Metadata;
+use super::state_dict::StateDict;
+use crate::zoo::Classifier;
+
+/// The content of a weights file.
+#[derive(Clone, Debug)]
+pub struct WeightsFile {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// Tensors by key; `module.` at the beginning of every key is taken off.
+    pub tensors: StateDict,
+    /// What the file says of itself; `None` in files of other programs.
+    pub metadata: Option<Metadata>,
+}
+
+impl WeightsFile {
+    /// Reads safetensors, burnpack or a PyTorch checkpoint, told apart by their content.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is damaged, or is none of these.
+    pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        let io = |source| WeightsError::Io { action: "read", path: path.into(), source };
+        let bytes = fs::read(path).map_err(io)?;
+        let (tensors, metadata) = if bytes.starts_with(&MAGIC_NUMBER.to_le_bytes()) {
+            read_burnpack(path, bytes)?
+        } else if is_pytorch(&bytes) {
+            (read_pytorch(path)?, None)
+        } else {
+            read_safetensors(path, &bytes)?
+        };
+        let metadata = metadata
+            .map(|json| serde_json::from_str(&json))
+            .transpose()
+            .map_err(|e| WeightsError::Metadata { path: path.into(), detail: e.to_string() })?;
+        Ok(Self { path: path.into(), tensors: without_module_prefix(tensors), metadata })
+    }
+}
+
+/// Writes tensors and metadata as safetensors, whole or not at all.
+///
+/// # Errors
+/// What the file system reports.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &StateDict,
+    metadata: &Metadata,
+) -> Result<(), WeightsError> {
+    let views = tensors.iter().map(|(name, data)| (name, TensorView(data)));
+    // "format" is what the Hugging Face libraries look for; "pt" means row-major as PyTorch.
+    let table = HashMap::from([
+        ("format".to_string(), "pt".to_string()),
+        (Metadata::KEY.to_string(), json(metadata)),
+    ]);
+    let bytes =
+        safetensors::serialize(views, Some(table)).map_err(|e| damaged(path, "safetensors", e))?;
+    write(path, &bytes)
+}
+
+/// Writes a network as burnpack, Burn's own format, in the paths of its modules, so that stock
+/// Burn reads it; whole or not at all.
+///
+/// # Errors
+/// What the file system reports.
+pub fn write_burnpack(
+    path: &Path,
+    network: &Classifier,
+    metadata: &Metadata,
+) -> Result<(), WeightsError> {
+    let bytes = burn_pack::Writer::new(network.collect(None, None, false))
+        .with_metadata(Metadata::KEY, &json(metadata))
+        .into_bytes()
+        .map_err(|e| damaged(path, "burnpack", e))?;
+    write(path, &bytes)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
+    write_atomically(path, bytes).map_err(|source| WeightsError::Io {
+        action: "write",
+        path: path.into(),
+        source,
+    })
+}
+
+fn json(metadata: &Metadata) -> String {
+    // Plain data with string keys always serialises.
+    serde_json::to_string(metadata).expect("metadata is plain data")
+}
+
+type Content = (StateDict, Option<String>);
+
+fn read_safetensors(path: &Path, bytes: &[u8]) -> Result<Content, WeightsError> {
+    let error = |e| damaged(path, "safetensors", e);
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(error)?;
+    let metadata = header.metadata().as_ref().and_then(|table| table.get(Metadata::KEY).cloned());
+    let file = SafeTensors::deserialize(bytes).map_err(error)?;
+    let mut tensors = StateDict::new();
+    for (name, view) in file.iter() {
+        let dtype = match view.dtype() {
+            Dtype::F64 => DType::F64,
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::I64 => DType::I64,
+            Dtype::I32 => DType::I32,
+            other => {
+                let detail = format!("tensor {name} has type {other:?}, expected a float type");
+                return Err(damaged(path, "safetensors", detail));
+            }
+        };
+        let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape(), dtype);
+        tensors.insert(name.to_string(), data);
+    }
+    Ok((tensors, metadata))
+}
+
+fn read_burnpack(path: &Path, bytes: Vec<u8>) -> Result<Content, WeightsError> {
+    let error = |e| damaged(path, "burnpack", e);
+    let reader = burn_pack::Reader::from_bytes(burn_pack::Bytes::from_bytes_vec(bytes));
+    let reader = reader.map_err(error)?;
+    let metadata = reader.metadata().get(Metadata::KEY).cloned();
+    let mut tensors = StateDict::new();
+    for tensor in reader.into_tensors().map_err(error)? {
+        // Burn puts the names of enum variants into the path; fields are lower case.
+        let parts = tensor.name.split('.').filter(|part| !part.starts_with(char::is_uppercase));
+        let name = parts.collect::<Vec<_>>().join(".");
+        tensors.insert(name, bridge::into_data(tensor).map_err(error)?);
+    }
+    Ok((tensors, metadata))
+}
+
+/// Zip archives, pickles of protocol 2 and up, and the tar archives of the first versions.
+fn is_pytorch(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK\x03\x04")
+        || bytes.starts_with(b"\x80\x02")
+        || bytes.get(257..262) == Some(b"ustar")
+}
+
+fn read_pytorch(path: &Path) -> Result<StateDict, WeightsError> {
+    // Training scripts save the weights below "state_dict", beside the epoch and the optimizer.
+    let reader = PytorchReader::with_top_level_key(path, "state_dict")
+        .or_else(|_| PytorchReader::new(path))
+        .map_err(|e| damaged(path, "PyTorch", e))?;
+    let mut tensors = StateDict::new();
+    for (name, tensor) in reader.into_tensors() {
+        let data = bridge::into_data(bridge::from_pytorch(tensor));
+        tensors.insert(name, data.map_err(|e| damaged(path, "PyTorch", e))?);
+    }
+    Ok(tensors)
+}
+
+/// `DataParallel` of PyTorch puts `module.` before every key.
+fn without_module_prefix(tensors: StateDict) -> StateDict {
+    if tensors.is_empty() || !tensors.keys().all(|key| key.starts_with("module.")) {
+        return tensors;
+    }
+    tensors.into_iter().map(|(key, data)| (key["module.".len()..].to_string(), data)).collect()
+}
+
+fn damaged(path: &Path, format: &'static str, error: impl std::fmt::Display) -> WeightsError {
+    WeightsError::Format { path: path.into(), format, detail: error.to_string() }
+}
+
+struct TensorView<'a>(&'a TensorData);
+
+impl View for TensorView<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.0.dtype() {
+            DType::F64 => Dtype::F64,
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::BF16,
+            DType::I64 => Dtype::I64,
+            DType::I32 => Dtype::I32,
+            _ => Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+        self.0.as_bytes().into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.0.as_bytes().len()
+    }
+}

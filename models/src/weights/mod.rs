@@ -1,0 +1,68 @@
+//! Reading and writing weights.
+//!
+//! A [`WeightsFile`] is a state dict, tensors by key, and, in files of this project, the
+//! [`Metadata`] to rebuild the network. [`Dialect`] translates keys between the paths of our
+//! modules and the names of other code bases.
+//!
+//! | file | read | written |
+//! |---|---|---|
+//! | safetensors | all dialects | all dialects |
+//! | burnpack | native | native |
+//! | PyTorch `.pth` (zip and legacy pickle; no code is run) | official | - |
+
+mod atomic;
+mod dialect;
+mod error;
+mod format;
+mod metadata;
+mod state_dict;
+
+pub use atomic::write_atomically;
+pub use dialect::{Dialect, KeyMap};
+pub use error::WeightsError;
+pub use format::{WeightsFile, write_burnpack, write_safetensors};
+pub use metadata::Metadata;
+pub use state_dict::StateDict;
+
+use burn::tensor::Device;
+
+use crate::zoo::{Classifier, Form, ModelConfig};
+
+/// The network a file of this project holds, rebuilt from its metadata.
+///
+/// # Errors
+/// If the metadata and the tensors do not fit.
+pub fn rebuild(
+    file: &WeightsFile,
+    metadata: &Metadata,
+    device: &Device,
+) -> Result<Classifier, WeightsError> {
+    let network = metadata.model.init(metadata.form, device)?;
+    let keys = KeyMap::new(metadata.keys, &metadata.model, &network)?;
+    keys.load(network, &file.tensors).map_err(|error| error.in_file(&file.path))
+}
+
+/// The network that the tensors of a foreign file fit, its dialect and its form, both found by
+/// which keys occur in it.
+///
+/// # Errors
+/// If the configuration does not match the tensors; every key at fault is named.
+pub fn adopt(
+    file: &WeightsFile,
+    model: &ModelConfig,
+    device: &Device,
+) -> Result<(Classifier, Dialect, Form), WeightsError> {
+    let mut candidates = Vec::new();
+    for form in [Form::Train, Form::Deploy] {
+        let network = model.init(form, device)?;
+        for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.supports(model.arch)) {
+            let keys = KeyMap::new(dialect, model, &network)?;
+            candidates.push((keys.matches(&file.tensors), network.clone(), keys, dialect, form));
+        }
+    }
+    // Every architecture has at least its native names.
+    let (_, network, keys, dialect, form) =
+        candidates.into_iter().max_by_key(|candidate| candidate.0).expect("there is a dialect");
+    let network = keys.load(network, &file.tensors).map_err(|error| error.in_file(&file.path))?;
+    Ok((network, dialect, form))
+}
