@@ -1,0 +1,193 @@
+//! A decoded image.
+
+use std::path::Path;
+
+use crate::DataError;
+
+/// An 8-bit image, grey or RGB.
+///
+/// Pixels lie row by row, the channels of one pixel side by side: `[height, width, channels]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    height: usize,
+    width: usize,
+    channels: usize,
+    pixels: Vec<u8>,
+}
+
+impl Image {
+    /// An image from its pixels.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Setting`] unless height and width are at least 1, channels 1 or 3, and `pixels`
+    /// holds `height * width * channels` bytes.
+    pub fn new(
+        height: usize,
+        width: usize,
+        channels: usize,
+        pixels: Vec<u8>,
+    ) -> Result<Self, DataError> {
+        check_channels("image.channels", channels)?;
+        if height == 0 || width == 0 {
+            return Err(DataError::setting(
+                "image.size",
+                (height, width),
+                "height and width of at least 1",
+            ));
+        }
+        if height.checked_mul(width).and_then(|n| n.checked_mul(channels)) != Some(pixels.len()) {
+            return Err(DataError::setting(
+                "image.pixels.len",
+                pixels.len(),
+                format!("{height} x {width} x {channels} bytes"),
+            ));
+        }
+        Ok(Self { height, width, channels, pixels })
+    }
+
+    /// An image whose size the caller has made sure of.
+    pub(crate) fn trusted(height: usize, width: usize, channels: usize, pixels: Vec<u8>) -> Self {
+        debug_assert_eq!(height * width * channels, pixels.len());
+        Self { height, width, channels, pixels }
+    }
+
+    /// Reads a JPEG or PNG file as RGB.
+    ///
+    /// Grey is replicated, an alpha channel is dropped, orientation tags are ignored. The content
+    /// decides the format, not the extension.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Io`] if the file cannot be read, [`DataError::Corrupt`] if it cannot be decoded
+    /// in full.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|e| DataError::io(path, e))?;
+        if is_cut_jpeg(&bytes) {
+            return Err(DataError::corrupt(
+                path,
+                "the JPEG ends before its end marker (a partial copy?)",
+            ));
+        }
+        let decoded = image::load_from_memory(&bytes)
+            .map_err(|e| DataError::corrupt(path, format!("not a readable JPEG or PNG: {e}")))?
+            .into_rgb8();
+        let (width, height) = decoded.dimensions();
+        Self::new(height as usize, width as usize, 3, decoded.into_raw())
+            .map_err(|e| DataError::corrupt(path, e.to_string()))
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Height and width.
+    pub fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    /// 1 for grey, 3 for RGB.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// The pixels, `[height, width, channels]`.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// One pixel's channels.
+    ///
+    /// # Panics
+    ///
+    /// If `y` or `x` lies outside the image.
+    pub fn pixel(&self, y: usize, x: usize) -> &[u8] {
+        assert!(y < self.height && x < self.width, "pixel outside the image");
+        let start = (y * self.width + x) * self.channels;
+        &self.pixels[start..start + self.channels]
+    }
+}
+
+/// Channel counts an image can have.
+pub(crate) fn check_channels(name: &'static str, channels: usize) -> Result<(), DataError> {
+    match channels {
+        1 | 3 => Ok(()),
+        _ => Err(DataError::setting(name, channels, "1 (grey) or 3 (RGB)")),
+    }
+}
+
+/// Whether a JPEG lacks its end marker.
+///
+/// Decoders fill what is missing with grey and report success, which would train on damaged
+/// images. In scan data 0xFF is escaped, so that the marker after the last start of scan is real.
+fn is_cut_jpeg(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: [u8; 2] = [0xFF, 0xDA];
+    const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+    let last = |marker| bytes.windows(2).rposition(|pair| pair == marker);
+    bytes.starts_with(&[0xFF, 0xD8]) && last(START_OF_SCAN) >= last(END_OF_IMAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn jpeg(image: image::DynamicImage) -> Vec<u8> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        image.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn a_wrong_size_is_refused() {
+        assert!(Image::new(2, 2, 3, vec![0; 12]).is_ok());
+        assert!(Image::new(2, 2, 3, vec![0; 11]).is_err());
+        assert!(Image::new(2, 2, 2, vec![0; 8]).is_err());
+        assert!(Image::new(0, 2, 1, vec![]).is_err());
+        assert!(Image::new(usize::MAX, 2, 1, vec![]).is_err());
+    }
+
+    #[test]
+    fn a_grey_png_is_read_as_rgb_whatever_its_extension() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("grey.jpg");
+        image::GrayImage::from_raw(3, 1, vec![0, 100, 255])
+            .unwrap()
+            .save_with_format(&path, image::ImageFormat::Png)
+            .unwrap();
+        let image = Image::open(&path).unwrap();
+        assert_eq!((image.size(), image.channels()), ((1, 3), 3));
+        assert_eq!(image.pixels(), [0, 0, 0, 100, 100, 100, 255, 255, 255]);
+        assert_eq!(image.pixel(0, 1), [100; 3]);
+    }
+
+    #[test]
+    fn a_cut_jpeg_is_damaged_wherever_it_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cut.jpg");
+        let noise = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * y) as u8; 3]));
+        let whole = jpeg(noise.into());
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(Image::open(&path).unwrap().size(), (30, 40));
+        for kept in [0, 1, 2, 20, whole.len() / 2, whole.len() - 2] {
+            fs::write(&path, &whole[..kept]).unwrap();
+            let error = Image::open(&path).unwrap_err();
+            assert!(matches!(error, DataError::Corrupt { .. }), "{kept}: {error}");
+            assert!(error.to_string().contains("cut.jpg"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Image::open("no/such/image.png").unwrap_err();
+        assert!(error.to_string().contains("no/such/image.png"), "{error}");
+    }
+}

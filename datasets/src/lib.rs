@@ -1,0 +1,44 @@
+//! Image classification data for Burn: sources, decoding, transforms and a deterministic loader.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use burn::tensor::Device;
+//! use dbb_datasets::{Augment, Loader, LoaderConfig, Pipeline, Preprocess, open_pair};
+//!
+//! # fn main() -> Result<(), dbb_datasets::DataError> {
+//! let (train, val) = open_pair(&"sample".parse()?)?;
+//! assert_eq!((train.len(), val.len()), (10_000, 2_000));
+//!
+//! let augment = Augment { pad_crop: 2, hflip: true, ..Augment::default() };
+//! let pipeline = Pipeline::new(Preprocess::of(&train), augment)?;
+//! let config = LoaderConfig { batch_size: 128, workers: 2, shuffle: true, ..Default::default() };
+//! let loader = Loader::new(Arc::new(train), config, pipeline)?;
+//!
+//! for batch in loader.epoch(0).take(1) {
+//!     let (images, labels) = batch?.to_tensors(&Device::default());
+//!     assert_eq!(images.dims(), [128, 1, 28, 28]);
+//!     assert_eq!(labels.dims(), [128]);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod batcher;
+mod dataset;
+mod error;
+mod image;
+mod loader;
+mod pipeline;
+pub mod presets;
+mod reference;
+mod rng;
+mod sources;
+pub mod transforms;
+
+pub use batcher::{ImageBatch, ImageBatcher};
+pub use dataset::{ImageDataset, Sample, Source};
+pub use error::DataError;
+pub use image::Image;
+pub use loader::{Batch, Epoch, Loader, LoaderConfig};
+pub use pipeline::{Augment, Pipeline, Preprocess};
+pub use reference::{DataRef, Layout, Split, open, open_pair};

@@ -1,0 +1,319 @@
+//! How users name data sets and their splits, and how a name becomes a data set.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DataError, ImageDataset,
+    sources::{cifar, folder, idx, sample},
+};
+
+/// A layout of data on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Class folders: `train/<class>/*.jpg`, `val/<class>/*.jpg`.
+    Folder,
+    /// IDX files, as MNIST and Fashion-MNIST are published.
+    Idx,
+    /// CIFAR-10, binary version.
+    Cifar10,
+    /// CIFAR-100, binary version; fine labels.
+    Cifar100,
+}
+
+/// Every layout, in the order in which they are tried.
+const LAYOUTS: [Layout; 4] = [Layout::Folder, Layout::Idx, Layout::Cifar10, Layout::Cifar100];
+
+impl Layout {
+    /// The name written before the colon of `KIND:PATH`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Folder => "folder",
+            Self::Idx => "idx",
+            Self::Cifar10 => "cifar10",
+            Self::Cifar100 => "cifar100",
+        }
+    }
+
+    fn recognise(self, path: &Path) -> bool {
+        match self {
+            Self::Folder => folder::recognise(path),
+            Self::Idx => idx::recognise(path),
+            Self::Cifar10 => cifar::CIFAR10.recognise(path),
+            Self::Cifar100 => cifar::CIFAR100.recognise(path),
+        }
+    }
+
+    fn looked_for(self) -> String {
+        match self {
+            Self::Folder => folder::LOOKED_FOR.to_owned(),
+            Self::Idx => idx::LOOKED_FOR.to_owned(),
+            Self::Cifar10 => cifar::CIFAR10.looked_for(),
+            Self::Cifar100 => cifar::CIFAR100.looked_for(),
+        }
+    }
+
+    fn open(self, path: &Path, split: Split) -> Result<ImageDataset, DataError> {
+        match self {
+            Self::Folder => folder::open(path, split),
+            Self::Idx => idx::open(path, split),
+            Self::Cifar10 => cifar::CIFAR10.open(path, split),
+            Self::Cifar100 => cifar::CIFAR100.open(path, split),
+        }
+    }
+}
+
+/// A data set, as users write it: `sample`, a folder, or `KIND:PATH`.
+///
+/// Parsing looks at the text alone, so that a config can be read where its data is not;
+/// [`open`] looks at the folder. A folder named `sample` is written `./sample`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DataRef {
+    /// The bundled sample of Fashion-MNIST.
+    Sample,
+    /// A folder.
+    Folder {
+        /// Its layout; `None` to recognise it.
+        layout: Option<Layout>,
+        /// Where it is.
+        path: PathBuf,
+    },
+}
+
+impl FromStr for DataRef {
+    type Err = DataError;
+
+    fn from_str(text: &str) -> Result<Self, DataError> {
+        let refuse = |reason: &str| {
+            Err(DataError::Reference { text: text.to_owned(), reason: reason.to_owned() })
+        };
+        if text == "sample" {
+            return Ok(Self::Sample);
+        }
+        let (layout, path) = match text.split_once(':') {
+            // One letter is a drive, and what is no word is part of a path.
+            Some((kind, path)) if kind.len() > 1 && kind.chars().all(char::is_alphanumeric) => {
+                match LAYOUTS.into_iter().find(|layout| layout.name() == kind) {
+                    Some(layout) => (Some(layout), path),
+                    None => return refuse(&format!("there is no kind `{kind}`")),
+                }
+            }
+            _ => (None, text),
+        };
+        if path.is_empty() {
+            return refuse("the path is empty");
+        }
+        Ok(Self::Folder { layout, path: path.into() })
+    }
+}
+
+impl fmt::Display for DataRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sample => f.write_str("sample"),
+            Self::Folder { layout, path } => {
+                if let Some(layout) = layout {
+                    write!(f, "{}:", layout.name())?;
+                }
+                write!(f, "{}", path.display())
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for DataRef {
+    type Error = DataError;
+
+    fn try_from(text: String) -> Result<Self, DataError> {
+        text.parse()
+    }
+}
+
+impl From<DataRef> for String {
+    fn from(reference: DataRef) -> Self {
+        reference.to_string()
+    }
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// What a network learns from.
+    Train,
+    /// What it is measured on; `test` is read as this.
+    #[serde(alias = "test")]
+    Val,
+}
+
+impl Split {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Train => Self::Val,
+            Self::Val => Self::Train,
+        }
+    }
+}
+
+impl FromStr for Split {
+    type Err = DataError;
+
+    fn from_str(text: &str) -> Result<Self, DataError> {
+        match text {
+            "train" => Ok(Self::Train),
+            "val" | "test" => Ok(Self::Val),
+            _ => Err(DataError::Split { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Val => "val",
+        })
+    }
+}
+
+/// Opens one split of a data set.
+///
+/// # Errors
+///
+/// [`DataError::Layout`] if the folder's layout is not recognised or lacks the split;
+/// [`DataError::Io`] or [`DataError::Corrupt`] if a file cannot be read;
+/// [`DataError::Classes`] or [`DataError::EmptyClass`] for class folders that do not match.
+pub fn open(data: &DataRef, split: Split) -> Result<ImageDataset, DataError> {
+    match data {
+        DataRef::Sample => sample::open(split),
+        DataRef::Folder { layout, path } => {
+            let layout = match layout {
+                Some(layout) => *layout,
+                None => recognise(path)?,
+            };
+            layout.open(path, split)
+        }
+    }
+}
+
+/// Opens the training and the validation split of a data set, which have the same classes.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_pair(data: &DataRef) -> Result<(ImageDataset, ImageDataset), DataError> {
+    let (train, val) = (open(data, Split::Train)?, open(data, Split::Val)?);
+    let path = PathBuf::from(data.to_string());
+    folder::same_classes(&path, train.classes(), val.classes())?;
+    Ok((train, val))
+}
+
+fn recognise(path: &Path) -> Result<Layout, DataError> {
+    // An unreadable folder is told apart from one of unknown content.
+    std::fs::read_dir(path).map_err(|e| DataError::io(path, e))?;
+    LAYOUTS.into_iter().find(|layout| layout.recognise(path)).ok_or_else(|| DataError::Layout {
+        path: path.to_owned(),
+        wanted: "data set".to_owned(),
+        looked_for: LAYOUTS
+            .map(|layout| format!("{} ({})", layout.name(), layout.looked_for()))
+            .join("; "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn folder(layout: Option<Layout>, path: &str) -> DataRef {
+        DataRef::Folder { layout, path: path.into() }
+    }
+
+    #[test]
+    fn references_are_read_and_written() {
+        for (text, expected) in [
+            ("sample", DataRef::Sample),
+            ("./sample", folder(None, "./sample")),
+            ("data/x", folder(None, "data/x")),
+            ("idx:data/x", folder(Some(Layout::Idx), "data/x")),
+            ("cifar100:/c", folder(Some(Layout::Cifar100), "/c")),
+            ("folder:a:b", folder(Some(Layout::Folder), "a:b")),
+            (r"C:\data", folder(None, r"C:\data")),
+            ("./odd:name", folder(None, "./odd:name")),
+        ] {
+            let reference: DataRef = text.parse().unwrap();
+            assert_eq!(reference, expected);
+            assert_eq!(reference.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_reference_is_refused_with_the_choices() {
+        for text in ["", "idx:", "imagenet:/data"] {
+            let error = text.parse::<DataRef>().unwrap_err().to_string();
+            assert!(error.contains("folder, idx, cifar10, cifar100"), "{error}");
+        }
+    }
+
+    #[test]
+    fn references_and_splits_are_strings_in_configs() {
+        let reference: DataRef = serde_json::from_str(r#""idx:x""#).unwrap();
+        assert_eq!(serde_json::to_string(&reference).unwrap(), r#""idx:x""#);
+        assert!(serde_json::from_str::<DataRef>(r#""what:x""#).is_err());
+        let split: Split = serde_json::from_str(r#""test""#).unwrap();
+        assert_eq!(serde_json::to_string(&split).unwrap(), r#""val""#);
+    }
+
+    #[test]
+    fn splits_have_three_names() {
+        let parse = |text: &str| text.parse::<Split>();
+        assert_eq!(parse("train").unwrap(), Split::Train);
+        assert_eq!(parse("test").unwrap(), parse("val").unwrap());
+        assert!(parse("dev").is_err());
+    }
+
+    #[test]
+    fn an_unknown_folder_lists_what_was_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let data: DataRef = dir.path().to_str().unwrap().parse().unwrap();
+        let text = open(&data, Split::Val).unwrap_err().to_string();
+        for expected in ["train/<class>", "idx3-ubyte", "data_batch_1.bin", "train.bin"] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        let gone: DataRef = "no/such/folder".parse().unwrap();
+        assert!(matches!(open(&gone, Split::Val), Err(DataError::Io { .. })));
+    }
+
+    #[test]
+    fn layouts_are_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        };
+        put("hundred/cifar-100-binary/test.bin");
+        put("ten/test_batch.bin");
+        put("idx/t10k-images-idx3-ubyte.gz");
+        put("folder/validation/cat/1.jpg");
+        let layout = |name: &str| recognise(&dir.path().join(name)).unwrap();
+        assert_eq!(layout("hundred"), Layout::Cifar100);
+        assert_eq!(layout("ten"), Layout::Cifar10);
+        assert_eq!(layout("idx"), Layout::Idx);
+        assert_eq!(layout("folder"), Layout::Folder);
+    }
+
+    #[test]
+    fn the_pair_of_the_sample_shares_its_classes() {
+        let (train, val) = open_pair(&DataRef::Sample).unwrap();
+        assert_eq!(train.classes(), val.classes());
+        assert_ne!(train.fingerprint(), val.fingerprint());
+    }
+}

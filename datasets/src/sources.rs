@@ -1,0 +1,12 @@
+//! The layouts a data set can have on disk, one file each.
+
+pub(crate) mod cifar;
+pub(crate) mod folder;
+pub(crate) mod idx;
+pub(crate) mod memory;
+pub(crate) mod sample;
+
+/// Class names of a layout that stores none: "0", "1", ...
+fn numbered(classes: usize) -> Vec<String> {
+    (0..classes).map(|class| class.to_string()).collect()
+}

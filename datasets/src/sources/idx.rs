@@ -1,0 +1,268 @@
+//! IDX files, the layout of MNIST and its kin: one file of images, one of labels, plain or gzip.
+//!
+//! A file is a big-endian magic number (type and number of dimensions), one 32-bit size per
+//! dimension, and the bytes.
+
+use std::{
+    fs::File,
+    io::{BufReader, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use flate2::read::MultiGzDecoder;
+
+use super::{memory::MemoryImages, numbered};
+use crate::{DataError, ImageDataset, Split, presets};
+
+/// Unsigned bytes in one dimension.
+const LABELS_MAGIC: u32 = 0x0801;
+/// Unsigned bytes in three dimensions.
+const IMAGES_MAGIC: u32 = 0x0803;
+
+pub(crate) const LOOKED_FOR: &str =
+    "train-images-idx3-ubyte and train-labels-idx1-ubyte (t10k-... for val), plain or .gz";
+
+/// Whether a folder holds IDX files of some split.
+pub(crate) fn recognise(folder: &Path) -> bool {
+    [Split::Train, Split::Val].iter().any(|split| images_file(folder, *split).is_some())
+}
+
+/// Opens one split of a folder.
+pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
+    let missing = || DataError::Layout {
+        path: folder.to_owned(),
+        wanted: format!("IDX {split} images and labels"),
+        looked_for: LOOKED_FOR.to_owned(),
+    };
+    let images_path = images_file(folder, split).ok_or_else(missing)?;
+    let labels_path = labels_file(folder, split).ok_or_else(missing)?;
+    let labels = read_labels(read_file(&labels_path)?, &labels_path)?;
+    let images = read_images(read_file(&images_path)?, &images_path, labels, &labels_path)?;
+
+    // Both splits count, so that a class absent from one of them does not change the number.
+    let mut last = images.labels.iter().copied().max().unwrap_or(0);
+    if let Some(path) = labels_file(folder, split.other()) {
+        let others = read_labels(read_file(&path)?, &path)?;
+        last = others.into_iter().fold(last, u8::max);
+    }
+    ImageDataset::new(
+        format!("{} ({split})", folder.display()),
+        numbered(usize::from(last) + 1),
+        presets::FASHION_MNIST,
+        Arc::new(images),
+    )
+}
+
+fn images_file(folder: &Path, split: Split) -> Option<PathBuf> {
+    find(folder, split, "images", "idx3-ubyte")
+}
+
+fn labels_file(folder: &Path, split: Split) -> Option<PathBuf> {
+    find(folder, split, "labels", "idx1-ubyte")
+}
+
+/// The file of a split; some mirrors write `train-images.idx3-ubyte`.
+fn find(folder: &Path, split: Split, part: &str, suffix: &str) -> Option<PathBuf> {
+    let stem = match split {
+        Split::Train => "train",
+        Split::Val => "t10k",
+    };
+    ["-", "."]
+        .iter()
+        .flat_map(|dash| ["", ".gz"].map(|gz| format!("{stem}-{part}{dash}{suffix}{gz}")))
+        .map(|name| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+fn read_file(path: &Path) -> Result<Box<dyn Read>, DataError> {
+    let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+    let file = BufReader::new(file);
+    Ok(match path.extension() {
+        Some(extension) if extension == "gz" => Box::new(MultiGzDecoder::new(file)),
+        _ => Box::new(file),
+    })
+}
+
+/// Reads a labels file to its end; `path` is for messages.
+pub(crate) fn read_labels(input: impl Read, path: &Path) -> Result<Vec<u8>, DataError> {
+    let ([_], labels) = read_idx(input, path, LABELS_MAGIC, "labels")?;
+    Ok(labels)
+}
+
+/// Reads an images file to its end and joins it with its labels; the paths are for messages.
+pub(crate) fn read_images(
+    input: impl Read,
+    path: &Path,
+    labels: Vec<u8>,
+    labels_path: &Path,
+) -> Result<MemoryImages, DataError> {
+    let ([count, height, width], pixels) = read_idx(input, path, IMAGES_MAGIC, "images")?;
+    if [count, height, width].contains(&0) {
+        let reason = format!("it holds {count} images of {height}x{width}, expected at least 1");
+        return Err(DataError::corrupt(path, reason));
+    }
+    if count != labels.len() {
+        let reason = format!(
+            "it holds {count} images, but {} holds {} labels",
+            labels_path.display(),
+            labels.len()
+        );
+        return Err(DataError::corrupt(path, reason));
+    }
+    Ok(MemoryImages { height, width, channels: 1, pixels, labels })
+}
+
+/// Reads `N` sizes and the bytes they announce, and nothing may follow.
+fn read_idx<const N: usize>(
+    mut input: impl Read,
+    path: &Path,
+    magic: u32,
+    what: &str,
+) -> Result<([usize; N], Vec<u8>), DataError> {
+    let corrupt = |reason: String| DataError::corrupt(path, reason);
+    let mut number = |name: &str| {
+        let mut bytes = [0; 4];
+        input
+            .read_exact(&mut bytes)
+            .map_err(|e| corrupt(format!("cannot read the {name} of its IDX header: {e}")))?;
+        Ok(u32::from_be_bytes(bytes))
+    };
+
+    let found = number("magic number")?;
+    if found != magic {
+        return Err(corrupt(format!(
+            "its magic number is {found:#010x}, IDX {what} have {magic:#010x}"
+        )));
+    }
+    let mut sizes = [0; N];
+    for size in &mut sizes {
+        *size = number("sizes")? as usize;
+    }
+    let expected = sizes
+        .iter()
+        .try_fold(1usize, |product, size| product.checked_mul(*size))
+        .ok_or_else(|| corrupt(format!("its header announces impossible sizes {sizes:?}")))?;
+
+    // `take` rather than a buffer of the announced size: the header may lie. One byte more than
+    // announced finds trailing bytes and makes gzip check its sum.
+    let mut bytes = Vec::new();
+    input
+        .take(expected as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| corrupt(format!("after {} bytes of {what}: {e}", bytes.len())))?;
+    if bytes.len() > expected {
+        return Err(corrupt(format!(
+            "bytes follow the {expected} bytes of {what} its header announces"
+        )));
+    }
+    if bytes.len() < expected {
+        return Err(corrupt(format!(
+            "it ends after {} of the {expected} bytes of {what} its header announces",
+            bytes.len()
+        )));
+    }
+    Ok((sizes, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn header(magic: u32, sizes: &[u32]) -> Vec<u8> {
+        let numbers = std::iter::once(&magic).chain(sizes);
+        numbers.flat_map(|number| number.to_be_bytes()).collect()
+    }
+
+    fn file(magic: u32, sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
+        [header(magic, sizes), bytes.to_vec()].concat()
+    }
+
+    fn gz(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Two splits of 2x3 images: three to train on, two to measure on.
+    fn folder() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: Vec<u8>| fs::write(dir.path().join(name), bytes).unwrap();
+        let pixels: Vec<u8> = (0..18).collect();
+        put("train-images-idx3-ubyte", file(0x803, &[3, 2, 3], &pixels));
+        put("train-labels-idx1-ubyte", file(0x801, &[3], &[1, 0, 4]));
+        put("t10k-images.idx3-ubyte.gz", gz(&file(0x803, &[2, 2, 3], &pixels[..12])));
+        put("t10k-labels.idx1-ubyte.gz", gz(&file(0x801, &[2], &[0, 1])));
+        dir
+    }
+
+    fn refused(change: impl Fn(&Path)) -> String {
+        let dir = folder();
+        change(dir.path());
+        open(dir.path(), Split::Train).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn plain_and_gzip_files_are_read() {
+        let dir = folder();
+        assert!(recognise(dir.path()));
+        let train = open(dir.path(), Split::Train).unwrap();
+        assert_eq!((train.len(), train.image_size()), (3, Some((2, 3))));
+        let sample = train.get(1).unwrap();
+        assert_eq!((sample.image.pixels(), sample.label), (&[6, 7, 8, 9, 10, 11][..], 0));
+
+        let val = open(dir.path(), Split::Val).unwrap();
+        assert_eq!((val.len(), val.label(1)), (2, 1));
+        // Label 4 is in train alone, yet val has five classes too.
+        assert_eq!(val.classes(), ["0", "1", "2", "3", "4"]);
+        assert_eq!(val.classes(), train.classes());
+    }
+
+    #[test]
+    fn damaged_files_are_refused_with_their_name() {
+        let images = |bytes: Vec<u8>| {
+            refused(|dir| fs::write(dir.join("train-images-idx3-ubyte"), &bytes).unwrap())
+        };
+        let pixels = vec![0; 18];
+        let cases = [
+            (file(0x801, &[3, 2, 3], &pixels), "magic number is 0x00000801"),
+            (file(0x803, &[3, 2, 3], &pixels[1..]), "ends after 17 of the 18"),
+            (file(0x803, &[3, 2, 3], &[0; 19]), "follow the 18 bytes"),
+            (file(0x803, &[2, 3, 3], &pixels), "2 images"),
+            (file(0x803, &[3, 0, 3], &[]), "0x3"),
+            (header(0x803, &[3, 2]), "IDX header"),
+            (header(0x803, &[u32::MAX; 3]), "impossible sizes"),
+            (vec![0, 0], "magic number"),
+        ];
+        for (bytes, expected) in cases {
+            let text = images(bytes);
+            assert!(text.contains(expected), "{expected}: {text}");
+            assert!(text.contains("train-images-idx3-ubyte"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cut_or_altered_gzip_file_is_refused() {
+        let whole = gz(&file(0x803, &[3, 2, 3], &[7; 18]));
+        let mut altered = whole.clone();
+        let checksum = altered.len() - 8;
+        altered[checksum] ^= 1;
+        for bytes in [&whole[..whole.len() - 12], &altered] {
+            let text = refused(|dir| {
+                fs::remove_file(dir.join("train-images-idx3-ubyte")).unwrap();
+                fs::write(dir.join("train-images-idx3-ubyte.gz"), bytes).unwrap();
+            });
+            assert!(text.contains("train-images-idx3-ubyte.gz is damaged"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_told_with_what_was_looked_for() {
+        let text = refused(|dir| fs::remove_file(dir.join("train-labels-idx1-ubyte")).unwrap());
+        assert!(text.contains("no IDX train images and labels found"), "{text}");
+    }
+}
