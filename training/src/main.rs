@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `dbb`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dbb_training::cli::main()
+}

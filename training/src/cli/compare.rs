@@ -1,0 +1,72 @@
+//! `dbb compare`.
+
+use std::path::PathBuf;
+
+use dbb_models::BlockKind;
+
+use super::options::DeviceOptions;
+use super::progress::Progress;
+use super::train::default_out;
+use crate::compare::compare;
+use crate::config::Config;
+
+/// Train several blocks with the same recipe and seeds, and compare their top-1.
+///
+/// Example: dbb compare configs/quick/resnet20-base.toml --blocks base,dbb --seeds 3
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configurations (TOML).
+    #[arg(required = true)]
+    configs: Vec<PathBuf>,
+    /// Train every configuration with each of these blocks instead of its own; the first is what
+    /// the others are compared with.
+    #[arg(long, value_delimiter = ',')]
+    blocks: Vec<BlockKind>,
+    /// Seeds per block, from the configuration's own on.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Override a key in every configuration, for example --set train.epochs=3.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder of the runs and tables; by default runs/compare-<time>.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceOptions,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let device = args.device.open()?;
+    let mut configs = Vec::new();
+    for path in &args.configs {
+        let config = Config::load(path, &args.set)?;
+        if args.blocks.is_empty() {
+            configs.push(config);
+            continue;
+        }
+        for &block in &args.blocks {
+            let mut config = config.clone();
+            config.model.block = block;
+            configs.push(config);
+        }
+    }
+    for (i, config) in configs.iter().enumerate() {
+        let (arch, block) = (config.model.arch, config.model.block);
+        let twice = configs[..i].iter().any(|c| c.model.arch == arch && c.model.block == block);
+        anyhow::ensure!(!twice, "{arch} with {block} blocks is named twice; each pair once");
+    }
+    let out = args.out.clone().unwrap_or_else(|| default_out("compare".as_ref()));
+    let comparison = compare(&configs, args.seeds, &out, &device, &mut Progress::new())?;
+    comparison.write(&out)?;
+    super::print(args.json, &comparison, || {
+        format!(
+            "{}\ntables: {} (.json, .csv, .md)\nfolded weights: {}",
+            comparison.markdown(),
+            out.join("compare").display(),
+            out.join("*").join("export").join("deploy.safetensors").display()
+        )
+    })
+}

@@ -1,0 +1,51 @@
+//! `dbb config`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::config::Config;
+
+/// Check a configuration, or show it with every default written out.
+///
+/// Example: dbb config show configs/quick/resnet20-dbb.toml --set optim.lr=0.05
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Say whether a configuration is valid.
+    Check(File),
+    /// Print it with every default written out.
+    Show(File),
+}
+
+#[derive(Debug, clap::Args)]
+struct File {
+    /// Configuration (TOML).
+    config: PathBuf,
+    /// Override a key, for example --set optim.lr=0.05.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let (Action::Check(file) | Action::Show(file)) = &args.action;
+    let config = Config::load(&file.config, &file.set)?;
+    // Builds the network once: a block that cannot stand somewhere is an error of the file.
+    let model = config.model.resolve(1000, 3);
+    model.init(dbb_models::Form::Train, &Default::default()).map_err(crate::Error::from)?;
+    match &args.action {
+        Action::Check(_) => {
+            let result = serde_json::json!({ "config": file.config, "valid": true });
+            super::print(file.json, &result, || format!("{} is valid", file.config.display()))
+        }
+        Action::Show(_) => super::print(file.json, &config, || config.to_toml()),
+    }
+}

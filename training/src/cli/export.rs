@@ -1,0 +1,207 @@
+//! `dbb reparam` and `dbb export`.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::TensorData;
+use clap::ValueEnum;
+use dbb_datasets::Split;
+use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
+use dbb_models::{Classifier, Form};
+use serde::Serialize;
+
+use super::options::{DataOptions, DeviceOptions, TargetOptions};
+use crate::fold::{FoldReport, fold};
+use crate::target::{Target, key_map};
+
+/// Images that a fold is compared on without data.
+const RANDOM_IMAGES: usize = 32;
+
+/// Fold every block of several branches into one convolution and write the weights.
+///
+/// Example: dbb reparam runs/first --out deploy.safetensors
+#[derive(Debug, clap::Args)]
+pub struct ReparamArgs {
+    #[command(flatten)]
+    target: TargetOptions,
+    #[command(flatten)]
+    data: DataOptions,
+    /// File to write.
+    #[arg(long, value_name = "FILE.safetensors")]
+    out: PathBuf,
+    /// Names of the tensors.
+    #[arg(long, value_enum, default_value_t = Keys::Native)]
+    keys: Keys,
+    #[command(flatten)]
+    device: DeviceOptions,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Write weights for other programs, folded unless --form train.
+///
+/// Example: dbb export runs/first --format safetensors --keys official --out official.safetensors
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    target: TargetOptions,
+    #[command(flatten)]
+    data: DataOptions,
+    /// Format of the file.
+    #[arg(long, value_enum)]
+    format: Format,
+    /// File to write.
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+    /// Folded or in training form.
+    #[arg(long, value_enum, default_value_t = FormOption::Deploy)]
+    form: FormOption,
+    /// Names of the tensors.
+    #[arg(long, value_enum, default_value_t = Keys::Native)]
+    keys: Keys,
+    #[command(flatten)]
+    device: DeviceOptions,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Keys {
+    /// Paths of this project's modules.
+    Native,
+    /// Names of the paper's repository.
+    Official,
+}
+
+impl From<Keys> for Dialect {
+    fn from(keys: Keys) -> Self {
+        match keys {
+            Keys::Native => Self::Native,
+            Keys::Official => Self::Official,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Format {
+    /// Read by PyTorch, Hugging Face and many others.
+    Safetensors,
+    /// Burn's own; native names only.
+    Burnpack,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum FormOption {
+    Deploy,
+    Train,
+}
+
+#[derive(Serialize)]
+struct Result {
+    #[serde(flatten)]
+    report: FoldReport,
+    out: PathBuf,
+}
+
+pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
+    let device = args.device.open()?;
+    let target = args.target.load(&device)?;
+    let (deploy, report) = measured_fold(&target, &args.data)?;
+    write(&target, &deploy, Form::Deploy, args.keys, Format::Safetensors, &args.out)?;
+    print(args.json, report, &args.out)
+}
+
+pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
+    let device = args.device.open()?;
+    let target = args.target.load(&device)?;
+    anyhow::ensure!(
+        args.format != Format::Burnpack || args.keys == Keys::Native,
+        "burnpack holds native names only; leave --keys out or export safetensors"
+    );
+    let (network, report, form) = match args.form {
+        FormOption::Deploy => {
+            let (deploy, report) = measured_fold(&target, &args.data)?;
+            (deploy, report, Form::Deploy)
+        }
+        FormOption::Train => {
+            anyhow::ensure!(
+                target.metadata.form == Form::Train,
+                "{} is folded already; its training form cannot be had back",
+                target.path.display()
+            );
+            (target.network.clone(), unfolded(&target), Form::Train)
+        }
+    };
+    write(&target, &network, form, args.keys, args.format, &args.out)?;
+    print(args.json, report, &args.out)
+}
+
+fn measured_fold(target: &Target, data: &DataOptions) -> crate::Result<(Classifier, FoldReport)> {
+    if data.data.is_none() && target.config.is_none() {
+        let images = target.random_images(RANDOM_IMAGES, 0);
+        let on = "seeded random input".to_string();
+        return fold(&target.network, std::iter::once(Ok(images)), on);
+    }
+    let loader = target.loader(data.data.as_ref(), Split::Val, data.batch_size as usize)?;
+    let on = loader.dataset().describe();
+    let batches = loader.epoch(0).filter_map(|batch| match batch {
+        Ok(batch) if batch.is_empty() => None,
+        Ok(batch) => Some(Ok(TensorData::new(batch.images, batch.shape))),
+        Err(error) => Some(Err(error.into())),
+    });
+    fold(&target.network, batches, on)
+}
+
+/// The report of an export that folds nothing.
+fn unfolded(target: &Target) -> FoldReport {
+    let params = dbb_models::summary::learnable_params(&target.network);
+    FoldReport {
+        blocks_folded: 0,
+        params_train: params,
+        params_deploy: params,
+        max_abs_diff: 0.0,
+        max_rel_diff: 0.0,
+        top1_agreement: 100.0,
+        compared_on: "nothing (not folded)".into(),
+    }
+}
+
+fn write(
+    target: &Target,
+    network: &Classifier,
+    form: Form,
+    keys: Keys,
+    format: Format,
+    out: &Path,
+) -> crate::Result<()> {
+    let metadata = Metadata { form, keys: keys.into(), ..target.metadata.clone() };
+    match format {
+        Format::Safetensors => {
+            let tensors = key_map(&metadata, network)?.save(network);
+            write_safetensors(out, &tensors, &metadata)?;
+        }
+        Format::Burnpack => write_burnpack(out, network, &metadata)?,
+    }
+    Ok(())
+}
+
+fn print(json: bool, report: FoldReport, out: &Path) -> anyhow::Result<()> {
+    let result = Result { report, out: out.into() };
+    super::print(json, &result, || {
+        let r = &result.report;
+        format!(
+            "{} blocks folded: {} parameters became {}\n\
+             largest difference of logits {:.2e} ({:.2e} of the largest), top-1 agrees on {:.2}%, \
+             compared on {}\nwritten to {}",
+            r.blocks_folded,
+            r.params_train,
+            r.params_deploy,
+            r.max_abs_diff,
+            r.max_rel_diff,
+            r.top1_agreement,
+            r.compared_on,
+            out.display()
+        )
+    })
+}

@@ -1,0 +1,70 @@
+//! The command line: one file per command. Only this module prints, and only it ends the
+//! process.
+
+mod compare;
+mod config;
+mod devices;
+mod eval;
+mod export;
+mod options;
+mod progress;
+mod summary;
+mod train;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+/// Train networks with Diverse Branch Blocks, fold them into plain convolutions, compare them.
+#[derive(Debug, Parser)]
+#[command(name = "dbb", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    Reparam(export::ReparamArgs),
+    Export(export::ExportArgs),
+    Compare(compare::Args),
+    Summary(summary::Args),
+    Config(config::Args),
+    Devices(devices::Args),
+}
+
+/// Runs the program: 0 for success, 1 for something the user can mend, 2 for wrong usage, 3 for
+/// a failed check.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Reparam(args) => export::reparam(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Summary(args) => summary::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Devices(args) => devices::run(&args),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    // Whoever reads our output may stop reading; that is no failure.
+    if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error:#}");
+    match error.downcast_ref::<crate::Error>() {
+        Some(error) if error.is_failed_check() => ExitCode::from(3),
+        _ => ExitCode::from(1),
+    }
+}
+
+/// Prints a result: one JSON object, or text for people.
+fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let text = if json { serde_json::to_string(value)? } else { text() };
+    writeln!(io::stdout(), "{}", text.trim_end())?;
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::Args;
+use dbb_datasets::DataRef;
+use dbb_models::{Arch, BlockKind};
+
+use crate::run_dir::Which;
+use crate::target::{ModelFlags, Target};
+
+/// Where to compute.
+#[derive(Debug, Args)]
+pub struct DeviceOptions {
+    /// Device: flex, ndarray, wgpu, cuda:N, rocm:N, metal, vulkan or cpu (see `dbb devices`).
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+    /// Threads of the CPU backends; by default one per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+impl DeviceOptions {
+    /// Opens the device and sets the number of threads.
+    pub fn open(&self) -> crate::Result<Device> {
+        if let Some(threads) = self.threads {
+            // Fails only if the pool exists already; nothing has used it yet.
+            rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().ok();
+        }
+        Ok(crate::device::open(&self.device)?)
+    }
+}
+
+/// What to work on.
+#[derive(Debug, Args)]
+pub struct TargetOptions {
+    /// Run directory or weights file (.safetensors, .bpk, .pth).
+    pub target: PathBuf,
+    /// Checkpoint of a run: last, best or the number of an epoch.
+    #[arg(long, default_value = "last")]
+    pub checkpoint: Which,
+    /// Architecture, for files that do not say it.
+    #[arg(long)]
+    pub arch: Option<Arch>,
+    /// Block, for files that do not say it: base, dbb or acb.
+    #[arg(long)]
+    pub block: Option<BlockKind>,
+    /// Width multiplier, for files that do not say it.
+    #[arg(long)]
+    pub width: Option<f64>,
+    /// Number of classes, for files that do not say it.
+    #[arg(long)]
+    pub classes: Option<usize>,
+    /// Channels of the images, for files that do not say it.
+    #[arg(long)]
+    pub channels: Option<usize>,
+}
+
+impl TargetOptions {
+    /// Loads the target.
+    pub fn load(&self, device: &Device) -> crate::Result<Target> {
+        let flags = ModelFlags {
+            arch: self.arch,
+            block: self.block,
+            width: self.width,
+            classes: self.classes,
+            channels: self.channels,
+        };
+        Target::load(&self.target, self.checkpoint, &flags, device)
+    }
+}
+
+/// Which images.
+#[derive(Debug, Args)]
+pub struct DataOptions {
+    /// Data: sample, a folder, or KIND:PATH with KIND folder, idx, cifar10 or cifar100; by
+    /// default the run's own.
+    #[arg(long)]
+    pub data: Option<DataRef>,
+    /// Images in a batch.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_size: u32,
+}

@@ -1,0 +1,69 @@
+//! `dbb train`.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::options::DeviceOptions;
+use super::progress::Progress;
+use crate::config::Config;
+use crate::engine::Trainer;
+use crate::run_dir::RunDir;
+
+/// Train a network from a config file.
+///
+/// Example: dbb train configs/quick/resnet20-dbb.toml --set train.epochs=5 --out runs/first
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration (TOML); with --resume a run directory will do.
+    config: PathBuf,
+    /// Override a key, for example --set optim.lr=0.05.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Run directory; by default runs/<config name>-<time>.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on after the last checkpoint of the run, with the run's own configuration.
+    #[arg(long, conflicts_with = "set")]
+    resume: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let device = args.device.open()?;
+    let mut trainer = if args.resume {
+        let run = args.out.clone().unwrap_or_else(|| args.config.clone());
+        Trainer::resume(RunDir::new(run), &device)?
+    } else {
+        let config = Config::load(&args.config, &args.set)?;
+        let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
+        Trainer::new(config, RunDir::new(out), &device)?
+    };
+    let result = trainer.fit(&mut Progress::new())?;
+    super::print(args.json, &result, || {
+        format!(
+            "top-1 {:.2}% (best {:.2}%), top-5 {:.2}% of the folded network after {} epochs\n\
+             {:.1} s, {:.0} images/s\n\
+             run directory: {}\nfolded weights: {}",
+            result.top1,
+            result.best_top1,
+            result.top5,
+            result.epochs,
+            result.seconds,
+            result.images_per_second,
+            result.run_dir.display(),
+            RunDir::new(&result.run_dir).deploy_weights().display()
+        )
+    })
+}
+
+/// `runs/<name>-<seconds since 1970>`, a folder that sorts by time.
+pub fn default_out(config: &Path) -> PathBuf {
+    let name = config.file_stem().unwrap_or_default().to_string_lossy();
+    // A clock before 1970 is still a name.
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Path::new("runs").join(format!("{name}-{time}"))
+}

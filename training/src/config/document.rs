@@ -1,0 +1,201 @@
+//! A TOML file that remembers where its keys stand.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table, Value};
+
+/// A configuration that cannot be used, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFileError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the file system says.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{}:{line}: not valid TOML: {detail}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What the parser expected.
+        detail: String,
+    },
+    /// An override that is not `KEY=VALUE`.
+    #[error("--set {text}: {detail}; expected KEY=VALUE, for example --set optim.lr=0.05")]
+    Override {
+        /// As it was given.
+        text: String,
+        /// Reason.
+        detail: String,
+    },
+    /// A key or value at fault.
+    #[error("{place}: {text}")]
+    Fault {
+        /// File, line and key, or the override.
+        place: String,
+        /// What is wrong and what was expected.
+        text: String,
+    },
+}
+
+/// A parsed file with overrides, before it is checked.
+#[derive(Clone, Debug)]
+pub struct Document {
+    path: PathBuf,
+    table: Table,
+    /// Line of every key, by its dotted path.
+    lines: BTreeMap<String, usize>,
+    /// Keys that were set from outside the file.
+    overridden: Vec<String>,
+}
+
+impl Document {
+    /// Reads and parses a file.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not TOML.
+    pub fn read(path: &Path) -> Result<Self, ConfigFileError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigFileError::Read { path: path.into(), source })?;
+        let syntax = |error: toml::de::Error| ConfigFileError::Syntax {
+            path: path.into(),
+            line: error.span().map_or(1, |span| line_of(&text, span.start)),
+            detail: error.message().to_string(),
+        };
+        let spanned = DeTable::parse(&text).map_err(syntax)?;
+        let mut lines = BTreeMap::new();
+        collect_lines("", spanned.get_ref(), &text, &mut lines);
+        let table = toml::from_str(&text).map_err(syntax)?;
+        Ok(Self { path: path.into(), table, lines, overridden: Vec::new() })
+    }
+
+    /// Replaces values. A value that is no TOML is taken as a string, so that
+    /// `model.block=dbb` needs no quotes.
+    ///
+    /// # Errors
+    /// If an override is not `KEY=VALUE` or goes through a key that is no table.
+    pub fn with_overrides(mut self, overrides: &[String]) -> Result<Self, ConfigFileError> {
+        for text in overrides {
+            let error = |detail: &str| ConfigFileError::Override {
+                text: text.clone(),
+                detail: detail.to_string(),
+            };
+            let (key, value) = text.split_once('=').ok_or_else(|| error("there is no ="))?;
+            let (key, value) = (key.trim(), value.trim());
+            let value = parse_value(value);
+            let mut parts: Vec<&str> = key.split('.').collect();
+            // Layer patterns contain dots: everything after the table of patterns is one key.
+            if let Some(pattern) = key.strip_prefix("model.blocks.") {
+                parts = vec!["model", "blocks", pattern.trim_matches('"')];
+            }
+            let (last, tables) = parts.split_last().ok_or_else(|| error("there is no key"))?;
+            if parts.iter().any(|part| part.is_empty()) {
+                return Err(error("a part of the key is empty"));
+            }
+            let mut table = &mut self.table;
+            for part in tables {
+                let entry = table.entry(*part).or_insert_with(|| Value::Table(Table::new()));
+                table = entry.as_table_mut().ok_or_else(|| error("its key is inside a value"))?;
+            }
+            table.insert((*last).to_string(), value);
+            self.overridden.push(parts.join("."));
+        }
+        Ok(self)
+    }
+
+    /// The typed configuration.
+    ///
+    /// # Errors
+    /// An unknown key or a value of the wrong kind, with file, line and key.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigFileError> {
+        serde_path_to_error::deserialize(self.table.clone()).map_err(|error| {
+            let mut key = error.path().to_string();
+            let message = error.inner().message().to_string();
+            let unknown = quoted_after(&message, "unknown field `");
+            if let Some(field) = unknown
+                && key != field
+                && !key.ends_with(&format!(".{field}"))
+            {
+                key = if key == "." { field.to_string() } else { format!("{key}.{field}") };
+            }
+            self.fault(&key, with_suggestion(&message))
+        })
+    }
+
+    /// An error at a key.
+    pub fn fault(&self, key: &str, text: String) -> ConfigFileError {
+        let file = self.path.display();
+        let place = if self.overridden.iter().any(|set| set == key) {
+            format!("--set {key}")
+        } else {
+            // A missing key is blamed on its table, a table's own fault on its header.
+            let mut known = key;
+            loop {
+                if let Some(line) = self.lines.get(known) {
+                    break format!("{file}:{line}: {key}");
+                }
+                match known.rsplit_once('.') {
+                    Some((table, _)) => known = table,
+                    None => break format!("{file}: {key}"),
+                }
+            }
+        };
+        ConfigFileError::Fault { place, text }
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
+}
+
+fn collect_lines(prefix: &str, table: &DeTable, text: &str, lines: &mut BTreeMap<String, usize>) {
+    for (key, value) in table.iter() {
+        let path = if prefix.is_empty() {
+            key.get_ref().to_string()
+        } else {
+            format!("{prefix}.{}", key.get_ref())
+        };
+        lines.insert(path.clone(), line_of(text, Spanned::span(key).start));
+        if let DeValue::Table(inner) = value.get_ref() {
+            collect_lines(&path, inner, text, lines);
+        }
+    }
+}
+
+fn parse_value(text: &str) -> Value {
+    toml::from_str::<Table>(&format!("value = {text}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_string()))
+}
+
+fn quoted_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {
+    let rest = &message[message.find(start)? + start.len()..];
+    rest.split('`').next()
+}
+
+/// Adds "did you mean" to an error that lists what was expected.
+fn with_suggestion(message: &str) -> String {
+    let message = message.trim_end().replace(", expected one of", "; expected one of");
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let nearest = match quoted.next() {
+        Some(given) if message.contains("unknown") => quoted
+            .map(|known| (strsim::damerau_levenshtein(given, known), known))
+            .filter(|(distance, known)| *distance <= known.len().max(3) / 2)
+            .min(),
+        _ => None,
+    };
+    match nearest {
+        Some((_, known)) => format!("{message} (did you mean `{known}`?)"),
+        None => message,
+    }
+}

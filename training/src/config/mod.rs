@@ -1,0 +1,32 @@
+//! Configuration: a TOML file and overrides, checked before anything runs.
+
+mod document;
+mod sections;
+
+pub use document::{ConfigFileError, Document};
+pub use sections::{
+    AugmentSection, Config, DataSection, DecayRule, ModelSection, OnBadSample, OptimKind,
+    OptimSection, ScheduleKind, ScheduleSection, TrainSection,
+};
+
+use std::path::Path;
+
+impl Config {
+    /// Reads a file, applies `KEY=VALUE` overrides in order, and checks the result.
+    ///
+    /// # Errors
+    /// A file that cannot be read or parsed; a key that does not exist (with the nearest that
+    /// does); a value of the wrong kind or out of range. Each names file, line and key.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigFileError> {
+        let document = Document::read(path)?.with_overrides(overrides)?;
+        let config: Self = document.parse()?;
+        config.check().map_err(|fault| document.fault(&fault.key, fault.text))?;
+        Ok(config)
+    }
+
+    /// The configuration as TOML, every default written out.
+    pub fn to_toml(&self) -> String {
+        // Plain tables with string keys always serialise.
+        toml::to_string(self).expect("a configuration is plain data")
+    }
+}

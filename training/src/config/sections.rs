@@ -1,0 +1,337 @@
+//! The keys of a configuration, their defaults and ranges.
+
+use dbb_datasets::{Augment, DataRef, ImageDataset, Preprocess};
+use dbb_models::blocks::DbbConfig;
+use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
+use serde::{Deserialize, Serialize};
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where initial weights, order of samples and augmentation come from.
+    #[serde(default)]
+    pub seed: u64,
+    /// The network.
+    pub model: ModelSection,
+    /// The images.
+    #[serde(default)]
+    pub data: DataSection,
+    /// Random changes of training images.
+    #[serde(default)]
+    pub augment: AugmentSection,
+    /// How long and in which steps.
+    pub train: TrainSection,
+    /// The optimizer.
+    pub optim: OptimSection,
+    /// The learning rate over time.
+    #[serde(default)]
+    pub schedule: ScheduleSection,
+}
+
+/// Random changes of training images.
+pub type AugmentSection = Augment;
+
+/// The network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// Architecture.
+    pub arch: Arch,
+    /// Block every KxK convolution becomes.
+    #[serde(default = "dbb")]
+    pub block: BlockKind,
+    /// Multiplies the channels of every layer.
+    #[serde(default = "one")]
+    pub width: f64,
+    /// Classes; must agree with the data. By default the data's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_classes: Option<usize>,
+    /// Channels of the images, 1 or 3. By default the data's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_channels: Option<usize>,
+    /// Other blocks for single layers, by pattern; the last match wins.
+    #[serde(default)]
+    pub blocks: LayerBlocks,
+    /// What a Diverse Branch Block is made of.
+    #[serde(default)]
+    pub dbb: DbbConfig,
+}
+
+/// The images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSection {
+    /// `sample` (bundled), a folder whose layout is recognised, or `KIND:PATH` with KIND one of
+    /// `folder`, `idx`, `cifar10`, `cifar100`.
+    pub source: String,
+    /// Height and width of the network's input. By default the images', or 224.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+    /// Short side that validation images are resized to before the centre crop of `size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<usize>,
+    /// Mean per channel on the scale 0 to 1. By default that of the data set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Vec<f32>>,
+    /// Deviation per channel on the scale 0 to 1. By default that of the data set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<Vec<f32>>,
+    /// Use that many training images only, balanced over the classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_train: Option<usize>,
+    /// Use that many validation images only, balanced over the classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_val: Option<usize>,
+    /// Threads that decode and transform; 0 does it in the training thread.
+    pub workers: usize,
+    /// What an image that cannot be read does.
+    pub on_bad_sample: OnBadSample,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            source: "sample".into(),
+            size: None,
+            resize: None,
+            mean: None,
+            std: None,
+            limit_train: None,
+            limit_val: None,
+            workers: 1,
+            on_bad_sample: OnBadSample::Error,
+        }
+    }
+}
+
+/// What an image that cannot be read does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBadSample {
+    /// Ends the run with an error that names the file.
+    Error,
+    /// Is left out, named and counted.
+    Skip,
+}
+
+/// How long and in which steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSection {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images in a step.
+    pub batch_size: usize,
+    /// Part of the target spread over all classes, 0 up to 1.
+    #[serde(default)]
+    pub label_smoothing: f64,
+}
+
+/// The optimizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimSection {
+    /// Which one.
+    #[serde(default)]
+    pub kind: OptimKind,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Momentum of SGD.
+    #[serde(default = "momentum")]
+    pub momentum: f64,
+    /// Nesterov's momentum.
+    #[serde(default)]
+    pub nesterov: bool,
+    /// Weight decay; added to the gradient by SGD, decoupled in AdamW.
+    #[serde(default = "weight_decay")]
+    pub weight_decay: f64,
+    /// Which parameters decay.
+    #[serde(default)]
+    pub decay: DecayRule,
+    /// Multiplies the learning rate of biases, those of batch norms included (2 in the paper).
+    #[serde(default = "one")]
+    pub bias_lr: f64,
+}
+
+/// Which optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimKind {
+    /// Stochastic gradient descent as in PyTorch (no dampening).
+    #[default]
+    Sgd,
+    /// Adam with decoupled weight decay; betas 0.9 and 0.999, epsilon 1e-8.
+    AdamW,
+}
+
+/// Which parameters weight decay acts on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecayRule {
+    /// Everything.
+    All,
+    /// Kernels and the classifier's matrix: no batch norm, no bias.
+    #[default]
+    Weights,
+    /// Everything but depthwise layers, as the DBB paper trains.
+    Paper,
+}
+
+/// The learning rate over time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleSection {
+    /// Its shape after the warm-up.
+    pub kind: ScheduleKind,
+    /// Epochs of linear warm-up from 0.
+    pub warmup_epochs: f64,
+    /// Lowest learning rate of the cosine.
+    pub min_lr: f64,
+    /// Epochs after which a step schedule multiplies by `gamma`.
+    pub milestones: Vec<usize>,
+    /// Factor of a step schedule.
+    pub gamma: f64,
+}
+
+impl Default for ScheduleSection {
+    fn default() -> Self {
+        Self {
+            kind: ScheduleKind::Cosine,
+            warmup_epochs: 0.0,
+            min_lr: 0.0,
+            milestones: Vec::new(),
+            gamma: 0.1,
+        }
+    }
+}
+
+/// Shape of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// Half a cosine from the highest to the lowest rate, every iteration.
+    Cosine,
+    /// Multiplied by `gamma` at every milestone.
+    Step,
+}
+
+fn dbb() -> BlockKind {
+    BlockKind::Dbb
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn momentum() -> f64 {
+    0.9
+}
+
+fn weight_decay() -> f64 {
+    1e-4
+}
+
+/// A value out of its range.
+pub(super) struct RangeFault {
+    pub key: String,
+    pub text: String,
+}
+
+impl Config {
+    /// That every value is in its range, as far as the data need not be known.
+    pub(super) fn check(&self) -> Result<(), RangeFault> {
+        let require = |holds: bool, key: &str, value: &dyn std::fmt::Display, expected: &str| {
+            let fault = || RangeFault {
+                key: key.to_string(),
+                text: format!("{value} is out of range; expected {expected}"),
+            };
+            holds.then_some(()).ok_or_else(fault)
+        };
+        let (train, optim, schedule) = (&self.train, &self.optim, &self.schedule);
+        require(train.epochs > 0, "train.epochs", &train.epochs, "at least 1")?;
+        require(train.batch_size > 1, "train.batch_size", &train.batch_size, "at least 2")?;
+        let smoothing = train.label_smoothing;
+        require((0.0..1.0).contains(&smoothing), "train.label_smoothing", &smoothing, "0 up to 1")?;
+        require(optim.lr > 0.0 && optim.lr.is_finite(), "optim.lr", &optim.lr, "a number above 0")?;
+        let unit = 0.0..1.0;
+        require(unit.contains(&optim.momentum), "optim.momentum", &optim.momentum, "0 up to 1")?;
+        let decay = optim.weight_decay;
+        require((0.0..1.0).contains(&decay), "optim.weight_decay", &decay, "0 up to 1")?;
+        require(optim.bias_lr > 0.0, "optim.bias_lr", &optim.bias_lr, "a number above 0")?;
+        let warmup = schedule.warmup_epochs;
+        let most = train.epochs as f64;
+        require(
+            (0.0..=most).contains(&warmup),
+            "schedule.warmup_epochs",
+            &warmup,
+            "0 to train.epochs",
+        )?;
+        let min = schedule.min_lr;
+        require((0.0..=optim.lr).contains(&min), "schedule.min_lr", &min, "0 to optim.lr")?;
+        require(schedule.gamma > 0.0, "schedule.gamma", &schedule.gamma, "a number above 0")?;
+        let width = self.model.width;
+        require(width > 0.0 && width <= 16.0, "model.width", &width, "above 0 and up to 16")?;
+        let fault = |key: &str, text: String| RangeFault { key: key.to_string(), text };
+        if let Some(channels) = self.model.in_channels {
+            require(matches!(channels, 1 | 3), "model.in_channels", &channels, "1 or 3")?;
+        }
+        for (key, value) in [
+            ("model.num_classes", self.model.num_classes),
+            ("data.size", self.data.size),
+            ("data.resize", self.data.resize),
+            ("data.limit_train", self.data.limit_train),
+            ("data.limit_val", self.data.limit_val),
+        ] {
+            require(value != Some(0), key, &0, "at least 1")?;
+        }
+        self.augment.validate().map_err(|e| fault("augment", e.to_string()))?;
+        self.data.reference().map_err(|e| fault("data.source", e.to_string()))?;
+        Ok(())
+    }
+}
+
+impl DataSection {
+    /// The data set meant by `source`.
+    ///
+    /// # Errors
+    /// If the text names none.
+    pub fn reference(&self) -> Result<DataRef, dbb_datasets::DataError> {
+        self.source.parse()
+    }
+
+    /// How an image of a data set becomes the network's input.
+    pub fn preprocess(&self, dataset: &ImageDataset, channels: Option<usize>) -> Preprocess {
+        let mut preprocess = Preprocess::of(dataset);
+        if let Some(channels) = channels {
+            let (mean, std) = dataset.normalization().for_channels(channels);
+            preprocess = Preprocess { channels, mean, std, ..preprocess };
+        }
+        if let Some(size) = self.size {
+            preprocess.size = (size, size);
+            // ImageNet's ratio of 256 to 224, where nothing else is said and sizes vary.
+            preprocess.resize = dataset.image_size().is_none().then_some(size * 256 / 224);
+        }
+        if self.resize.is_some() {
+            preprocess.resize = self.resize;
+        }
+        preprocess.mean = self.mean.clone().unwrap_or(preprocess.mean);
+        preprocess.std = self.std.clone().unwrap_or(preprocess.std);
+        preprocess
+    }
+}
+
+impl ModelSection {
+    /// The network for data of the given classes and channels.
+    pub fn resolve(&self, num_classes: usize, in_channels: usize) -> ModelConfig {
+        ModelConfig {
+            arch: self.arch,
+            block: self.block,
+            blocks: self.blocks.clone(),
+            dbb: self.dbb.clone(),
+            width: self.width,
+            num_classes: self.num_classes.unwrap_or(num_classes),
+            in_channels: self.in_channels.unwrap_or(in_channels),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Loss and accuracy of a network on a data set.
+
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::tensor::{Int, Tensor};
+use dbb_datasets::{Batch, Loader};
+use dbb_models::Classifier;
+
+use crate::error::Result;
+use crate::metrics::{Totals, host};
+
+/// What an evaluation found.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluation {
+    /// Loss and accuracy.
+    pub totals: Totals,
+    /// Images that could not be read and were left out.
+    pub skipped: usize,
+}
+
+/// Mean cross-entropy of logits `[batch, classes]`, shape `[1]`.
+pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
+    let device = logits.device();
+    let smoothing = (smoothing > 0.0).then_some(smoothing as f32);
+    CrossEntropyLossConfig::new().with_smoothing(smoothing).init(&device).forward(logits, targets)
+}
+
+/// Runs every image of a loader through a network on the inference device and hands each batch
+/// with its logits to `each`.
+///
+/// # Errors
+/// If an image cannot be read.
+pub fn evaluate(
+    network: &Classifier,
+    loader: &Loader,
+    mut each: impl FnMut(&Batch, &Tensor<2>),
+) -> Result<Evaluation> {
+    let device = crate::network_device(network);
+    let mut evaluation = Evaluation::default();
+    for batch in loader.epoch(0) {
+        let batch = batch?;
+        evaluation.skipped += batch.skipped.len();
+        if batch.is_empty() {
+            continue;
+        }
+        let (images, targets) = batch.to_tensors(&device);
+        let logits = network.forward(images);
+        let loss = cross_entropy(logits.clone(), targets, 0.0);
+        each(&batch, &logits);
+        let loss = f64::from(host(loss.into_data())[0]);
+        evaluation.totals.add(logits, &batch.labels, loss);
+    }
+    Ok(evaluation)
+}

@@ -1,0 +1,117 @@
+//! Accuracy counts and the record of an epoch.
+
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+/// Sums over the images seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    images: usize,
+    loss: f64,
+    top1: usize,
+    top5: usize,
+}
+
+impl Totals {
+    /// Adds a batch: logits `[batch, classes]`, labels, and the mean loss.
+    pub fn add(&mut self, logits: Tensor<2>, labels: &[usize], mean_loss: f64) {
+        let [_, classes] = logits.dims();
+        let values: Vec<f32> = host(logits.into_data());
+        for (row, &label) in values.chunks(classes).zip(labels) {
+            let rank = rank_of(row, label);
+            self.top1 += usize::from(rank < 1);
+            self.top5 += usize::from(rank < 5);
+        }
+        self.loss += mean_loss * labels.len() as f64;
+        self.images += labels.len();
+    }
+
+    /// Images counted.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+
+    /// Mean loss.
+    pub fn loss(&self) -> f64 {
+        self.loss / self.images.max(1) as f64
+    }
+
+    /// Percent of images whose label has the highest logit.
+    pub fn top1(&self) -> f64 {
+        100.0 * self.top1 as f64 / self.images.max(1) as f64
+    }
+
+    /// Percent of images whose label is among the five highest logits.
+    pub fn top5(&self) -> f64 {
+        100.0 * self.top5 as f64 / self.images.max(1) as f64
+    }
+}
+
+/// How many classes are preferred to the label; ties go to the earlier class, and a logit that
+/// is no number is preferred to by every other.
+fn rank_of(logits: &[f32], label: usize) -> usize {
+    let own = logits[label];
+    if own.is_nan() {
+        return logits.len();
+    }
+    logits.iter().enumerate().filter(|&(i, &v)| v > own || (v == own && i < label)).count()
+}
+
+/// The values of a tensor on the host.
+pub(crate) fn host(data: TensorData) -> Vec<f32> {
+    data.iter::<f32>().collect()
+}
+
+/// One line of `metrics.jsonl`. Percent for accuracies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Epochs done, from 1.
+    pub epoch: usize,
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Learning rate of the last step.
+    pub lr: f64,
+    /// Mean training loss.
+    pub train_loss: f64,
+    /// Training top-1, on augmented images while the weights were changing.
+    pub train_top1: f64,
+    /// Validation loss of the folded copy.
+    pub val_loss: f64,
+    /// Validation top-1 of the folded copy.
+    pub top1: f64,
+    /// Validation top-5 of the folded copy.
+    pub top5: f64,
+    /// Largest difference of logits, training form against folded, relative to the largest
+    /// logit, on the first validation batch.
+    pub fold_max_rel_diff: f64,
+    /// Training images per second, validation not counted.
+    pub images_per_second: f64,
+    /// Seconds of training and validation.
+    pub seconds: f64,
+    /// Images that could not be read and were left out.
+    pub skipped: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn counts_by_rank() {
+        let logits = Tensor::from_floats(
+            [
+                [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+                [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+                [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+                [7.0, 7.0, 2.0, 3.0, 4.0, 5.0],
+                [f32::NAN, 1.0, 2.0, 3.0, 4.0, 5.0],
+            ],
+            &Device::default(),
+        );
+        let mut totals = Totals::default();
+        totals.add(logits, &[5, 1, 0, 1, 0], 2.0);
+        assert_eq!((totals.images(), totals.top1(), totals.top5()), (5, 20.0, 60.0));
+        assert_eq!(totals.loss(), 2.0);
+    }
+}

@@ -1,0 +1,113 @@
+//! The optimizer and its parameter groups.
+
+use burn::module::{ParamGroup, ParamId};
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamWConfig, ModuleOptimizer, SgdConfig};
+use burn::store::ModuleSnapshot;
+use dbb_models::{Classifier, ModelConfig};
+
+use crate::config::{DecayRule, OptimKind, OptimSection};
+
+/// A parameter as the optimizer's rules see it.
+#[derive(Clone, Debug)]
+struct Parameter {
+    id: ParamId,
+    /// Last part of its path: `weight`, `bias`, `gamma` or `beta`.
+    role: String,
+    /// Whether it belongs to a depthwise layer, its norms included.
+    depthwise: bool,
+}
+
+/// Everything in a network that has a gradient.
+fn parameters(network: &Classifier, model: &ModelConfig) -> Vec<Parameter> {
+    let units = network.units([model.arch.default_resolution(); 2]);
+    let depthwise: Vec<_> = units
+        .iter()
+        .filter(|placed| placed.unit.spec().is_depthwise())
+        .map(|placed| format!("{}.", placed.name))
+        .collect();
+    network
+        .collect(None, None, true)
+        .into_iter()
+        .filter_map(|tensor| {
+            let role = tensor.name.rsplit('.').next().unwrap_or_default().to_string();
+            let id = tensor.param_id?.into();
+            let depthwise = depthwise.iter().any(|layer| tensor.name.starts_with(layer));
+            (!role.starts_with("running_")).then_some(Parameter { id, role, depthwise })
+        })
+        .collect()
+}
+
+impl Parameter {
+    fn decays(&self, rule: DecayRule) -> bool {
+        match rule {
+            DecayRule::All => true,
+            DecayRule::Weights => self.role == "weight",
+            DecayRule::Paper => !self.depthwise,
+        }
+    }
+
+    fn is_bias(&self) -> bool {
+        self.role == "bias" || self.role == "beta"
+    }
+}
+
+/// An optimizer with its rules for single parameters.
+pub struct Optimizer {
+    /// Burn's optimizer; holds the momenta.
+    pub inner: ModuleOptimizer,
+    biases: ParamGroup,
+    bias_lr: f64,
+}
+
+impl Optimizer {
+    /// A fresh optimizer for a network.
+    pub fn new(section: &OptimSection, network: &Classifier, model: &ModelConfig) -> Self {
+        let parameters = parameters(network, model);
+        let ids = |keep: &dyn Fn(&Parameter) -> bool| {
+            ParamGroup::from_ids(parameters.iter().filter(|p| keep(p)).map(|p| p.id).collect())
+        };
+        let without_decay = ids(&|p| !p.decays(section.decay));
+        let inner = match section.kind {
+            OptimKind::Sgd => {
+                let sgd = |decay: f64| {
+                    let momentum = MomentumConfig::new()
+                        .with_momentum(section.momentum)
+                        .with_dampening(0.0)
+                        .with_nesterov(section.nesterov);
+                    let config = SgdConfig::new()
+                        .with_momentum((section.momentum > 0.0).then_some(momentum));
+                    match decay > 0.0 {
+                        true => config
+                            .with_weight_decay(Some(WeightDecayConfig::new(decay as f32)))
+                            .build(),
+                        false => config.build(),
+                    }
+                };
+                ModuleOptimizer::from(sgd(section.weight_decay)).with_group(
+                    without_decay,
+                    sgd(0.0),
+                    None,
+                )
+            }
+            OptimKind::AdamW => {
+                let adamw = |decay: f64| {
+                    AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(decay as f32).build()
+                };
+                ModuleOptimizer::from(adamw(section.weight_decay)).with_group(
+                    without_decay,
+                    adamw(0.0),
+                    None,
+                )
+            }
+        };
+        Self { inner, biases: ids(&Parameter::is_bias), bias_lr: section.bias_lr }
+    }
+
+    /// The learning rate of every parameter where the network's is `lr`.
+    pub fn learning_rates(&self, lr: f64) -> ModuleLearningRate {
+        ModuleLrScheduler::new(lr).with_group(self.biases.clone(), lr * self.bias_lr).step()
+    }
+}
