@@ -13,7 +13,7 @@ use serde::Deserialize;
 use support::fixture::{self, Fixture, NetworkConfig};
 use support::sgd::training_losses;
 
-const TOLERANCE: f64 = 1e-7;
+const TOLERANCE: f64 = 1e-8;
 
 // The precision is a setting of the process: this stays the only test of the file.
 #[test]

@@ -59,7 +59,7 @@ impl Summary {
     /// # Errors
     /// If the network cannot be built.
     pub fn new(config: &ModelConfig, resolution: [usize; 2]) -> Result<Self, ConfigError> {
-        let network = config.init(Form::Train, &Device::default())?;
+        let network = config.undrawn(Form::Train, &Device::default())?;
         let mut layers: Vec<_> = network
             .units(resolution)
             .iter()

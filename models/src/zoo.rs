@@ -1,6 +1,6 @@
 //! The registry: from a name and a configuration to a network.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -171,6 +171,13 @@ impl std::fmt::Display for Form {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LayerBlocks(pub Vec<(String, BlockKind)>);
 
+impl LayerBlocks {
+    /// Whether every layer has the network's own block.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Serialize for LayerBlocks {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
@@ -212,7 +219,7 @@ pub struct ModelConfig {
     /// The block every KxK convolution becomes.
     pub block: BlockKind,
     /// Other blocks for single layers.
-    #[serde(default, skip_serializing_if = "no_patterns")]
+    #[serde(default, skip_serializing_if = "LayerBlocks::is_empty")]
     pub blocks: LayerBlocks,
     /// What a Diverse Branch Block is made of, and the largest kernel that becomes a block.
     #[serde(default)]
@@ -223,10 +230,6 @@ pub struct ModelConfig {
     pub num_classes: usize,
     /// Channels of the images.
     pub in_channels: usize,
-}
-
-fn no_patterns(blocks: &LayerBlocks) -> bool {
-    blocks.0.is_empty()
 }
 
 impl ModelConfig {
@@ -250,6 +253,21 @@ impl ModelConfig {
     /// An option out of range, a layer pattern that matches nothing, a block that cannot have
     /// the geometry of its layer.
     pub fn init(&self, form: Form, device: &Device) -> Result<Classifier, ConfigError> {
+        /// Burn draws a parameter when it is first read.
+        struct Draw;
+        impl ModuleVisitor for Draw {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                param.val();
+            }
+        }
+        let network = self.undrawn(form, device)?;
+        network.visit(&mut Draw);
+        Ok(network)
+    }
+
+    /// The network of [`Self::init`] with weights that are drawn when they are first read, if
+    /// ever: for a network that is only looked at, or filled from a file.
+    pub(crate) fn undrawn(&self, form: Form, device: &Device) -> Result<Classifier, ConfigError> {
         self.check()?;
         let builder = self.builder(form, device);
         let (width, channels, classes) = (self.width, self.in_channels, self.num_classes);
@@ -262,7 +280,7 @@ impl ModelConfig {
             }
         };
         self.check_patterns(&network)?;
-        Ok(network.materialize())
+        Ok(network)
     }
 
     /// Which block a layer is in training form.

@@ -56,22 +56,29 @@ pub fn save(
 }
 
 /// Restores what [`save`] saved: weights with the identities of their parameters, so that every
-/// momentum finds its parameter again.
+/// momentum finds its parameter again. `optimizer` makes a fresh one for the restored network: its
+/// rules go by these identities, too.
 ///
 /// # Errors
 /// A checkpoint that is incomplete, damaged, or of another network.
 pub fn restore(
     checkpoint: &Path,
     mut network: Classifier,
-    mut optimizer: Optimizer,
+    optimizer: impl FnOnce(&Classifier) -> Optimizer,
 ) -> Result<(Classifier, Optimizer, Progress)> {
     let fail = |reason: String| Error::Resume { path: checkpoint.into(), reason };
     let progress = read_progress(checkpoint)?;
+    let epoch = checkpoint.file_name().and_then(|name| name.to_str()?.parse().ok());
+    if epoch != Some(progress.epoch) || progress.records.len() != progress.epoch {
+        let reason = "its progress is that of another checkpoint".to_string();
+        return Err(Error::Resume { path: RunDir::state(checkpoint), reason });
+    }
     let mut store = BurnpackStore::from_file(RunDir::network(checkpoint));
     let loaded = network.load_from(&mut store).map_err(|e| fail(e.to_string()))?;
     if loaded.applied.is_empty() || !loaded.missing.is_empty() {
         return Err(fail("its network is another one than the configuration's".into()));
     }
+    let mut optimizer = optimizer(&network);
     let inner = optimizer.inner.load(RunDir::optimizer(checkpoint));
     optimizer.inner = inner.map_err(|e| fail(e.to_string()))?;
     // Burn passes over states it cannot read.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::checkpoint::{self, Progress};
 use crate::config::{Config, OnBadSample};
 use crate::error::{Error, Result};
-use crate::evaluate::{cross_entropy, evaluate};
+use crate::evaluate::{Evaluation, cross_entropy, evaluate};
 use crate::fold::Comparison;
 use crate::metrics::{EpochRecord, Totals, host};
 use crate::optim::Optimizer;
@@ -153,8 +153,10 @@ impl Trainer {
         // A run that ended before its first checkpoint starts anew.
         if let Some(&epoch) = trainer.run.checkpoint_epochs()?.last() {
             let checkpoint = trainer.run.checkpoint(epoch);
+            let fresh =
+                |network: &_| Optimizer::new(&trainer.config.optim, network, &trainer.model);
             let (network, optimizer, progress) =
-                checkpoint::restore(&checkpoint, trainer.network, trainer.optimizer)?;
+                checkpoint::restore(&checkpoint, trainer.network, fresh)?;
             trainer = Self { network, optimizer, progress, ..trainer };
         }
         Ok(trainer)
@@ -297,10 +299,22 @@ impl Trainer {
             });
         }
         let training_seconds = started.elapsed().as_secs_f64();
+        if totals.images() == 0 {
+            let data = self.train.dataset().describe();
+            return Err(Error::Unusable(format!("no image of {data} can be read")));
+        }
         let (validation, comparison) = self.validate()?;
+        for reason in &validation.skipped {
+            observer.skipped(&reason.to_string());
+        }
+        // The last step of an epoch has no loss after it that would tell.
+        if !validation.totals.loss().is_finite() {
+            return Err(self.non_finite(validation.totals.loss(), epoch, step));
+        }
         Ok(EpochRecord {
             epoch,
             step,
+            images: totals.images(),
             lr,
             train_loss: totals.loss(),
             train_top1: totals.top1(),
@@ -310,12 +324,12 @@ impl Trainer {
             fold_max_rel_diff: comparison.max_rel_diff(),
             images_per_second: totals.images() as f64 / training_seconds,
             seconds: started.elapsed().as_secs_f64(),
-            skipped: skipped + validation.skipped,
+            skipped: skipped + validation.skipped.len(),
         })
     }
 
     /// Evaluates a folded copy, and compares it with the training form on the first batch.
-    fn validate(&self) -> Result<(crate::evaluate::Evaluation, Comparison)> {
+    fn validate(&self) -> Result<(Evaluation, Comparison)> {
         let train_form = self.network.valid();
         let deploy = train_form.reparameterize();
         let device = self.device.clone().inner();
@@ -366,7 +380,7 @@ impl Trainer {
         let records = &self.progress.records;
         // `fit` has run at least one epoch, now or before it was resumed.
         let last = records.last().expect("a finished run has an epoch");
-        let images = |record: &EpochRecord| self.train.dataset().len().max(record.skipped) as f64;
+        let images = |record: &EpochRecord| record.images as f64;
         let training: f64 = records.iter().map(|r| images(r) / r.images_per_second).sum();
         TrainResult {
             run_dir: self.run.root().into(),

@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{0}")]
     Unusable(String),
     /// A new run where there is one.
-    #[error("{} already holds a run; give another --out, or --resume to go on with it", .0.display())]
+    #[error("{} already holds a run; give another --out (`dbb train --resume` goes on with a run)", .0.display())]
     RunExists(PathBuf),
     /// A checkpoint that cannot be resumed.
     #[error("cannot resume from {}: {reason}", path.display())]

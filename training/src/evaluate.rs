@@ -2,19 +2,19 @@
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Int, Tensor};
-use dbb_datasets::{Batch, Loader};
+use dbb_datasets::{Batch, DataError, Loader};
 use dbb_models::Classifier;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{Totals, host};
 
 /// What an evaluation found.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Evaluation {
     /// Loss and accuracy.
     pub totals: Totals,
-    /// Images that could not be read and were left out.
-    pub skipped: usize,
+    /// Why images were left out that could not be read.
+    pub skipped: Vec<DataError>,
 }
 
 /// Mean cross-entropy of logits `[batch, classes]`, shape `[1]`.
@@ -37,8 +37,8 @@ pub fn evaluate(
     let device = crate::network_device(network);
     let mut evaluation = Evaluation::default();
     for batch in loader.epoch(0) {
-        let batch = batch?;
-        evaluation.skipped += batch.skipped.len();
+        let mut batch = batch?;
+        evaluation.skipped.append(&mut batch.skipped);
         if batch.is_empty() {
             continue;
         }
@@ -48,6 +48,10 @@ pub fn evaluate(
         each(&batch, &logits);
         let loss = f64::from(host(loss.into_data())[0]);
         evaluation.totals.add(logits, &batch.labels, loss);
+    }
+    if evaluation.totals.images() == 0 {
+        let data = loader.dataset().describe();
+        return Err(Error::Unusable(format!("no image of {data} can be read")));
     }
     Ok(evaluation)
 }

@@ -84,6 +84,10 @@ pub fn fold(
         let images: Tensor<4> = Tensor::from_data(images?, &device);
         comparison.add(network.forward(images.clone()), deploy.forward(images));
     }
+    if comparison.images == 0 {
+        let text = format!("there is no image to compare the fold on: {compared_on}");
+        return Err(Error::Unusable(text));
+    }
     let report = FoldReport {
         blocks_folded: multi_branch_blocks(network),
         params_train: learnable_params(network),

@@ -69,6 +69,8 @@ pub struct EpochRecord {
     pub epoch: usize,
     /// Optimizer steps done.
     pub step: usize,
+    /// Training images seen.
+    pub images: usize,
     /// Learning rate of the last step.
     pub lr: f64,
     /// Mean training loss.

@@ -10,8 +10,7 @@ use super::Kernel;
 /// If the window is smaller than the kernel or the difference is odd, so that no centre exists.
 pub fn embed_kernel(kernel: &Kernel, size: [usize; 2]) -> Kernel {
     let [h, w] = kernel.size;
-    for axis in 0..2 {
-        let (small, large) = (kernel.size[axis], size[axis]);
+    for (small, large) in kernel.size.into_iter().zip(size) {
         assert!(small <= large && (large - small) % 2 == 0, "a {small} kernel centred in {large}");
     }
     let [top, left] = [(size[0] - h) / 2, (size[1] - w) / 2];

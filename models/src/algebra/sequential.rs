@@ -1,5 +1,7 @@
 //! Transform III: a 1x1 convolution followed by a KxK one is one KxK convolution.
 
+use rayon::prelude::*;
+
 use super::{ConvParams, Kernel};
 
 /// Transform III (paper, equations 7 to 11), per group:
@@ -21,26 +23,27 @@ pub fn merge_1x1_kxk(first: &ConvParams, second: &ConvParams) -> ConvParams {
     assert_eq!(k1.out_channels, middle * k2.groups, "channels between the two kernels");
 
     let (inputs, taps) = (k1.in_per_group, k2.taps());
-    let mut data = Vec::with_capacity(k2.out_channels * inputs * taps);
+    let mut data = vec![0.0; k2.out_channels * inputs * taps];
     let mut bias = second.bias.clone();
-    // One output channel with its taps outermost: each step is then a multiple of a whole row
-    // of the first kernel, which the compiler vectorises.
-    let mut filter = vec![0.0; taps * inputs];
-    for (o, bias) in bias.iter_mut().enumerate() {
-        filter.fill(0.0);
+    data.par_chunks_mut(inputs * taps).zip(&mut bias).enumerate().for_each(|(o, (out, bias))| {
+        // One output channel with its taps outermost: each step is then a multiple of a whole
+        // row of the first kernel, which the compiler vectorises.
+        let mut filter = vec![0.0; taps * inputs];
         let first_middle = k2.group_of(o) * middle;
         for (m, weights) in k2.filter(o).chunks(taps).enumerate() {
             let row = k1.filter(first_middle + m);
             for (w, out) in weights.iter().zip(filter.chunks_mut(inputs)) {
-                out.iter_mut().zip(row).for_each(|(out, v)| *out += w * v);
+                // Most of an average pool's kernel is zero.
+                if *w != 0.0 {
+                    out.iter_mut().zip(row).for_each(|(out, v)| *out += w * v);
+                }
             }
             *bias += weights.iter().sum::<f64>() * first.bias[first_middle + m];
         }
-        data.extend((0..inputs).flat_map(|c| {
-            let filter = &filter;
-            (0..taps).map(move |t| filter[t * inputs + c])
-        }));
-    }
+        for (c, out) in out.chunks_mut(taps).enumerate() {
+            out.iter_mut().enumerate().for_each(|(t, out)| *out = filter[t * inputs + c]);
+        }
+    });
     let [kh, kw] = k2.size;
     let kernel = Kernel::new([k2.out_channels, inputs, kh, kw], k2.groups, data);
     ConvParams { kernel, bias }

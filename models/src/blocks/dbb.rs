@@ -116,7 +116,7 @@ impl DiverseBranchBlock {
         spec.check()?;
         let [inputs, outputs] = spec.channels;
         let size = spec.kernel_size[0];
-        if spec.kernel_size[1] != size || size % 2 == 0 {
+        if spec.kernel_size[1] != size || size.is_multiple_of(2) {
             return Err(ConfigError::Kernel {
                 block: "a Diverse Branch Block",
                 kernel: spec.kernel_size,

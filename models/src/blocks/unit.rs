@@ -1,6 +1,7 @@
 //! The one type a backbone holds where a convolution or a block may stand.
 
 use burn::module::Module;
+use burn::nn::Initializer;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -114,8 +115,8 @@ impl ConvUnit {
             Block::Dbb(config) => Self::Dbb(DiverseBranchBlock::new(spec, config, device)?),
             Block::Acb => Self::Acb(AsymmetricConvBlock::new(spec, device)?),
             Block::Fused => {
-                let conv = host_conv(&spec.init_conv(device));
-                Self::Fused(spec.fused_conv(&conv, device))
+                let bias = Initializer::Zeros.init([spec.channels[1]], device);
+                Self::Fused(Conv2d { bias: Some(bias), ..spec.init_conv(device) })
             }
         })
     }

@@ -8,7 +8,7 @@ use burn::tensor::{DType, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::error::WeightsError;
-use super::state_dict::{StateDict, apply, collect};
+use super::state_dict::{StateDict, apply, collect, shapes};
 use crate::blocks::{BlockKind, ConvUnit};
 use crate::zoo::{Arch, Classifier, ModelConfig};
 
@@ -186,16 +186,14 @@ impl KeyMap {
     }
 
     fn build(module: &impl Module, foreign: impl Fn(&str) -> (String, bool)) -> Self {
-        let tensors = collect(module);
-        let key = |(native, data): (String, TensorData)| {
+        let key = |(native, mut shape): (String, Vec<usize>)| {
             let (foreign, transpose) = foreign(&native);
-            let mut shape = data.shape().to_vec();
             if transpose {
                 shape.reverse();
             }
             Key { native, foreign, transpose, shape }
         };
-        Self(tensors.into_iter().map(key).collect())
+        Self(shapes(module).into_iter().map(key).collect())
     }
 
     /// How many keys a state dict has in common with this map.

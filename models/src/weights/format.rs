@@ -1,6 +1,5 @@
 //! The bytes of weights files.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -60,14 +59,22 @@ pub fn write_safetensors(
     metadata: &Metadata,
 ) -> Result<(), WeightsError> {
     let views = tensors.iter().map(|(name, data)| (name, TensorView(data)));
+    let bytes = safetensors::serialize(views, None).map_err(|e| damaged(path, "safetensors", e))?;
+    write(path, &with_table(&bytes, metadata))
+}
+
+/// Puts the table of metadata into the header of a safetensors file. The crate would take it as a
+/// `HashMap` and write it in random order, so that equal networks were unequal files.
+fn with_table(file: &[u8], metadata: &Metadata) -> Vec<u8> {
+    // A length of eight bytes, a JSON object padded with spaces, the tensors.
+    let (length, rest) = file.split_first_chunk().expect("a file starts with a length");
+    let (header, tensors) = rest.split_at(u64::from_le_bytes(*length) as usize);
     // "format" is what the Hugging Face libraries look for; "pt" means row-major as PyTorch.
-    let table = HashMap::from([
-        ("format".to_string(), "pt".to_string()),
-        (Metadata::KEY.to_string(), json(metadata)),
-    ]);
-    let bytes =
-        safetensors::serialize(views, Some(table)).map_err(|e| damaged(path, "safetensors", e))?;
-    write(path, &bytes)
+    let table = serde_json::json!({ "format": "pt", Metadata::KEY: json(metadata) });
+    let mut whole = format!("{{\"__metadata__\":{table},").into_bytes();
+    whole.extend_from_slice(&header[1..]);
+    whole.resize(whole.len().next_multiple_of(8), b' ');
+    [&(whole.len() as u64).to_le_bytes(), &*whole, tensors].concat()
 }
 
 /// Writes a network as burnpack, Burn's own format, in the paths of its modules, so that stock

@@ -37,8 +37,11 @@ pub fn rebuild(
     metadata: &Metadata,
     device: &Device,
 ) -> Result<Classifier, WeightsError> {
-    let network = metadata.model.init(metadata.form, device)?;
-    let keys = KeyMap::new(metadata.keys, &metadata.model, &network)?;
+    let refused = |detail| WeightsError::Metadata { path: file.path.clone(), detail };
+    let network = metadata.model.undrawn(metadata.form, device);
+    let network = network.map_err(|error| refused(error.to_string()))?;
+    let keys = KeyMap::new(metadata.keys, &metadata.model, &network);
+    let keys = keys.map_err(|error| refused(error.to_string()))?;
     keys.load(network, &file.tensors).map_err(|error| error.in_file(&file.path))
 }
 
@@ -54,7 +57,7 @@ pub fn adopt(
 ) -> Result<(Classifier, Dialect, Form), WeightsError> {
     let mut candidates = Vec::new();
     for form in [Form::Train, Form::Deploy] {
-        let network = model.init(form, device)?;
+        let network = model.undrawn(form, device)?;
         for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.supports(model.arch)) {
             let keys = KeyMap::new(dialect, model, &network)?;
             candidates.push((keys.matches(&file.tensors), network.clone(), keys, dialect, form));

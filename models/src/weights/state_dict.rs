@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::store::{ModuleSnapshot, bridge};
-use burn::tensor::TensorData;
+use burn::tensor::{Tensor, TensorData};
 
 /// Tensors by key, on the host.
 pub type StateDict = BTreeMap<String, TensorData>;
@@ -21,6 +21,36 @@ pub(super) fn collect(module: &impl Module) -> StateDict {
             (name, bridge::into_data(tensor).expect("a parameter can be read back"))
         })
         .collect()
+}
+
+/// The paths and shapes of what [`collect`] finds. No weight is drawn for it: a network is as
+/// large as a file's metadata say it is, and only fits the file if its shapes do.
+pub(super) fn shapes(module: &impl Module) -> BTreeMap<String, Vec<usize>> {
+    #[derive(Default)]
+    struct Shapes {
+        path: Vec<String>,
+        found: BTreeMap<String, Vec<usize>>,
+    }
+    impl ModuleVisitor for Shapes {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            if !container.starts_with("Enum:") {
+                self.path.push(name.to_string());
+            }
+        }
+
+        fn exit_module(&mut self, _: &str, container: &str) {
+            if !container.starts_with("Enum:") {
+                self.path.pop();
+            }
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.found.insert(self.path.join("."), param.lazy_shape().to_vec());
+        }
+    }
+    let mut shapes = Shapes::default();
+    module.visit(&mut shapes);
+    shapes.found
 }
 
 /// Replaces the tensors of a module by those of the same path; returns how many there were.

@@ -72,13 +72,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         write_atomically(path, csv.as_bytes())
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
     }
+    for reason in &evaluation.skipped {
+        super::say(&format!("left out: {reason}"));
+    }
     let totals = &evaluation.totals;
     let result = Result {
         n: totals.images(),
         top1: totals.top1(),
         top5: totals.top5(),
         loss: totals.loss(),
-        skipped: evaluation.skipped,
+        skipped: evaluation.skipped.len(),
         form,
     };
     super::print(args.json, &result, || {

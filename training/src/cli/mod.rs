@@ -55,11 +55,16 @@ pub fn main() -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
+    say(&format!("error: {error}"));
     match error.downcast_ref::<crate::Error>() {
         Some(error) if error.is_failed_check() => ExitCode::from(3),
         _ => ExitCode::from(1),
     }
+}
+
+/// Writes a line to standard error; that nobody can read it must not end the program.
+fn say(text: &str) {
+    writeln!(io::stderr(), "{text}").ok();
 }
 
 /// Prints a result: one JSON object, or text for people.

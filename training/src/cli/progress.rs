@@ -29,8 +29,8 @@ impl Progress {
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| super::say(text)),
+            None => super::say(text),
         }
     }
 }
@@ -78,7 +78,7 @@ impl Observer for Progress {
             }
             None if self.last_line.elapsed() > LINE_INTERVAL => {
                 self.last_line = Instant::now();
-                eprintln!("{text}");
+                super::say(&text);
             }
             None => {}
         }

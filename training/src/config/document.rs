@@ -185,7 +185,15 @@ fn quoted_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {
 
 /// Adds "did you mean" to an error that lists what was expected.
 fn with_suggestion(message: &str) -> String {
-    let message = message.trim_end().replace(", expected one of", "; expected one of");
+    let mut message = message.trim_end().replace(", expected one of", "; expected one of");
+    for (rust, plain) in [
+        ("usize", "a whole number"),
+        ("u64", "a whole number"),
+        ("f64", "a number"),
+        ("f32", "a number"),
+    ] {
+        message = message.replace(&format!("expected {rust}"), &format!("expected {plain}"));
+    }
     let mut quoted = message.split('`').skip(1).step_by(2);
     let nearest = match quoted.next() {
         Some(given) if message.contains("unknown") => quoted

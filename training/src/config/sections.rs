@@ -51,7 +51,7 @@ pub struct ModelSection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_channels: Option<usize>,
     /// Other blocks for single layers, by pattern; the last match wins.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "LayerBlocks::is_empty")]
     pub blocks: LayerBlocks,
     /// What a Diverse Branch Block is made of.
     #[serde(default)]

@@ -1,0 +1,394 @@
+//! The networks of the zoo against their papers: which block stands where, parameters and
+//! multiply-accumulate operations, each from the published figure and from a layer table written
+//! out here. One test prints how long a large network takes to fold.
+
+mod support;
+
+use burn::tensor::Device;
+use dbb_models::blocks::{BlockKind, ConvUnit, DbbConfig};
+use dbb_models::summary::{Summary, learnable_params};
+use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize};
+use support::{Array, assert_close};
+
+/// A convolution as the papers' tables list it.
+#[derive(Clone, Copy, Debug)]
+struct Layer {
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    groups: usize,
+    /// Height and width of the output.
+    size: usize,
+}
+
+impl Layer {
+    fn weights(&self) -> usize {
+        self.inputs / self.groups * self.outputs * self.kernel.pow(2)
+    }
+
+    fn params(&self, block: BlockKind) -> usize {
+        let Self { inputs, outputs, kernel, groups, .. } = *self;
+        let norm = 2 * outputs;
+        let origin = self.weights() + norm;
+        let pointwise = inputs / groups * outputs;
+        let is_plain = kernel == 1 || kernel > 5;
+        match block {
+            _ if is_plain => origin,
+            BlockKind::Base => origin,
+            BlockKind::Dbb if groups == outputs => {
+                // Twice the width inside, no 1x1 before the average pool.
+                let (first, second) = (2 * inputs, 2 * outputs * kernel.pow(2));
+                origin + (first + 2 * first + second + norm) + norm
+            }
+            BlockKind::Dbb => {
+                let first = inputs * inputs / groups;
+                let pointwise_kxk = first + 2 * inputs + self.weights() + norm;
+                let average = pointwise + norm + norm;
+                origin + (pointwise + norm) + pointwise_kxk + average
+            }
+            BlockKind::Acb => {
+                let strip = pointwise * kernel + norm;
+                origin + 2 * strip
+            }
+        }
+    }
+}
+
+/// Convolutions and the features of the classifier.
+type Table = (Vec<Layer>, usize);
+
+fn dense(inputs: usize, outputs: usize, kernel: usize, size: usize) -> Layer {
+    Layer { inputs, outputs, kernel, groups: 1, size }
+}
+
+/// Table 1 of "Deep Residual Learning for Image Recognition": `depths` blocks a stage, the first
+/// convolution at `size`, stages of `widths` channels.
+fn resnet(
+    stem: Layer,
+    depths: &[usize],
+    bottleneck: bool,
+    size: usize,
+    projections: bool,
+) -> Table {
+    let mut layers = vec![stem];
+    let mut inputs = stem.outputs;
+    for (stage, &depth) in depths.iter().enumerate() {
+        let (planes, size) = (stem.outputs << stage, size >> stage);
+        let outputs = if bottleneck { 4 * planes } else { planes };
+        for block in 0..depth {
+            // The stride of a stage is in its first 3x3.
+            let before = if stage > 0 && block == 0 { 2 * size } else { size };
+            if bottleneck {
+                layers.push(dense(inputs, planes, 1, before));
+                layers.push(dense(planes, planes, 3, size));
+                layers.push(dense(planes, outputs, 1, size));
+            } else {
+                layers.push(dense(inputs, planes, 3, size));
+                layers.push(dense(planes, planes, 3, size));
+            }
+            if projections && block == 0 && (stage > 0 || inputs != outputs) {
+                layers.push(dense(inputs, outputs, 1, size));
+            }
+            inputs = outputs;
+        }
+    }
+    (layers, inputs)
+}
+
+/// Table 1 of "MobileNets".
+fn mobilenet() -> Table {
+    let mut layers = vec![dense(3, 32, 3, 112)];
+    let mut inputs = 32;
+    for (outputs, size) in [
+        (64, 112),
+        (128, 56),
+        (128, 56),
+        (256, 28),
+        (256, 28),
+        (512, 14),
+        (512, 14),
+        (512, 14),
+        (512, 14),
+        (512, 14),
+        (512, 14),
+        (1024, 7),
+        (1024, 7),
+    ] {
+        layers.push(Layer { groups: inputs, ..dense(inputs, inputs, 3, size) });
+        layers.push(dense(inputs, outputs, 1, size));
+        inputs = outputs;
+    }
+    (layers, 1024)
+}
+
+fn table(arch: Arch) -> Table {
+    let imagenet =
+        |depths: &[usize], bottleneck| resnet(dense(3, 64, 7, 112), depths, bottleneck, 56, true);
+    let cifar = |n: usize| resnet(dense(3, 16, 3, 32), &[n; 3], false, 32, false);
+    match arch {
+        Arch::ResNet18 => imagenet(&[2, 2, 2, 2], false),
+        Arch::ResNet34 => imagenet(&[3, 4, 6, 3], false),
+        Arch::ResNet50 => imagenet(&[3, 4, 6, 3], true),
+        Arch::ResNet101 => imagenet(&[3, 4, 23, 3], true),
+        Arch::ResNet152 => imagenet(&[3, 8, 36, 3], true),
+        Arch::ResNet18Cifar => resnet(dense(3, 64, 3, 32), &[2, 2, 2, 2], false, 32, true),
+        Arch::ResNet20 => cifar(3),
+        Arch::ResNet32 => cifar(5),
+        Arch::ResNet44 => cifar(7),
+        Arch::ResNet56 => cifar(9),
+        Arch::ResNet110 => cifar(18),
+        Arch::MobileNetV1 => mobilenet(),
+    }
+}
+
+fn classes(arch: Arch) -> usize {
+    if arch.default_resolution() == 32 { 10 } else { 1000 }
+}
+
+#[test]
+fn costs_equal_the_papers_tables() {
+    for arch in Arch::ALL {
+        let (layers, features) = table(arch);
+        let linear = (features + 1) * classes(arch);
+        for block in BlockKind::ALL {
+            // The two deepest differ from ResNet-50 in their number of layers alone.
+            if matches!(arch, Arch::ResNet101 | Arch::ResNet152) && block != BlockKind::Dbb {
+                continue;
+            }
+            let config = ModelConfig::new(arch, block, classes(arch));
+            let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
+            let sum = |f: &dyn Fn(&Layer) -> usize| layers.iter().map(f).sum::<usize>();
+            let train = sum(&|layer| layer.params(block)) + linear;
+            assert_eq!(summary.params_train, train, "{arch} {block}: training form");
+            let deploy = sum(&|layer| layer.weights() + layer.outputs) + linear;
+            assert_eq!(summary.params_deploy, deploy, "{arch} {block}: folded");
+            let macs = sum(&|layer| layer.weights() * layer.size.pow(2)) + features * classes(arch);
+            assert_eq!(summary.macs_deploy, macs as u64, "{arch} {block}: operations");
+            assert_eq!(summary.layers.len(), layers.len() + 1, "{arch} {block}: layers");
+        }
+    }
+}
+
+/// The figures of torchvision for the ImageNet networks, of timm for MobileNet, and of the paper
+/// (0.27 M to 1.7 M) and its CIFAR re-implementations.
+#[test]
+fn parameters_equal_the_published_figures() {
+    for (arch, params) in [
+        (Arch::ResNet18, 11_689_512),
+        (Arch::ResNet34, 21_797_672),
+        (Arch::ResNet50, 25_557_032),
+        (Arch::ResNet101, 44_549_160),
+        (Arch::ResNet152, 60_192_808),
+        (Arch::ResNet18Cifar, 11_173_962),
+        (Arch::ResNet20, 269_722),
+        (Arch::ResNet32, 464_154),
+        (Arch::ResNet44, 658_586),
+        (Arch::ResNet56, 853_018),
+        (Arch::ResNet110, 1_727_962),
+        (Arch::MobileNetV1, 4_231_976),
+    ] {
+        let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
+        let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
+        assert_eq!(summary.params_train, params, "{arch}");
+    }
+}
+
+#[test]
+fn operations_equal_the_published_figures() {
+    for (arch, macs) in [
+        (Arch::ResNet18, 1.81e9),
+        (Arch::ResNet50, 4.09e9),
+        (Arch::MobileNetV1, 569e6),
+        (Arch::ResNet20, 40.8e6),
+    ] {
+        let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
+        let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
+        let error = (summary.macs_deploy as f64 / macs - 1.0).abs();
+        assert!(error < 0.01, "{arch}: {} operations against {macs:.3e}", summary.macs_deploy);
+    }
+}
+
+/// What the summary counts is what a network has and what a fold leaves.
+#[test]
+fn the_summary_counts_the_network() {
+    for arch in Arch::ALL {
+        for block in BlockKind::ALL {
+            let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, block, 10) };
+            let summary = Summary::new(&config, [64, 96]).expect("a network");
+            let network = config.init(Form::Train, &Device::default()).expect("a network");
+            assert_eq!(learnable_params(&network), summary.params_train, "{arch} {block}");
+            let folded = network.reparameterize();
+            assert_eq!(learnable_params(&folded), summary.params_deploy, "{arch} {block}: folded");
+            let fresh = config.init(Form::Deploy, &Device::default()).expect("a network");
+            assert_eq!(learnable_params(&fresh), summary.params_deploy, "{arch} {block}: deploy");
+
+            let images = burn::tensor::Tensor::zeros([1, 3, 64, 96], &Device::default());
+            let maps = folded.forward_features(images);
+            let [_, _, height, width] = maps.last().expect("a feature map").dims();
+            let last = &summary.layers[summary.layers.len() - 2];
+            assert_eq!(last.output, [height, width], "{arch} {block}: size of the last map");
+            // Every map of a 64x96 image is half as large again as that of a 64x64 one.
+            let square = Summary::new(&config, [64, 64]).expect("a network");
+            let convolutions = |summary: &Summary| {
+                let linear = summary.layers.last().expect("a classifier");
+                summary.macs_deploy - linear.macs_deploy
+            };
+            let [wide, square] = [&summary, &square].map(convolutions);
+            assert_eq!(2 * wide, 3 * square, "{arch} {block}: operations");
+        }
+    }
+}
+
+/// What each layer of a network is: its kernel and its block.
+fn blocks_of(config: &ModelConfig) -> Vec<(String, usize, BlockKind)> {
+    let network = config.init(Form::Train, &Device::default()).expect("a network");
+    let units = network.units([config.arch.default_resolution(); 2]);
+    let blocks = units.iter().map(|placed| {
+        let kind = match placed.unit {
+            ConvUnit::Base(_) => BlockKind::Base,
+            ConvUnit::Dbb(_) => BlockKind::Dbb,
+            ConvUnit::Acb(_) => BlockKind::Acb,
+            ConvUnit::Fused(_) => panic!("{} is folded", placed.name),
+        };
+        assert_eq!(config.block_of(placed), kind, "block_of {}", placed.name);
+        (placed.name.clone(), placed.unit.spec().kernel_size[0], kind)
+    });
+    blocks.collect()
+}
+
+/// As in the paper's code, 1x1 convolutions and kernels of 7 and more stay plain.
+#[test]
+fn blocks_stand_where_the_paper_puts_them() {
+    for arch in Arch::ALL {
+        for block in BlockKind::ALL {
+            let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, block, 10) };
+            for (name, kernel, kind) in blocks_of(&config) {
+                let expected = if kernel == 3 { block } else { BlockKind::Base };
+                assert_eq!(kind, expected, "{arch} {block}: {name}, kernel {kernel}");
+            }
+        }
+    }
+    let largest = |max_kernel| {
+        let dbb = DbbConfig { max_kernel, ..Default::default() };
+        let config = ModelConfig::new(Arch::ResNet18, BlockKind::Dbb, 10);
+        blocks_of(&ModelConfig { dbb, width: 0.125, ..config })
+    };
+    assert_eq!(largest(7)[0], ("stem".into(), 7, BlockKind::Dbb), "max_kernel = 7");
+    assert!(largest(1).iter().all(|layer| layer.2 == BlockKind::Base), "max_kernel = 1");
+}
+
+#[test]
+fn the_last_matching_pattern_chooses_the_block() {
+    let patterns: LayerBlocks = serde_json::from_str(
+        r#"{"stage4.*": "base", "*.conv2": "acb", "stage4.1.conv2": "dbb", "stage2.0.*": "base"}"#,
+    )
+    .expect("a table of patterns");
+    let config = ModelConfig {
+        blocks: patterns,
+        width: 0.125,
+        ..ModelConfig::new(Arch::ResNet18, BlockKind::Dbb, 10)
+    };
+    let blocks = blocks_of(&config);
+    for (layer, expected) in [
+        ("stem", BlockKind::Base), // 7x7
+        ("stage1.0.conv1", BlockKind::Dbb),
+        ("stage1.0.conv2", BlockKind::Acb),
+        ("stage2.0.conv1", BlockKind::Base),
+        ("stage2.0.conv2", BlockKind::Base),
+        ("stage2.0.shortcut", BlockKind::Base), // 1x1
+        ("stage2.1.conv2", BlockKind::Acb),
+        ("stage4.0.conv1", BlockKind::Base),
+        ("stage4.0.conv2", BlockKind::Acb),
+        ("stage4.1.conv1", BlockKind::Base),
+        ("stage4.1.conv2", BlockKind::Dbb),
+    ] {
+        let (_, _, kind) = blocks.iter().find(|(name, ..)| name == layer).expect("a layer");
+        assert_eq!(*kind, expected, "{layer}");
+    }
+
+    // Patterns do not make blocks of what stays plain, and reach the depthwise layers.
+    let blocks =
+        LayerBlocks(vec![("*".into(), BlockKind::Acb), ("*.depthwise".into(), BlockKind::Dbb)]);
+    let config = ModelConfig {
+        blocks,
+        width: 0.125,
+        ..ModelConfig::new(Arch::MobileNetV1, BlockKind::Base, 10)
+    };
+    for (name, kernel, kind) in blocks_of(&config) {
+        let expected = match kernel {
+            1 => BlockKind::Base,
+            _ if name == "stem" => BlockKind::Acb,
+            _ => BlockKind::Dbb,
+        };
+        assert_eq!(kind, expected, "{name}");
+    }
+}
+
+/// Channels and strides of the maps that heads for detection and segmentation read.
+#[test]
+fn feature_maps_have_the_usual_channels_and_strides() {
+    let four = |channels: usize| {
+        vec![(channels, 4), (2 * channels, 8), (4 * channels, 16), (8 * channels, 32)]
+    };
+    for (arch, expected) in [
+        (Arch::ResNet34, four(16)),
+        (Arch::ResNet50, four(64)),
+        (Arch::ResNet18Cifar, vec![(16, 1), (32, 2), (64, 4), (128, 8)]),
+        (Arch::ResNet32, vec![(4, 1), (8, 2), (16, 4)]),
+        (Arch::MobileNetV1, vec![(16, 2), (32, 4), (64, 8), (128, 16), (256, 32)]),
+    ] {
+        let config = ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::Base, 10) };
+        let network = config.init(Form::Train, &Device::default()).expect("a network");
+        let images = Array::random(&[2, 3, 64, 96], [-1.0, 1.0], 1).tensor(&Device::default());
+        let maps = network.forward_features(images.clone());
+        let shapes: Vec<_> = maps.iter().map(|map| map.dims()).collect();
+        let expected: Vec<_> =
+            expected.into_iter().map(|(c, stride)| [2, c, 64 / stride, 96 / stride]).collect();
+        assert_eq!(shapes, expected, "{arch}");
+
+        // The classifier reads the mean of the last map.
+        let last = maps.into_iter().last().expect("a map");
+        let [batch, channels, height, width] = last.dims();
+        let means = last.reshape([batch, channels, height * width]).mean_dim(2);
+        let linear = match &network {
+            Classifier::ResNet(network) => &network.linear,
+            Classifier::MobileNetV1(network) => &network.linear,
+        };
+        let logits = linear.forward(means.reshape([batch, channels])).into();
+        let what = format!("{arch}: logits from the last map");
+        assert_close(&what, &network.forward(images).into(), &logits, 1e-5, 1.0);
+    }
+}
+
+/// Option A of the ResNet paper: where a block changes the shape, it adds every second position
+/// of its input, with as many channels of zeros before as after.
+#[test]
+fn the_parameter_free_shortcut_subsamples_and_pads() {
+    let config = ModelConfig::new(Arch::ResNet20, BlockKind::Base, 10);
+    let network = config.init(Form::Train, &Device::default()).expect("a network");
+    let Classifier::ResNet(mut network) = network else { panic!("a ResNet") };
+    let block = &mut network.stage2[0];
+    // Without its second convolution a block is its shortcut.
+    let ConvUnit::Base(conv2) = &mut block.conv2 else { panic!("a base block") };
+    conv2.bn.gamma = conv2.bn.gamma.clone().map(|gamma| gamma.zeros_like());
+    let input = Array::random(&[2, 16, 6, 5], [0.0, 1.0], 2).rounded();
+    let output = Array::from(block.forward(input.tensor(&Device::default())));
+
+    let mut expected = Array::new(&[2, 32, 3, 3], vec![0.0; 2 * 32 * 9]);
+    for (n, c, y, x) in (0..2 * 16 * 9).map(|i| (i / 144, i / 9 % 16, i / 3 % 3, i % 3)) {
+        let value = input.data[((n * 16 + c) * 6 + 2 * y) * 5 + 2 * x];
+        expected.data[((n * 32 + 8 + c) * 3 + y) * 3 + x] = value;
+    }
+    assert_close("shortcut", &output, &expected, 1e-6, 1.0);
+}
+
+/// No assertion on the time: it is for reading (`--nocapture`).
+#[test]
+fn time_to_fold_a_large_network() {
+    let config = ModelConfig::new(Arch::ResNet50, BlockKind::Dbb, 1000);
+    let network = config.init(Form::Train, &Device::default()).expect("a network");
+    let start = std::time::Instant::now();
+    let folded = network.reparameterize();
+    println!("full-width {} {} folds in {:.2?}", config.arch, config.block, start.elapsed());
+    assert_eq!(learnable_params(&folded), 25_557_032 - 26_560, "batch norms folded away");
+}
