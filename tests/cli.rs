@@ -965,7 +965,9 @@ fn wrong_paths_are_named() {
 fn configuration_mistakes_have_a_line() {
     let folder = Folder::new();
     let out = folder.at("run");
-    let text = fs::read_to_string(format!("{REPOSITORY}/{QUICK_DBB}")).expect("a config");
+    let text = "[model]\narch = \"resnet20\"\n[data]\nsource = \"sample\"\n\
+                [train]\nepochs = 5\nbatch_size = 64\n[optim]\nlr = 0.1\n\
+                [schedule]\nkind = \"cosine\"\n";
     for (right, wrong, key, says) in [
         ("epochs = 5", "epoch = 5", "train.epoch", "did you mean `epochs`?"),
         ("lr = 0.1", "lr = \"fast\"", "optim.lr", "expected a number"),
