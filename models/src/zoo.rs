@@ -11,7 +11,7 @@ use crate::blocks::{BlockKind, DbbConfig};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 
-/// An architecture of the zoo. To add one, name it here and say in [`Arch::definition`] what
+/// An architecture of the zoo. To add one, name it here and say in `Arch::definition` what
 /// it is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)] // the names are those of the papers
