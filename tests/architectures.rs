@@ -121,6 +121,34 @@ fn mobilenet() -> Table {
     (layers, 1024)
 }
 
+/// Table 2 of "MobileNetV2", line by line: expansion, output channels, repetitions, stride.
+fn mobilenet_v2() -> Table {
+    let mut layers = vec![dense(3, 32, 3, 112)];
+    let (mut inputs, mut size) = (32, 112);
+    for (expansion, outputs, repetitions, stride) in [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ] {
+        for repetition in 0..repetitions {
+            let hidden = expansion * inputs;
+            if expansion > 1 {
+                layers.push(dense(inputs, hidden, 1, size));
+            }
+            size /= if repetition == 0 { stride } else { 1 };
+            layers.push(Layer { groups: hidden, ..dense(hidden, hidden, 3, size) });
+            layers.push(dense(hidden, outputs, 1, size));
+            inputs = outputs;
+        }
+    }
+    layers.push(dense(inputs, 1280, 1, size));
+    (layers, 1280)
+}
+
 fn table(arch: Arch) -> Table {
     let imagenet =
         |depths: &[usize], bottleneck| resnet(dense(3, 64, 7, 112), depths, bottleneck, 56, true);
@@ -138,6 +166,7 @@ fn table(arch: Arch) -> Table {
         Arch::ResNet56 => cifar(9),
         Arch::ResNet110 => cifar(18),
         Arch::MobileNetV1 => mobilenet(),
+        Arch::MobileNetV2 => mobilenet_v2(),
     }
 }
 
@@ -186,6 +215,7 @@ fn parameters_equal_the_published_figures() {
         (Arch::ResNet56, 853_018),
         (Arch::ResNet110, 1_727_962),
         (Arch::MobileNetV1, 4_231_976),
+        (Arch::MobileNetV2, 3_504_872),
     ] {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
         let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
@@ -199,6 +229,7 @@ fn operations_equal_the_published_figures() {
         (Arch::ResNet18, 1.81e9),
         (Arch::ResNet50, 4.09e9),
         (Arch::MobileNetV1, 569e6),
+        (Arch::MobileNetV2, 300.8e6),
         (Arch::ResNet20, 40.8e6),
     ] {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
@@ -336,6 +367,7 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         (Arch::ResNet18Cifar, vec![(16, 1), (32, 2), (64, 4), (128, 8)]),
         (Arch::ResNet32, vec![(4, 1), (8, 2), (16, 4)]),
         (Arch::MobileNetV1, vec![(16, 2), (32, 4), (64, 8), (128, 16), (256, 32)]),
+        (Arch::MobileNetV2, vec![(8, 2), (8, 4), (8, 8), (24, 16), (80, 32)]),
     ] {
         let config = ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::Base, 10) };
         let network = config.init(Form::Train, &Device::default()).expect("a network");
@@ -353,6 +385,8 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         let linear = match &network {
             Classifier::ResNet(network) => &network.linear,
             Classifier::MobileNetV1(network) => &network.linear,
+            // One more convolution follows its last map.
+            Classifier::MobileNetV2(_) => continue,
         };
         let logits = linear.forward(means.reshape([batch, channels])).into();
         let what = format!("{arch}: logits from the last map");

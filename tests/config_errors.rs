@@ -166,10 +166,10 @@ fn options_of_a_network_out_of_range() {
     }
 }
 
-/// A width above zero that rounds a layer down to no channel.
+/// A width above zero that rounds a layer down to no channel; MobileNetV2 keeps at least eight.
 #[test]
 fn a_width_that_leaves_no_channel() {
-    for arch in Arch::ALL {
+    for arch in Arch::ALL.into_iter().filter(|arch| *arch != Arch::MobileNetV2) {
         for block in BlockKind::ALL {
             let config = ModelConfig { width: 0.01, ..ModelConfig::new(arch, block, 10) };
             let error = config.init(Form::Train, &Device::default()).expect_err("no channels");

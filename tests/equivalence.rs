@@ -284,6 +284,7 @@ networks! {
     resnet56: ResNet56, 0.25;
     resnet110: ResNet110, 0.25;
     mobilenet_v1: MobileNetV1, 0.125;
+    mobilenet_v2: MobileNetV2, 0.125;
 }
 
 /// Logits, classes and feature maps of a random network in training form and folded.

@@ -510,7 +510,7 @@ fn a_damaged_checkpoint() {
 fn keys_that_do_not_fit() {
     let model = config(Arch::ResNet18, BlockKind::Dbb);
     let network = network(&model, Form::Train);
-    for dialect in Dialect::ALL {
+    for dialect in [Dialect::Native, Dialect::Official] {
         let keys = KeyMap::new(dialect, &model, &network).expect("names");
         let good = keys.save(&network);
         let (first, last) = (good.keys().next().expect("a key"), "linear.weight");

@@ -6,7 +6,10 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::backbones::{MobileNetV1, NetworkBuilder, PlacedUnit, ResNet, ResNetConfig, Shortcut};
+use crate::backbones::{
+    Activation, MobileNetV1, MobileNetV2, NetworkBuilder, PlacedUnit, ResNet, ResNetConfig,
+    Shortcut,
+};
 use crate::blocks::{BlockKind, DbbConfig};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -41,17 +44,20 @@ pub enum Arch {
     ResNet110,
     #[serde(rename = "mobilenet_v1")]
     MobileNetV1,
+    #[serde(rename = "mobilenet_v2")]
+    MobileNetV2,
 }
 
 /// What an architecture is made of.
 enum Definition {
     ResNet(ResNetConfig),
     MobileNetV1,
+    MobileNetV2,
 }
 
 impl Arch {
     /// Every architecture.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ResNet18,
         Self::ResNet34,
         Self::ResNet50,
@@ -64,6 +70,7 @@ impl Arch {
         Self::ResNet56,
         Self::ResNet110,
         Self::MobileNetV1,
+        Self::MobileNetV2,
     ];
 
     /// The name in configurations and files.
@@ -81,6 +88,7 @@ impl Arch {
             Self::ResNet56 => "resnet56",
             Self::ResNet110 => "resnet110",
             Self::MobileNetV1 => "mobilenet_v1",
+            Self::MobileNetV2 => "mobilenet_v2",
         }
     }
 
@@ -123,6 +131,7 @@ impl Arch {
             Self::ResNet56 => cifar(9),
             Self::ResNet110 => cifar(18),
             Self::MobileNetV1 => return Definition::MobileNetV1,
+            Self::MobileNetV2 => return Definition::MobileNetV2,
         })
     }
 }
@@ -142,7 +151,7 @@ impl std::str::FromStr for Arch {
             value: format!("\"{name}\""),
             expected: "one of resnet18, resnet34, resnet50, resnet101, resnet152, \
                        resnet18-cifar, resnet20, resnet32, resnet44, resnet56, resnet110, \
-                       mobilenet_v1",
+                       mobilenet_v1, mobilenet_v2",
         })
     }
 }
@@ -224,7 +233,10 @@ pub struct ModelConfig {
     /// What a Diverse Branch Block is made of, and the largest kernel that becomes a block.
     #[serde(default)]
     pub dbb: DbbConfig,
-    /// Multiplies the channels of every layer; rounded down.
+    /// Nonlinearity of MobileNetV1, by default ReLU; the other networks have their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    /// Multiplies the channels of every layer; rounded down, in MobileNetV2 to a multiple of 8.
     pub width: f64,
     /// Classes of the linear classifier.
     pub num_classes: usize,
@@ -240,6 +252,7 @@ impl ModelConfig {
             block,
             blocks: LayerBlocks::default(),
             dbb: DbbConfig::default(),
+            activation: None,
             width: 1.0,
             num_classes,
             in_channels: 3,
@@ -276,7 +289,12 @@ impl ModelConfig {
                 Classifier::ResNet(ResNet::new(&config, width, channels, classes, &builder)?)
             }
             Definition::MobileNetV1 => {
-                Classifier::MobileNetV1(MobileNetV1::new(width, channels, classes, &builder)?)
+                let activation = self.activation.unwrap_or(Activation::Relu);
+                let network = MobileNetV1::new(width, channels, classes, activation, &builder)?;
+                Classifier::MobileNetV1(network)
+            }
+            Definition::MobileNetV2 => {
+                Classifier::MobileNetV2(MobileNetV2::new(width, channels, classes, &builder)?)
             }
         };
         self.check_patterns(&network)?;
@@ -303,6 +321,13 @@ impl ModelConfig {
         };
         at_least_one("num_classes", self.num_classes)?;
         at_least_one("in_channels", self.in_channels)?;
+        if self.activation.is_some() && self.arch != Arch::MobileNetV1 {
+            return Err(ConfigError::Option {
+                option: "activation",
+                value: format!("a choice for {}", self.arch),
+                expected: "none but for mobilenet_v1: the other networks have their own",
+            });
+        }
         if !(self.width > 0.0 && self.width <= 16.0) {
             return Err(ConfigError::Option {
                 option: "width",
@@ -338,6 +363,8 @@ pub enum Classifier {
     ResNet(ResNet),
     /// MobileNet version 1.
     MobileNetV1(MobileNetV1),
+    /// MobileNet version 2.
+    MobileNetV2(MobileNetV2),
 }
 
 impl Classifier {
@@ -346,6 +373,7 @@ impl Classifier {
         match self {
             Self::ResNet(network) => network.forward(images),
             Self::MobileNetV1(network) => network.forward(images),
+            Self::MobileNetV2(network) => network.forward(images),
         }
     }
 
@@ -354,6 +382,7 @@ impl Classifier {
         match self {
             Self::ResNet(network) => network.forward_features(images),
             Self::MobileNetV1(network) => network.forward_features(images),
+            Self::MobileNetV2(network) => network.forward_features(images),
         }
     }
 
@@ -362,6 +391,7 @@ impl Classifier {
         match self {
             Self::ResNet(network) => network.units(image),
             Self::MobileNetV1(network) => network.units(image),
+            Self::MobileNetV2(network) => network.units(image),
         }
     }
 
@@ -370,6 +400,7 @@ impl Classifier {
         let linear = match self {
             Self::ResNet(network) => &network.linear,
             Self::MobileNetV1(network) => &network.linear,
+            Self::MobileNetV2(network) => &network.linear,
         };
         linear.weight.lazy_shape().dims()
     }
@@ -380,6 +411,7 @@ impl Reparameterize for Classifier {
         match self {
             Self::ResNet(network) => Self::ResNet(network.reparameterize()),
             Self::MobileNetV1(network) => Self::MobileNetV1(network.reparameterize()),
+            Self::MobileNetV2(network) => Self::MobileNetV2(network.reparameterize()),
         }
     }
 }

@@ -6,7 +6,7 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Tensor;
 
-use super::{NetworkBuilder, PlacedUnit, unit_relu};
+use super::{Activation, NetworkBuilder, PlacedUnit};
 use crate::blocks::{ConvSpec, ConvUnit};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -28,7 +28,7 @@ const LAYOUT: [(usize, usize); 13] = [
     (1024, 1),
 ];
 
-/// MobileNet version 1 with ReLU and a linear classifier.
+/// MobileNet version 1 with a linear classifier.
 #[derive(Module, Debug)]
 pub struct MobileNetV1 {
     /// The first, dense convolution, 3x3 with stride 2.
@@ -39,6 +39,8 @@ pub struct MobileNetV1 {
     pub pool: AdaptiveAvgPool2d,
     /// The classifier.
     pub linear: Linear,
+    #[module(skip)]
+    activation: Activation,
 }
 
 /// A depthwise 3x3 convolution followed by a 1x1.
@@ -48,10 +50,13 @@ pub struct SeparableConv {
     pub depthwise: ConvUnit,
     /// 1x1.
     pub pointwise: ConvUnit,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl MobileNetV1 {
-    /// A network with fresh weights for images of `in_channels` channels.
+    /// A network with fresh weights for images of `in_channels` channels. The paper's
+    /// nonlinearity is ReLU; its authors' code has ReLU6.
     ///
     /// # Errors
     /// If a layer cannot have its block, or the width leaves no channel.
@@ -59,6 +64,7 @@ impl MobileNetV1 {
         width: f64,
         in_channels: usize,
         num_classes: usize,
+        activation: Activation,
         builder: &NetworkBuilder,
     ) -> Result<Self, ConfigError> {
         let scaled = |channels: usize| (channels as f64 * width) as usize;
@@ -71,6 +77,7 @@ impl MobileNetV1 {
             blocks.push(SeparableConv {
                 depthwise: builder.unit(&format!("blocks.{index}.depthwise"), &depthwise)?,
                 pointwise: builder.unit(&format!("blocks.{index}.pointwise"), &pointwise)?,
+                activation,
             });
             channels = scaled(outputs);
         }
@@ -79,19 +86,21 @@ impl MobileNetV1 {
             blocks,
             pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
             linear: LinearConfig::new(channels, num_classes).init(builder.device),
+            activation,
         })
     }
 
     /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let map = self.blocks.iter().fold(unit_relu(&self.stem, images), |map, b| b.forward(map));
+        let map = self.activation.forward(self.stem.forward(images));
+        let map = self.blocks.iter().fold(map, |map, block| block.forward(map));
         self.linear.forward(self.pool.forward(map).flatten(1, 3))
     }
 
     /// The last map of each resolution, 1/2 to 1/32 of the image; for detection and
     /// segmentation heads.
     pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let mut map = unit_relu(&self.stem, images);
+        let mut map = self.activation.forward(self.stem.forward(images));
         let mut maps = Vec::new();
         for (index, block) in self.blocks.iter().enumerate() {
             map = block.forward(map);
@@ -110,15 +119,7 @@ impl MobileNetV1 {
                 (format!("blocks.{index}.pointwise"), &block.pointwise),
             ]
         });
-        let mut size = image;
-        std::iter::once(("stem".to_string(), &self.stem))
-            .chain(parts)
-            .map(|(name, unit)| {
-                let placed = PlacedUnit { name, unit, input_size: size };
-                size = placed.output_size();
-                placed
-            })
-            .collect()
+        PlacedUnit::chain(image, std::iter::once(("stem".to_string(), &self.stem)).chain(parts))
     }
 }
 
@@ -129,6 +130,7 @@ impl Reparameterize for MobileNetV1 {
             blocks: self.blocks.reparameterize(),
             pool: self.pool.clone(),
             linear: self.linear.reparameterize(),
+            activation: self.activation,
         }
     }
 }
@@ -136,7 +138,8 @@ impl Reparameterize for MobileNetV1 {
 impl SeparableConv {
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        unit_relu(&self.pointwise, unit_relu(&self.depthwise, input))
+        let map = self.activation.forward(self.depthwise.forward(input));
+        self.activation.forward(self.pointwise.forward(map))
     }
 }
 
@@ -145,6 +148,7 @@ impl Reparameterize for SeparableConv {
         Self {
             depthwise: self.depthwise.reparameterize(),
             pointwise: self.pointwise.reparameterize(),
+            activation: self.activation,
         }
     }
 }

@@ -10,7 +10,7 @@ use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, s};
 
-use super::{NetworkBuilder, PlacedUnit, unit_relu};
+use super::{NetworkBuilder, PlacedUnit};
 use crate::blocks::{ConvSpec, ConvUnit};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -144,7 +144,7 @@ impl ResNet {
     }
 
     fn forward_stem(&self, images: Tensor<4>) -> Tensor<4> {
-        let map = unit_relu(&self.stem, images);
+        let map = relu(self.stem.forward(images));
         match &self.max_pool {
             Some(pool) => pool.forward(map),
             None => map,
@@ -231,9 +231,9 @@ impl ResidualBlock {
 
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let map = unit_relu(&self.conv1, input.clone());
+        let map = relu(self.conv1.forward(input.clone()));
         let map = match &self.conv3 {
-            Some(conv3) => conv3.forward(unit_relu(&self.conv2, map)),
+            Some(conv3) => conv3.forward(relu(self.conv2.forward(map))),
             None => self.conv2.forward(map),
         };
         let shortcut = match (&self.shortcut, self.zero_channels) {

@@ -33,6 +33,9 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
+    /// Added to the variance unless another value is set; PyTorch's.
+    pub const EPSILON: f64 = 1e-5;
+
     /// An identity norm: scale 1, shift 0, mean 0, variance 1; momentum 0.1, epsilon 1e-5.
     pub fn new(channels: usize, device: &Device) -> Self {
         Self {
@@ -42,7 +45,7 @@ impl BatchNorm {
             running_var: RunningStat::new(Tensor::ones([channels], device)),
             training: Param::from_bool(true),
             momentum: 0.1,
-            epsilon: 1e-5,
+            epsilon: Self::EPSILON,
         }
     }
 

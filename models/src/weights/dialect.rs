@@ -1,7 +1,7 @@
 //! Names of tensors in other code bases.
 //!
-//! To add a dialect, name it in [`Dialect`], write its table beside [`OFFICIAL_BLOCKS`], and
-//! say in [`official_layer`] how it names the layers of each architecture.
+//! To add a dialect, name it in [`Dialect`], give its names a file of their own, and translate
+//! to them in [`KeyMap::new`].
 
 use burn::module::Module;
 use burn::tensor::{DType, TensorData};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::WeightsError;
 use super::state_dict::{StateDict, apply, collect, shapes};
+use super::{official, torchvision};
 use crate::blocks::{BlockKind, ConvUnit};
 use crate::zoo::{Arch, Classifier, ModelConfig};
 
@@ -20,17 +21,20 @@ pub enum Dialect {
     Native,
     /// The names of the paper's repository, in PyTorch's layouts.
     Official,
+    /// The names of torchvision, for plain convolutions with batch norm only.
+    Torchvision,
 }
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 2] = [Self::Native, Self::Official];
+    pub const ALL: [Self; 3] = [Self::Native, Self::Official, Self::Torchvision];
 
     /// Whether the dialect has names for an architecture.
     pub fn supports(self, arch: Arch) -> bool {
         match self {
             Self::Native => true,
-            Self::Official => official_layer(arch, "stem").is_some(),
+            Self::Official => official::layer(arch, "stem").is_some(),
+            Self::Torchvision => torchvision::layer(arch, "stem").is_some(),
         }
     }
 }
@@ -40,88 +44,8 @@ impl std::fmt::Display for Dialect {
         f.pad(match self {
             Self::Native => "native",
             Self::Official => "official",
+            Self::Torchvision => "torchvision",
         })
-    }
-}
-
-/// Native and official beginnings of a tensor's path within a block; the first match counts.
-const OFFICIAL_BLOCKS: [(BlockKind, &[(&str, &str)]); 3] = [
-    (BlockKind::Base, &[]),
-    (
-        BlockKind::Dbb,
-        &[
-            ("origin.", "dbb_origin."),
-            ("pointwise.", "dbb_1x1."),
-            ("pointwise_kxk.", "dbb_1x1_kxk."),
-            ("average.avg_bn.", "dbb_avg.avgbn."),
-            ("average.", "dbb_avg."),
-        ],
-    ),
-    (
-        BlockKind::Acb,
-        &[
-            ("square.conv.", "square_conv."),
-            ("square.bn.", "square_bn."),
-            ("vertical.conv.", "ver_conv."),
-            ("vertical.bn.", "ver_bn."),
-            ("horizontal.conv.", "hor_conv."),
-            ("horizontal.bn.", "hor_bn."),
-        ],
-    ),
-];
-
-/// The module that holds the folded convolution of a block in the paper's code.
-fn official_fused(kind: BlockKind) -> &'static str {
-    match kind {
-        BlockKind::Base => "conv",
-        BlockKind::Dbb => "dbb_reparam",
-        BlockKind::Acb => "fused_conv",
-    }
-}
-
-/// The official name of a layer, or `None` where the paper's repository has no such network.
-fn official_layer(arch: Arch, layer: &str) -> Option<String> {
-    match arch {
-        Arch::ResNet18
-        | Arch::ResNet34
-        | Arch::ResNet50
-        | Arch::ResNet101
-        | Arch::ResNet152
-        | Arch::ResNet18Cifar => {
-            Some(if layer == "stem" { "stage0.conv1".into() } else { layer.into() })
-        }
-        Arch::MobileNetV1 => Some(match layer.strip_prefix("blocks.") {
-            Some(block) => format!("stem.{block}"),
-            None => layer.replace("stem", "conv1"),
-        }),
-        Arch::ResNet20 | Arch::ResNet32 | Arch::ResNet44 | Arch::ResNet56 | Arch::ResNet110 => None,
-    }
-}
-
-/// The official name of a tensor within a unit, such as `dbb_origin.conv.weight`.
-fn official_tensor(unit: &ConvUnit, kind: BlockKind, tensor: &str) -> String {
-    if matches!(unit, ConvUnit::Fused(_)) {
-        return format!("{}.{tensor}", official_fused(kind));
-    }
-    let table = OFFICIAL_BLOCKS.iter().find(|(block, _)| *block == kind).map_or(&[][..], |t| t.1);
-    let renamed = table
-        .iter()
-        .find_map(|(native, official)| Some(format!("{official}{}", tensor.strip_prefix(native)?)))
-        .unwrap_or_else(|| tensor.to_string());
-    let identity_based = match unit {
-        ConvUnit::Dbb(block) => {
-            block.pointwise_kxk.as_ref().is_some_and(|branch| branch.conv1.is_identity_based())
-        }
-        _ => false,
-    };
-    let renamed = match renamed.strip_prefix("dbb_1x1_kxk.conv1.") {
-        Some(rest) if identity_based => format!("dbb_1x1_kxk.idconv1.{rest}"),
-        _ => renamed,
-    };
-    match renamed.rsplit_once('.') {
-        Some((module, "gamma")) => format!("{module}.weight"),
-        Some((module, "beta")) => format!("{module}.bias"),
-        _ => renamed,
     }
 }
 
@@ -160,21 +84,37 @@ impl KeyMap {
                 available: available.join(", "),
             });
         }
+        if dialect == Dialect::Torchvision && !torchvision::holds(network) {
+            return Err(WeightsError::Unfolded { dialect: dialect.to_string() });
+        }
         let units = network.units([model.arch.default_resolution(); 2]);
         Ok(Self::build(network, |native| {
-            if dialect == Dialect::Native {
-                return (native.to_string(), false);
-            }
             let placed = units.iter().find_map(|placed| {
                 Some((placed, native.strip_prefix(&placed.name)?.strip_prefix('.')?))
             });
-            match placed {
-                Some((placed, tensor)) => {
-                    let layer = official_layer(model.arch, &placed.name).unwrap_or_default();
-                    let tensor = official_tensor(placed.unit, model.block_of(placed), tensor);
+            // What is no unit is the classifier; PyTorch keeps its matrix the other way round.
+            let transposed = native == "linear.weight";
+            match (dialect, placed) {
+                (Dialect::Native, _) => (native.to_string(), false),
+                (Dialect::Official, None) => (native.to_string(), transposed),
+                (Dialect::Official, Some((placed, tensor))) => {
+                    let layer = official::layer(model.arch, &placed.name).unwrap_or_default();
+                    let tensor = official::tensor(placed.unit, model.block_of(placed), tensor);
                     (format!("{layer}.{tensor}"), false)
                 }
-                None => (native.to_string(), native == "linear.weight"),
+                (Dialect::Torchvision, None) => {
+                    let head = torchvision::head(model.arch);
+                    (native.replace("linear", head), transposed)
+                }
+                (Dialect::Torchvision, Some((placed, tensor))) => {
+                    let [conv, bn] =
+                        torchvision::layer(model.arch, &placed.name).unwrap_or_default();
+                    let tensor = match official::pytorch_norm(tensor).strip_prefix("bn.") {
+                        Some(tensor) => format!("{bn}.{tensor}"),
+                        None => tensor.replace("conv", &conv),
+                    };
+                    (tensor, false)
+                }
             }
         }))
     }
@@ -182,7 +122,7 @@ impl KeyMap {
     /// The official keys of a single unit, without any prefix. `kind` is the block the unit is,
     /// or was before it was folded.
     pub fn official_unit(unit: &ConvUnit, kind: BlockKind) -> Self {
-        Self::build(unit, |native| (official_tensor(unit, kind, native), false))
+        Self::build(unit, |native| (official::tensor(unit, kind, native), false))
     }
 
     fn build(module: &impl Module, foreign: impl Fn(&str) -> (String, bool)) -> Self {

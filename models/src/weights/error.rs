@@ -59,6 +59,15 @@ pub enum WeightsError {
     /// The network of the file or of the flags cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The dialect has no names for blocks of several branches or folded convolutions.
+    #[error(
+        "{dialect} names exist for plain convolutions with batch norm only; export the folded \
+         network (without --form train)"
+    )]
+    Unfolded {
+        /// The dialect.
+        dialect: String,
+    },
     /// The architecture has no such dialect.
     #[error("{arch} has no {dialect} names; it has {available}")]
     Dialect {

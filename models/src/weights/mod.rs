@@ -8,20 +8,24 @@
 //! |---|---|---|
 //! | safetensors | all dialects | all dialects |
 //! | burnpack | native | native |
-//! | PyTorch `.pth` (zip and legacy pickle; no code is run) | official | - |
+//! | PyTorch `.pth` (zip and legacy pickle; no code is run) | all dialects | - |
 
 mod atomic;
 mod dialect;
 mod error;
 mod format;
 mod metadata;
+mod official;
+mod plain;
 mod state_dict;
+mod torchvision;
 
 pub use atomic::write_atomically;
 pub use dialect::{Dialect, KeyMap};
 pub use error::WeightsError;
 pub use format::{WeightsFile, write_burnpack, write_safetensors};
 pub use metadata::Metadata;
+pub use plain::as_conv_bn;
 pub use state_dict::StateDict;
 
 use burn::tensor::Device;
@@ -58,8 +62,9 @@ pub fn adopt(
     let mut candidates = Vec::new();
     for form in [Form::Train, Form::Deploy] {
         let network = model.undrawn(form, device)?;
-        for dialect in Dialect::ALL.into_iter().filter(|dialect| dialect.supports(model.arch)) {
-            let keys = KeyMap::new(dialect, model, &network)?;
+        for dialect in Dialect::ALL {
+            // A dialect without names for this network is no candidate.
+            let Ok(keys) = KeyMap::new(dialect, model, &network) else { continue };
             candidates.push((keys.matches(&file.tensors), network.clone(), keys, dialect, form));
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::TensorData;
 use clap::ValueEnum;
 use dbb_datasets::Split;
-use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
+use dbb_models::weights::{Dialect, Metadata, as_conv_bn, write_burnpack, write_safetensors};
 use dbb_models::{Classifier, Form};
 use serde::Serialize;
 
@@ -72,6 +72,9 @@ enum Keys {
     Native,
     /// Names of the paper's repository.
     Official,
+    /// Names of torchvision; a folded network is written as convolutions with batch norms that
+    /// change nothing, so that torchvision itself loads it.
+    Torchvision,
 }
 
 impl From<Keys> for Dialect {
@@ -79,6 +82,7 @@ impl From<Keys> for Dialect {
         match keys {
             Keys::Native => Self::Native,
             Keys::Official => Self::Official,
+            Keys::Torchvision => Self::Torchvision,
         }
     }
 }
@@ -177,6 +181,13 @@ fn write(
 ) -> crate::Result<()> {
     let metadata = Metadata { form, keys: keys.into(), ..target.metadata.clone() };
     match format {
+        Format::Safetensors if keys == Keys::Torchvision && form == Form::Deploy => {
+            let device = crate::network_device(network);
+            let (plain, model) = as_conv_bn(network, &metadata.model, &device)?;
+            let metadata = Metadata { model, form: Form::Train, ..metadata };
+            let tensors = key_map(&metadata, &plain)?.save(&plain);
+            write_safetensors(out, &tensors, &metadata)?;
+        }
         Format::Safetensors => {
             let tensors = key_map(&metadata, network)?.save(network);
             write_safetensors(out, &tensors, &metadata)?;

@@ -1,6 +1,7 @@
 //! The keys of a configuration, their defaults and ranges.
 
 use dbb_datasets::{Augment, DataRef, ImageDataset, Preprocess};
+use dbb_models::backbones::Activation;
 use dbb_models::blocks::DbbConfig;
 use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,9 @@ pub struct ModelSection {
     /// Channels of the images, 1 or 3. By default the data's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_channels: Option<usize>,
+    /// Nonlinearity of MobileNetV1, `relu` or `relu6`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
     /// Other blocks for single layers, by pattern; the last match wins.
     #[serde(default, skip_serializing_if = "LayerBlocks::is_empty")]
     pub blocks: LayerBlocks,
@@ -329,6 +333,7 @@ impl ModelSection {
             block: self.block,
             blocks: self.blocks.clone(),
             dbb: self.dbb.clone(),
+            activation: self.activation,
             width: self.width,
             num_classes: self.num_classes.unwrap_or(num_classes),
             in_channels: self.in_channels.unwrap_or(in_channels),

@@ -1,0 +1,130 @@
+//! The names of torchvision: keys and shapes as its documentation and published checkpoints have
+//! them, and a folded network in its conv + batch norm form.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use burn::tensor::{Device, Tensor};
+use dbb_models::weights::{Dialect, KeyMap, StateDict, adopt, as_conv_bn};
+use dbb_models::weights::{Metadata, WeightsFile, write_safetensors};
+use dbb_models::{Arch, BlockKind, Classifier, Form, ModelConfig, Reparameterize};
+
+fn names(model: &ModelConfig) -> StateDict {
+    let network = model.init(Form::Train, &Device::default()).expect("a network");
+    let keys = KeyMap::new(Dialect::Torchvision, model, &network).expect("torchvision names");
+    keys.save(&network)
+}
+
+/// Name and shape of some tensors, and how many there are without the batch counters.
+fn assert_names(arch: Arch, count: usize, some: &[(&str, &[usize])]) {
+    let tensors = names(&ModelConfig::new(arch, BlockKind::Base, 1000));
+    assert_eq!(tensors.len(), count, "{arch}");
+    for (name, shape) in some {
+        let found = tensors.get(*name).unwrap_or_else(|| panic!("{arch} has no {name}"));
+        assert_eq!(found.shape().to_vec(), *shape, "{arch} {name}");
+    }
+}
+
+#[test]
+fn resnets() {
+    // 20 convolutions and norms of five and one tensors, and the classifier's two.
+    let some: &[(&str, &[usize])] = &[
+        ("conv1.weight", &[64, 3, 7, 7]),
+        ("bn1.running_var", &[64]),
+        ("layer1.1.conv2.weight", &[64, 64, 3, 3]),
+        ("layer2.0.downsample.0.weight", &[128, 64, 1, 1]),
+        ("layer2.0.downsample.1.bias", &[128]),
+        ("layer4.1.bn2.weight", &[512]),
+        ("fc.weight", &[1000, 512]),
+        ("fc.bias", &[1000]),
+    ];
+    assert_names(Arch::ResNet18, 102, some);
+    let some: &[(&str, &[usize])] = &[
+        ("layer1.0.conv3.weight", &[256, 64, 1, 1]),
+        ("layer1.0.bn3.running_mean", &[256]),
+        ("layer1.0.downsample.0.weight", &[256, 64, 1, 1]),
+        ("layer3.5.conv2.weight", &[256, 256, 3, 3]),
+        ("fc.weight", &[1000, 2048]),
+    ];
+    assert_names(Arch::ResNet50, 53 * 5 + 2, some);
+}
+
+#[test]
+fn mobilenet_v2() {
+    let some: &[(&str, &[usize])] = &[
+        ("features.0.0.weight", &[32, 3, 3, 3]),
+        ("features.0.1.weight", &[32]),
+        ("features.1.conv.0.0.weight", &[32, 1, 3, 3]),
+        ("features.1.conv.1.weight", &[16, 32, 1, 1]),
+        ("features.1.conv.2.running_mean", &[16]),
+        ("features.2.conv.0.0.weight", &[96, 16, 1, 1]),
+        ("features.2.conv.1.0.weight", &[96, 1, 3, 3]),
+        ("features.2.conv.1.1.bias", &[96]),
+        ("features.17.conv.2.weight", &[320, 960, 1, 1]),
+        ("features.17.conv.3.running_var", &[320]),
+        ("features.18.0.weight", &[1280, 320, 1, 1]),
+        ("features.18.1.weight", &[1280]),
+        ("classifier.1.weight", &[1000, 1280]),
+    ];
+    assert_names(Arch::MobileNetV2, 52 * 5 + 2, some);
+}
+
+/// Two layers never get the same name, in any architecture.
+#[test]
+fn names_are_unique() {
+    for arch in [Arch::ResNet34, Arch::ResNet101, Arch::MobileNetV2] {
+        let model = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Base, 3) };
+        let network = model.init(Form::Train, &Device::default()).expect("a network");
+        let native = KeyMap::new(Dialect::Native, &model, &network).expect("native names");
+        let unique: BTreeSet<_> = names(&model).into_keys().collect();
+        assert_eq!(unique.len(), native.save(&network).len(), "{arch}");
+    }
+}
+
+/// A folded DBB network, written as the plain network torchvision knows, is that network: it is
+/// recognised without metadata and computes the same.
+#[test]
+fn a_folded_network_loads_as_the_plain_one() {
+    let device = Device::default();
+    let folder = tempfile::tempdir().expect("a folder");
+    for arch in [Arch::ResNet18, Arch::ResNet50, Arch::MobileNetV2] {
+        let model = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Dbb, 7) };
+        let network = model.init(Form::Train, &device).expect("a network");
+        let native = KeyMap::new(Dialect::Native, &model, &network).expect("native names");
+        let deploy = support::randomise(network, &native, 3).reparameterize();
+        let (plain, plain_model) = as_conv_bn(&deploy, &model, &device).expect("a plain network");
+        let keys = KeyMap::new(Dialect::Torchvision, &plain_model, &plain).expect("names");
+        let path = folder.path().join("weights.safetensors");
+        let metadata = Metadata {
+            model: plain_model.clone(),
+            form: Form::Train,
+            keys: Dialect::Torchvision,
+            preprocess: Default::default(),
+            classes: Vec::new(),
+        };
+        write_safetensors(&path, &keys.save(&plain), &metadata).expect("written");
+
+        let file = WeightsFile::read(&path).expect("read");
+        let (adopted, dialect, form) = adopt(&file, &plain_model, &device).expect("adopted");
+        assert_eq!((dialect, form), (Dialect::Torchvision, Form::Train));
+        let images = Tensor::random([2, 3, 64, 64], burn::tensor::Distribution::Default, &device);
+        let logits = |network: &Classifier| network.forward(images.clone());
+        let expected = logits(&deploy);
+        let largest = expected.clone().abs().max().into_scalar::<f32>();
+        let difference = (logits(&adopted) - expected).abs().max().into_scalar::<f32>();
+        assert!(difference <= 4e-6 * largest, "{arch}: {difference:e} of {largest}");
+    }
+}
+
+#[test]
+fn blocks_of_several_branches_have_no_names() {
+    let model = ModelConfig { width: 0.125, ..ModelConfig::new(Arch::ResNet18, BlockKind::Dbb, 7) };
+    let network = model.init(Form::Train, &Device::default()).expect("a network");
+    let error = KeyMap::new(Dialect::Torchvision, &model, &network).expect_err("no names");
+    assert!(error.to_string().contains("export the folded network"), "{error}");
+    let model = ModelConfig::new(Arch::ResNet20, BlockKind::Base, 10);
+    let network = model.init(Form::Train, &Device::default()).expect("a network");
+    let error = KeyMap::new(Dialect::Torchvision, &model, &network).expect_err("no names");
+    assert!(error.to_string().contains("resnet20 has no torchvision names"), "{error}");
+}
