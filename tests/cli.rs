@@ -1194,3 +1194,40 @@ fn call_with(command: &mut Command, code: i32) {
     let status = command.status().expect("the program starts");
     assert_eq!(status.code(), Some(code), "{command:?}");
 }
+
+/// Editors read the committed schema; it is the program's.
+#[test]
+fn the_committed_schema_is_fresh() {
+    let printed = dbb(&["config", "schema"]).succeeds();
+    let committed = fs::read_to_string(format!("{REPOSITORY}/configs/schema.json"));
+    assert_eq!(
+        printed.stdout.trim_end(),
+        committed.expect("a schema").trim_end(),
+        "run `dbb config schema > configs/schema.json`"
+    );
+}
+
+#[test]
+fn every_recipe_is_valid() {
+    let mut recipes = 0;
+    for folder in fs::read_dir(format!("{REPOSITORY}/configs")).expect("recipes").flatten() {
+        let files = fs::read_dir(folder.path()).into_iter().flatten().flatten();
+        for file in files {
+            let path = file.path();
+            dbb(&["config", "check", path.to_str().expect("a name")]).succeeds();
+            recipes += 1;
+        }
+    }
+    assert!(recipes >= 10, "{recipes} recipes");
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = dbb(&["completions", shell]).succeeds().stdout;
+        for word in ["train", "reparam", "predictions", "schema"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+    dbb(&["completions", "cmd"]).fails(2, &["possible values"]);
+}

@@ -114,6 +114,7 @@ impl Preprocess {
 }
 
 /// Random changes of training images. The default changes nothing.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augment {

@@ -20,6 +20,9 @@
 //! # }
 //! ```
 
+// The derive writes paths that begin with the name of this crate.
+extern crate self as dbb_models;
+
 pub mod algebra;
 pub mod backbones;
 pub mod blocks;

@@ -16,6 +16,7 @@ use crate::reparam::Reparameterize;
 
 /// An architecture of the zoo. To add one, name it here and say in `Arch::definition` what
 /// it is made of.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)] // the names are those of the papers
 pub enum Arch {
@@ -184,6 +185,17 @@ impl LayerBlocks {
     /// Whether every layer has the network's own block.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for LayerBlocks {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "LayerBlocks".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        <std::collections::BTreeMap<String, BlockKind>>::json_schema(generator)
     }
 }
 

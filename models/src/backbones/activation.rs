@@ -5,6 +5,7 @@ use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 /// A nonlinearity without parameters.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {

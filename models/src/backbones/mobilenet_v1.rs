@@ -29,7 +29,7 @@ const LAYOUT: [(usize, usize); 13] = [
 ];
 
 /// MobileNet version 1 with a linear classifier.
-#[derive(Module, Debug)]
+#[derive(Module, Debug, Reparameterize)]
 pub struct MobileNetV1 {
     /// The first, dense convolution, 3x3 with stride 2.
     pub stem: ConvUnit,
@@ -40,17 +40,19 @@ pub struct MobileNetV1 {
     /// The classifier.
     pub linear: Linear,
     #[module(skip)]
+    #[reparam(keep)]
     activation: Activation,
 }
 
 /// A depthwise 3x3 convolution followed by a 1x1.
-#[derive(Module, Debug)]
+#[derive(Module, Debug, Reparameterize)]
 pub struct SeparableConv {
     /// 3x3, every channel for itself.
     pub depthwise: ConvUnit,
     /// 1x1.
     pub pointwise: ConvUnit,
     #[module(skip)]
+    #[reparam(keep)]
     activation: Activation,
 }
 
@@ -123,32 +125,10 @@ impl MobileNetV1 {
     }
 }
 
-impl Reparameterize for MobileNetV1 {
-    fn reparameterize(&self) -> Self {
-        Self {
-            stem: self.stem.reparameterize(),
-            blocks: self.blocks.reparameterize(),
-            pool: self.pool.clone(),
-            linear: self.linear.reparameterize(),
-            activation: self.activation,
-        }
-    }
-}
-
 impl SeparableConv {
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let map = self.activation.forward(self.depthwise.forward(input));
         self.activation.forward(self.pointwise.forward(map))
-    }
-}
-
-impl Reparameterize for SeparableConv {
-    fn reparameterize(&self) -> Self {
-        Self {
-            depthwise: self.depthwise.reparameterize(),
-            pointwise: self.pointwise.reparameterize(),
-            activation: self.activation,
-        }
     }
 }

@@ -40,7 +40,7 @@ pub enum Shortcut {
 }
 
 /// A residual network with a linear classifier.
-#[derive(Module, Debug)]
+#[derive(Module, Debug, Reparameterize)]
 pub struct ResNet {
     /// The first convolution.
     pub stem: ConvUnit,
@@ -61,7 +61,7 @@ pub struct ResNet {
 }
 
 /// Two or three convolutions and the shortcut around them.
-#[derive(Module, Debug)]
+#[derive(Module, Debug, Reparameterize)]
 pub struct ResidualBlock {
     /// 3x3 (with the stride), or 1x1 in a bottleneck.
     pub conv1: ConvUnit,
@@ -72,6 +72,7 @@ pub struct ResidualBlock {
     /// 1x1 projection of the shortcut.
     pub shortcut: Option<ConvUnit>,
     /// Channels that a parameter-free shortcut adds before and after the input's.
+    #[reparam(keep)]
     zero_channels: Option<[usize; 2]>,
 }
 
@@ -176,21 +177,6 @@ fn run(stage: &[ResidualBlock], map: Tensor<4>) -> Tensor<4> {
     stage.iter().fold(map, |map, block| block.forward(map))
 }
 
-impl Reparameterize for ResNet {
-    fn reparameterize(&self) -> Self {
-        Self {
-            stem: self.stem.reparameterize(),
-            max_pool: self.max_pool.clone(),
-            stage1: self.stage1.reparameterize(),
-            stage2: self.stage2.reparameterize(),
-            stage3: self.stage3.reparameterize(),
-            stage4: self.stage4.reparameterize(),
-            pool: self.pool.clone(),
-            linear: self.linear.reparameterize(),
-        }
-    }
-}
-
 impl ResidualBlock {
     /// A block from `inputs` channels through `planes`; a bottleneck ends with four times those.
     fn new(
@@ -279,16 +265,4 @@ fn subsample(input: Tensor<4>, [before, after]: [usize; 2]) -> Tensor<4> {
     let parts =
         [(before > 0).then(|| zeros(before)), Some(map.clone()), (after > 0).then(|| zeros(after))];
     Tensor::cat(parts.into_iter().flatten().collect(), 1)
-}
-
-impl Reparameterize for ResidualBlock {
-    fn reparameterize(&self) -> Self {
-        Self {
-            conv1: self.conv1.reparameterize(),
-            conv2: self.conv2.reparameterize(),
-            conv3: self.conv3.reparameterize(),
-            shortcut: self.shortcut.reparameterize(),
-            zero_channels: self.zero_channels,
-        }
-    }
 }

@@ -18,6 +18,7 @@ use crate::algebra::{
 use crate::error::ConfigError;
 
 /// One of the four branches.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Branch {
     /// KxK convolution, BN.
@@ -35,6 +36,7 @@ pub enum Branch {
 }
 
 /// What a block is made of. The default is the paper's.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DbbConfig {

@@ -14,6 +14,7 @@ use crate::algebra::ConvParams;
 use crate::error::ConfigError;
 
 /// Name of a training-form block, as configurations and tables write it.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlockKind {

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use crate::config::Config;
 
-/// Check a configuration, or show it with every default written out.
+/// Check a configuration, show it with every default written out, or print its JSON schema.
 ///
 /// Example: dbb config show configs/quick/resnet20-dbb.toml --set optim.lr=0.05
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,8 @@ enum Action {
     Check(File),
     /// Print it with every default written out.
     Show(File),
+    /// Print the JSON schema of configurations, for editors.
+    Schema,
 }
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +38,10 @@ struct File {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let (Action::Check(file) | Action::Show(file)) = &args.action;
+    let (Action::Check(file) | Action::Show(file)) = &args.action else {
+        let schema = Config::schema();
+        return super::print(false, &schema, || format!("{schema:#}"));
+    };
     let config = Config::load(&file.config, &file.set)?;
     // Builds the network once: a block that cannot stand somewhere is an error of the file.
     let model = config.model.resolve(1000, 3);
@@ -46,6 +51,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let result = serde_json::json!({ "config": file.config, "valid": true });
             super::print(file.json, &result, || format!("{} is valid", file.config.display()))
         }
-        Action::Show(_) => super::print(file.json, &config, || config.to_toml()),
+        _ => super::print(file.json, &config, || config.to_toml()),
     }
 }

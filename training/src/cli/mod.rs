@@ -2,6 +2,7 @@
 //! process.
 
 mod compare;
+mod completions;
 mod config;
 mod devices;
 mod eval;
@@ -35,6 +36,7 @@ enum Command {
     Summary(summary::Args),
     Config(config::Args),
     Devices(devices::Args),
+    Completions(completions::Args),
 }
 
 /// Runs the program: 0 for success, 1 for something the user can mend, 2 for wrong usage, 3 for
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Summary(args) => summary::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Completions(args) => completions::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     // Whoever reads our output may stop reading; that is no failure.

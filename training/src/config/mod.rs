@@ -24,6 +24,11 @@ impl Config {
         Ok(config)
     }
 
+    /// The JSON schema of configuration files, for editors that complete and check TOML.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
+    }
+
     /// The configuration as TOML, every default written out.
     pub fn to_toml(&self) -> String {
         // Plain tables with string keys always serialise.

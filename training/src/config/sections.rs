@@ -4,10 +4,11 @@ use dbb_datasets::{Augment, DataRef, ImageDataset, Preprocess};
 use dbb_models::backbones::Activation;
 use dbb_models::blocks::DbbConfig;
 use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A whole configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where initial weights, order of samples and augmentation come from.
@@ -34,7 +35,7 @@ pub struct Config {
 pub type AugmentSection = Augment;
 
 /// The network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
     /// Architecture.
@@ -63,7 +64,7 @@ pub struct ModelSection {
 }
 
 /// The images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSection {
     /// `sample` (bundled), a folder whose layout is recognised, or `KIND:PATH` with KIND one of
@@ -110,7 +111,7 @@ impl Default for DataSection {
 }
 
 /// What an image that cannot be read does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnBadSample {
     /// Ends the run with an error that names the file.
@@ -120,7 +121,7 @@ pub enum OnBadSample {
 }
 
 /// How long and in which steps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
     /// Passes over the training images.
@@ -133,7 +134,7 @@ pub struct TrainSection {
 }
 
 /// The optimizer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimSection {
     /// Which one.
@@ -159,7 +160,7 @@ pub struct OptimSection {
 }
 
 /// Which optimizer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimKind {
     /// Stochastic gradient descent as in PyTorch (no dampening).
@@ -170,7 +171,7 @@ pub enum OptimKind {
 }
 
 /// Which parameters weight decay acts on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DecayRule {
     /// Everything.
@@ -183,7 +184,7 @@ pub enum DecayRule {
 }
 
 /// The learning rate over time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleSection {
     /// Its shape after the warm-up.
@@ -211,7 +212,7 @@ impl Default for ScheduleSection {
 }
 
 /// Shape of a schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
     /// Half a cosine from the highest to the lowest rate, every iteration.

@@ -1,0 +1,1 @@
+//! A module of a user folds by the derive.
