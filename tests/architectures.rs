@@ -54,8 +54,9 @@ impl Layer {
     }
 }
 
-/// Convolutions and the features of the classifier.
-type Table = (Vec<Layer>, usize);
+/// Convolutions, and inputs and outputs of the layers that see one value per channel; the
+/// classes are the last of these.
+type Table = (Vec<Layer>, Vec<[usize; 2]>);
 
 fn dense(inputs: usize, outputs: usize, kernel: usize, size: usize) -> Layer {
     Layer { inputs, outputs, kernel, groups: 1, size }
@@ -92,7 +93,7 @@ fn resnet(
             inputs = outputs;
         }
     }
-    (layers, inputs)
+    (layers, vec![[inputs, 0]])
 }
 
 /// Table 1 of "MobileNets".
@@ -118,7 +119,7 @@ fn mobilenet() -> Table {
         layers.push(dense(inputs, outputs, 1, size));
         inputs = outputs;
     }
-    (layers, 1024)
+    (layers, vec![[1024, 0]])
 }
 
 /// Table 2 of "MobileNetV2", line by line: expansion, output channels, repetitions, stride.
@@ -146,8 +147,71 @@ fn mobilenet_v2() -> Table {
         }
     }
     layers.push(dense(inputs, 1280, 1, size));
-    (layers, 1280)
+    (layers, vec![[1280, 0]])
 }
+
+/// Tables 1 and 2 of "Searching for MobileNetV3", line by line: kernel, expanded and output
+/// channels, squeeze-and-excite, stride. The blocks squeeze to a quarter, rounded to eights.
+fn mobilenet_v3(lines: &[(usize, usize, usize, bool, usize)], hidden: usize) -> Table {
+    let (mut layers, mut dense_layers) = (vec![dense(3, 16, 3, 112)], Vec::new());
+    let (mut inputs, mut size) = (16, 112);
+    for &(kernel, expanded, outputs, squeezes, stride) in lines {
+        if expanded != inputs {
+            layers.push(dense(inputs, expanded, 1, size));
+        }
+        size /= stride;
+        layers.push(Layer { groups: expanded, ..dense(expanded, expanded, kernel, size) });
+        if squeezes {
+            let quarter = match expanded {
+                16 => 8,
+                72 | 96 => 24,
+                120 => 32,
+                144 => 40,
+                240 => 64,
+                672 => 168,
+                more => more / 4,
+            };
+            dense_layers.extend([[expanded, quarter], [quarter, expanded]]);
+        }
+        layers.push(dense(expanded, outputs, 1, size));
+        inputs = outputs;
+    }
+    layers.push(dense(inputs, 6 * inputs, 1, size));
+    dense_layers.extend([[6 * inputs, hidden], [hidden, 0]]);
+    (layers, dense_layers)
+}
+
+const V3_LARGE: [(usize, usize, usize, bool, usize); 15] = [
+    (3, 16, 16, false, 1),
+    (3, 64, 24, false, 2),
+    (3, 72, 24, false, 1),
+    (5, 72, 40, true, 2),
+    (5, 120, 40, true, 1),
+    (5, 120, 40, true, 1),
+    (3, 240, 80, false, 2),
+    (3, 200, 80, false, 1),
+    (3, 184, 80, false, 1),
+    (3, 184, 80, false, 1),
+    (3, 480, 112, true, 1),
+    (3, 672, 112, true, 1),
+    (5, 672, 160, true, 2),
+    (5, 960, 160, true, 1),
+    (5, 960, 160, true, 1),
+];
+
+const V3_SMALL: [(usize, usize, usize, bool, usize); 11] = [
+    (3, 16, 16, true, 2),
+    (3, 72, 24, false, 2),
+    (3, 88, 24, false, 1),
+    (5, 96, 40, true, 2),
+    (5, 240, 40, true, 1),
+    (5, 240, 40, true, 1),
+    (5, 120, 48, true, 1),
+    (5, 144, 48, true, 1),
+    (5, 288, 96, true, 2),
+    (5, 576, 96, true, 1),
+    (5, 576, 96, true, 1),
+];
 
 fn table(arch: Arch) -> Table {
     let imagenet =
@@ -167,6 +231,8 @@ fn table(arch: Arch) -> Table {
         Arch::ResNet110 => cifar(18),
         Arch::MobileNetV1 => mobilenet(),
         Arch::MobileNetV2 => mobilenet_v2(),
+        Arch::MobileNetV3Large => mobilenet_v3(&V3_LARGE, 1280),
+        Arch::MobileNetV3Small => mobilenet_v3(&V3_SMALL, 1024),
     }
 }
 
@@ -177,8 +243,10 @@ fn classes(arch: Arch) -> usize {
 #[test]
 fn costs_equal_the_papers_tables() {
     for arch in Arch::ALL {
-        let (layers, features) = table(arch);
-        let linear = (features + 1) * classes(arch);
+        let (layers, mut dense_layers) = table(arch);
+        dense_layers.last_mut().expect("a classifier")[1] = classes(arch);
+        let linear: usize = dense_layers.iter().map(|[n, m]| (n + 1) * m).sum();
+        let linear_macs: usize = dense_layers.iter().map(|[n, m]| n * m).sum();
         for block in BlockKind::ALL {
             // The two deepest differ from ResNet-50 in their number of layers alone.
             if matches!(arch, Arch::ResNet101 | Arch::ResNet152) && block != BlockKind::Dbb {
@@ -191,9 +259,13 @@ fn costs_equal_the_papers_tables() {
             assert_eq!(summary.params_train, train, "{arch} {block}: training form");
             let deploy = sum(&|layer| layer.weights() + layer.outputs) + linear;
             assert_eq!(summary.params_deploy, deploy, "{arch} {block}: folded");
-            let macs = sum(&|layer| layer.weights() * layer.size.pow(2)) + features * classes(arch);
+            let macs = sum(&|layer| layer.weights() * layer.size.pow(2)) + linear_macs;
             assert_eq!(summary.macs_deploy, macs as u64, "{arch} {block}: operations");
-            assert_eq!(summary.layers.len(), layers.len() + 1, "{arch} {block}: layers");
+            assert_eq!(
+                summary.layers.len(),
+                layers.len() + dense_layers.len(),
+                "{arch} {block}: layers"
+            );
         }
     }
 }
@@ -216,6 +288,8 @@ fn parameters_equal_the_published_figures() {
         (Arch::ResNet110, 1_727_962),
         (Arch::MobileNetV1, 4_231_976),
         (Arch::MobileNetV2, 3_504_872),
+        (Arch::MobileNetV3Large, 5_483_032),
+        (Arch::MobileNetV3Small, 2_542_856),
     ] {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
         let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
@@ -230,6 +304,8 @@ fn operations_equal_the_published_figures() {
         (Arch::ResNet50, 4.09e9),
         (Arch::MobileNetV1, 569e6),
         (Arch::MobileNetV2, 300.8e6),
+        (Arch::MobileNetV3Large, 217e6),
+        (Arch::MobileNetV3Small, 56.5e6),
         (Arch::ResNet20, 40.8e6),
     ] {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
@@ -256,13 +332,14 @@ fn the_summary_counts_the_network() {
             let images = burn::tensor::Tensor::zeros([1, 3, 64, 96], &Device::default());
             let maps = folded.forward_features(images);
             let [_, _, height, width] = maps.last().expect("a feature map").dims();
-            let last = &summary.layers[summary.layers.len() - 2];
+            let mut convolutions = summary.layers.iter().filter(|layer| layer.block != "linear");
+            let last = convolutions.next_back().expect("a convolution");
             assert_eq!(last.output, [height, width], "{arch} {block}: size of the last map");
             // Every map of a 64x96 image is half as large again as that of a 64x64 one.
             let square = Summary::new(&config, [64, 64]).expect("a network");
             let convolutions = |summary: &Summary| {
-                let linear = summary.layers.last().expect("a classifier");
-                summary.macs_deploy - linear.macs_deploy
+                let layers = summary.layers.iter().filter(|layer| layer.block != "linear");
+                layers.map(|layer| layer.macs_deploy).sum::<u64>()
             };
             let [wide, square] = [&summary, &square].map(convolutions);
             assert_eq!(2 * wide, 3 * square, "{arch} {block}: operations");
@@ -294,7 +371,7 @@ fn blocks_stand_where_the_paper_puts_them() {
         for block in BlockKind::ALL {
             let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, block, 10) };
             for (name, kernel, kind) in blocks_of(&config) {
-                let expected = if kernel == 3 { block } else { BlockKind::Base };
+                let expected = if matches!(kernel, 3 | 5) { block } else { BlockKind::Base };
                 assert_eq!(kind, expected, "{arch} {block}: {name}, kernel {kernel}");
             }
         }
@@ -368,6 +445,8 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         (Arch::ResNet32, vec![(4, 1), (8, 2), (16, 4)]),
         (Arch::MobileNetV1, vec![(16, 2), (32, 4), (64, 8), (128, 16), (256, 32)]),
         (Arch::MobileNetV2, vec![(8, 2), (8, 4), (8, 8), (24, 16), (80, 32)]),
+        (Arch::MobileNetV3Large, vec![(8, 2), (8, 4), (16, 8), (32, 16), (40, 32)]),
+        (Arch::MobileNetV3Small, vec![(8, 4), (8, 8), (16, 16), (24, 32)]),
     ] {
         let config = ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::Base, 10) };
         let network = config.init(Form::Train, &Device::default()).expect("a network");
@@ -385,8 +464,8 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         let linear = match &network {
             Classifier::ResNet(network) => &network.linear,
             Classifier::MobileNetV1(network) => &network.linear,
-            // One more convolution follows its last map.
-            Classifier::MobileNetV2(_) => continue,
+            // One more convolution follows their last map.
+            Classifier::MobileNetV2(_) | Classifier::MobileNetV3(_) => continue,
         };
         let logits = linear.forward(means.reshape([batch, channels])).into();
         let what = format!("{arch}: logits from the last map");

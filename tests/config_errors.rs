@@ -166,10 +166,13 @@ fn options_of_a_network_out_of_range() {
     }
 }
 
-/// A width above zero that rounds a layer down to no channel; MobileNetV2 keeps at least eight.
+/// A width above zero that rounds a layer down to no channel. The later MobileNets keep eight.
 #[test]
 fn a_width_that_leaves_no_channel() {
-    for arch in Arch::ALL.into_iter().filter(|arch| *arch != Arch::MobileNetV2) {
+    let keeps_eight = |arch: &Arch| {
+        matches!(arch, Arch::MobileNetV2 | Arch::MobileNetV3Large | Arch::MobileNetV3Small)
+    };
+    for arch in Arch::ALL.into_iter().filter(|arch| !keeps_eight(arch)) {
         for block in BlockKind::ALL {
             let config = ModelConfig { width: 0.01, ..ModelConfig::new(arch, block, 10) };
             let error = config.init(Form::Train, &Device::default()).expect_err("no channels");

@@ -285,6 +285,8 @@ networks! {
     resnet110: ResNet110, 0.25;
     mobilenet_v1: MobileNetV1, 0.125;
     mobilenet_v2: MobileNetV2, 0.125;
+    mobilenet_v3_large: MobileNetV3Large, 0.125;
+    mobilenet_v3_small: MobileNetV3Small, 0.25;
 }
 
 /// Logits, classes and feature maps of a random network in training form and folded.

@@ -70,10 +70,39 @@ fn mobilenet_v2() {
     assert_names(Arch::MobileNetV2, 52 * 5 + 2, some);
 }
 
+#[test]
+fn mobilenet_v3() {
+    let some: &[(&str, &[usize])] = &[
+        ("features.0.0.weight", &[16, 3, 3, 3]),
+        ("features.1.block.0.0.weight", &[16, 1, 3, 3]),
+        ("features.1.block.1.1.running_mean", &[16]),
+        ("features.4.block.0.0.weight", &[72, 24, 1, 1]),
+        ("features.4.block.1.0.weight", &[72, 1, 5, 5]),
+        ("features.4.block.2.fc1.weight", &[24, 72, 1, 1]),
+        ("features.4.block.2.fc2.bias", &[72]),
+        ("features.4.block.3.0.weight", &[40, 72, 1, 1]),
+        ("features.7.block.2.0.weight", &[80, 240, 1, 1]),
+        ("features.16.0.weight", &[960, 160, 1, 1]),
+        ("features.16.1.weight", &[960]),
+        ("classifier.0.weight", &[1280, 960]),
+        ("classifier.3.weight", &[1000, 1280]),
+    ];
+    // 46 convolutions with norms, eight squeezes of four tensors, two layers of two.
+    assert_names(Arch::MobileNetV3Large, 46 * 5 + 8 * 4 + 4, some);
+    let some: &[(&str, &[usize])] = &[
+        ("features.1.block.0.0.weight", &[16, 1, 3, 3]),
+        ("features.1.block.1.fc1.weight", &[8, 16, 1, 1]),
+        ("features.1.block.2.0.weight", &[16, 16, 1, 1]),
+        ("features.12.0.weight", &[576, 96, 1, 1]),
+        ("classifier.0.bias", &[1024]),
+    ];
+    assert_names(Arch::MobileNetV3Small, 34 * 5 + 9 * 4 + 4, some);
+}
+
 /// Two layers never get the same name, in any architecture.
 #[test]
 fn names_are_unique() {
-    for arch in [Arch::ResNet34, Arch::ResNet101, Arch::MobileNetV2] {
+    for arch in [Arch::ResNet34, Arch::ResNet101, Arch::MobileNetV2, Arch::MobileNetV3Large] {
         let model = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Base, 3) };
         let network = model.init(Form::Train, &Device::default()).expect("a network");
         let native = KeyMap::new(Dialect::Native, &model, &network).expect("native names");
@@ -88,7 +117,7 @@ fn names_are_unique() {
 fn a_folded_network_loads_as_the_plain_one() {
     let device = Device::default();
     let folder = tempfile::tempdir().expect("a folder");
-    for arch in [Arch::ResNet18, Arch::ResNet50, Arch::MobileNetV2] {
+    for arch in [Arch::ResNet18, Arch::ResNet50, Arch::MobileNetV2, Arch::MobileNetV3Small] {
         let model = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Dbb, 7) };
         let network = model.init(Form::Train, &device).expect("a network");
         let native = KeyMap::new(Dialect::Native, &model, &network).expect("native names");

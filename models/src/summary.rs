@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 pub struct LayerSummary {
     /// Path in the network.
     pub name: String,
-    /// Block in training form, `linear` for the classifier.
+    /// Block in training form, `linear` for a layer that sees one value per channel.
     pub block: String,
     /// Kernel height and width.
     pub kernel: [usize; 2],
@@ -49,7 +49,7 @@ pub struct Summary {
     pub params_deploy: usize,
     /// Multiply-accumulate operations for one image after folding; convolutions and classifier.
     pub macs_deploy: u64,
-    /// Layers in order of computation.
+    /// Units in order of computation, then the layers that see one value per channel.
     pub layers: Vec<LayerSummary>,
 }
 
@@ -81,19 +81,21 @@ impl Summary {
                 }
             })
             .collect();
-        let [features, classes] = network.head();
-        layers.push(LayerSummary {
-            name: "linear".into(),
-            block: "linear".into(),
-            kernel: [1, 1],
-            stride: [1, 1],
-            groups: 1,
-            channels: [features, classes],
-            output: [1, 1],
-            params_train: (features + 1) * classes,
-            params_deploy: (features + 1) * classes,
-            macs_deploy: (features * classes) as u64,
-        });
+        layers.extend(network.dense_layers().into_iter().map(|layer| {
+            let [inputs, outputs] = layer.channels;
+            LayerSummary {
+                name: layer.name,
+                block: "linear".into(),
+                kernel: [1, 1],
+                stride: [1, 1],
+                groups: 1,
+                channels: layer.channels,
+                output: [1, 1],
+                params_train: (inputs + 1) * outputs,
+                params_deploy: (inputs + 1) * outputs,
+                macs_deploy: (inputs * outputs) as u64,
+            }
+        }));
         Ok(Self {
             arch: config.arch.to_string(),
             block: config.block.to_string(),

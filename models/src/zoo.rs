@@ -7,10 +7,10 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::backbones::{
-    Activation, MobileNetV1, MobileNetV2, NetworkBuilder, PlacedUnit, ResNet, ResNetConfig,
-    Shortcut,
+    Activation, DenseLayer, MOBILENET_V3_NORM, MobileNetV1, MobileNetV2, MobileNetV3,
+    NetworkBuilder, PlacedUnit, ResNet, ResNetConfig, Shortcut, Size,
 };
-use crate::blocks::{BlockKind, DbbConfig};
+use crate::blocks::{BlockKind, DbbConfig, NormConfig};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 
@@ -47,6 +47,10 @@ pub enum Arch {
     MobileNetV1,
     #[serde(rename = "mobilenet_v2")]
     MobileNetV2,
+    #[serde(rename = "mobilenet_v3_large")]
+    MobileNetV3Large,
+    #[serde(rename = "mobilenet_v3_small")]
+    MobileNetV3Small,
 }
 
 /// What an architecture is made of.
@@ -54,11 +58,12 @@ enum Definition {
     ResNet(ResNetConfig),
     MobileNetV1,
     MobileNetV2,
+    MobileNetV3(Size),
 }
 
 impl Arch {
     /// Every architecture.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::ResNet18,
         Self::ResNet34,
         Self::ResNet50,
@@ -72,6 +77,8 @@ impl Arch {
         Self::ResNet110,
         Self::MobileNetV1,
         Self::MobileNetV2,
+        Self::MobileNetV3Large,
+        Self::MobileNetV3Small,
     ];
 
     /// The name in configurations and files.
@@ -90,6 +97,8 @@ impl Arch {
             Self::ResNet110 => "resnet110",
             Self::MobileNetV1 => "mobilenet_v1",
             Self::MobileNetV2 => "mobilenet_v2",
+            Self::MobileNetV3Large => "mobilenet_v3_large",
+            Self::MobileNetV3Small => "mobilenet_v3_small",
         }
     }
 
@@ -133,6 +142,8 @@ impl Arch {
             Self::ResNet110 => cifar(18),
             Self::MobileNetV1 => return Definition::MobileNetV1,
             Self::MobileNetV2 => return Definition::MobileNetV2,
+            Self::MobileNetV3Large => return Definition::MobileNetV3(Size::Large),
+            Self::MobileNetV3Small => return Definition::MobileNetV3(Size::Small),
         })
     }
 }
@@ -152,7 +163,7 @@ impl std::str::FromStr for Arch {
             value: format!("\"{name}\""),
             expected: "one of resnet18, resnet34, resnet50, resnet101, resnet152, \
                        resnet18-cifar, resnet20, resnet32, resnet44, resnet56, resnet110, \
-                       mobilenet_v1, mobilenet_v2",
+                       mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small",
         })
     }
 }
@@ -248,7 +259,7 @@ pub struct ModelConfig {
     /// Nonlinearity of MobileNetV1, by default ReLU; the other networks have their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
-    /// Multiplies the channels of every layer; rounded down, in MobileNetV2 to a multiple of 8.
+    /// Multiplies the channels of every layer; rounded down, in MobileNetV2 and V3 to multiples of 8.
     pub width: f64,
     /// Classes of the linear classifier.
     pub num_classes: usize,
@@ -308,6 +319,10 @@ impl ModelConfig {
             Definition::MobileNetV2 => {
                 Classifier::MobileNetV2(MobileNetV2::new(width, channels, classes, &builder)?)
             }
+            Definition::MobileNetV3(size) => {
+                let network = MobileNetV3::new(size, width, channels, classes, &builder)?;
+                Classifier::MobileNetV3(network)
+            }
         };
         self.check_patterns(&network)?;
         Ok(network)
@@ -320,7 +335,12 @@ impl ModelConfig {
     }
 
     fn builder<'a>(&'a self, form: Form, device: &'a Device) -> NetworkBuilder<'a> {
-        NetworkBuilder { block: self.block, patterns: &self.blocks.0, dbb: &self.dbb, form, device }
+        let norm = match self.arch.definition() {
+            Definition::MobileNetV3(_) => MOBILENET_V3_NORM,
+            _ => NormConfig::default(),
+        };
+        let patterns = &self.blocks.0;
+        NetworkBuilder { block: self.block, patterns, dbb: &self.dbb, norm, form, device }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -377,6 +397,8 @@ pub enum Classifier {
     MobileNetV1(MobileNetV1),
     /// MobileNet version 2.
     MobileNetV2(MobileNetV2),
+    /// MobileNet version 3, large or small.
+    MobileNetV3(MobileNetV3),
 }
 
 impl Classifier {
@@ -386,6 +408,7 @@ impl Classifier {
             Self::ResNet(network) => network.forward(images),
             Self::MobileNetV1(network) => network.forward(images),
             Self::MobileNetV2(network) => network.forward(images),
+            Self::MobileNetV3(network) => network.forward(images),
         }
     }
 
@@ -395,6 +418,7 @@ impl Classifier {
             Self::ResNet(network) => network.forward_features(images),
             Self::MobileNetV1(network) => network.forward_features(images),
             Self::MobileNetV2(network) => network.forward_features(images),
+            Self::MobileNetV3(network) => network.forward_features(images),
         }
     }
 
@@ -404,17 +428,18 @@ impl Classifier {
             Self::ResNet(network) => network.units(image),
             Self::MobileNetV1(network) => network.units(image),
             Self::MobileNetV2(network) => network.units(image),
+            Self::MobileNetV3(network) => network.units(image),
         }
     }
 
-    /// Input features and classes of the linear classifier.
-    pub fn head(&self) -> [usize; 2] {
-        let linear = match self {
-            Self::ResNet(network) => &network.linear,
-            Self::MobileNetV1(network) => &network.linear,
-            Self::MobileNetV2(network) => &network.linear,
-        };
-        linear.weight.lazy_shape().dims()
+    /// The layers that see one value per channel; the last is the classifier.
+    pub fn dense_layers(&self) -> Vec<DenseLayer> {
+        match self {
+            Self::ResNet(network) => network.dense_layers(),
+            Self::MobileNetV1(network) => network.dense_layers(),
+            Self::MobileNetV2(network) => network.dense_layers(),
+            Self::MobileNetV3(network) => network.dense_layers(),
+        }
     }
 }
 
@@ -424,6 +449,7 @@ impl Reparameterize for Classifier {
             Self::ResNet(network) => Self::ResNet(network.reparameterize()),
             Self::MobileNetV1(network) => Self::MobileNetV1(network.reparameterize()),
             Self::MobileNetV2(network) => Self::MobileNetV2(network.reparameterize()),
+            Self::MobileNetV3(network) => Self::MobileNetV3(network.reparameterize()),
         }
     }
 }

@@ -1,18 +1,20 @@
 //! The nonlinearities between the units of a network.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
+use burn::tensor::activation::{hard_swish, relu, relu6};
 use serde::{Deserialize, Serialize};
 
 /// A nonlinearity without parameters.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Activation {
     /// `max(x, 0)`.
     Relu,
     /// `min(max(x, 0), 6)`.
     Relu6,
+    /// `x min(max(x + 3, 0), 6) / 6`.
+    HardSwish,
 }
 
 impl Activation {
@@ -20,7 +22,8 @@ impl Activation {
     pub fn forward<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Relu => relu(input),
-            Self::Relu6 => input.clamp(0.0, 6.0),
+            Self::Relu6 => relu6(input),
+            Self::HardSwish => hard_swish(input),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use crate::blocks::{Block, BlockKind, ConvSpec, ConvUnit, DbbConfig};
+use crate::blocks::{Block, BlockKind, ConvSpec, ConvUnit, DbbConfig, NormConfig};
 use crate::error::ConfigError;
 use crate::zoo::Form;
 
@@ -15,6 +15,8 @@ pub struct NetworkBuilder<'a> {
     pub patterns: &'a [(String, BlockKind)],
     /// What a Diverse Branch Block is made of, and the largest kernel that becomes a block.
     pub dbb: &'a DbbConfig,
+    /// The constants of the batch norms.
+    pub norm: NormConfig,
     /// Whether units are made in training form or folded.
     pub form: Form,
     /// Where the parameters live.
@@ -33,7 +35,7 @@ impl NetworkBuilder<'_> {
             (Form::Train, BlockKind::Dbb) => Block::Dbb(self.dbb.clone()),
             (Form::Train, BlockKind::Acb) => Block::Acb,
         };
-        ConvUnit::new(spec, &block, self.device)
+        Ok(ConvUnit::new(spec, &block, self.device)?.with_norm(self.norm))
     }
 
     /// Which block a layer is in training form. As in the paper's code, 1x1 convolutions and

@@ -6,7 +6,7 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Tensor;
 
-use super::{Activation, NetworkBuilder, PlacedUnit};
+use super::{Activation, DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{ConvSpec, ConvUnit};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -111,6 +111,11 @@ impl MobileNetV1 {
             }
         }
         maps
+    }
+
+    /// The layers that see one value per channel.
+    pub fn dense_layers(&self) -> Vec<DenseLayer> {
+        vec![DenseLayer::of("linear", &self.linear)]
     }
 
     /// Every unit in order of computation, for an image of the given height and width.

@@ -6,7 +6,7 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::Tensor;
 
-use super::{Activation, NetworkBuilder, PlacedUnit};
+use super::{Activation, DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{ConvSpec, ConvUnit};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -24,7 +24,7 @@ const LAYOUT: [(usize, usize, usize, usize); 7] = [
 
 /// Probability that training zeroes a feature of the classifier; torchvision's, the paper says
 /// nothing.
-const DROPOUT: f64 = 0.2;
+pub(crate) const DROPOUT: f64 = 0.2;
 
 /// The nearest multiple of 8, but not less than nine tenths of `channels` (the rule of the
 /// authors' code), at least 8.
@@ -130,6 +130,11 @@ impl MobileNetV2 {
             }
         }
         maps
+    }
+
+    /// The layers that see one value per channel.
+    pub fn dense_layers(&self) -> Vec<DenseLayer> {
+        vec![DenseLayer::of("linear", &self.linear)]
     }
 
     /// Every unit in order of computation, for an image of the given height and width.

@@ -4,6 +4,7 @@ mod activation;
 mod builder;
 mod mobilenet_v1;
 mod mobilenet_v2;
+mod mobilenet_v3;
 mod resnet;
 
 pub use activation::Activation;
@@ -11,7 +12,11 @@ pub use builder::NetworkBuilder;
 pub(crate) use builder::matches;
 pub use mobilenet_v1::{MobileNetV1, SeparableConv};
 pub use mobilenet_v2::{InvertedResidual, MobileNetV2};
+pub(crate) use mobilenet_v3::NORM as MOBILENET_V3_NORM;
+pub use mobilenet_v3::{MobileNetV3, Size, SqueezeExcite, SqueezeExciteResidual};
 pub use resnet::{ResNet, ResNetConfig, ResidualBlock, Shortcut};
+
+use burn::nn::Linear;
 
 use crate::blocks::ConvUnit;
 
@@ -42,5 +47,21 @@ impl<'a> PlacedUnit<'a> {
     /// Height and width of the unit's output.
     pub fn output_size(&self) -> [usize; 2] {
         self.unit.spec().output_size(self.input_size)
+    }
+}
+
+/// A layer that sees one value per channel: of a classifier, or of squeeze-and-excitation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DenseLayer {
+    /// Path of the layer in the network.
+    pub name: String,
+    /// Inputs and outputs; it has a bias.
+    pub channels: [usize; 2],
+}
+
+impl DenseLayer {
+    /// A linear layer of a network.
+    fn of(name: &str, linear: &Linear) -> Self {
+        Self { name: name.to_string(), channels: linear.weight.lazy_shape().dims() }
     }
 }

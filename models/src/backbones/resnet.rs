@@ -10,7 +10,7 @@ use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, s};
 
-use super::{NetworkBuilder, PlacedUnit};
+use super::{DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{ConvSpec, ConvUnit};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -154,6 +154,11 @@ impl ResNet {
 
     fn stages(&self) -> [&Vec<ResidualBlock>; 4] {
         [&self.stage1, &self.stage2, &self.stage3, &self.stage4]
+    }
+
+    /// The layers that see one value per channel.
+    pub fn dense_layers(&self) -> Vec<DenseLayer> {
+        vec![DenseLayer::of("linear", &self.linear)]
     }
 
     /// Every unit in order of computation, for an image of the given height and width.

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, s};
 
+use super::batch_norm::BatchNorm;
 use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
 use crate::algebra::{ConvParams, embed_kernel, sum_branches};
@@ -72,6 +73,11 @@ impl AsymmetricConvBlock {
         self.square.forward(input)
             + self.vertical.forward(vertical)
             + self.horizontal.forward(horizontal)
+    }
+
+    /// Every norm of every branch.
+    pub(crate) fn norms_mut(&mut self) -> [&mut BatchNorm; 3] {
+        [&mut self.square.bn, &mut self.vertical.bn, &mut self.horizontal.bn]
     }
 
     /// The equivalent kernel and bias (Transforms I, VI and II).

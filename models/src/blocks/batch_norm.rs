@@ -32,20 +32,33 @@ pub struct BatchNorm {
     pub epsilon: f64,
 }
 
-impl BatchNorm {
-    /// Added to the variance unless another value is set; PyTorch's.
-    pub const EPSILON: f64 = 1e-5;
+/// The constants of a batch norm. The default is PyTorch's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormConfig {
+    /// Added to the variance, inside the square root.
+    pub epsilon: f64,
+    /// Weight of the newest batch in the running statistics.
+    pub momentum: f64,
+}
 
-    /// An identity norm: scale 1, shift 0, mean 0, variance 1; momentum 0.1, epsilon 1e-5.
+impl Default for NormConfig {
+    fn default() -> Self {
+        Self { epsilon: 1e-5, momentum: 0.1 }
+    }
+}
+
+impl BatchNorm {
+    /// An identity norm: scale 1, shift 0, mean 0, variance 1, with the default constants.
     pub fn new(channels: usize, device: &Device) -> Self {
+        let NormConfig { epsilon, momentum } = NormConfig::default();
         Self {
             gamma: Initializer::Ones.init([channels], device),
             beta: Initializer::Zeros.init([channels], device),
             running_mean: RunningStat::new(Tensor::zeros([channels], device)),
             running_var: RunningStat::new(Tensor::ones([channels], device)),
             training: Param::from_bool(true),
-            momentum: 0.1,
-            epsilon: Self::EPSILON,
+            momentum,
+            epsilon,
         }
     }
 

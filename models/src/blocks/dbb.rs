@@ -211,6 +211,21 @@ impl DiverseBranchBlock {
         sum_branches(&branches)
     }
 
+    /// Every norm of every branch.
+    pub(crate) fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        let mut norms = Vec::new();
+        norms.extend(self.origin.as_mut().map(|b| &mut b.bn));
+        norms.extend(self.pointwise.as_mut().map(|b| &mut b.bn));
+        if let Some(branch) = &mut self.pointwise_kxk {
+            norms.extend([&mut branch.bn1.bn, &mut branch.bn2]);
+        }
+        if let Some(branch) = &mut self.average {
+            norms.extend(branch.bn.as_mut().map(|bn| &mut bn.bn));
+            norms.push(&mut branch.avg_bn);
+        }
+        norms
+    }
+
     fn closing_norms(&self) -> impl Iterator<Item = &BatchNorm> {
         [
             self.origin.as_ref().map(|b| &b.bn),

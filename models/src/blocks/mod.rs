@@ -13,7 +13,7 @@ mod running_stat;
 mod unit;
 
 pub use acb::AsymmetricConvBlock;
-pub use batch_norm::BatchNorm;
+pub use batch_norm::{BatchNorm, NormConfig};
 pub use bn_pad::BnPad;
 pub use conv_bn::ConvBn;
 pub use conv_spec::ConvSpec;

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::acb::AsymmetricConvBlock;
+use super::batch_norm::NormConfig;
 use super::conv_bn::ConvBn;
 use super::conv_spec::{ConvSpec, host_conv};
 use super::dbb::{DbbConfig, DiverseBranchBlock};
@@ -120,6 +121,21 @@ impl ConvUnit {
                 Self::Fused(Conv2d { bias: Some(bias), ..spec.init_conv(device) })
             }
         })
+    }
+
+    /// The unit with other constants in all its batch norms.
+    pub fn with_norm(mut self, config: NormConfig) -> Self {
+        let norms = match &mut self {
+            Self::Base(block) => vec![&mut block.bn],
+            Self::Dbb(block) => block.norms_mut(),
+            Self::Acb(block) => block.norms_mut().into(),
+            Self::Fused(_) => Vec::new(),
+        };
+        for norm in norms {
+            norm.epsilon = config.epsilon;
+            norm.momentum = config.momentum;
+        }
+        self
     }
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.

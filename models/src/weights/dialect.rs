@@ -34,7 +34,7 @@ impl Dialect {
         match self {
             Self::Native => true,
             Self::Official => official::layer(arch, "stem").is_some(),
-            Self::Torchvision => torchvision::layer(arch, "stem").is_some(),
+            Self::Torchvision => torchvision::knows(arch),
         }
     }
 }
@@ -92,8 +92,9 @@ impl KeyMap {
             let placed = units.iter().find_map(|placed| {
                 Some((placed, native.strip_prefix(&placed.name)?.strip_prefix('.')?))
             });
-            // What is no unit is the classifier; PyTorch keeps its matrix the other way round.
-            let transposed = native == "linear.weight";
+            // What is no unit is the classifier, whose matrices PyTorch keeps the other way round,
+            // or squeeze-and-excitation.
+            let transposed = matches!(native, "linear.weight" | "hidden.weight");
             match (dialect, placed) {
                 (Dialect::Native, _) => (native.to_string(), false),
                 (Dialect::Official, None) => (native.to_string(), transposed),
@@ -103,12 +104,10 @@ impl KeyMap {
                     (format!("{layer}.{tensor}"), false)
                 }
                 (Dialect::Torchvision, None) => {
-                    let head = torchvision::head(model.arch);
-                    (native.replace("linear", head), transposed)
+                    (torchvision::dense_tensor(network, native), transposed)
                 }
                 (Dialect::Torchvision, Some((placed, tensor))) => {
-                    let [conv, bn] =
-                        torchvision::layer(model.arch, &placed.name).unwrap_or_default();
+                    let [conv, bn] = torchvision::layer(network, &placed.name);
                     let tensor = match official::pytorch_norm(tensor).strip_prefix("bn.") {
                         Some(tensor) => format!("{bn}.{tensor}"),
                         None => tensor.replace("conv", &conv),

@@ -58,7 +58,9 @@ pub(super) fn layer(arch: Arch, layer: &str) -> Option<String> {
         | Arch::ResNet44
         | Arch::ResNet56
         | Arch::ResNet110
-        | Arch::MobileNetV2 => None,
+        | Arch::MobileNetV2
+        | Arch::MobileNetV3Large
+        | Arch::MobileNetV3Small => None,
     }
 }
 

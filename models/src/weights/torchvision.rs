@@ -1,25 +1,50 @@
 //! The names of torchvision, for networks of plain convolutions with batch norm.
 
+use crate::backbones::{MobileNetV2, MobileNetV3};
 use crate::blocks::ConvUnit;
 use crate::zoo::{Arch, Classifier};
 
-/// The modules of a layer's convolution and batch norm, or `None` where torchvision has no such
-/// network.
-pub(super) fn layer(arch: Arch, layer: &str) -> Option<[String; 2]> {
+/// Whether torchvision has a network of this architecture.
+pub(super) fn knows(arch: Arch) -> bool {
     match arch {
         Arch::ResNet18 | Arch::ResNet34 | Arch::ResNet50 | Arch::ResNet101 | Arch::ResNet152 => {
-            Some(resnet_layer(layer))
+            true
         }
-        Arch::MobileNetV2 => Some(mobilenet_v2_layer(layer)),
-        _ => None,
+        Arch::MobileNetV2 | Arch::MobileNetV3Large | Arch::MobileNetV3Small => true,
+        Arch::ResNet18Cifar | Arch::MobileNetV1 => false,
+        Arch::ResNet20 | Arch::ResNet32 | Arch::ResNet44 | Arch::ResNet56 | Arch::ResNet110 => {
+            false
+        }
     }
 }
 
-/// The module of the classifier.
-pub(super) fn head(arch: Arch) -> &'static str {
-    match arch {
-        Arch::MobileNetV2 => "classifier.1",
-        _ => "fc",
+/// Whether every unit is a plain convolution with batch norm; nothing else has a name here.
+pub(super) fn holds(network: &Classifier) -> bool {
+    network.units([32, 32]).iter().all(|placed| matches!(placed.unit, ConvUnit::Base(_)))
+}
+
+/// The modules of a layer's convolution and batch norm.
+pub(super) fn layer(network: &Classifier, layer: &str) -> [String; 2] {
+    match network {
+        Classifier::MobileNetV2(network) => mobilenet_v2_layer(network, layer),
+        Classifier::MobileNetV3(network) => mobilenet_v3_layer(network, layer),
+        _ => resnet_layer(layer),
+    }
+}
+
+/// The name of a tensor that belongs to no convolution with batch norm.
+pub(super) fn dense_tensor(network: &Classifier, native: &str) -> String {
+    match network {
+        Classifier::MobileNetV2(_) => native.replace("linear", "classifier.1"),
+        Classifier::MobileNetV3(network) => match native.split_once(".squeeze_excite.") {
+            Some((block, tensor)) => {
+                let index = block_index(block);
+                let module = 1 + usize::from(network.blocks[index].expand.is_some());
+                format!("features.{}.block.{module}.{tensor}", index + 1)
+            }
+            None => native.replace("hidden", "classifier.0").replace("linear", "classifier.3"),
+        },
+        _ => native.replace("linear", "fc"),
     }
 }
 
@@ -30,34 +55,59 @@ fn resnet_layer(layer: &str) -> [String; 2] {
     }
     let layer = layer.replace("stage", "layer");
     match layer.strip_suffix(".shortcut") {
-        Some(block) => [0, 1].map(|index| format!("{block}.downsample.{index}")),
+        Some(block) => pair(&format!("{block}.downsample")),
         None => [layer.clone(), layer.replace(".conv", ".bn")],
     }
 }
 
-/// The stem is `features.0`, block `i` is `features.{i + 1}.conv`, the last layer
-/// `features.18`. Within a block every convolution with its norm and ReLU6 is one module, the
-/// last, without ReLU6, two; the first block has no expansion.
-fn mobilenet_v2_layer(layer: &str) -> [String; 2] {
-    let pair = |module: &str| [0, 1].map(|index| format!("{module}.{index}"));
-    let mut parts = layer.split('.');
-    match (parts.next(), parts.next().and_then(|index| index.parse().ok()), parts.next()) {
-        (Some("blocks"), Some(index), Some(part)) => {
-            let index: usize = index;
-            let conv = format!("features.{}.conv", index + 1);
-            let expanded = usize::from(index > 0);
-            match part {
-                "expand" => pair(&format!("{conv}.0")),
-                "depthwise" => pair(&format!("{conv}.{expanded}")),
-                _ => [1, 2].map(|after| format!("{conv}.{}", expanded + after)),
-            }
-        }
-        (Some("stem"), ..) => pair("features.0"),
-        _ => pair("features.18"),
+/// The stem is `features.0`, block `i` is `features.{i + 1}.conv`, the last layer follows. Within
+/// a block every convolution with its norm and ReLU6 is one module, the last, without ReLU6, two.
+fn mobilenet_v2_layer(network: &MobileNetV2, layer: &str) -> [String; 2] {
+    let Some((block, part)) = layer.rsplit_once('.') else {
+        return outer_layer(network.blocks.len(), layer);
+    };
+    let index = block_index(block);
+    let conv = format!("features.{}.conv", index + 1);
+    let expanded = usize::from(network.blocks[index].expand.is_some());
+    match part {
+        "expand" => pair(&format!("{conv}.0")),
+        "depthwise" => pair(&format!("{conv}.{expanded}")),
+        _ => [1, 2].map(|after| format!("{conv}.{}", expanded + after)),
     }
 }
 
-/// Whether every unit is a plain convolution with batch norm; nothing else has a name here.
-pub(super) fn holds(network: &Classifier) -> bool {
-    network.units([32, 32]).iter().all(|placed| matches!(placed.unit, ConvUnit::Base(_)))
+/// As in [`mobilenet_v2_layer`], but a block's modules are `block.0` and so on, its projection is
+/// one module like the others, and squeeze-and-excitation stands before it.
+fn mobilenet_v3_layer(network: &MobileNetV3, layer: &str) -> [String; 2] {
+    let Some((name, part)) = layer.rsplit_once('.') else {
+        return outer_layer(network.blocks.len(), layer);
+    };
+    let index = block_index(name);
+    let block = &network.blocks[index];
+    let expanded = usize::from(block.expand.is_some());
+    let module = match part {
+        "expand" => 0,
+        "depthwise" => expanded,
+        _ => expanded + 1 + usize::from(block.squeeze_excite.is_some()),
+    };
+    pair(&format!("features.{}.block.{module}", index + 1))
+}
+
+/// The layers before and after the blocks of a MobileNet.
+fn outer_layer(blocks: usize, layer: &str) -> [String; 2] {
+    match layer {
+        "stem" => pair("features.0"),
+        _ => pair(&format!("features.{}", blocks + 1)),
+    }
+}
+
+/// A convolution and the batch norm after it, in one sequence.
+fn pair(sequence: &str) -> [String; 2] {
+    [0, 1].map(|index| format!("{sequence}.{index}"))
+}
+
+/// The index in `blocks.3`.
+fn block_index(block: &str) -> usize {
+    // The names come from the network's own units.
+    block.rsplit('.').next().and_then(|index| index.parse().ok()).expect("a block has an index")
 }
