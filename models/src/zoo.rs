@@ -389,7 +389,7 @@ impl ModelConfig {
 /// A network of the zoo.
 // The variants differ in size by a few hundred bytes of handles; Burn has no `Module` for `Box`.
 #[allow(clippy::large_enum_variant)]
-#[derive(Module, Debug)]
+#[derive(Module, Debug, Reparameterize)]
 pub enum Classifier {
     /// A residual network.
     ResNet(ResNet),
@@ -439,17 +439,6 @@ impl Classifier {
             Self::MobileNetV1(network) => network.dense_layers(),
             Self::MobileNetV2(network) => network.dense_layers(),
             Self::MobileNetV3(network) => network.dense_layers(),
-        }
-    }
-}
-
-impl Reparameterize for Classifier {
-    fn reparameterize(&self) -> Self {
-        match self {
-            Self::ResNet(network) => Self::ResNet(network.reparameterize()),
-            Self::MobileNetV1(network) => Self::MobileNetV1(network.reparameterize()),
-            Self::MobileNetV2(network) => Self::MobileNetV2(network.reparameterize()),
-            Self::MobileNetV3(network) => Self::MobileNetV3(network.reparameterize()),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn multiple_of_8(channels: f64) -> usize {
 }
 
 /// MobileNet version 2 with ReLU6, dropout and a linear classifier.
-#[derive(Module, Debug)]
+#[derive(Module, Debug, Reparameterize)]
 pub struct MobileNetV2 {
     /// The first, dense convolution, 3x3 with stride 2.
     pub stem: ConvUnit,
@@ -52,7 +52,7 @@ pub struct MobileNetV2 {
 
 /// A 1x1 convolution to more channels, a depthwise convolution, and a linear 1x1 back to few;
 /// with the input added where the shape stays the same.
-#[derive(Module, Debug)]
+#[derive(Module, Debug, Reparameterize)]
 pub struct InvertedResidual {
     /// 1x1 to `expansion` times the channels; absent where the expansion is 1.
     pub expand: Option<ConvUnit>,
@@ -61,8 +61,10 @@ pub struct InvertedResidual {
     /// 1x1 without nonlinearity.
     pub project: ConvUnit,
     /// Whether the input is added.
+    #[reparam(keep)]
     residual: bool,
     #[module(skip)]
+    #[reparam(keep)]
     activation: Activation,
 }
 
@@ -158,19 +160,6 @@ impl MobileNetV2 {
     }
 }
 
-impl Reparameterize for MobileNetV2 {
-    fn reparameterize(&self) -> Self {
-        Self {
-            stem: self.stem.reparameterize(),
-            blocks: self.blocks.reparameterize(),
-            last: self.last.reparameterize(),
-            pool: self.pool.clone(),
-            dropout: self.dropout.clone(),
-            linear: self.linear.reparameterize(),
-        }
-    }
-}
-
 impl InvertedResidual {
     /// A block from `inputs` to `outputs` channels with `expansion` times as many between. `name`
     /// is its path in the network.
@@ -208,18 +197,6 @@ impl InvertedResidual {
         let map = self.activation.forward(self.depthwise.forward(map));
         let map = self.project.forward(map);
         if self.residual { map + input } else { map }
-    }
-}
-
-impl Reparameterize for InvertedResidual {
-    fn reparameterize(&self) -> Self {
-        Self {
-            expand: self.expand.reparameterize(),
-            depthwise: self.depthwise.reparameterize(),
-            project: self.project.reparameterize(),
-            residual: self.residual,
-            activation: self.activation,
-        }
     }
 }
 
