@@ -1,5 +1,18 @@
 //! Training, evaluation, folding and comparison of the networks of [`dbb_models`] on the data of
 //! [`dbb_datasets`]; the program `dbb` is a thin layer over this library.
+//!
+//! ```no_run
+//! use dbb_training::{config::Config, engine::{Silent, Trainer}, run_dir::RunDir};
+//!
+//! # fn main() -> dbb_training::Result<()> {
+//! let overrides = ["train.epochs=1".to_string()];
+//! let config = Config::load("configs/quick/resnet20-dbb.toml".as_ref(), &overrides)?;
+//! let device = dbb_training::device::open("flex")?;
+//! let result = Trainer::new(config, RunDir::new("runs/first"), &device)?.fit(&mut Silent)?;
+//! println!("{:.2} % after folding, weights in {}", result.top1, result.run_dir.display());
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod checkpoint;
 pub mod cli;
