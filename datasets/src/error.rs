@@ -58,6 +58,24 @@ pub enum DataError {
         reason: String,
     },
 
+    /// An image is larger than what is read.
+    #[error("{} is too large: {reason}; scale it down or remove it", path.display())]
+    TooLarge {
+        /// The image file.
+        path: PathBuf,
+        /// Its size and the limit.
+        reason: String,
+    },
+
+    /// A file or folder that cannot be part of a data set.
+    #[error("{} cannot be used: {reason}", path.display())]
+    Entry {
+        /// The file or folder; what is not UTF-8 in its name is shown as U+FFFD.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+
     /// The two splits of a data set have different classes.
     #[error(
         "train and val of {} have different classes: only in train: {}; only in val: {}; give both the same class folders",
@@ -74,7 +92,7 @@ pub enum DataError {
 
     /// A class folder holds no image.
     #[error(
-        "class folder {} holds no .jpg, .jpeg or .png image; add images or remove the folder from both splits",
+        "class folder {} holds no .jpg, .jpeg, .png, .gif or .webp image; add images or remove the folder from both splits",
         path.display()
     )]
     EmptyClass {
@@ -112,6 +130,10 @@ impl DataError {
 
     pub(crate) fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
         Self::Corrupt { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn entry(path: &Path, reason: &str) -> Self {
+        Self::Entry { path: path.to_owned(), reason: reason.to_owned() }
     }
 
     pub(crate) fn setting(

@@ -25,6 +25,7 @@
 
 mod batcher;
 mod dataset;
+mod decode;
 mod error;
 mod image;
 mod loader;

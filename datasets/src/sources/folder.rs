@@ -1,18 +1,23 @@
 //! Class folders, the layout of ImageNet: `train/<class>/*.jpg` and `val/<class>/*.jpg`.
+//!
+//! What is wrong with a class folder is an error when the data set is opened, what is wrong with a
+//! file when it is read, so that a loader can leave it out and count it.
 
 use std::{
     borrow::Cow,
     ffi::{OsStr, OsString},
+    fs::FileType,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crate::{DataError, Image, ImageDataset, Source, Split, presets};
 
-const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "gif", "webp"];
 
-pub(crate) const LOOKED_FOR: &str =
-    "train/<class>/*.jpg and val/<class>/*.jpg (also test/ or validation/; .jpeg, .png)";
+pub(crate) const LOOKED_FOR: &str = "train/<class>/*.jpg and val/<class>/*.jpg (also test/ or validation/; .jpeg, .png, .gif, .webp)";
+
+const NOT_UTF8: &str = "its name is not UTF-8; rename it";
 
 /// The images of one split: names only, decoded when asked for.
 struct FolderImages {
@@ -26,8 +31,8 @@ struct FolderImages {
 pub(crate) fn recognise(folder: &Path) -> bool {
     [Split::Train, Split::Val].iter().any(|split| {
         split_folder(folder, *split)
-            .and_then(|inside| entries(&inside, true).ok())
-            .is_some_and(|classes| !classes.is_empty())
+            // What stands in the way of the classes is told when they are opened.
+            .is_some_and(|inside| !class_folders(&inside).is_ok_and(|classes| classes.is_empty()))
     })
 }
 
@@ -39,25 +44,23 @@ pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataErro
         looked_for: LOOKED_FOR.to_owned(),
     };
     let inside = split_folder(folder, split).ok_or_else(missing)?;
-    let class_names = entries(&inside, true)?;
-    if class_names.is_empty() {
+    let classes = class_folders(&inside)?;
+    if classes.is_empty() {
         return Err(missing());
     }
-    let classes = texts(&class_names);
     if let Some(other) = split_folder(folder, split.other()) {
-        let others = texts(&entries(&other, true)?);
+        let others = class_folders(&other)?;
         match split {
             Split::Train => same_classes(folder, &classes, &others)?,
             Split::Val => same_classes(folder, &others, &classes)?,
         }
     }
 
-    let folders: Vec<PathBuf> = class_names.iter().map(|name| inside.join(name)).collect();
+    let folders: Vec<PathBuf> = classes.iter().map(|name| inside.join(name)).collect();
     let mut files = Vec::new();
     for (class, path) in folders.iter().enumerate() {
         let before = files.len();
-        let names = entries(path, false)?.into_iter();
-        files.extend(names.filter(|n| is_image(n)).map(|name| (class, name)));
+        files.extend(image_files(path)?.into_iter().map(|name| (class, name)));
         if files.len() == before {
             return Err(DataError::EmptyClass { path: path.clone() });
         }
@@ -95,28 +98,59 @@ fn split_folder(folder: &Path, split: Split) -> Option<PathBuf> {
     names.iter().map(|name| folder.join(name)).find(|path| path.is_dir())
 }
 
-/// Names of the folders, or of the files, in a folder, sorted; hidden ones are left out.
-fn entries(folder: &Path, folders: bool) -> Result<Vec<OsString>, DataError> {
-    let error = |e| DataError::io(folder, e);
+/// Names of the class folders of a split, sorted.
+///
+/// They become text in weights files and reports, where names that are not UTF-8 could turn equal.
+fn class_folders(split: &Path) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(error)? {
-        let entry = entry.map_err(error)?;
-        let mut kind = entry.file_type().map_err(error)?;
-        if kind.is_symlink() {
-            let path = entry.path();
-            kind = path.metadata().map_err(|e| DataError::io(&path, e))?.file_type();
+    for (name, kind) in entries(split)? {
+        let path = split.join(&name);
+        if !kind.map_err(|e| DataError::io(&path, e))?.is_dir() {
+            continue;
         }
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if kind.is_dir() == folders && !hidden {
-            names.push(entry.file_name());
+        if path.is_symlink() && holds(&path, split)? {
+            let reason = "it links to a folder that holds it; remove the link";
+            return Err(DataError::entry(&path, reason));
         }
+        names.push(name.into_string().map_err(|_| DataError::entry(&path, NOT_UTF8))?);
     }
     names.sort_unstable();
     Ok(names)
 }
 
-fn texts(names: &[OsString]) -> Vec<String> {
-    names.iter().map(|n| n.to_string_lossy().into_owned()).collect()
+/// Whether a folder is, or is above, another one, once links are followed.
+fn holds(folder: &Path, other: &Path) -> Result<bool, DataError> {
+    let real = |path: &Path| path.canonicalize().map_err(|e| DataError::io(path, e));
+    Ok(real(other)?.starts_with(real(folder)?))
+}
+
+/// Names of the image files in a class folder, sorted. A link that leads nowhere is one of them.
+fn image_files(class: &Path) -> Result<Vec<OsString>, DataError> {
+    let names = entries(class)?.into_iter().filter_map(|(name, kind)| {
+        (is_image(&name) && kind.map_or(true, |kind| kind.is_file())).then_some(name)
+    });
+    let mut names: Vec<OsString> = names.collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// What a folder holds, links followed; hidden entries are left out.
+fn entries(folder: &Path) -> Result<Vec<(OsString, std::io::Result<FileType>)>, DataError> {
+    let error = |e| DataError::io(folder, e);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(error)? {
+        let entry = entry.map_err(error)?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            Ok(kind) if kind.is_symlink() => entry.path().metadata().map(|m| m.file_type()),
+            kind => kind,
+        };
+        found.push((name, kind));
+    }
+    Ok(found)
 }
 
 fn is_image(name: &OsStr) -> bool {
@@ -143,7 +177,12 @@ impl Source for FolderImages {
     }
 
     fn image(&self, index: usize) -> Result<Image, DataError> {
-        Image::open(self.path(index))
+        let path = self.path(index);
+        if self.files[index].1.to_str().is_none() {
+            // Whoever is told of this file could not name it.
+            return Err(DataError::entry(&path, NOT_UTF8));
+        }
+        Image::open(path)
     }
 
     fn channels(&self) -> usize {
@@ -168,6 +207,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::{Batch, Loader, LoaderConfig, Pipeline, Preprocess};
 
     /// Writes images of one grey value each; the value tells them apart.
     fn tree(files: &[(&str, u8)]) -> tempfile::TempDir {
@@ -246,6 +286,142 @@ mod tests {
         assert!(train.get(0).is_ok());
         let text = train.get(1).unwrap_err().to_string();
         assert!(text.contains("b.png is damaged"), "{text}");
+    }
+
+    /// What a loader delivers of a split: the error, or the number of images and why others miss.
+    fn load(dir: &Path, skip_unreadable: bool) -> Result<(usize, Vec<DataError>), DataError> {
+        let train = open(dir, Split::Train)?;
+        let preprocess = Preprocess { size: (4, 4), ..Preprocess::of(&train) };
+        let config = LoaderConfig { skip_unreadable, ..LoaderConfig::default() };
+        let pipeline = Pipeline::eval(preprocess)?;
+        let batches: Vec<Batch> =
+            Loader::new(Arc::new(train), config, pipeline)?.epoch(0).collect::<Result<_, _>>()?;
+        let images = batches.iter().map(Batch::len).sum();
+        Ok((images, batches.into_iter().flat_map(|batch| batch.skipped).collect()))
+    }
+
+    /// Has a loader meet one file it cannot use among two it can.
+    fn one_bad_file(dir: &Path, names: &str) {
+        let text = load(dir, false).unwrap_err().to_string();
+        assert!(text.contains(names), "{text}");
+        let (images, skipped) = load(dir, true).unwrap();
+        assert_eq!((images, skipped.len()), (2, 1));
+        assert_eq!(skipped[0].to_string(), text);
+    }
+
+    #[test]
+    fn a_file_that_goes_during_the_run_is_an_error_or_left_out() {
+        let dir = tree(&[("train/ant/a.png", 0), ("train/ant/b.png", 0)]);
+        let train = open(dir.path(), Split::Train).unwrap();
+        fs::remove_file(dir.path().join("train/ant/b.png")).unwrap();
+        assert!(train.get(0).is_ok());
+        let error = train.get(1).unwrap_err();
+        assert!(matches!(error, DataError::Io { .. }), "{error}");
+        assert!(error.to_string().contains("b.png"), "{error}");
+        train.fingerprint();
+    }
+
+    #[cfg(unix)]
+    mod links {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        use super::*;
+
+        #[test]
+        fn a_link_to_nowhere_or_to_itself_is_a_file_that_cannot_be_read() {
+            for (target, name) in [("nowhere.png", "link.png"), ("loop.png", "loop.png")] {
+                let dir = tree(&[("train/ant/a.png", 0), ("train/bee/b.png", 0)]);
+                symlink(target, dir.path().join("train/bee").join(name)).unwrap();
+                symlink(target, dir.path().join("train/bee/notes.txt")).unwrap();
+                one_bad_file(dir.path(), name);
+            }
+        }
+
+        #[test]
+        fn a_class_folder_that_links_to_a_folder_above_is_refused() {
+            for target in [".", "..", "../train"] {
+                let dir = tree(&[("train/ant/a.png", 0), ("train/stray.png", 0)]);
+                symlink(target, dir.path().join("train/loop")).unwrap();
+                assert!(recognise(dir.path()));
+                let text = open(dir.path(), Split::Train).unwrap_err().to_string();
+                assert!(text.contains("train/loop cannot be used: it links to"), "{text}");
+            }
+        }
+
+        #[test]
+        fn a_class_folder_that_links_nowhere_is_refused() {
+            for target in ["nowhere", "loop"] {
+                let dir = tree(&[("train/ant/a.png", 0)]);
+                symlink(target, dir.path().join("train/loop")).unwrap();
+                assert!(recognise(dir.path()));
+                let text = open(dir.path(), Split::Train).unwrap_err().to_string();
+                assert!(text.contains("cannot read") && text.contains("train/loop"), "{text}");
+            }
+        }
+
+        #[test]
+        fn links_to_images_and_class_folders_are_followed_and_loops_below_ignored() {
+            let dir = tree(&[("train/ant/a.png", 1), ("elsewhere/b.png", 2)]);
+            symlink("../elsewhere", dir.path().join("train/bee")).unwrap();
+            symlink("../../elsewhere/b.png", dir.path().join("train/ant/c.png")).unwrap();
+            symlink("..", dir.path().join("train/ant/up.png")).unwrap();
+            let (images, skipped) = load(dir.path(), false).unwrap();
+            assert_eq!((images, skipped.len()), (3, 0));
+            assert_eq!(open(dir.path(), Split::Train).unwrap().classes(), ["ant", "bee"]);
+        }
+
+        #[test]
+        fn what_may_not_be_read_is_an_error_or_left_out() {
+            let dir =
+                tree(&[("train/ant/a.png", 0), ("train/bee/b.png", 0), ("train/bee/c.png", 0)]);
+            let allow = |name: &str, mode| {
+                let path = dir.path().join(name);
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            };
+            allow("train/bee/c.png", 0o000);
+            if fs::File::open(dir.path().join("train/bee/c.png")).is_ok() {
+                eprintln!("not tested: this user may read every file, whatever its permissions");
+                return;
+            }
+            one_bad_file(dir.path(), "c.png");
+            allow("train/bee", 0o000);
+            let result = load(dir.path(), true);
+            allow("train/bee", 0o755);
+            let text = result.unwrap_err().to_string();
+            assert!(text.contains("cannot read") && text.contains("train/bee"), "{text}");
+        }
+    }
+
+    // Other systems refuse such names.
+    #[cfg(target_os = "linux")]
+    mod names {
+        use std::os::unix::ffi::OsStrExt;
+
+        use super::*;
+
+        #[test]
+        fn a_file_name_that_is_not_utf8_is_an_error_or_left_out() {
+            let dir = tree(&[("train/ant/a.png", 0), ("train/ant/b.png", 0)]);
+            let folder = dir.path().join("train/ant");
+            fs::copy(folder.join("a.png"), folder.join(OsStr::from_bytes(b"\xE9t\xE9.png")))
+                .unwrap();
+            one_bad_file(dir.path(), "\u{FFFD}t\u{FFFD}.png cannot be used: its name is not UTF-8");
+        }
+
+        #[test]
+        fn class_names_that_are_not_utf8_are_refused() {
+            let dir = tree(&[("train/ant/a.png", 0)]);
+            // Shown as text the two would be the same.
+            for name in [b"\xE9", b"\xE8"] {
+                fs::create_dir(dir.path().join("train").join(OsStr::from_bytes(name))).unwrap();
+            }
+            assert!(recognise(dir.path()));
+            for skip in [false, true] {
+                let text = load(dir.path(), skip).unwrap_err().to_string();
+                let expected = "train/\u{FFFD} cannot be used: its name is not UTF-8; rename it";
+                assert!(text.contains(expected), "{text}");
+            }
+        }
     }
 
     #[test]
