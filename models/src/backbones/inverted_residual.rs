@@ -1,0 +1,192 @@
+//! The block of MobileNetV2 (Sandler et al., CVPR 2018), with the squeeze-and-excitation of
+//! MobileNetV3 (Howard et al., ICCV 2019) where it is asked for.
+
+use burn::module::Module;
+use burn::nn::Initializer;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
+use burn::tensor::activation::{hard_sigmoid, relu};
+use burn::tensor::{Device, Tensor};
+
+use super::{Activation, NetworkBuilder, PlacedUnit};
+use crate::blocks::{ConvSpec, ConvUnit};
+use crate::error::ConfigError;
+use crate::reparam::Reparameterize;
+
+/// The nearest multiple of 8, but not less than nine tenths of `channels` (the rule of the
+/// authors' code), at least 8.
+pub(super) fn multiple_of_8(channels: f64) -> usize {
+    let rounded = ((channels + 4.0) as usize / 8 * 8).max(8);
+    if (rounded as f64) < 0.9 * channels { rounded + 8 } else { rounded }
+}
+
+/// The shape of an inverted residual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvertedResidualConfig {
+    /// Channels of the input, between, and of the output.
+    pub channels: [usize; 3],
+    /// Size of the depthwise kernel.
+    pub kernel: usize,
+    /// Stride of the depthwise convolution.
+    pub stride: usize,
+    /// Whether the channels are weighted before the projection.
+    pub squeeze_excite: bool,
+    /// After every convolution but the projection.
+    pub activation: Activation,
+}
+
+/// A 1x1 convolution to more channels, a depthwise convolution, and a linear 1x1 back to few;
+/// with the input added where the shape stays the same.
+#[derive(Module, Debug, Reparameterize)]
+pub struct InvertedResidual {
+    /// 1x1 to more channels; absent where there are as many between as in the input.
+    pub expand: Option<ConvUnit>,
+    /// Every channel for itself, with the stride.
+    pub depthwise: ConvUnit,
+    /// Weights the channels.
+    pub squeeze_excite: Option<SqueezeExcite>,
+    /// 1x1 without nonlinearity.
+    pub project: ConvUnit,
+    /// Whether the input is added.
+    #[reparam(keep)]
+    residual: bool,
+    #[module(skip)]
+    #[reparam(keep)]
+    activation: Activation,
+}
+
+impl InvertedResidual {
+    /// A block with fresh weights; `name` is its path in the network.
+    ///
+    /// # Errors
+    /// If a layer cannot have its block.
+    pub fn new(
+        name: &str,
+        config: &InvertedResidualConfig,
+        builder: &NetworkBuilder,
+    ) -> Result<Self, ConfigError> {
+        let InvertedResidualConfig { channels, kernel, stride, squeeze_excite, activation } =
+            *config;
+        let [inputs, hidden, outputs] = channels;
+        let unit = |part: &str, spec: ConvSpec| builder.unit(&format!("{name}.{part}"), &spec);
+        let depthwise = ConvSpec::square([hidden; 2], kernel, stride).with_groups(hidden);
+        Ok(Self {
+            expand: (hidden != inputs)
+                .then(|| unit("expand", ConvSpec::square([inputs, hidden], 1, 1)))
+                .transpose()?,
+            depthwise: unit("depthwise", depthwise)?,
+            squeeze_excite: squeeze_excite.then(|| SqueezeExcite::new(hidden, builder.device)),
+            project: unit("project", ConvSpec::square([hidden, outputs], 1, 1))?,
+            residual: stride == 1 && inputs == outputs,
+            activation,
+        })
+    }
+
+    /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let map = match &self.expand {
+            Some(expand) => self.activation.forward(expand.forward(input.clone())),
+            None => input.clone(),
+        };
+        let map = self.activation.forward(self.depthwise.forward(map));
+        let map = match &self.squeeze_excite {
+            Some(squeeze_excite) => squeeze_excite.forward(map),
+            None => map,
+        };
+        let map = self.project.forward(map);
+        if self.residual { map + input } else { map }
+    }
+}
+
+/// Squeeze-and-excitation (Hu et al., CVPR 2018): every channel times a weight from 0 to 1 that
+/// two layers compute from the means of all channels.
+#[derive(Module, Debug, Reparameterize)]
+pub struct SqueezeExcite {
+    /// Mean over all positions.
+    pub pool: AdaptiveAvgPool2d,
+    /// 1x1 to a quarter of the channels, with ReLU.
+    pub fc1: Conv2d,
+    /// 1x1 back, with hard-sigmoid.
+    pub fc2: Conv2d,
+}
+
+impl SqueezeExcite {
+    /// A block over `channels` channels with fresh weights.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        let squeezed = multiple_of_8((channels / 4) as f64);
+        let pointwise = |channels: [usize; 2]| {
+            let mut conv = Conv2dConfig::new(channels, [1, 1]).init(device);
+            conv.bias = Some(Initializer::Zeros.init([channels[1]], device));
+            conv
+        };
+        Self {
+            pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
+            fc1: pointwise([channels, squeezed]),
+            fc2: pointwise([squeezed, channels]),
+        }
+    }
+
+    /// `[batch, channels, height, width]` to the same shape.
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let means = self.pool.forward(input.clone());
+        let weights = self.fc2.forward(relu(self.fc1.forward(means)));
+        // min(max(x + 3, 0), 6) / 6
+        input * hard_sigmoid(weights, 1.0 / 6.0, 0.5)
+    }
+}
+
+/// The last map of each resolution, from that of `map` on.
+pub(super) fn forward_features(blocks: &[InvertedResidual], mut map: Tensor<4>) -> Vec<Tensor<4>> {
+    let mut maps = Vec::new();
+    for (index, block) in blocks.iter().enumerate() {
+        map = block.forward(map);
+        let next = blocks.get(index + 1);
+        if next.is_none_or(|next| next.depthwise.spec().stride != [1, 1]) {
+            maps.push(map.clone());
+        }
+    }
+    maps
+}
+
+/// The units of a network of such blocks between its stem and its last convolution.
+pub(super) fn units<'a>(
+    image: [usize; 2],
+    stem: &'a ConvUnit,
+    blocks: &'a [InvertedResidual],
+    last: &'a ConvUnit,
+) -> Vec<PlacedUnit<'a>> {
+    let blocks = blocks.iter().enumerate().flat_map(|(index, block)| {
+        [
+            block.expand.as_ref().map(|unit| ("expand", unit)),
+            Some(("depthwise", &block.depthwise)),
+            Some(("project", &block.project)),
+        ]
+        .into_iter()
+        .flatten()
+        .map(move |(part, unit)| (format!("blocks.{index}.{part}"), unit))
+    });
+    let before = std::iter::once(("stem".to_string(), stem));
+    PlacedUnit::chain(image, before.chain(blocks).chain([("last".to_string(), last)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::multiple_of_8;
+
+    /// Against values of the authors' rule worked out by hand.
+    #[test]
+    fn channels_round_to_eight_without_losing_a_tenth() {
+        for (channels, expected) in [
+            (32.0, 32),
+            (24.0, 24),
+            (3.2, 8),
+            (12.0, 16),
+            (11.0, 16),
+            (18.0, 24),
+            (67.2, 64),
+            (1280.0, 1280),
+        ] {
+            assert_eq!(multiple_of_8(channels), expected, "{channels}");
+        }
+    }
+}
