@@ -280,7 +280,8 @@ fn train_prints_one_json_object_and_leaves_a_run_directory() {
         let entries = fs::read_dir(format!("{out}/{path}")).expect("a folder");
         entries.map(|e| e.expect("an entry").file_name().into_string().expect("text")).collect()
     };
-    let files = ["checkpoints", "config.toml", "env.json", "export", "metrics.jsonl"];
+    let files =
+        ["checkpoints", "config.toml", "env.json", "export", "metrics.jsonl", "report.html"];
     assert_eq!(names(""), files.map(String::from).into());
     assert!(names("checkpoints").contains("00002"), "{:?}", names("checkpoints"));
     let files = ["network.bpk", "optimizer.bpk", "state.json"];
@@ -296,7 +297,13 @@ fn train_prints_one_json_object_and_leaves_a_run_directory() {
         assert_eq!(records[1][key], result[key], "{metrics}");
     }
     let env = fs::read_to_string(format!("{out}/env.json")).expect("env.json");
-    assert!(serde_json::from_str::<Value>(&env).expect("JSON").is_object(), "{env}");
+    let env: Value = serde_json::from_str(&env).expect("JSON");
+    let report = fs::read_to_string(format!("{out}/report.html")).expect("a report");
+    let top1 = format!("{:.2} %", number(&result, "top1"));
+    let fingerprint = env["train_fingerprint"].as_str().expect("a fingerprint");
+    for part in ["finished", "epoch 2 of 2", &top1, fingerprint, "41,181 in training"] {
+        assert!(report.contains(part), "no {part:?} in {report}");
+    }
 
     // The configuration is resolved, holds the overrides, and is one again.
     let config = format!("{out}/config.toml");
@@ -737,6 +744,12 @@ fn compare_pairs_blocks_by_seed() {
     // Student's t for one degree of freedom: 12.706.
     let half_width = 12.706 * deviation(a, b) / 2f64.sqrt();
     assert!(close(number(&summary[1], "delta_ci95"), half_width, 1e-4), "{result}");
+
+    let report = fs::read_to_string(format!("{out}/report.html")).expect("a report");
+    let delta = format!("{:+.2} ± {half_width:.2}", number(&summary[1], "delta"));
+    for part in ["run 4 of 4", &delta.replace('-', "−"), "resnet20-dbb-seed1/report.html"] {
+        assert!(report.contains(part), "no {part:?} in {report}");
+    }
 
     // The three tables say the same.
     let table = |name: &str| fs::read_to_string(format!("{out}/compare.{name}")).expect("a table");

@@ -7,6 +7,7 @@ use crate::engine::{Observer, Trainer};
 use crate::error::{Error, Result};
 use crate::evaluate::evaluate;
 use crate::fold::multi_branch_blocks;
+use crate::report::{self, State};
 use crate::run_dir::RunDir;
 use burn::tensor::Device;
 use dbb_models::Reparameterize;
@@ -61,7 +62,7 @@ pub struct SummaryRow {
 }
 
 /// The whole comparison.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Comparison {
     /// Every run.
     pub rows: Vec<Row>,
@@ -70,7 +71,7 @@ pub struct Comparison {
 }
 
 /// Trains every configuration with `seeds` seeds each, from the configuration's own on, into
-/// folders below `out`.
+/// folders below `out`; a report in `out` is written anew after every run.
 ///
 /// # Errors
 /// As training has them. Finished runs stay where they are.
@@ -81,19 +82,45 @@ pub fn compare(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Comparison> {
-    let mut rows = Vec::new();
+    let mut comparison = Comparison::default();
+    let mut runs = Vec::new();
+    let planned = configs.len() * seeds as usize;
+    let folder = RunDir::new(out);
+    let report = |comparison: &Comparison, runs: &[report::Run], state: &State| {
+        let page = report::compare_page(comparison, runs, out, planned, state);
+        folder.write(&folder.report(), &page)
+    };
     // Seed by seed, so that an early stop leaves whole pairs.
     for seed in 0..seeds {
         for config in configs {
             let config = Config { seed: config.seed + seed, ..config.clone() };
-            rows.push(run(config, out, device, observer)?);
+            match run(config, out, device, observer) {
+                Ok((row, run)) => {
+                    comparison.rows.push(row);
+                    runs.push(run);
+                }
+                Err(error) => {
+                    // A folder in which nothing was done keeps the report it may have.
+                    if !runs.is_empty() {
+                        report(&comparison, &runs, &State::Stopped(error.to_string())).ok();
+                    }
+                    return Err(error);
+                }
+            }
+            comparison.summary = summarise(&comparison.rows);
+            let state = if runs.len() < planned { State::Running } else { State::Finished };
+            report(&comparison, &runs, &state)?;
         }
     }
-    let summary = summarise(&rows);
-    Ok(Comparison { rows, summary })
+    Ok(comparison)
 }
 
-fn run(config: Config, out: &Path, device: &Device, observer: &mut dyn Observer) -> Result<Row> {
+fn run(
+    config: Config,
+    out: &Path,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<(Row, report::Run)> {
     let (arch, block, seed) = (config.model.arch, config.model.block, config.seed);
     let run = RunDir::new(out.join(format!("{arch}-{block}-seed{seed}")));
     let mut trainer = Trainer::new(config, run, device)?;
@@ -106,7 +133,7 @@ fn run(config: Config, out: &Path, device: &Device, observer: &mut dyn Observer)
         let images = batch.to_tensors(&device).0;
         fold.add(logits.clone(), deploy.forward(images));
     })?;
-    Ok(Row {
+    let row = Row {
         arch: arch.to_string(),
         block: block.to_string(),
         seed,
@@ -118,7 +145,8 @@ fn run(config: Config, out: &Path, device: &Device, observer: &mut dyn Observer)
         blocks_folded: multi_branch_blocks(&network),
         fold_max_rel_diff: fold.max_rel_diff(),
         run_dir: result.run_dir,
-    })
+    };
+    Ok((row, trainer.report()))
 }
 
 /// Mean, spread and paired difference of every block.
@@ -160,12 +188,13 @@ pub fn summarise(rows: &[Row]) -> Vec<SummaryRow> {
     blocks.iter().map(summarise).collect()
 }
 
-fn mean(values: &[f64]) -> f64 {
+/// The mean; NaN of none.
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Of a sample (divided by n - 1); `None` for fewer than two values.
-fn standard_deviation(values: &[f64]) -> Option<f64> {
+pub(crate) fn standard_deviation(values: &[f64]) -> Option<f64> {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
     (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())

@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, open_pair};
+use dbb_models::summary::Summary;
 use dbb_models::weights::{Dialect, Metadata, write_safetensors};
 use dbb_models::{Classifier, Form, ModelConfig, Reparameterize};
 use serde::Serialize;
@@ -19,6 +20,7 @@ use crate::evaluate::{Evaluation, cross_entropy, evaluate};
 use crate::fold::Comparison;
 use crate::metrics::{EpochRecord, Totals, host};
 use crate::optim::Optimizer;
+use crate::report::{self, State};
 use crate::run_dir::RunDir;
 use crate::schedule::Schedule;
 use crate::target::key_map;
@@ -100,6 +102,8 @@ pub struct Trainer {
     config: Config,
     model: ModelConfig,
     metadata: Metadata,
+    summary: Summary,
+    env: serde_json::Value,
     device: Device,
     network: Classifier,
     optimizer: Optimizer,
@@ -124,18 +128,7 @@ impl Trainer {
         config.model.num_classes = Some(model.num_classes);
         config.model.in_channels = Some(model.in_channels);
         trainer.run.write(&trainer.run.config(), &config.to_toml())?;
-        let env = serde_json::json!({
-            "dbb": env!("CARGO_PKG_VERSION"),
-            "device": format!("{device:?}"),
-            "threads": rayon::current_num_threads(),
-            "os": std::env::consts::OS,
-            "cpu": std::env::consts::ARCH,
-            "train_data": trainer.train.dataset().describe(),
-            "train_fingerprint": trainer.train.dataset().fingerprint(),
-            "val_data": trainer.val.dataset().describe(),
-            "val_fingerprint": trainer.val.dataset().fingerprint(),
-        });
-        trainer.run.write(&trainer.run.env(), &format!("{env:#}\n"))?;
+        trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
         Ok(trainer)
     }
 
@@ -179,6 +172,18 @@ impl Trainer {
         let preprocess = data.preprocess(&train, config.model.in_channels);
         let model = config.model.resolve(classes.len(), preprocess.channels);
         check_classes(&model, &classes, &data.source)?;
+        let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
+        let env = serde_json::json!({
+            "dbb": env!("CARGO_PKG_VERSION"),
+            "device": format!("{device:?}"),
+            "threads": rayon::current_num_threads(),
+            "os": std::env::consts::OS,
+            "cpu": std::env::consts::ARCH,
+            "train_data": train.describe(),
+            "train_fingerprint": train.fingerprint(),
+            "val_data": val.describe(),
+            "val_fingerprint": val.fingerprint(),
+        });
 
         let metadata = Metadata {
             model: model.clone(),
@@ -207,7 +212,20 @@ impl Trainer {
         let network = model.init(Form::Train, &device)?;
         let optimizer = Optimizer::new(&config.optim, &network, &model);
         let progress = Progress::default();
-        Ok(Self { config, model, metadata, device, network, optimizer, train, val, progress, run })
+        Ok(Self {
+            config,
+            model,
+            metadata,
+            summary,
+            env,
+            device,
+            network,
+            optimizer,
+            train,
+            val,
+            progress,
+            run,
+        })
     }
 
     /// What this run is about.
@@ -216,7 +234,7 @@ impl Trainer {
             model: self.model.clone(),
             train_data: self.train.dataset().describe(),
             val_data: self.val.dataset().describe(),
-            params_train: dbb_models::summary::learnable_params(&self.network),
+            params_train: self.summary.params_train,
             steps_per_epoch: self.train.batches_per_epoch(),
             epochs: self.config.train.epochs,
             done: self.progress.epoch,
@@ -233,12 +251,33 @@ impl Trainer {
         &self.val
     }
 
-    /// Trains to the end, one checkpoint per epoch, and writes the folded weights.
+    /// The run as far as it has come, for a report.
+    pub fn report(&self) -> report::Run {
+        report::Run {
+            config: self.config.clone(),
+            summary: self.summary.clone(),
+            env: self.env.clone(),
+            records: self.progress.records.clone(),
+        }
+    }
+
+    /// Trains to the end, one checkpoint per epoch, and writes the folded weights. The run's
+    /// report is written anew after every epoch.
     ///
     /// # Errors
     /// An image or the disk; a loss that is no number, which leaves the last checkpoint.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
+        let outcome = self.all_epochs(observer);
+        if let Err(error) = &outcome {
+            // What ended the run is the error to tell, whether it can be reported or not.
+            self.write_report(&State::Stopped(error.to_string())).ok();
+        }
+        outcome
+    }
+
+    fn all_epochs(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         observer.started(&self.info());
+        self.write_report(&State::Running)?;
         let schedule = Schedule::new(
             &self.config.schedule,
             &self.config.optim,
@@ -255,9 +294,11 @@ impl Trainer {
             self.progress.step = record.step;
             self.progress.records.push(record.clone());
             self.save()?;
+            self.write_report(&State::Running)?;
             observer.epoch(&record);
         }
         self.export()?;
+        self.write_report(&State::Finished)?;
         Ok(self.result())
     }
 
@@ -355,6 +396,10 @@ impl Trainer {
             .map(|record| serde_json::to_string(record).expect("a record is plain data") + "\n")
             .collect();
         Ok(self.run.write(&self.run.metrics(), &lines.concat())?)
+    }
+
+    fn write_report(&self, state: &State) -> Result<()> {
+        Ok(self.run.write(&self.run.report(), &report::train_page(&self.report(), state))?)
     }
 
     /// Writes the folded weights, in native names, with the metadata to rebuild the network.

@@ -25,6 +25,7 @@ pub mod evaluate;
 pub mod fold;
 pub mod metrics;
 pub mod optim;
+pub mod report;
 pub mod run_dir;
 pub mod schedule;
 pub mod target;

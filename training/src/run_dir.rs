@@ -6,6 +6,7 @@
 //! metrics.jsonl        one line per epoch
 //! checkpoints/00012/   after epoch 12: network.bpk, optimizer.bpk, state.json
 //! export/deploy.safetensors
+//! report.html          the run for people, rewritten after every epoch
 //! ```
 //!
 //! Files are replaced whole; a checkpoint is written beside its place and renamed into it, so
@@ -78,6 +79,11 @@ impl RunDir {
     /// One line per epoch.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
+    }
+
+    /// The run, or the comparison in this folder, for people.
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report.html")
     }
 
     /// The folded weights after the last epoch.

@@ -9,6 +9,7 @@ use super::progress::Progress;
 use super::train::default_out;
 use crate::compare::compare;
 use crate::config::Config;
+use crate::run_dir::RunDir;
 
 /// Train several blocks with the same recipe and seeds, and compare their top-1.
 ///
@@ -63,10 +64,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     comparison.write(&out)?;
     super::print(args.json, &comparison, || {
         format!(
-            "{}\ntables: {} (.json, .csv, .md)\nfolded weights: {}",
+            "{}\ntables: {} (.json, .csv, .md)\nfolded weights: {}\nreport: {}",
             comparison.markdown(),
             out.join("compare").display(),
-            out.join("*").join("export").join("deploy.safetensors").display()
+            out.join("*").join("export").join("deploy.safetensors").display(),
+            RunDir::new(&out).report().display()
         )
     })
 }

@@ -43,11 +43,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Trainer::new(config, RunDir::new(out), &device)?
     };
     let result = trainer.fit(&mut Progress::new())?;
+    let run = RunDir::new(&result.run_dir);
     super::print(args.json, &result, || {
         format!(
             "top-1 {:.2}% (best {:.2}%), top-5 {:.2}% of the folded network after {} epochs\n\
              {:.1} s, {:.0} images/s\n\
-             run directory: {}\nfolded weights: {}",
+             run directory: {}\nfolded weights: {}\nreport: {}",
             result.top1,
             result.best_top1,
             result.top5,
@@ -55,7 +56,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             result.seconds,
             result.images_per_second,
             result.run_dir.display(),
-            RunDir::new(&result.run_dir).deploy_weights().display()
+            run.deploy_weights().display(),
+            run.report().display()
         )
     })
 }

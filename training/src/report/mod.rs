@@ -1,0 +1,152 @@
+//! `report.html`: what a run or a comparison has come to, for people.
+//!
+//! One file that loads nothing and needs no script, written anew after every epoch or run. The
+//! pages know no folder but for links; whoever has the numbers writes them.
+//!
+//! ```text
+//! format.rs    numbers as people read them
+//! page.rs      markup, tables, sections
+//! chart.rs     charts as inline SVG
+//! train.rs     the page of a run
+//! compare.rs   the page of a comparison
+//! ```
+
+mod chart;
+mod compare;
+mod format;
+mod page;
+mod train;
+
+pub use compare::compare_page;
+pub use train::train_page;
+
+use std::time::SystemTime;
+
+use dbb_models::summary::Summary;
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::metrics::EpochRecord;
+use chart::Axis;
+use format::{Quantity, utc};
+use page::{Html, Page, facts};
+
+/// A run as a report shows it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its configuration.
+    pub config: Config,
+    /// What its network costs.
+    pub summary: Summary,
+    /// Program, device and data.
+    pub env: Value,
+    /// Every epoch so far.
+    pub records: Vec<EpochRecord>,
+}
+
+/// Whether more is to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Yes: the page reads itself again.
+    Running,
+    /// No.
+    Finished,
+    /// No, and why.
+    Stopped(String),
+}
+
+const EPOCH: Axis = Axis { name: "epoch", quantity: Quantity::Epoch, from_zero: false };
+const TIME: Axis = Axis { name: "training time", quantity: Quantity::Duration, from_zero: true };
+const LOSS: Axis = Axis { name: "loss", quantity: Quantity::Number, from_zero: false };
+const TOP1: Axis = Axis { name: "top-1", quantity: Quantity::Percent, from_zero: false };
+
+/// A page with its heading, and how far things have come.
+fn open(title: String, state: &State, unit: &str, done: usize, planned: usize) -> Page {
+    let mut page = Page::new(title, *state == State::Running);
+    let (class, text) = match state {
+        State::Running => ("running", "running"),
+        State::Finished => ("finished", "finished"),
+        State::Stopped(_) => ("stopped", "stopped"),
+    };
+    let written = utc(SystemTime::now());
+    page.add(Html::raw(format!(
+        "<p class=\"state\"><span class=\"badge {class}\">{text}</span> \
+         <progress value=\"{done}\" max=\"{planned}\" aria-label=\"progress\"></progress> \
+         <span>{unit} {done} of {planned}</span> <span class=\"muted\">written {written}</span></p>\n"
+    )));
+    if let State::Stopped(reason) = state {
+        let reason = Html::from(reason.as_str());
+        page.add(Html::raw(format!("<p class=\"note\" role=\"alert\">{reason}</p>\n")));
+    }
+    page
+}
+
+/// Program, device and data, in the order of the file.
+fn environment(env: &Value) -> Html {
+    let Some(entries) = env.as_object() else { return page::paragraph("Unknown.") };
+    facts(entries.iter().map(|(key, value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), String::from);
+        (key.replace('_', " "), text)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dbb_models::{Arch, BlockKind, ModelConfig};
+
+    /// Every tag is closed in its order, every attribute quoted, nothing is loaded or run.
+    pub fn assert_well_formed(html: &str) {
+        let mut open = Vec::new();
+        let mut rest = html;
+        while let Some(start) = rest.find('<') {
+            let end = start + rest[start..].find('>').expect("a tag ends");
+            let (tag, text) = (&rest[start + 1..end], &rest[..start]);
+            assert!(!text.contains('>') || open.last() == Some(&"style"), "bare > in {text:?}");
+            let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap_or_default();
+            if tag.starts_with('/') {
+                assert_eq!(open.pop(), Some(name), "in {}", &rest[..end]);
+            } else if !tag.starts_with('!') && !tag.ends_with('/') {
+                open.push(name);
+            }
+            assert_eq!(tag.matches('"').count() % 2, 0, "<{tag}>");
+            rest = &rest[end + 1..];
+        }
+        assert!(open.is_empty(), "left open: {open:?}");
+        for loading in ["<script", "http:", "https:", "src=", "url(", "@import", "<link", "<img"] {
+            assert!(!html.contains(loading), "{loading}");
+        }
+    }
+
+    pub fn record(epoch: usize, top1: f64) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            step: 8 * epoch,
+            images: 512,
+            lr: 0.05,
+            train_loss: 1.2345,
+            train_top1: top1 - 5.0,
+            val_loss: 1.5,
+            top1,
+            top5: 99.25,
+            fold_max_rel_diff: 4.7e-7,
+            images_per_second: 533.25,
+            seconds: 53.5,
+            skipped: 0,
+        }
+    }
+
+    pub fn run(block: BlockKind, seed: u64, top1: &[f64]) -> Run {
+        let text = format!(
+            "seed = {seed}\n[model]\narch = \"resnet20\"\nblock = \"{block}\"\n[data]\n\
+             source = \"a <folder> & more\"\n[train]\nepochs = 2\nbatch_size = 64\n[optim]\nlr = 0.05\n"
+        );
+        let model = ModelConfig::new(Arch::ResNet20, block, 10);
+        Run {
+            config: toml::from_str(&text).unwrap(),
+            summary: Summary::new(&model, [28, 28]).unwrap(),
+            env: serde_json::json!({"device": "Device<Flex>", "train_fingerprint": "0123abcd"}),
+            records: top1.iter().enumerate().map(|(i, &top1)| record(i + 1, top1)).collect(),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The page around the charts: markup, tables, sections.
+
+use std::fmt;
+
+/// Markup. Plain text becomes markup by being escaped, so that none gets into a page as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Html(String);
+
+impl Html {
+    /// Text that is markup already.
+    pub fn raw(markup: impl Into<String>) -> Self {
+        Self(markup.into())
+    }
+}
+
+impl From<&str> for Html {
+    fn from(text: &str) -> Self {
+        let mut markup = String::with_capacity(text.len());
+        for character in text.chars() {
+            match character {
+                '&' => markup += "&amp;",
+                '<' => markup += "&lt;",
+                '>' => markup += "&gt;",
+                '"' => markup += "&quot;",
+                '\'' => markup += "&#39;",
+                _ => markup.push(character),
+            }
+        }
+        Self(markup)
+    }
+}
+
+impl From<String> for Html {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl FromIterator<Html> for Html {
+    fn from_iter<I: IntoIterator<Item = Html>>(parts: I) -> Self {
+        Self(parts.into_iter().map(|part| part.0).collect())
+    }
+}
+
+impl fmt::Display for Html {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A paragraph.
+pub fn paragraph(text: impl Into<Html>) -> Html {
+    Html(format!("<p>{}</p>\n", text.into()))
+}
+
+/// Something to open.
+pub fn details(summary: &str, content: &Html) -> Html {
+    let summary = Html::from(summary);
+    Html(format!("<details><summary>{summary}</summary>\n{content}</details>\n"))
+}
+
+/// Text as it stands in a file.
+pub fn preformatted(text: &str) -> Html {
+    Html(format!("<pre tabindex=\"0\">{}</pre>\n", Html::from(text)))
+}
+
+/// A table that scrolls by itself; the first cell of a row is its heading.
+pub fn table(name: &str, head: &[&str], rows: impl IntoIterator<Item = Vec<Html>>) -> Html {
+    let head: String =
+        head.iter().map(|cell| format!("<th scope=\"col\">{}</th>", Html::from(*cell))).collect();
+    let mut body = String::new();
+    for row in rows {
+        for (i, cell) in row.iter().enumerate() {
+            body += &match i {
+                0 => format!("<tr><th scope=\"row\">{cell}</th>"),
+                _ => format!("<td>{cell}</td>"),
+            };
+        }
+        body += "</tr>\n";
+    }
+    let name = Html::from(name);
+    Html(format!(
+        "<div class=\"scroll\" role=\"region\" aria-label=\"{name}\" tabindex=\"0\"><table>\n\
+         <thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
+    ))
+}
+
+/// Names with their values: large, beside each other.
+pub fn cards(facts: &[(&str, String, String)]) -> Html {
+    let cards: String = facts
+        .iter()
+        .map(|(name, value, remark)| {
+            let [name, value, remark] = [*name, value, remark].map(Html::from);
+            format!("<div><dt>{name}</dt><dd>{value}<small>{remark}</small></dd></div>\n")
+        })
+        .collect();
+    Html(format!("<dl class=\"cards\">\n{cards}</dl>\n"))
+}
+
+/// Names with their values: long, below each other.
+pub fn facts(facts: impl IntoIterator<Item = (String, String)>) -> Html {
+    let rows: String = facts
+        .into_iter()
+        .map(|(name, value)| {
+            format!("<dt>{}</dt><dd>{}</dd>\n", Html::from(name), Html::from(value))
+        })
+        .collect();
+    Html(format!("<dl class=\"facts\">\n{rows}</dl>\n"))
+}
+
+/// A page that needs nothing but itself.
+pub struct Page {
+    title: String,
+    refresh: bool,
+    body: String,
+}
+
+impl Page {
+    /// A page with a heading; `refresh` has the browser read it again every half minute.
+    pub fn new(title: String, refresh: bool) -> Self {
+        Self { title, refresh, body: String::new() }
+    }
+
+    /// Adds content.
+    pub fn add(&mut self, content: Html) {
+        self.body += &content.0;
+    }
+
+    /// Adds a section with a heading.
+    pub fn section(&mut self, heading: &str, content: Html) {
+        let heading = Html::from(heading);
+        self.body += &format!("<section>\n<h2>{heading}</h2>\n{content}</section>\n");
+    }
+
+    /// The whole file. The policy in its head forbids the browser to load anything.
+    pub fn render(&self) -> String {
+        let title = Html::from(self.title.as_str());
+        let refresh = match self.refresh {
+            true => "<meta http-equiv=\"refresh\" content=\"30\"/>\n",
+            false => "",
+        };
+        format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+             <meta http-equiv=\"Content-Security-Policy\" \
+             content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n{refresh}\
+             <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n\
+             <h1>{title}</h1>\n{}</main>\n</body>\n</html>\n",
+            include_str!("style.css"),
+            self.body
+        )
+    }
+}

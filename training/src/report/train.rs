@@ -1,0 +1,216 @@
+//! The page of a run.
+
+use super::chart::{Axis, Chart, Series};
+use super::format::Quantity::{self, Count, Duration, Epoch, Number, Percent};
+use super::page::{Html, cards, details, preformatted, table};
+use super::{EPOCH, LOSS, Run, State, TOP1, environment, open};
+use crate::metrics::EpochRecord;
+
+/// The report of a run.
+pub fn train_page(run: &Run, state: &State) -> String {
+    let (records, epochs) = (&run.records, run.config.train.epochs);
+    let model = &run.config.model;
+    let title = format!("{} with {} blocks, seed {}", model.arch, model.block, run.config.seed);
+    let mut page = open(title, state, "epoch", records.len(), epochs);
+    page.add(headline(run, state));
+    page.add(Html::raw(format!(
+        "<div class=\"charts\">\n{}</div>\n",
+        charts(records).iter().map(Chart::figure).collect::<Html>()
+    )));
+    page.section("Epochs", details("Every epoch in numbers", &epoch_table(records)));
+    let config = preformatted(&run.config.to_toml());
+    page.section("Configuration", details("config.toml", &config));
+    page.section("Environment and data", environment(&run.env));
+    page.render()
+}
+
+fn headline(run: &Run, state: &State) -> Html {
+    let summary = &run.summary;
+    let shared = [
+        (
+            "Parameters",
+            Count.show(summary.params_deploy as f64),
+            format!("deployed; {} in training", Count.show(summary.params_train as f64)),
+        ),
+        (
+            "Multiply-accumulates",
+            Count.show(summary.macs_deploy as f64),
+            format!(
+                "deployed, for an image of {0}×{1}",
+                summary.resolution[0], summary.resolution[1]
+            ),
+        ),
+    ];
+    let records = &run.records;
+    let Some(last) = records.last() else { return cards(&shared) };
+    // Of equal ones the first, as checkpoints have it.
+    let best = records.iter().reduce(|best, r| if r.top1 > best.top1 { r } else { best });
+    let best = best.unwrap_or(last);
+    let seconds: f64 = records.iter().map(|record| record.seconds).sum();
+    let left = run.config.train.epochs.saturating_sub(records.len()) as f64;
+    let per_epoch = seconds / records.len() as f64;
+    let time = match state {
+        State::Running => format!("about {} left", Duration.show(per_epoch * left)),
+        _ => format!("{} per epoch", Duration.show(per_epoch)),
+    };
+    let skipped: usize = records.iter().map(|record| record.skipped).sum();
+    let mut facts = vec![
+        ("Top-1", Percent.show(last.top1), "folded network, validation".to_string()),
+        ("Best top-1", Percent.show(best.top1), format!("after epoch {}", best.epoch)),
+        ("Top-5", Percent.show(last.top5), "folded network, validation".to_string()),
+        (
+            "Loss",
+            Number.show(last.val_loss),
+            format!("validation; {} in training", Number.show(last.train_loss)),
+        ),
+        ("Time", Duration.show(seconds), time),
+        (
+            "Speed",
+            Number.show(last.images_per_second),
+            "images per second, training, last epoch".to_string(),
+        ),
+    ];
+    facts.extend(shared);
+    facts.push((
+        "Fold difference",
+        Number.show(last.fold_max_rel_diff),
+        "of the largest logit, first validation batch".to_string(),
+    ));
+    if skipped > 0 {
+        facts.push(("Left out", skipped.to_string(), "images that cannot be read".to_string()));
+    }
+    cards(&facts)
+}
+
+fn charts(records: &[EpochRecord]) -> [Chart; 4] {
+    let line = |name, value: fn(&EpochRecord) -> f64| {
+        Series::line(name, records.iter().map(|record| [record.epoch as f64, value(record)]))
+    };
+    let axis = |name, quantity| Axis { name, quantity, from_zero: true };
+    [
+        Chart {
+            title: "Accuracy",
+            note: "Validation of the folded network; training on augmented images while the \
+                   weights change."
+                .into(),
+            x: EPOCH,
+            y: Axis { name: "correct", ..TOP1 },
+            series: vec![
+                line("top-1", |r| r.top1),
+                line("top-5", |r| r.top5),
+                line("training top-1", |r| r.train_top1),
+            ],
+        },
+        Chart {
+            title: "Loss",
+            note: "Mean over the images of an epoch.".into(),
+            x: EPOCH,
+            y: LOSS,
+            series: vec![line("validation", |r| r.val_loss), line("training", |r| r.train_loss)],
+        },
+        Chart {
+            title: "Learning rate",
+            note: "At the last step of an epoch.".into(),
+            x: EPOCH,
+            y: axis("learning rate", Quantity::Number),
+            series: vec![line("learning rate", |r| r.lr)],
+        },
+        Chart {
+            title: "Speed",
+            note: "Training alone, validation not counted.".into(),
+            x: EPOCH,
+            y: axis("images per second", Quantity::Number),
+            series: vec![line("images per second", |r| r.images_per_second)],
+        },
+    ]
+}
+
+fn epoch_table(records: &[EpochRecord]) -> Html {
+    let head = [
+        "epoch",
+        "top-1",
+        "top-5",
+        "training top-1",
+        "loss",
+        "training loss",
+        "learning rate",
+        "images/s",
+        "time",
+        "fold difference",
+        "left out",
+    ];
+    let rows = records.iter().map(|r| {
+        let cells = [
+            Epoch.show(r.epoch as f64),
+            Percent.show(r.top1),
+            Percent.show(r.top5),
+            Percent.show(r.train_top1),
+            Number.show(r.val_loss),
+            Number.show(r.train_loss),
+            Number.show(r.lr),
+            Number.show(r.images_per_second),
+            Duration.show(r.seconds),
+            Number.show(r.fold_max_rel_diff),
+            r.skipped.to_string(),
+        ];
+        cells.map(Html::from).into()
+    });
+    table("Every epoch", &head, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{assert_well_formed, run};
+    use super::*;
+    use dbb_models::BlockKind;
+
+    #[test]
+    fn a_run_is_told_with_its_numbers() {
+        let run = run(BlockKind::Dbb, 3, &[70.0, 68.5]);
+        let page = train_page(&run, &State::Finished);
+        assert_well_formed(&page);
+        for part in [
+            "resnet20 with dbb blocks, seed 3",
+            "epoch 2 of 2",
+            "<dd>68.50 %",
+            "<dd>70.00 %<small>after epoch 1<",
+            "99.25 %",
+            "1.234",
+            "533.2",
+            "1 min 47 s",
+            "4.7e−7",
+            "0123abcd",
+            "a &lt;folder&gt; &amp; more",
+            "role=\"img\"",
+        ] {
+            assert!(page.contains(part), "no {part:?}");
+        }
+        let summary = &run.summary;
+        assert!(page.contains(&Count.show(summary.params_deploy as f64)));
+        assert!(page.contains(&Count.show(summary.macs_deploy as f64)));
+        assert!(!page.contains("refresh") && !page.contains("folder> &"));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_reads_itself_again() {
+        let mut run = run(BlockKind::Dbb, 0, &[70.0]);
+        let page = train_page(&run, &State::Running);
+        assert!(page.contains("http-equiv=\"refresh\"") && page.contains("about 53.5 s left"));
+        assert_well_formed(&page);
+        run.records.clear();
+        let page = train_page(&run, &State::Running);
+        assert!(page.contains("epoch 0 of 2") && page.contains("No epoch is finished"));
+        assert_well_formed(&page);
+    }
+
+    #[test]
+    fn a_run_that_broke_says_why() {
+        let mut run = run(BlockKind::Base, 0, &[70.0, f64::NAN]);
+        run.records[1].val_loss = f64::INFINITY;
+        run.env = serde_json::Value::Null;
+        let page = train_page(&run, &State::Stopped("loss is NaN & <gone>".into()));
+        assert!(page.contains("loss is NaN &amp; &lt;gone&gt;") && !page.contains("refresh"));
+        assert!(page.contains("<dd>NaN") && page.contains("<dd>70.00 %"));
+        assert_well_formed(&page);
+    }
+}
