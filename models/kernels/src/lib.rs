@@ -1,0 +1,13 @@
+//! Training kernels for Diverse Branch Blocks on a CPU.
+//!
+//! Every kernel works on `f32` slices in the layout `[batch, channels, height, width]`, finds
+//! the vector instructions of the machine at run time and uses Rayon's current pool. Every public
+//! function is safe: it checks the lengths of its slices against the shape it is given and panics
+//! on a mismatch, which is a defect of the caller.
+//!
+//! Sums run in an order that depends on the shape and the number of threads alone: two runs with
+//! equally many threads are equal bit for bit.
+
+mod shape;
+
+pub use shape::ConvShape;
