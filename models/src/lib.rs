@@ -27,6 +27,8 @@ pub mod algebra;
 pub mod backbones;
 pub mod blocks;
 mod error;
+#[cfg(feature = "flex")]
+mod fused;
 mod reparam;
 pub mod summary;
 pub mod weights;

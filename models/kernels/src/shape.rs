@@ -31,6 +31,31 @@ impl ConvShape {
         })
     }
 
+    /// A 1x1 convolution of stride 1 over images of so many positions.
+    pub fn pointwise(batch: usize, channels: [usize; 2], positions: usize) -> Self {
+        Self {
+            batch,
+            in_channels: channels[0],
+            out_channels: channels[1],
+            input: [1, positions],
+            kernel: [1, 1],
+            stride: [1, 1],
+            padding: [0, 0],
+            groups: 1,
+        }
+    }
+
+    /// Positions of an input plane.
+    pub fn input_positions(&self) -> usize {
+        self.input[0] * self.input[1]
+    }
+
+    /// Positions of an output plane.
+    pub fn output_positions(&self) -> usize {
+        let [height, width] = self.output();
+        height * width
+    }
+
     /// Values of the input, `[batch, in, height, width]`.
     pub fn input_len(&self) -> usize {
         self.batch * self.in_channels * self.input[0] * self.input[1]

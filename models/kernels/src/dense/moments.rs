@@ -1,0 +1,218 @@
+//! Batch norm after a 1x1 convolution, from the moments of the convolution's input.
+//!
+//! With the mean `mu` and the covariance `S` of `x` over batch and positions, the map `W x` has
+//! the mean `W mu` and the variances `diag(W S W^T)`. Its norm is the affine map `A x + d` with
+//! `A = gamma / std W` and `d = beta - gamma / std W mu`: `W x` itself is never computed. The
+//! backward pass turns gradients of `A` and `d` into those of `W`, `gamma`, `beta` and, through
+//! `mu` and `S`, of `x`.
+
+use super::BatchStatistics;
+use super::closing::{MapView, statistics};
+use super::matrix::{multiply, multiply_transposed};
+use crate::{ConvShape, Epilogue, conv, moments};
+
+/// Mean and covariance of a map over batch and positions.
+#[derive(Clone, Debug)]
+pub(crate) struct Moments {
+    /// `[channels]`.
+    pub mean: Vec<f32>,
+    /// `[channels, channels]`, of the biased kind.
+    pub covariance: Vec<f32>,
+    /// Values per channel.
+    pub count: usize,
+}
+
+impl Moments {
+    /// Of a map `[batch, channels, positions]`; reads it twice.
+    pub fn new(map: &[f32], [batch, channels, positions]: [usize; 3]) -> Self {
+        let view = MapView { data: map, channels, first: 0 };
+        let (mean, _) = statistics(view, [batch, channels, positions]);
+        let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
+        let mut covariance = moments::covariance(map, &mean, [batch, channels, positions]);
+        let count = batch * positions;
+        covariance.iter_mut().for_each(|value| *value /= count as f32);
+        Self { mean, covariance, count }
+    }
+}
+
+/// A 1x1 convolution without bias and its norm, whose output is padded with the norm's image of
+/// zero.
+#[derive(Clone, Copy, Debug)]
+pub struct PaddedNorm<'a> {
+    /// Weight, `[out, in]`.
+    pub weight: &'a [f32],
+    /// Scale, `[out]`.
+    pub gamma: &'a [f32],
+    /// Shift, `[out]`.
+    pub beta: &'a [f32],
+    /// Running mean before this step, `[out]`.
+    pub running_mean: &'a [f32],
+    /// Running variance before this step, `[out]`.
+    pub running_var: &'a [f32],
+    /// Weight of this batch in the running statistics.
+    pub momentum: f64,
+    /// Added to the variance.
+    pub epsilon: f64,
+}
+
+/// The norm as an affine map of the convolution's input.
+#[derive(Clone, Debug)]
+pub(crate) struct Affine {
+    /// `A`, `[out, in]`.
+    pub weight: Vec<f32>,
+    /// `d - p`: the offset above the border value, `[out]`.
+    pub offset: Vec<f64>,
+    /// `p`: the border value, from the running statistics after this step, `[out]`.
+    pub border: Vec<f64>,
+    /// Batch mean of the convolution's output.
+    pub mean: Vec<f32>,
+    /// Biased batch variance of it.
+    pub var: Vec<f32>,
+    /// `W S`, `[out, in]`.
+    weight_covariance: Vec<f32>,
+}
+
+/// Gradients of a [`PaddedNorm`].
+#[derive(Clone, Debug)]
+pub struct PaddedNormGrad {
+    /// `[out, in]`.
+    pub weight: Vec<f32>,
+    /// `[out]`.
+    pub gamma: Vec<f32>,
+    /// `[out]`.
+    pub beta: Vec<f32>,
+}
+
+impl Affine {
+    pub fn statistics(&self) -> BatchStatistics {
+        BatchStatistics { mean: self.mean.clone(), var: self.var.clone() }
+    }
+}
+
+impl PaddedNorm<'_> {
+    pub(crate) fn forward(&self, input: &Moments) -> Affine {
+        let (outputs, inputs) = (self.gamma.len(), input.mean.len());
+        let weight_covariance = multiply(self.weight, &input.covariance, [outputs, inputs, inputs]);
+        let unbiased = input.count as f64 / (input.count as f64 - 1.0);
+        let mut affine = Affine {
+            weight: vec![0.0; outputs * inputs],
+            offset: vec![0.0; outputs],
+            border: vec![0.0; outputs],
+            mean: vec![0.0; outputs],
+            var: vec![0.0; outputs],
+            weight_covariance,
+        };
+        for output in 0..outputs {
+            let row = output * inputs..(output + 1) * inputs;
+            let weight = &self.weight[row.clone()];
+            let mean = dot(weight, &input.mean);
+            let var = dot(weight, &affine.weight_covariance[row.clone()]).max(0.0);
+            let (gamma, beta) = (f64::from(self.gamma[output]), f64::from(self.beta[output]));
+            let scale = gamma / (var + self.epsilon).sqrt();
+            for (a, &w) in affine.weight[row].iter_mut().zip(weight) {
+                *a = (scale * f64::from(w)) as f32;
+            }
+            let updated = |old: f32, batch: f64| {
+                (1.0 - self.momentum) * f64::from(old) + self.momentum * batch
+            };
+            let running_mean = updated(self.running_mean[output], mean);
+            let running_var = updated(self.running_var[output], var * unbiased);
+            let border = beta - running_mean * gamma / (running_var + self.epsilon).sqrt();
+            affine.border[output] = border;
+            affine.offset[output] = beta - scale * mean - border;
+            affine.mean[output] = mean as f32;
+            affine.var[output] = var as f32;
+        }
+        affine
+    }
+
+    /// From the gradients of `A` and `d`; adds the input's share to `input_grad`.
+    pub(crate) fn backward(
+        &self,
+        input: &Moments,
+        affine: &Affine,
+        weight_grad: &[f32],
+        offset_grad: &[f64],
+        input_grad: &mut MomentsGrad,
+    ) -> PaddedNormGrad {
+        let (outputs, inputs) = (self.gamma.len(), input.mean.len());
+        let mut grad = PaddedNormGrad {
+            weight: vec![0.0; outputs * inputs],
+            gamma: vec![0.0; outputs],
+            beta: vec![0.0; outputs],
+        };
+        // diag(dvar) W, whose product with W^T is the gradient of the covariance.
+        let mut scaled = vec![0.0; outputs * inputs];
+        for output in 0..outputs {
+            let row = output * inputs..(output + 1) * inputs;
+            let weight = &self.weight[row.clone()];
+            let mean = f64::from(affine.mean[output]);
+            let inv_std = 1.0 / (f64::from(affine.var[output]) + self.epsilon).sqrt();
+            let scale = f64::from(self.gamma[output]) * inv_std;
+            let offset = offset_grad[output];
+            let scale_grad = dot(&weight_grad[row.clone()], weight) - offset * mean;
+            let var_grad = -0.5 * scale_grad * scale * inv_std * inv_std;
+            let mean_grad = -offset * scale;
+            grad.gamma[output] = (scale_grad * inv_std) as f32;
+            grad.beta[output] = offset as f32;
+            for (index, &w) in row.zip(weight) {
+                let column = index % inputs;
+                let through_moments = mean_grad * f64::from(input.mean[column])
+                    + 2.0 * var_grad * f64::from(affine.weight_covariance[index]);
+                grad.weight[index] =
+                    (scale * f64::from(weight_grad[index]) + through_moments) as f32;
+                scaled[index] = (var_grad * f64::from(w)) as f32;
+                input_grad.mean[column] += mean_grad * f64::from(w);
+            }
+        }
+        let covariance = multiply_transposed(self.weight, &scaled, [outputs, inputs, inputs]);
+        for (sum, value) in input_grad.covariance.iter_mut().zip(covariance) {
+            *sum += value;
+        }
+        grad
+    }
+}
+
+/// Gradients of [`Moments`].
+#[derive(Debug)]
+pub(crate) struct MomentsGrad {
+    mean: Vec<f64>,
+    covariance: Vec<f32>,
+}
+
+impl MomentsGrad {
+    pub fn zero(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], covariance: vec![0.0; channels * channels] }
+    }
+
+    /// Adds the gradient of the map itself to `grad`: `2 / count dS (x - mu) + dmu / count`, a
+    /// 1x1 convolution.
+    pub fn add_to(
+        self,
+        moments: &Moments,
+        map: &[f32],
+        [batch, channels, positions]: [usize; 3],
+        grad: &mut [f32],
+    ) {
+        let count = moments.count as f64;
+        let weight: Vec<f32> =
+            self.covariance.iter().map(|&value| (2.0 * f64::from(value) / count) as f32).collect();
+        let bias: Vec<f32> = weight
+            .chunks_exact(channels)
+            .zip(&self.mean)
+            .map(|(row, mean)| (mean / count - dot(row, &moments.mean)) as f32)
+            .collect();
+        let shape = ConvShape::pointwise(batch, [channels; 2], positions);
+        conv::forward(
+            &shape,
+            map,
+            &weight,
+            grad,
+            Epilogue { bias: Some(&bias), add: true, ..Epilogue::default() },
+        );
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}

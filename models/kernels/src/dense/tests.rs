@@ -1,0 +1,403 @@
+//! Against the definition in `f64`: every branch as it is written, gradients by central
+//! differences.
+
+use super::*;
+
+const EPSILON: f64 = 1e-5;
+const MOMENTUM: f64 = 0.1;
+
+/// Deterministic numbers in [-1, 1].
+fn numbers(length: usize, seed: usize) -> Vec<f64> {
+    let mut state = (seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+        })
+        .collect()
+}
+
+fn to_f32(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&value| value as f32).collect()
+}
+
+/// A convolution over a map already padded.
+fn conv(shape: &ConvShape, x: &[f64], weight: &[f64]) -> Vec<f64> {
+    let [height, width] = [0, 1].map(|axis| shape.input[axis] + 2 * shape.padding[axis]);
+    let [rows, columns] = shape.output();
+    let [kh, kw] = shape.kernel;
+    let mut y = Vec::new();
+    for n in 0..shape.batch {
+        for o in 0..shape.out_channels {
+            for position in 0..rows * columns {
+                let (row, column) =
+                    (position / columns * shape.stride[0], position % columns * shape.stride[1]);
+                let mut sum = 0.0;
+                for c in 0..shape.in_channels {
+                    for tap in 0..kh * kw {
+                        let (row, column) = (row + tap / kw, column + tap % kw);
+                        sum += x[((n * shape.in_channels + c) * height + row) * width + column]
+                            * weight[(o * shape.in_channels + c) * kh * kw + tap];
+                    }
+                }
+                y.push(sum);
+            }
+        }
+    }
+    y
+}
+
+/// A map with its planes padded by the channel's value.
+fn pad(shape: &ConvShape, channels: usize, x: &[f64], values: &[f64]) -> Vec<f64> {
+    let [height, width] = shape.input;
+    let [top, left] = shape.padding;
+    let mut padded = Vec::new();
+    for (index, plane) in x.chunks_exact(height * width).enumerate() {
+        for row in 0..height + 2 * top {
+            for column in 0..width + 2 * left {
+                let inside =
+                    (top..top + height).contains(&row) && (left..left + width).contains(&column);
+                padded.push(if inside {
+                    plane[(row - top) * width + column - left]
+                } else {
+                    values[index % channels]
+                });
+            }
+        }
+    }
+    padded
+}
+
+/// Normalised map, mean and biased variance.
+fn batch_norm(
+    x: &[f64],
+    channels: usize,
+    positions: usize,
+    gamma: &[f64],
+    beta: &[f64],
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let (mut mean, mut var) = (vec![0.0; channels], vec![0.0; channels]);
+    let count = (x.len() / channels) as f64;
+    let channel = |index: usize| index / positions % channels;
+    x.iter().enumerate().for_each(|(i, v)| mean[channel(i)] += v / count);
+    x.iter()
+        .enumerate()
+        .for_each(|(i, v)| var[channel(i)] += (v - mean[channel(i)]).powi(2) / count);
+    let y = x
+        .iter()
+        .enumerate()
+        .map(|(i, v)| {
+            let c = channel(i);
+            (v - mean[c]) / (var[c] + EPSILON).sqrt() * gamma[c] + beta[c]
+        })
+        .collect();
+    (y, mean, var)
+}
+
+/// Input and parameters, in the order of the definition.
+const NAMES: [&str; 19] = [
+    "input",
+    "residual",
+    "kxk",
+    "kxk gamma",
+    "kxk beta",
+    "1x1",
+    "1x1 gamma",
+    "1x1 beta",
+    "opening",
+    "opening gamma",
+    "opening beta",
+    "second",
+    "second gamma",
+    "second beta",
+    "average 1x1",
+    "average opening gamma",
+    "average opening beta",
+    "average gamma",
+    "average beta",
+];
+
+struct Case {
+    shape: ConvShape,
+    internal: usize,
+    relu: bool,
+    /// Mean of the input, whose deviation is about one half.
+    mean: f64,
+}
+
+impl Case {
+    fn parameters(&self) -> Vec<Vec<f64>> {
+        let shape = &self.shape;
+        let (inputs, outputs, internal) = (shape.in_channels, shape.out_channels, self.internal);
+        let window = shape.kernel[0] * shape.kernel[1];
+        let lengths = [
+            shape.input_len(),
+            shape.output_len(),
+            outputs * inputs * window,
+            outputs,
+            outputs,
+            outputs * inputs,
+            outputs,
+            outputs,
+            internal * inputs,
+            internal,
+            internal,
+            outputs * internal * window,
+            outputs,
+            outputs,
+            outputs * inputs,
+            outputs,
+            outputs,
+            outputs,
+            outputs,
+        ];
+        let mut parameters: Vec<_> =
+            lengths.iter().enumerate().map(|(seed, &length)| numbers(length, seed)).collect();
+        parameters[0].iter_mut().for_each(|value| *value += self.mean);
+        // What the kernels see is rounded.
+        parameters.iter().map(|p| p.iter().map(|&v| f64::from(v as f32)).collect()).collect()
+    }
+
+    /// The map before the activation, and means and variances of the norms in the order of
+    /// [`DenseStatistics`]. The border values are constants.
+    fn definition(
+        &self,
+        p: &[Vec<f64>],
+        borders: &[Vec<f64>; 2],
+    ) -> (Vec<f64>, Vec<[Vec<f64>; 2]>) {
+        let shape = &self.shape;
+        let (inputs, outputs, internal) = (shape.in_channels, shape.out_channels, self.internal);
+        let (positions, output_positions) = (shape.input_positions(), shape.output_positions());
+        let window = shape.kernel[0] * shape.kernel[1];
+        let x = &p[0];
+        let padded = pad(shape, inputs, x, &vec![0.0; inputs]);
+        let mut statistics = Vec::new();
+        let mut norm = |x: &[f64], channels, positions, gamma: usize| {
+            let (y, mean, var) = batch_norm(x, channels, positions, &p[gamma], &p[gamma + 1]);
+            statistics.push([mean, var]);
+            y
+        };
+        let kxk = norm(&conv(shape, &padded, &p[2]), outputs, output_positions, 3);
+
+        let strided = ConvShape { kernel: [1, 1], padding: [0, 0], ..*shape };
+        let pointwise = norm(&conv(&strided, x, &p[5]), outputs, output_positions, 6);
+
+        let opening = ConvShape::pointwise(shape.batch, [inputs, internal], positions);
+        let opened = norm(&conv(&opening, x, &p[8]), internal, positions, 9);
+        let inner = ConvShape { in_channels: internal, ..*shape };
+        let opened = pad(shape, internal, &opened, &borders[0]);
+        let second = norm(&conv(&inner, &opened, &p[11]), outputs, output_positions, 12);
+
+        let opening = ConvShape::pointwise(shape.batch, [inputs, outputs], positions);
+        let opened = norm(&conv(&opening, x, &p[14]), outputs, positions, 15);
+        let opened = pad(shape, outputs, &opened, &borders[1]);
+        let eye: Vec<f64> = (0..outputs * outputs * window)
+            .map(|i| {
+                if i / window / outputs == i / window % outputs { 1.0 / window as f64 } else { 0.0 }
+            })
+            .collect();
+        let pool = ConvShape { in_channels: outputs, ..*shape };
+        let average = norm(&conv(&pool, &opened, &eye), outputs, output_positions, 17);
+
+        let y = (0..kxk.len()).map(|i| kxk[i] + pointwise[i] + second[i] + average[i] + p[1][i]);
+        (y.collect(), statistics)
+    }
+
+    fn borders(&self, p: &[Vec<f64>]) -> [Vec<f64>; 2] {
+        let zeros = [vec![0.0; self.internal], vec![0.0; self.shape.out_channels]];
+        let (_, statistics) = self.definition(p, &zeros);
+        let count = (self.shape.batch * self.shape.input_positions()) as f64;
+        [(2, 9), (4, 15)].map(|(norm, gamma): (usize, usize)| {
+            let [mean, var] = &statistics[norm];
+            (0..mean.len())
+                .map(|c| {
+                    let mean = MOMENTUM * mean[c] + (1.0 - MOMENTUM) * running_mean(c);
+                    let var = MOMENTUM * var[c] * count / (count - 1.0)
+                        + (1.0 - MOMENTUM) * running_var(c);
+                    p[gamma + 1][c] - mean * p[gamma][c] / (var + EPSILON).sqrt()
+                })
+                .collect()
+        })
+    }
+
+    /// Compares output, statistics and gradients; `tolerance` is relative to the largest value.
+    fn check(&self, tolerance: f64) {
+        let exact = self.parameters();
+        let borders = self.borders(&exact);
+        let (before, expected_statistics) = self.definition(&exact, &borders);
+        let active: Vec<bool> = before.iter().map(|&v| !self.relu || v > 0.0).collect();
+        let expected: Vec<f64> =
+            before.iter().zip(&active).map(|(&v, &active)| if active { v } else { 0.0 }).collect();
+
+        let p: Vec<Vec<f32>> = exact.iter().map(|values| to_f32(values)).collect();
+        let running = |length: usize| {
+            let mean: Vec<f32> = (0..length).map(|c| running_mean(c) as f32).collect();
+            let var: Vec<f32> = (0..length).map(|c| running_var(c) as f32).collect();
+            (mean, var)
+        };
+        let (opening_running, average_running) =
+            (running(self.internal), running(self.shape.out_channels));
+        let norm = |gamma: usize| Norm { gamma: &p[gamma], beta: &p[gamma + 1], epsilon: EPSILON };
+        let block = DenseBlock {
+            shape: self.shape,
+            kxk: ConvNorm { weight: &p[2], norm: norm(3) },
+            pointwise: ConvNorm { weight: &p[5], norm: norm(6) },
+            pointwise_kxk: (
+                PaddedNorm {
+                    weight: &p[8],
+                    gamma: &p[9],
+                    beta: &p[10],
+                    running_mean: &opening_running.0,
+                    running_var: &opening_running.1,
+                    momentum: MOMENTUM,
+                    epsilon: EPSILON,
+                },
+                ConvNorm { weight: &p[11], norm: norm(12) },
+            ),
+            average: (
+                PaddedNorm {
+                    weight: &p[14],
+                    gamma: &p[15],
+                    beta: &p[16],
+                    running_mean: &average_running.0,
+                    running_var: &average_running.1,
+                    momentum: MOMENTUM,
+                    epsilon: EPSILON,
+                },
+                norm(17),
+            ),
+        };
+        let mut y = vec![f32::NAN; self.shape.output_len()];
+        let (statistics, saved) = block.forward(&p[0], Some(&p[1]), self.relu, &mut y);
+        close("output", &y, &expected, tolerance);
+        let DenseStatistics { kxk, pointwise, pointwise_kxk, average } = statistics;
+        let found = [vec![kxk, pointwise], pointwise_kxk.into(), average.into()].concat();
+        for (index, (found, expected)) in found.iter().zip(&expected_statistics).enumerate() {
+            close(&format!("mean {index}"), &found.mean, &expected[0], tolerance);
+            close(&format!("variance {index}"), &found.var, &expected[1], tolerance);
+        }
+
+        let weights = numbers(y.len(), 99);
+        let grad = block.backward(&p[0], &y, &saved, &to_f32(&weights), [true, true]);
+        let gradients = [
+            vec![grad.input.unwrap(), grad.residual.unwrap(), grad.kxk.weight],
+            grad.kxk.norm.into(),
+            vec![grad.pointwise.weight],
+            grad.pointwise.norm.into(),
+            vec![
+                grad.pointwise_kxk.0.weight,
+                grad.pointwise_kxk.0.gamma,
+                grad.pointwise_kxk.0.beta,
+            ],
+            vec![grad.pointwise_kxk.1.weight],
+            grad.pointwise_kxk.1.norm.into(),
+            vec![grad.average.0.weight, grad.average.0.gamma, grad.average.0.beta],
+            grad.average.1.into(),
+        ]
+        .concat();
+        let loss = |parameters: &[Vec<f64>]| -> f64 {
+            let (y, _) = self.definition(parameters, &borders);
+            y.iter()
+                .zip(&active)
+                .zip(&weights)
+                .filter(|((_, active), _)| **active)
+                .map(|((y, _), w)| y * w)
+                .sum()
+        };
+        for (index, gradient) in gradients.iter().enumerate() {
+            assert_eq!(gradient.len(), exact[index].len(), "{}", NAMES[index]);
+            let picked: Vec<usize> =
+                (0..gradient.len()).step_by(gradient.len().div_ceil(9)).collect();
+            let expected: Vec<f64> = picked
+                .iter()
+                .map(|&i| {
+                    let mut moved = exact.clone();
+                    let step = 1e-5;
+                    moved[index][i] += step;
+                    let above = loss(&moved);
+                    moved[index][i] -= 2.0 * step;
+                    (above - loss(&moved)) / (2.0 * step)
+                })
+                .collect();
+            let largest = gradient.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+            let found: Vec<f32> = picked.iter().map(|&i| gradient[i]).collect();
+            // Some gradients are zero but for rounding.
+            let scale = f64::from(largest).max(0.1);
+            for (i, (&found, expected)) in picked.iter().zip(found.iter().zip(&expected)) {
+                let error = (f64::from(found) - expected).abs() / scale;
+                assert!(error < tolerance, "{} at {i}: {found} for {expected}", NAMES[index]);
+            }
+        }
+    }
+}
+
+fn running_mean(channel: usize) -> f64 {
+    0.25 * channel as f64 - 0.5
+}
+
+fn running_var(channel: usize) -> f64 {
+    0.5 + 0.125 * channel as f64
+}
+
+fn close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1e-3f64, |max, v| max.max(v.abs()));
+    for (index, (&found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (f64::from(found) - expected).abs() / scale;
+        assert!(error < tolerance, "{what} at {index}: {found} for {expected}");
+    }
+}
+
+fn case(
+    [batch, inputs, internal, outputs]: [usize; 4],
+    input: [usize; 2],
+    kernel: usize,
+    stride: usize,
+) -> Case {
+    let shape = ConvShape {
+        batch,
+        in_channels: inputs,
+        out_channels: outputs,
+        input,
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        padding: [kernel / 2; 2],
+        groups: 1,
+    };
+    Case { shape, internal, relu: true, mean: 0.0 }
+}
+
+#[test]
+fn merged_kernels_are_the_definition() {
+    for (channels, input, kernel, stride) in [
+        ([3, 3, 3, 2], [7, 5], 3, 1),
+        ([2, 3, 4, 2], [7, 6], 3, 2),
+        ([4, 2, 2, 3], [8, 8], 5, 1),
+        ([2, 1, 1, 1], [9, 7], 5, 2),
+    ] {
+        let case = case(channels, input, kernel, stride);
+        let positions = channels[0] * input[0] * input[1];
+        assert!(positions > kernel * kernel * channels[3], "not the case that is to be tested");
+        case.check(2e-5);
+        Case { relu: false, ..case }.check(2e-5);
+    }
+}
+
+#[test]
+fn separate_kernels_are_the_definition() {
+    for (channels, input, kernel, stride) in
+        [([2, 3, 3, 4], [3, 4], 3, 1), ([2, 2, 3, 5], [5, 4], 3, 2), ([4, 2, 2, 6], [6, 6], 5, 1)]
+    {
+        let case = case(channels, input, kernel, stride);
+        let positions = channels[0] * input[0] * input[1];
+        assert!(positions <= kernel * kernel * channels[3], "not the case that is to be tested");
+        case.check(2e-5);
+    }
+}
+
+#[test]
+fn a_mean_far_from_zero_costs_little() {
+    Case { mean: 30.0, ..case([3, 3, 3, 2], [7, 5], 3, 1) }.check(3e-4);
+}

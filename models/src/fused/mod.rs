@@ -1,0 +1,3 @@
+//! Blocks as single operations on the flex backend.
+
+mod operation;
