@@ -27,7 +27,6 @@ pub mod algebra;
 pub mod backbones;
 pub mod blocks;
 mod error;
-#[cfg(feature = "flex")]
 mod fused;
 mod reparam;
 pub mod summary;

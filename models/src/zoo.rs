@@ -7,10 +7,10 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::backbones::{
-    Activation, DenseLayer, MOBILENET_V3_NORM, MobileNetV1, MobileNetV2, MobileNetV3,
-    NetworkBuilder, PlacedUnit, ResNet, ResNetConfig, Shortcut, Size,
+    DenseLayer, MOBILENET_V3_NORM, MobileNetV1, MobileNetV2, MobileNetV3, NetworkBuilder,
+    PlacedUnit, ResNet, ResNetConfig, Shortcut, Size,
 };
-use crate::blocks::{BlockKind, DbbConfig, NormConfig};
+use crate::blocks::{Activation, BlockKind, DbbConfig, NormConfig};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 

@@ -8,6 +8,13 @@
 //! Sums run in an order that depends on the shape and the number of threads alone: two runs with
 //! equally many threads are equal bit for bit.
 
+mod closing;
+pub mod conv;
+mod conv_norm;
+pub mod dense;
+pub mod pool;
 mod shape;
 
+pub use conv::Epilogue;
+pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, ConvNormSaved, Norm};
 pub use shape::ConvShape;

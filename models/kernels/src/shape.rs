@@ -56,6 +56,17 @@ impl ConvShape {
         height * width
     }
 
+    /// Batch, channels, height and width of the output.
+    pub fn output_shape(&self) -> [usize; 4] {
+        let [height, width] = self.output();
+        [self.batch, self.out_channels, height, width]
+    }
+
+    /// Batch, output channels and positions of an output plane.
+    pub fn output_dims(&self) -> [usize; 3] {
+        [self.batch, self.out_channels, self.output_positions()]
+    }
+
     /// Values of the input, `[batch, in, height, width]`.
     pub fn input_len(&self) -> usize {
         self.batch * self.in_channels * self.input[0] * self.input[1]

@@ -8,8 +8,8 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::tensor::activation::{hard_sigmoid, relu};
 use burn::tensor::{Device, Tensor};
 
-use super::{Activation, NetworkBuilder, PlacedUnit};
-use crate::blocks::{ConvSpec, ConvUnit};
+use super::{NetworkBuilder, PlacedUnit};
+use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 
@@ -85,16 +85,16 @@ impl InvertedResidual {
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let map = match &self.expand {
-            Some(expand) => self.activation.forward(expand.forward(input.clone())),
+            Some(expand) => expand.forward_then(input.clone(), self.activation),
             None => input.clone(),
         };
-        let map = self.activation.forward(self.depthwise.forward(map));
+        let map = self.depthwise.forward_then(map, self.activation);
         let map = match &self.squeeze_excite {
             Some(squeeze_excite) => squeeze_excite.forward(map),
             None => map,
         };
-        let map = self.project.forward(map);
-        if self.residual { map + input } else { map }
+        let residual = self.residual.then_some(input);
+        self.project.forward_then(map, Epilogue { residual, activation: None })
     }
 }
 

@@ -6,8 +6,8 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Tensor;
 
-use super::{Activation, DenseLayer, NetworkBuilder, PlacedUnit};
-use crate::blocks::{ConvSpec, ConvUnit};
+use super::{DenseLayer, NetworkBuilder, PlacedUnit};
+use crate::blocks::{Activation, ConvSpec, ConvUnit};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 
@@ -94,7 +94,7 @@ impl MobileNetV1 {
 
     /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let map = self.activation.forward(self.stem.forward(images));
+        let map = self.stem.forward_then(images, self.activation);
         let map = self.blocks.iter().fold(map, |map, block| block.forward(map));
         self.linear.forward(self.pool.forward(map).flatten(1, 3))
     }
@@ -102,7 +102,7 @@ impl MobileNetV1 {
     /// The last map of each resolution, 1/2 to 1/32 of the image; for detection and
     /// segmentation heads.
     pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let mut map = self.activation.forward(self.stem.forward(images));
+        let mut map = self.stem.forward_then(images, self.activation);
         let mut maps = Vec::new();
         for (index, block) in self.blocks.iter().enumerate() {
             map = block.forward(map);
@@ -133,7 +133,7 @@ impl MobileNetV1 {
 impl SeparableConv {
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let map = self.activation.forward(self.depthwise.forward(input));
-        self.activation.forward(self.pointwise.forward(map))
+        let map = self.depthwise.forward_then(input, self.activation);
+        self.pointwise.forward_then(map, self.activation)
     }
 }

@@ -7,8 +7,8 @@ use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::Tensor;
 
 use super::inverted_residual::{self, InvertedResidual, InvertedResidualConfig, multiple_of_8};
-use super::{Activation, DenseLayer, NetworkBuilder, PlacedUnit};
-use crate::blocks::{ConvSpec, ConvUnit};
+use super::{DenseLayer, NetworkBuilder, PlacedUnit};
+use crate::blocks::{Activation, ConvSpec, ConvUnit};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 
@@ -88,16 +88,16 @@ impl MobileNetV2 {
 
     /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let map = Activation::Relu6.forward(self.stem.forward(images));
+        let map = self.stem.forward_then(images, Activation::Relu6);
         let map = self.blocks.iter().fold(map, |map, block| block.forward(map));
-        let map = Activation::Relu6.forward(self.last.forward(map));
+        let map = self.last.forward_then(map, Activation::Relu6);
         self.linear.forward(self.dropout.forward(self.pool.forward(map).flatten(1, 3)))
     }
 
     /// The last map of each resolution, 1/2 to 1/32 of the image; for detection and
     /// segmentation heads.
     pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let map = Activation::Relu6.forward(self.stem.forward(images));
+        let map = self.stem.forward_then(images, Activation::Relu6);
         inverted_residual::forward_features(&self.blocks, map)
     }
 

@@ -7,8 +7,8 @@ use burn::tensor::Tensor;
 
 use super::inverted_residual::{self, InvertedResidual, InvertedResidualConfig, multiple_of_8};
 use super::mobilenet_v2::DROPOUT;
-use super::{Activation, DenseLayer, NetworkBuilder, PlacedUnit};
-use crate::blocks::{ConvSpec, ConvUnit, NormConfig};
+use super::{DenseLayer, NetworkBuilder, PlacedUnit};
+use crate::blocks::{Activation, ConvSpec, ConvUnit, NormConfig};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 
@@ -157,9 +157,9 @@ impl MobileNetV3 {
 
     /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let map = HS.forward(self.stem.forward(images));
+        let map = self.stem.forward_then(images, HS);
         let map = self.blocks.iter().fold(map, |map, block| block.forward(map));
-        let map = HS.forward(self.last.forward(map));
+        let map = self.last.forward_then(map, HS);
         let features = self.pool.forward(map).flatten(1, 3);
         let hidden = HS.forward(self.hidden.forward(features));
         self.linear.forward(self.dropout.forward(hidden))
@@ -168,7 +168,7 @@ impl MobileNetV3 {
     /// The last map of each resolution, 1/2 (1/4 in the small network) to 1/32 of the image; for
     /// detection and segmentation heads.
     pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let map = HS.forward(self.stem.forward(images));
+        let map = self.stem.forward_then(images, HS);
         inverted_residual::forward_features(&self.blocks, map)
     }
 

@@ -1,6 +1,5 @@
 //! The networks: one file per paper.
 
-mod activation;
 mod builder;
 mod inverted_residual;
 mod mobilenet_v1;
@@ -8,7 +7,6 @@ mod mobilenet_v2;
 mod mobilenet_v3;
 mod resnet;
 
-pub use activation::Activation;
 pub use builder::NetworkBuilder;
 pub(crate) use builder::matches;
 pub use inverted_residual::{InvertedResidual, InvertedResidualConfig, SqueezeExcite};

@@ -7,11 +7,10 @@
 use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, s};
 
 use super::{DenseLayer, NetworkBuilder, PlacedUnit};
-use crate::blocks::{ConvSpec, ConvUnit};
+use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 
@@ -145,7 +144,7 @@ impl ResNet {
     }
 
     fn forward_stem(&self, images: Tensor<4>) -> Tensor<4> {
-        let map = relu(self.stem.forward(images));
+        let map = self.stem.forward_then(images, Activation::Relu);
         match &self.max_pool {
             Some(pool) => pool.forward(map),
             None => map,
@@ -222,17 +221,17 @@ impl ResidualBlock {
 
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let map = relu(self.conv1.forward(input.clone()));
-        let map = match &self.conv3 {
-            Some(conv3) => conv3.forward(relu(self.conv2.forward(map))),
-            None => self.conv2.forward(map),
+        let map = self.conv1.forward_then(input.clone(), Activation::Relu);
+        let (last, map) = match &self.conv3 {
+            Some(conv3) => (conv3, self.conv2.forward_then(map, Activation::Relu)),
+            None => (&self.conv2, map),
         };
         let shortcut = match (&self.shortcut, self.zero_channels) {
             (Some(projection), _) => projection.forward(input),
             (None, Some(channels)) => subsample(input, channels),
             (None, None) => input,
         };
-        relu(map + shortcut)
+        last.forward_then(map, Epilogue::new(shortcut, Activation::Relu))
     }
 
     /// Appends the block's units; returns the size of its output.

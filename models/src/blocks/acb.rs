@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, s};
 use super::batch_norm::BatchNorm;
 use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
+use super::epilogue::Epilogue;
 use crate::algebra::{ConvParams, embed_kernel, sum_branches};
 use crate::error::ConfigError;
 
@@ -57,6 +58,11 @@ impl AsymmetricConvBlock {
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        self.forward_then(input, Epilogue::default())
+    }
+
+    /// The same, and what the network makes of the output.
+    pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
         let [_, _, height, width] = input.dims();
         let [top, left] =
             self.spec.padding.map(|p| (self.spec.kernel_size[0] / 2).saturating_sub(p));
@@ -70,9 +76,12 @@ impl AsymmetricConvBlock {
         } else {
             input.clone()
         };
-        self.square.forward(input)
-            + self.vertical.forward(vertical)
-            + self.horizontal.forward(horizontal)
+        // Each adds what came before it, the last applies the activation.
+        let then = |residual| Epilogue { residual, activation: None };
+        let sum = self.square.forward_then(input, then(epilogue.residual));
+        let sum = self.vertical.forward_then(vertical, then(Some(sum)));
+        let last = Epilogue { residual: Some(sum), activation: epilogue.activation };
+        self.horizontal.forward_then(horizontal, last)
     }
 
     /// Every norm of every branch.

@@ -68,7 +68,7 @@ impl BatchNorm {
     /// In training, if a channel has a single value (batch, height and width of 1): it has no
     /// variance, and PyTorch refuses it, too.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        if input.device().is_autodiff() && self.training.is_enabled() {
+        if self.trains_on(&input.device()) {
             return self.forward_train(input);
         }
         let (mean, var) = (self.running_mean.value(), self.running_var.value());
@@ -83,13 +83,24 @@ impl BatchNorm {
             "batch norm needs more than one value per channel in training, got [{n}, {c}, {h}, {w}]"
         );
         let batch = batch_norm_train(input, self.gamma.val(), self.beta.val(), self.epsilon);
-        let unbiased = batch.variance.mul_scalar(count as f64 / (count - 1) as f64);
-        self.record(&self.running_mean, batch.mean);
-        self.record(&self.running_var, unbiased);
+        self.record(batch.mean, batch.variance, count);
         batch.output
     }
 
-    fn record(&self, stat: &RunningStat, newest: Tensor<1>) {
+    /// Whether a forward of an input on this device uses and records batch statistics.
+    pub(crate) fn trains_on(&self, device: &Device) -> bool {
+        device.is_autodiff() && self.training.is_enabled()
+    }
+
+    /// Takes the mean and the biased variance of a batch of `count` values per channel into the
+    /// running statistics.
+    pub(crate) fn record(&self, mean: Tensor<1>, variance: Tensor<1>, count: usize) {
+        let unbiased = variance.mul_scalar(count as f64 / (count - 1) as f64);
+        self.update(&self.running_mean, mean);
+        self.update(&self.running_var, unbiased);
+    }
+
+    fn update(&self, stat: &RunningStat, newest: Tensor<1>) {
         let kept = stat.value().mul_scalar(1.0 - self.momentum);
         stat.set(kept + newest.mul_scalar(self.momentum));
     }

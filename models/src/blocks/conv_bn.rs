@@ -6,7 +6,9 @@ use burn::tensor::{Device, Tensor};
 
 use super::batch_norm::BatchNorm;
 use super::conv_spec::{ConvSpec, host_conv};
+use super::epilogue::Epilogue;
 use crate::algebra::{ConvParams, fuse_conv_bn};
+use crate::fused;
 
 /// A convolution without bias, followed by batch norm: the baseline of every comparison and
 /// the first two branches of a Diverse Branch Block.
@@ -26,7 +28,15 @@ impl ConvBn {
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        self.bn.forward(self.conv.forward(input))
+        self.forward_then(input, Epilogue::default())
+    }
+
+    /// The same, and what the network makes of the output.
+    pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+        match fused::conv_bn(self, &input, &epilogue) {
+            Some(output) => output,
+            None => epilogue.forward(self.bn.forward(self.conv.forward(input))),
+        }
     }
 
     /// The equivalent kernel and bias (Transform I).

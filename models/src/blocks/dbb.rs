@@ -11,11 +11,13 @@ use super::batch_norm::BatchNorm;
 use super::bn_pad::{BnPad, Padded};
 use super::conv_bn::ConvBn;
 use super::conv_spec::{ConvSpec, host_conv};
+use super::epilogue::Epilogue;
 use super::pointwise::PointwiseConv;
 use crate::algebra::{
     ConvParams, average_pool_kernel, embed_kernel, fuse_conv_bn, merge_1x1_kxk, sum_branches,
 };
 use crate::error::ConfigError;
+use crate::fused;
 
 /// One of the four branches.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -184,6 +186,19 @@ impl DiverseBranchBlock {
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        self.forward_then(input, Epilogue::default())
+    }
+
+    /// The same, and what the network makes of the output.
+    pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+        match fused::dbb(self, &input, &epilogue) {
+            Some(output) => output,
+            None => epilogue.forward(self.forward_branches(input)),
+        }
+    }
+
+    /// The definition.
+    fn forward_branches(&self, input: Tensor<4>) -> Tensor<4> {
         let branches = [
             self.origin.as_ref().map(|b| b.forward(input.clone())),
             self.pointwise.as_ref().map(|b| b.forward(input.clone())),

@@ -3,21 +3,25 @@
 //! backbone holds where any of them may stand.
 
 mod acb;
+mod activation;
 mod batch_norm;
 mod bn_pad;
 mod conv_bn;
 mod conv_spec;
 mod dbb;
+mod epilogue;
 mod pointwise;
 mod running_stat;
 mod unit;
 
 pub use acb::AsymmetricConvBlock;
+pub use activation::Activation;
 pub use batch_norm::{BatchNorm, NormConfig};
 pub use bn_pad::BnPad;
 pub use conv_bn::ConvBn;
 pub use conv_spec::ConvSpec;
 pub use dbb::{AverageBranch, Branch, DbbConfig, DiverseBranchBlock, PointwiseKxk};
+pub use epilogue::Epilogue;
 pub use pointwise::PointwiseConv;
 pub use running_stat::RunningStat;
 pub use unit::{Block, BlockKind, ConvUnit};

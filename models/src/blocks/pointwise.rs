@@ -50,7 +50,7 @@ impl PointwiseConv {
 
     /// `I + W` or `W`. In the identity of a grouped convolution output `o` reads input
     /// `o mod (in / groups)` of its group, which is channel `o` itself.
-    fn effective_weight(&self) -> Tensor<4> {
+    pub(crate) fn effective_weight(&self) -> Tensor<4> {
         let weight = self.weight.val();
         if !self.identity {
             return weight;

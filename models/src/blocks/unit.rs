@@ -11,8 +11,10 @@ use super::batch_norm::NormConfig;
 use super::conv_bn::ConvBn;
 use super::conv_spec::{ConvSpec, host_conv};
 use super::dbb::{DbbConfig, DiverseBranchBlock};
+use super::epilogue::Epilogue;
 use crate::algebra::ConvParams;
 use crate::error::ConfigError;
+use crate::fused;
 
 /// Name of a training-form block, as configurations and tables write it.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -140,11 +142,20 @@ impl ConvUnit {
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        self.forward_then(input, Epilogue::default())
+    }
+
+    /// The same, and what the network makes of the output.
+    pub fn forward_then(&self, input: Tensor<4>, epilogue: impl Into<Epilogue>) -> Tensor<4> {
+        let epilogue = epilogue.into();
         match self {
-            Self::Base(block) => block.forward(input),
-            Self::Dbb(block) => block.forward(input),
-            Self::Acb(block) => block.forward(input),
-            Self::Fused(conv) => conv.forward(input),
+            Self::Base(block) => block.forward_then(input, epilogue),
+            Self::Dbb(block) => block.forward_then(input, epilogue),
+            Self::Acb(block) => block.forward_then(input, epilogue),
+            Self::Fused(conv) => match fused::conv(conv, &input, &epilogue) {
+                Some(output) => output,
+                None => epilogue.forward(conv.forward(input)),
+            },
         }
     }
 

@@ -1,3 +1,40 @@
-//! Blocks as single operations on the flex backend.
+//! Blocks as single operations with the kernels of `dbb-kernels`, on the flex backend.
+//!
+//! Each function serves a block for an input, or returns `None`: on another backend, in another
+//! precision, for a block without a kernel, and wherever the plain implementation is asked for.
+//! The caller then computes the definition.
 
+#[cfg(feature = "flex")]
+mod conv;
+#[cfg(feature = "flex")]
+mod conv_bn;
+#[cfg(feature = "flex")]
+mod dense_dbb;
+#[cfg(feature = "flex")]
 mod operation;
+
+#[cfg(feature = "flex")]
+pub(crate) use self::{conv::conv, conv_bn::conv_bn, dense_dbb::dense_dbb as dbb};
+
+#[cfg(not(feature = "flex"))]
+mod absent {
+    use burn::nn::conv::Conv2d;
+    use burn::tensor::Tensor;
+
+    use crate::blocks::{ConvBn, DiverseBranchBlock, Epilogue};
+
+    pub(crate) fn conv(_: &Conv2d, _: &Tensor<4>, _: &Epilogue) -> Option<Tensor<4>> {
+        None
+    }
+
+    pub(crate) fn conv_bn(_: &ConvBn, _: &Tensor<4>, _: &Epilogue) -> Option<Tensor<4>> {
+        None
+    }
+
+    pub(crate) fn dbb(_: &DiverseBranchBlock, _: &Tensor<4>, _: &Epilogue) -> Option<Tensor<4>> {
+        None
+    }
+}
+
+#[cfg(not(feature = "flex"))]
+pub(crate) use absent::{conv, conv_bn, dbb};

@@ -1,6 +1,7 @@
 //! From a kernel on slices to an operation with a gradient.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -9,64 +10,63 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Autodiff, AutodiffBackend, BackendTensor, DispatchAutodiffContext, DispatchTensor,
-    DispatchTensorKind, Flex, TensorMetadata,
+    DispatchTensorKind, Flex,
 };
-use burn::tensor::{DType, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
 /// A tensor of the flex backend.
 pub(crate) type FlexTensor = FloatTensor<Flex>;
 
-/// An operation with `N` inputs whose forward and backward passes are kernels of ours.
-pub(crate) trait Operation<const N: usize>: Clone + Debug + Send + 'static {
-    /// What the backward pass needs of the forward pass.
-    type Saved: Clone + Debug + Send + 'static;
+/// An operation of `N` inputs and `S` per-channel batch statistics whose forward and backward
+/// passes are kernels on slices. An absent input is an empty slice.
+pub(crate) trait Operation<const N: usize, const S: usize>:
+    Clone + Debug + Send + Sync + 'static
+{
+    /// What the backward pass needs besides inputs and output.
+    type Saved: Debug + Send + Sync + 'static;
 
-    /// Output, statistics (without gradient) and what to keep. Every input is contiguous `f32`;
-    /// an absent one is empty.
-    fn forward(&self, inputs: &[FlexTensor; N]) -> Forward<Self::Saved>;
+    /// Batch, channels, height and width of the output.
+    fn output_shape(&self) -> [usize; 4];
 
-    /// The gradient of every input that is `wanted`.
+    /// Output, statistics (without gradient), and what to keep.
+    fn forward(&self, inputs: [&[f32]; N]) -> (Vec<f32>, [Vec<f32>; S], Self::Saved);
+
+    /// The gradients, at least those that are `wanted`, from that of the output.
     fn backward(
-        self,
-        saved: Self::Saved,
-        grad: FlexTensor,
+        &self,
+        saved: &Self::Saved,
+        inputs: [&[f32]; N],
+        output: &[f32],
+        grad: &[f32],
         wanted: [bool; N],
-    ) -> [Option<FlexTensor>; N];
+    ) -> [Option<Vec<f32>>; N];
 }
 
-/// What a forward pass makes.
-pub(crate) struct Forward<S> {
-    /// The output map.
-    pub output: FlexTensor,
-    /// Per-channel statistics of the batch, in the operation's order.
-    pub statistics: Vec<Vec<f32>>,
-    /// For the backward pass.
-    pub saved: S,
-}
-
-/// Runs a training operation on tensors of an autodiff flex device; see [`serves`]. Returns the
-/// output and the statistics on that device.
-pub(crate) fn run<O: Operation<N>, const N: usize>(
+/// Runs an operation on tensors that the kernels serve, of an autodiff device. Returns the output
+/// and the statistics on that device.
+pub(crate) fn run<O: Operation<N, S>, const N: usize, const S: usize>(
     operation: O,
     inputs: [Option<DispatchTensor>; N],
-) -> (Tensor<4>, Vec<Tensor<1>>) {
+) -> (Tensor<4>, [Tensor<1>; S]) {
     let context = inputs
         .iter()
         .flatten()
         .fold(DispatchAutodiffContext::Disabled, |context, tensor| context.merge(tensor.autodiff));
     let tracked = inputs.map(|input| match input {
         Some(tensor) => tracked(tensor),
-        None => Autodiff::<Flex>::from_inner(FlexTensor::zeros(Shape::new([0]), DType::F32)),
+        None => Autodiff::<Flex>::from_inner(flex(Vec::new(), [0])),
     });
     let guards = tracked.each_ref().map(|tensor| tensor.node());
-    let values = tracked.map(|tensor| tensor.into_primitive().to_contiguous());
-    let Forward { output, statistics, saved } = operation.forward(&values);
-    let output = match Step(operation)
-        .prepare::<NoCheckpointing>(guards)
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(prep) => prep.finish(saved, output),
+    let inputs = tracked.map(|tensor| tensor.into_primitive().to_contiguous());
+    let (output, statistics, saved) = operation.forward(inputs.each_ref().map(slice));
+    let output = flex(output, operation.output_shape());
+    let prepared =
+        Step((operation, [(); S])).prepare::<NoCheckpointing>(guards).compute_bound().stateful();
+    let output = match prepared {
+        OpsKind::Tracked(prep) => {
+            let state = State { inputs, output: output.clone(), saved: Arc::new(saved) };
+            prep.finish(state, output)
+        }
         OpsKind::UnTracked(prep) => prep.finish(output),
     };
     let dispatch = |tensor| DispatchTensor {
@@ -75,14 +75,11 @@ pub(crate) fn run<O: Operation<N>, const N: usize>(
         ))),
         autodiff: context,
     };
-    let statistics = statistics
-        .into_iter()
-        .map(|values| {
-            let length = values.len();
-            let tensor = Autodiff::<Flex>::from_inner(flex(values, [length]));
-            Tensor::from_dispatch(dispatch(tensor))
-        })
-        .collect();
+    let statistics = statistics.map(|values| {
+        let length = values.len();
+        let tensor = Autodiff::<Flex>::from_inner(flex(values, [length]));
+        Tensor::from_dispatch(dispatch(tensor))
+    });
     (Tensor::from_dispatch(dispatch(output)), statistics)
 }
 
@@ -113,8 +110,14 @@ pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
     inner(tensor.into_dispatch().kind).to_contiguous()
 }
 
+/// The values of a contiguous tensor.
+pub(crate) fn slice(tensor: &FlexTensor) -> &[f32] {
+    // Every tensor here has been made contiguous.
+    tensor.as_slice().expect("a contiguous tensor")
+}
+
 /// A contiguous tensor of the flex backend.
-pub(crate) fn flex<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+fn flex<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
@@ -142,16 +145,41 @@ fn tracked(tensor: DispatchTensor) -> FloatTensor<Autodiff<Flex>> {
 #[derive(Debug)]
 struct Step<O>(O);
 
-impl<O: Operation<N>, const N: usize> Backward<Flex, N> for Step<O> {
-    type State = O::Saved;
+/// What an operation keeps for its backward pass.
+#[derive(Debug)]
+struct State<T, const N: usize> {
+    inputs: [FlexTensor; N],
+    output: FlexTensor,
+    saved: Arc<T>,
+}
 
-    fn backward(self, ops: Ops<O::Saved, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+impl<T, const N: usize> Clone for State<T, N> {
+    fn clone(&self) -> Self {
+        Self {
+            inputs: self.inputs.clone(),
+            output: self.output.clone(),
+            saved: Arc::clone(&self.saved),
+        }
+    }
+}
+
+impl<O: Operation<N, S>, const N: usize, const S: usize> Backward<Flex, N> for Step<(O, [(); S])> {
+    type State = State<O::Saved, N>;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let wanted = ops.parents.each_ref().map(Option::is_some);
-        let gradients = self.0.backward(ops.state, grad, wanted);
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+        let State { inputs, output, saved } = ops.state;
+        let gradients = self.0.0.backward(
+            &saved,
+            inputs.each_ref().map(slice),
+            slice(&output),
+            slice(&grad),
+            ops.parents.each_ref().map(Option::is_some),
+        );
+        for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip(&inputs) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                grads.register::<Flex>(parent.id, gradient);
+                let data = TensorData::new(gradient, input.layout().shape().clone());
+                grads.register::<Flex>(parent.id, FlexTensor::from_data(data));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The keys of a configuration, their defaults and ranges.
 
 use dbb_datasets::{Augment, DataRef, ImageDataset, Preprocess};
-use dbb_models::backbones::Activation;
+use dbb_models::blocks::Activation;
 use dbb_models::blocks::DbbConfig;
 use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
 use schemars::JsonSchema;

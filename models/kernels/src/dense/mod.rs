@@ -15,13 +15,12 @@
 //! is kept for the backward pass.
 
 mod border;
-mod closing;
 mod matrix;
 mod moments;
 
-use crate::{ConvShape, Epilogue, conv, pool};
+use crate::closing::{Closing, Coefficients, MapView, sum};
+use crate::{BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm, conv, pool};
 use border::Border;
-use closing::{Closing, Coefficients, MapView, sum};
 use moments::{Affine, Moments, MomentsGrad};
 use rayon::prelude::*;
 
@@ -29,26 +28,6 @@ use rayon::prelude::*;
 mod tests;
 
 pub use moments::{PaddedNorm, PaddedNormGrad};
-
-/// Scale, shift and constant of a batch norm in training.
-#[derive(Clone, Copy, Debug)]
-pub struct Norm<'a> {
-    /// Scale, `[channels]`.
-    pub gamma: &'a [f32],
-    /// Shift, `[channels]`.
-    pub beta: &'a [f32],
-    /// Added to the variance.
-    pub epsilon: f64,
-}
-
-/// A convolution without bias and its norm.
-#[derive(Clone, Copy, Debug)]
-pub struct ConvNorm<'a> {
-    /// Weight, `[out, in, kh, kw]`.
-    pub weight: &'a [f32],
-    /// The norm.
-    pub norm: Norm<'a>,
-}
 
 /// A dense block with its four branches.
 #[derive(Clone, Copy, Debug)]
@@ -63,15 +42,6 @@ pub struct DenseBlock<'a> {
     pub pointwise_kxk: (PaddedNorm<'a>, ConvNorm<'a>),
     /// 1x1 convolution, norm, average pool, norm.
     pub average: (PaddedNorm<'a>, Norm<'a>),
-}
-
-/// Mean and biased variance of a norm's input over the batch, `[channels]` each.
-#[derive(Clone, Debug)]
-pub struct BatchStatistics {
-    /// Mean.
-    pub mean: Vec<f32>,
-    /// Biased variance.
-    pub var: Vec<f32>,
 }
 
 /// The batch statistics of every norm of a block.
@@ -109,15 +79,6 @@ struct Maps {
     second: Option<Vec<f32>>,
     pointwise: Vec<f32>,
     average: Vec<f32>,
-}
-
-/// Gradients of a convolution and its norm.
-#[derive(Clone, Debug)]
-pub struct ConvNormGrad {
-    /// `[out, in, kh, kw]`.
-    pub weight: Vec<f32>,
-    /// Scale and shift, `[out]` each.
-    pub norm: [Vec<f32>; 2],
 }
 
 /// Gradients of a block.
@@ -193,7 +154,7 @@ impl DenseBlock<'_> {
             self.closing_norms(),
             residual,
             relu,
-            self.output_dims(),
+            shape.output_dims(),
             y,
         );
         let [kxk, pointwise, mut second_closing, mut average_closing] = statistics;
@@ -243,7 +204,7 @@ impl DenseBlock<'_> {
 
         let views = maps.views(outputs);
         let norms = self.closing_norms();
-        let dims = self.output_dims();
+        let dims = shape.output_dims();
         let (norm_grads, coefficients) = closing.backward(views, norms, y, grad, dims);
         let [kxk_norm, pointwise_norm, second_norm, average_norm] = norm_grads;
         let (grads, residual) = maps.gradients(&coefficients, y, grad, dims, wants_residual);
@@ -361,10 +322,6 @@ impl DenseBlock<'_> {
     fn closing_norms(&self) -> [Norm<'_>; 4] {
         let second = &self.pointwise_kxk.1;
         [self.kxk.norm, self.pointwise.norm, second.norm, self.average.1]
-    }
-
-    fn output_dims(&self) -> [usize; 3] {
-        [self.shape.batch, self.shape.out_channels, self.shape.output_positions()]
     }
 
     /// Channels between the 1x1 and the KxK.

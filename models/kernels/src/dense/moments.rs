@@ -6,10 +6,9 @@
 //! backward pass turns gradients of `A` and `d` into those of `W`, `gamma`, `beta` and, through
 //! `mu` and `S`, of `x`.
 
-use super::BatchStatistics;
-use super::closing::{MapView, statistics};
 use super::matrix::{multiply, multiply_transposed};
-use crate::{ConvShape, Epilogue, conv, moments};
+use crate::closing::{MapView, statistics};
+use crate::{BatchStatistics, ConvShape, Epilogue, conv};
 
 /// Mean and covariance of a map over batch and positions.
 #[derive(Clone, Debug)]
@@ -28,7 +27,7 @@ impl Moments {
         let view = MapView { data: map, channels, first: 0 };
         let (mean, _) = statistics(view, [batch, channels, positions]);
         let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
-        let mut covariance = moments::covariance(map, &mean, [batch, channels, positions]);
+        let mut covariance = conv::covariance(map, &mean, [batch, channels, positions]);
         let count = batch * positions;
         covariance.iter_mut().for_each(|value| *value /= count as f32);
         Self { mean, covariance, count }

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::{BatchStatistics, Norm};
+use crate::{BatchStatistics, Norm};
 
 /// Some channels of a map: of each image's `channels` planes those from `first` on.
 #[derive(Clone, Copy)]
@@ -109,7 +109,8 @@ impl<const B: usize> Closing<B> {
                 }
             }
             if relu {
-                y.iter_mut().for_each(|y| *y = y.max(0.0));
+                // Not `max`, which makes a number of what is none.
+                y.iter_mut().filter(|y| **y < 0.0).for_each(|y| *y = 0.0);
             }
         });
         let statistics = std::array::from_fn(|branch| BatchStatistics {
@@ -198,6 +199,33 @@ impl<const B: usize> Coefficients<B> {
         for ((out, &grad), &value) in plane.iter_mut().zip(behind).zip(map) {
             *out = scale * grad + slope * (value - mean) + constant;
         }
+    }
+}
+
+impl Coefficients<1> {
+    /// The gradient of the only branch's map, and that of the residual if it is wanted.
+    pub fn gradient(
+        &self,
+        map: &[f32],
+        y: &[f32],
+        grad: &[f32],
+        [outputs, positions]: [usize; 2],
+        wants_residual: bool,
+    ) -> (Vec<f32>, Option<Vec<f32>>) {
+        let mut gradient = vec![0.0; map.len()];
+        let mut residual = vec![0.0; if wants_residual { y.len() } else { 0 }];
+        let mut residual_planes: Vec<&mut [f32]> = residual.chunks_exact_mut(positions).collect();
+        residual_planes.resize_with(y.len() / positions, Default::default);
+        gradient.par_chunks_exact_mut(positions).zip(residual_planes).enumerate().for_each_init(
+            || vec![0.0; positions],
+            |behind, (index, (gradient, residual))| {
+                let plane = index * positions..(index + 1) * positions;
+                let behind = if wants_residual { residual } else { &mut behind[..] };
+                self.behind(&y[plane.clone()], &grad[plane.clone()], behind);
+                self.fill(0, index % outputs, behind, &map[plane], gradient);
+            },
+        );
+        (gradient, wants_residual.then_some(residual))
     }
 }
 

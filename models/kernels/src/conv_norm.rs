@@ -1,0 +1,103 @@
+//! A convolution and its batch norm in training: the plain block, and the parts of others.
+
+use crate::closing::{Closing, MapView};
+use crate::{ConvShape, Epilogue, conv};
+
+/// Scale, shift and constant of a batch norm in training.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// Scale, `[channels]`.
+    pub gamma: &'a [f32],
+    /// Shift, `[channels]`.
+    pub beta: &'a [f32],
+    /// Added to the variance.
+    pub epsilon: f64,
+}
+
+/// A convolution without bias and its norm.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvNorm<'a> {
+    /// Weight, `[out, in / groups, kh, kw]`.
+    pub weight: &'a [f32],
+    /// The norm.
+    pub norm: Norm<'a>,
+}
+
+/// Mean and biased variance of a norm's input over the batch, `[channels]` each.
+#[derive(Clone, Debug)]
+pub struct BatchStatistics {
+    /// Mean.
+    pub mean: Vec<f32>,
+    /// Biased variance.
+    pub var: Vec<f32>,
+}
+
+/// What the backward pass needs besides input and output.
+#[derive(Clone, Debug)]
+pub struct ConvNormSaved {
+    map: Vec<f32>,
+    closing: Closing<1>,
+}
+
+/// Gradients of a convolution and its norm.
+#[derive(Clone, Debug)]
+pub struct ConvNormGrad {
+    /// `[out, in / groups, kh, kw]`.
+    pub weight: Vec<f32>,
+    /// Scale and shift, `[out]` each.
+    pub norm: [Vec<f32>; 2],
+}
+
+impl ConvNorm<'_> {
+    /// `y = act(norm(conv(x)) + residual)` with `act` the identity or ReLU; `x` is
+    /// `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
+    ///
+    /// # Panics
+    /// If a length does not fit the shape.
+    pub fn forward(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        relu: bool,
+        y: &mut [f32],
+    ) -> (BatchStatistics, ConvNormSaved) {
+        let mut map = vec![0.0; shape.output_len()];
+        conv::forward(shape, x, self.weight, &mut map, Epilogue::default());
+        let dims = shape.output_dims();
+        let view = MapView { data: &map, channels: shape.out_channels, first: 0 };
+        let (closing, [statistics]) =
+            Closing::forward([view], [self.norm], residual, relu, dims, y);
+        (statistics, ConvNormSaved { map, closing })
+    }
+
+    /// The gradients of the weight and the norm, and of input and residual where they are wanted,
+    /// from that of `y`.
+    ///
+    /// # Panics
+    /// If a length does not fit the shape.
+    pub fn backward(
+        &self,
+        shape: &ConvShape,
+        x: &[f32],
+        y: &[f32],
+        saved: &ConvNormSaved,
+        grad: &[f32],
+        [wants_input, wants_residual]: [bool; 2],
+    ) -> (Option<Vec<f32>>, Option<Vec<f32>>, ConvNormGrad) {
+        let dims @ [_, outputs, positions] = shape.output_dims();
+        let ConvNormSaved { map, closing } = saved;
+        let view = MapView { data: map, channels: outputs, first: 0 };
+        let ([norm], coefficients) = closing.backward([view], [self.norm], y, grad, dims);
+        let (map_grad, residual) =
+            coefficients.gradient(map, y, grad, [outputs, positions], wants_residual);
+        let mut weight = vec![0.0; self.weight.len()];
+        conv::backward_weight(shape, x, &map_grad, &mut weight);
+        let input = wants_input.then(|| {
+            let mut input = vec![0.0; x.len()];
+            conv::backward_input(shape, &map_grad, self.weight, &mut input, false);
+            input
+        });
+        (input, residual, ConvNormGrad { weight, norm })
+    }
+}

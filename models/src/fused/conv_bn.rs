@@ -1,0 +1,78 @@
+//! A convolution and its batch norm in training.
+
+use burn::tensor::Tensor;
+use dbb_kernels::{ConvNorm, ConvNormGrad, ConvNormSaved, ConvShape, Norm};
+
+use super::conv::{shape_of, split};
+use super::operation::{Operation, run, serves};
+use crate::blocks::{ConvBn, ConvSpec, Epilogue};
+
+/// Convolution, batch norm, residual and activation, in training.
+pub(crate) fn conv_bn(block: &ConvBn, input: &Tensor<4>, epilogue: &Epilogue) -> Option<Tensor<4>> {
+    let shape = shape_of(&ConvSpec::of(&block.conv), input);
+    let count = shape.batch * shape.output_positions();
+    if !block.bn.trains_on(&input.device()) || !serves(input) || count < 2 {
+        return None;
+    }
+    let (relu, rest) = split(epilogue.activation);
+    let operation = ConvBnOperation { shape, relu, epsilon: block.bn.epsilon };
+    let inputs = [
+        Some(input.clone().into_dispatch()),
+        Some(block.conv.weight.val().into_dispatch()),
+        Some(block.bn.gamma.val().into_dispatch()),
+        Some(block.bn.beta.val().into_dispatch()),
+        epilogue.residual.clone().map(Tensor::into_dispatch),
+    ];
+    let (output, [mean, var]) = run(operation, inputs);
+    block.bn.record(mean, var, count);
+    Some(match rest {
+        Some(activation) => activation.forward(output),
+        None => output,
+    })
+}
+
+/// Inputs: map, weight, scale, shift, residual.
+#[derive(Clone, Debug)]
+struct ConvBnOperation {
+    shape: ConvShape,
+    relu: bool,
+    epsilon: f64,
+}
+
+impl ConvBnOperation {
+    fn block<'a>(&self, [_, weight, gamma, beta, _]: [&'a [f32]; 5]) -> ConvNorm<'a> {
+        ConvNorm { weight, norm: Norm { gamma, beta, epsilon: self.epsilon } }
+    }
+}
+
+impl Operation<5, 2> for ConvBnOperation {
+    type Saved = ConvNormSaved;
+
+    fn output_shape(&self) -> [usize; 4] {
+        self.shape.output_shape()
+    }
+
+    fn forward(&self, inputs: [&[f32]; 5]) -> (Vec<f32>, [Vec<f32>; 2], ConvNormSaved) {
+        let [x, .., residual] = inputs;
+        let residual = (!residual.is_empty()).then_some(residual);
+        let mut y = vec![0.0; self.shape.output_len()];
+        let (statistics, saved) =
+            self.block(inputs).forward(&self.shape, x, residual, self.relu, &mut y);
+        (y, [statistics.mean, statistics.var], saved)
+    }
+
+    fn backward(
+        &self,
+        saved: &ConvNormSaved,
+        inputs: [&[f32]; 5],
+        y: &[f32],
+        grad: &[f32],
+        wanted: [bool; 5],
+    ) -> [Option<Vec<f32>>; 5] {
+        let [wants_input, .., wants_residual] = wanted;
+        let (input, residual, ConvNormGrad { weight, norm: [gamma, beta] }) = self
+            .block(inputs)
+            .backward(&self.shape, inputs[0], y, saved, grad, [wants_input, wants_residual]);
+        [input, Some(weight), Some(gamma), Some(beta), residual]
+    }
+}

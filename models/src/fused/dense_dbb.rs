@@ -1,0 +1,212 @@
+//! The dense Diverse Branch Block in training.
+
+use burn::tensor::{Device, Tensor};
+use dbb_kernels::dense::{DenseBlock, DenseSaved, DenseStatistics, PaddedNorm};
+use dbb_kernels::{ConvNorm, ConvShape, Norm};
+
+use super::conv::{shape_of, split};
+use super::operation::{FlexTensor, Operation, run, serves, slice, values};
+use crate::blocks::{BatchNorm, DiverseBranchBlock, Epilogue};
+
+/// A block of all four branches and one group, with its residual and activation, in training.
+pub(crate) fn dense_dbb(
+    block: &DiverseBranchBlock,
+    input: &Tensor<4>,
+    epilogue: &Epilogue,
+) -> Option<Tensor<4>> {
+    let (Some(kxk), Some(pointwise), Some(second), Some(average)) =
+        (&block.origin, &block.pointwise, &block.pointwise_kxk, &block.average)
+    else {
+        return None;
+    };
+    let (Some(average_conv), Some(average_bn)) = (&average.conv, &average.bn) else {
+        return None;
+    };
+    let shape = shape_of(block.spec(), input);
+    let count = shape.batch * shape.output_positions();
+    let opening_count = shape.batch * shape.input_positions();
+    let norms =
+        [&kxk.bn, &pointwise.bn, &second.bn1.bn, &second.bn2, &average_bn.bn, &average.avg_bn];
+    if shape.groups > 1 || count < 2 || !all_train(&norms, &input.device()) || !serves(input) {
+        return None;
+    }
+    let (relu, rest) = split(epilogue.activation);
+    let operation = DenseOperation {
+        shape,
+        relu,
+        epsilons: norms.map(|norm| norm.epsilon),
+        openings: [&second.bn1.bn, &average_bn.bn].map(Opening::new),
+    };
+    let (output, statistics) = run(
+        operation,
+        [
+            Some(input.clone().into_dispatch()),
+            epilogue.residual.clone().map(Tensor::into_dispatch),
+            Some(kxk.conv.weight.val().into_dispatch()),
+            Some(kxk.bn.gamma.val().into_dispatch()),
+            Some(kxk.bn.beta.val().into_dispatch()),
+            Some(pointwise.conv.weight.val().into_dispatch()),
+            Some(pointwise.bn.gamma.val().into_dispatch()),
+            Some(pointwise.bn.beta.val().into_dispatch()),
+            Some(second.conv1.effective_weight().into_dispatch()),
+            Some(second.bn1.bn.gamma.val().into_dispatch()),
+            Some(second.bn1.bn.beta.val().into_dispatch()),
+            Some(second.conv2.weight.val().into_dispatch()),
+            Some(second.bn2.gamma.val().into_dispatch()),
+            Some(second.bn2.beta.val().into_dispatch()),
+            Some(average_conv.weight.val().into_dispatch()),
+            Some(average_bn.bn.gamma.val().into_dispatch()),
+            Some(average_bn.bn.beta.val().into_dispatch()),
+            Some(average.avg_bn.gamma.val().into_dispatch()),
+            Some(average.avg_bn.beta.val().into_dispatch()),
+        ],
+    );
+    let counts = [count, count, opening_count, count, opening_count, count];
+    record(&norms, statistics, &counts);
+    Some(match rest {
+        Some(activation) => activation.forward(output),
+        None => output,
+    })
+}
+
+/// Whether every norm uses the statistics of the batch.
+pub(super) fn all_train(norms: &[&BatchNorm], device: &Device) -> bool {
+    norms.iter().all(|norm| norm.trains_on(device))
+}
+
+/// Takes mean and variance of every norm into its running statistics.
+pub(super) fn record<const S: usize>(
+    norms: &[&BatchNorm],
+    statistics: [Tensor<1>; S],
+    counts: &[usize],
+) {
+    let mut statistics = statistics.into_iter();
+    for (norm, &count) in norms.iter().zip(counts) {
+        if let (Some(mean), Some(variance)) = (statistics.next(), statistics.next()) {
+            norm.record(mean, variance, count);
+        }
+    }
+}
+
+/// What a norm whose output is padded has seen before this step.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    running_mean: FlexTensor,
+    running_var: FlexTensor,
+    momentum: f64,
+    epsilon: f64,
+}
+
+impl Opening {
+    pub fn new(norm: &BatchNorm) -> Self {
+        Self {
+            running_mean: values(norm.running_mean.value()),
+            running_var: values(norm.running_var.value()),
+            momentum: norm.momentum,
+            epsilon: norm.epsilon,
+        }
+    }
+
+    pub fn padded<'a>(&'a self, [weight, gamma, beta]: [&'a [f32]; 3]) -> PaddedNorm<'a> {
+        PaddedNorm {
+            weight,
+            gamma,
+            beta,
+            running_mean: slice(&self.running_mean),
+            running_var: slice(&self.running_var),
+            momentum: self.momentum,
+            epsilon: self.epsilon,
+        }
+    }
+}
+
+/// Inputs: map, residual, then weights, scales and shifts in the order of the computation.
+#[derive(Clone, Debug)]
+struct DenseOperation {
+    shape: ConvShape,
+    relu: bool,
+    /// Of all norms in the order of the computation.
+    epsilons: [f64; 6],
+    openings: [Opening; 2],
+}
+
+impl DenseOperation {
+    fn block<'a>(&'a self, inputs: [&'a [f32]; 19]) -> DenseBlock<'a> {
+        let [_, _, kxk @ .., w, wg, wb, o, og, ob, s, sg, sb, a, ag, ab, cg, cb] = inputs;
+        let norm = |gamma, beta, index: usize| Norm { gamma, beta, epsilon: self.epsilons[index] };
+        let [kxk, kxk_gamma, kxk_beta] = kxk;
+        DenseBlock {
+            shape: self.shape,
+            kxk: ConvNorm { weight: kxk, norm: norm(kxk_gamma, kxk_beta, 0) },
+            pointwise: ConvNorm { weight: w, norm: norm(wg, wb, 1) },
+            pointwise_kxk: (
+                self.openings[0].padded([o, og, ob]),
+                ConvNorm { weight: s, norm: norm(sg, sb, 3) },
+            ),
+            average: (self.openings[1].padded([a, ag, ab]), norm(cg, cb, 5)),
+        }
+    }
+}
+
+impl Operation<19, 12> for DenseOperation {
+    type Saved = DenseSaved;
+
+    fn output_shape(&self) -> [usize; 4] {
+        self.shape.output_shape()
+    }
+
+    fn forward(&self, inputs: [&[f32]; 19]) -> (Vec<f32>, [Vec<f32>; 12], DenseSaved) {
+        let [x, residual, ..] = inputs;
+        let residual = (!residual.is_empty()).then_some(residual);
+        let mut y = vec![0.0; self.shape.output_len()];
+        let (statistics, saved) = self.block(inputs).forward(x, residual, self.relu, &mut y);
+        let DenseStatistics { kxk, pointwise, pointwise_kxk, average } = statistics;
+        let [opening, second] = pointwise_kxk;
+        let [average_opening, average] = average;
+        let mut statistics = [kxk, pointwise, opening, second, average_opening, average]
+            .into_iter()
+            .flat_map(|statistics| [statistics.mean, statistics.var]);
+        // Twelve vectors of six norms.
+        let statistics = std::array::from_fn(|_| statistics.next().unwrap_or_default());
+        (y, statistics, saved)
+    }
+
+    fn backward(
+        &self,
+        saved: &DenseSaved,
+        inputs: [&[f32]; 19],
+        y: &[f32],
+        grad: &[f32],
+        wanted: [bool; 19],
+    ) -> [Option<Vec<f32>>; 19] {
+        let [wants_input, wants_residual, ..] = wanted;
+        let block = self.block(inputs);
+        let grad = block.backward(inputs[0], y, saved, grad, [wants_input, wants_residual]);
+        let [kxk_gamma, kxk_beta] = grad.kxk.norm;
+        let [pointwise_gamma, pointwise_beta] = grad.pointwise.norm;
+        let (opening, second) = grad.pointwise_kxk;
+        let [second_gamma, second_beta] = second.norm;
+        let (average, [average_gamma, average_beta]) = grad.average;
+        [
+            grad.input,
+            grad.residual,
+            Some(grad.kxk.weight),
+            Some(kxk_gamma),
+            Some(kxk_beta),
+            Some(grad.pointwise.weight),
+            Some(pointwise_gamma),
+            Some(pointwise_beta),
+            Some(opening.weight),
+            Some(opening.gamma),
+            Some(opening.beta),
+            Some(second.weight),
+            Some(second_gamma),
+            Some(second_beta),
+            Some(average.weight),
+            Some(average.gamma),
+            Some(average.beta),
+            Some(average_gamma),
+            Some(average_beta),
+        ]
+    }
+}
