@@ -29,6 +29,7 @@ pub mod blocks;
 mod error;
 #[cfg(feature = "flex")]
 mod fused;
+mod implementation;
 mod reparam;
 pub mod summary;
 pub mod weights;
@@ -36,5 +37,6 @@ mod zoo;
 
 pub use blocks::BlockKind;
 pub use error::ConfigError;
+pub use implementation::{Implementation, LayerCount};
 pub use reparam::Reparameterize;
 pub use zoo::{Arch, Classifier, Form, LayerBlocks, ModelConfig};

@@ -61,10 +61,7 @@ pub(crate) fn run<O: Operation<N>, const N: usize>(
     let guards = tracked.each_ref().map(|tensor| tensor.node());
     let values = tracked.map(|tensor| tensor.into_primitive().to_contiguous());
     let Forward { output, statistics, saved } = operation.forward(&values);
-    let output = match Step(operation)
-        .prepare::<NoCheckpointing>(guards)
-        .compute_bound()
-        .stateful()
+    let output = match Step(operation).prepare::<NoCheckpointing>(guards).compute_bound().stateful()
     {
         OpsKind::Tracked(prep) => prep.finish(saved, output),
         OpsKind::UnTracked(prep) => prep.finish(output),
