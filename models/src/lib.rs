@@ -28,6 +28,7 @@ pub mod backbones;
 pub mod blocks;
 mod error;
 mod fused;
+mod implementation;
 mod reparam;
 pub mod summary;
 pub mod weights;
@@ -35,5 +36,6 @@ mod zoo;
 
 pub use blocks::BlockKind;
 pub use error::ConfigError;
+pub use implementation::{Implementation, LayerCount};
 pub use reparam::Reparameterize;
 pub use zoo::{Arch, Classifier, Form, LayerBlocks, ModelConfig};

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use crate::blocks::ConvUnit;
 use crate::error::ConfigError;
-use crate::zoo::{Form, ModelConfig};
+use crate::zoo::{Classifier, Form, ModelConfig};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
@@ -107,6 +108,38 @@ impl Summary {
             layers,
         })
     }
+}
+
+/// Multiply-accumulate operations of one forward for one image, in the form the network is in:
+/// every convolution of every branch as the block defines it, and the layers that see one value
+/// per channel; norms, pools and sums are not counted.
+pub fn macs(network: &Classifier, image: [usize; 2]) -> u64 {
+    let weights = |weight: &Param<Tensor<4>>| weight.lazy_shape().num_elements();
+    let units = network.units(image).into_iter().map(|placed| {
+        let [before, after] = [placed.input_size, placed.output_size()].map(|[h, w]| h * w);
+        // Convolutions before and after the stride.
+        let (at_input, at_output) = match placed.unit {
+            ConvUnit::Base(block) => (0, weights(&block.conv.weight)),
+            ConvUnit::Fused(conv) => (0, weights(&conv.weight)),
+            ConvUnit::Acb(block) => {
+                let branches = [&block.square, &block.vertical, &block.horizontal];
+                (0, branches.map(|branch| weights(&branch.conv.weight)).iter().sum())
+            }
+            ConvUnit::Dbb(block) => {
+                let strided = [block.origin.as_ref(), block.pointwise.as_ref()];
+                let strided = strided.into_iter().flatten().map(|branch| &branch.conv.weight);
+                let sequence = block.pointwise_kxk.as_ref();
+                let average = block.average.as_ref().and_then(|branch| branch.conv.as_ref());
+                let first = sequence.map(|branch| &branch.conv1.weight);
+                let second = sequence.map(|branch| &branch.conv2.weight);
+                let at_input = first.into_iter().chain(average.map(|conv| &conv.weight));
+                (at_input.map(weights).sum(), strided.chain(second).map(weights).sum::<usize>())
+            }
+        };
+        at_input * before + at_output * after
+    });
+    let dense = network.dense_layers().into_iter().map(|layer| layer.channels.iter().product());
+    units.chain(dense).sum::<usize>() as u64
 }
 
 /// Values of a module that training changes; running statistics are not among them.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, open_pair};
 use dbb_models::summary::Summary;
@@ -327,10 +326,7 @@ impl Trainer {
                 return Err(self.non_finite(mean_loss, epoch, step));
             }
             totals.add(logits.detach(), &batch.labels, mean_loss);
-            let grads = GradientsParams::from_grads(loss.backward(), &self.network);
-            let rates = self.optimizer.learning_rates(lr);
-            let network = self.network.clone();
-            self.network = self.optimizer.inner.step(rates, network, grads);
+            self.network = self.optimizer.step(&self.network, loss, lr);
             observer.step(&Step {
                 epoch,
                 step: index + 1,

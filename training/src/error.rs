@@ -61,6 +61,14 @@ pub enum Error {
         /// What is left to go on with.
         kept: String,
     },
+    /// A measurement whose loss is no number.
+    #[error("the loss is {loss} at step {step}; the time of such steps says nothing about others")]
+    BenchLoss {
+        /// The loss.
+        loss: f64,
+        /// Step, warm-up included, from 1.
+        step: usize,
+    },
     /// The folded network is not the same function.
     #[error(
         "the folded network differs from its training form by {max_rel_diff:.2e} of the largest \
@@ -78,7 +86,7 @@ impl Error {
     /// Whether the program worked and the result is wrong (exit code 3), rather than an input
     /// that the user can mend (exit code 1).
     pub fn is_failed_check(&self) -> bool {
-        matches!(self, Self::NonFiniteLoss { .. } | Self::Fold { .. })
+        matches!(self, Self::NonFiniteLoss { .. } | Self::BenchLoss { .. } | Self::Fold { .. })
     }
 }
 

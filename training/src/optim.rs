@@ -4,8 +4,9 @@ use burn::module::{ParamGroup, ParamId};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamWConfig, ModuleOptimizer, SgdConfig};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::store::ModuleSnapshot;
+use burn::tensor::Tensor;
 use dbb_models::{Classifier, ModelConfig};
 
 use crate::config::{DecayRule, OptimKind, OptimSection};
@@ -104,6 +105,12 @@ impl Optimizer {
             }
         };
         Self { inner, biases: ids(&Parameter::is_bias), bias_lr: section.bias_lr }
+    }
+
+    /// The network after a step along the gradient of a loss it made.
+    pub fn step(&mut self, network: &Classifier, loss: Tensor<1>, lr: f64) -> Classifier {
+        let grads = GradientsParams::from_grads(loss.backward(), network);
+        self.inner.step(self.learning_rates(lr), network.clone(), grads)
     }
 
     /// The learning rate of every parameter where the network's is `lr`.

@@ -1,6 +1,7 @@
 //! The command line: one file per command. Only this module prints, and only it ends the
 //! process.
 
+mod bench;
 mod compare;
 mod completions;
 mod config;
@@ -34,6 +35,7 @@ enum Command {
     Export(export::ExportArgs),
     Compare(compare::Args),
     Summary(summary::Args),
+    Bench(bench::Args),
     Config(config::Args),
     Devices(devices::Args),
     Completions(completions::Args),
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Summary(args) => summary::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -1,0 +1,205 @@
+//! How fast a network trains and infers and how fast images arrive, in this very process.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::{Device, Distribution, Int, Tensor};
+use dbb_datasets::{Augment, DataRef, Loader, LoaderConfig, Pipeline, Split, open};
+use dbb_models::summary::macs;
+use dbb_models::{Classifier, Form, LayerCount, ModelConfig, Reparameterize};
+use serde::Serialize;
+
+use crate::config::{DataSection, DecayRule, OptimKind, OptimSection};
+use crate::error::{Error, Result};
+use crate::evaluate::cross_entropy;
+use crate::metrics::host;
+use crate::optim::Optimizer;
+
+/// Steps before the measured ones, which fill caches and pools.
+const WARM_UP: usize = 2;
+
+/// Small, so that many steps on one random batch stay finite.
+const LEARNING_RATE: f64 = 0.01;
+
+/// What is measured: how many images of which size, how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// Images of a step.
+    pub batch: usize,
+    /// Height and width of the images.
+    pub resolution: usize,
+    /// Measured steps, at least 1, after two that are not measured.
+    pub steps: usize,
+}
+
+/// What a measurement found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BenchResult {
+    /// Images of a step over the median time of a step; of the loader, images over seconds.
+    pub images_per_second: f64,
+    /// Median time of a step, milliseconds.
+    pub step_ms_median: f64,
+    /// Shortest time of a step, milliseconds.
+    pub step_ms_min: f64,
+    /// Most memory the process has held, start and warm-up included, MiB; `None` where the
+    /// system does not tell.
+    pub peak_rss_mib: Option<f64>,
+    /// Multiply-accumulate operations of one forward for one image, in the measured form.
+    pub macs_per_image: Option<u64>,
+    /// Units that ran on this project's kernels.
+    pub layers_fast: Option<usize>,
+    /// Units that ran on the backend's own operations.
+    pub layers_plain: Option<usize>,
+}
+
+/// Measures whole training steps as a run takes them: forward of the training form,
+/// cross-entropy, backward, SGD with momentum 0.9 and weight decay 1e-4; on one batch of random
+/// images and labels.
+///
+/// # Errors
+/// A network that cannot be built, a loss that is no number.
+pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<BenchResult> {
+    let device = device.clone().autodiff();
+    let mut network = model.init(Form::Train, &device)?;
+    let section = OptimSection {
+        kind: OptimKind::Sgd,
+        lr: LEARNING_RATE,
+        momentum: 0.9,
+        nesterov: false,
+        weight_decay: 1e-4,
+        decay: DecayRule::All,
+        bias_lr: 1.0,
+    };
+    let mut optimizer = Optimizer::new(&section, &network, model);
+    let images = images(model, work, &device);
+    let uniform = Distribution::Uniform(0.0, model.num_classes as f64);
+    let labels = Tensor::<1>::random([work.batch], uniform, &device).int();
+    let labels: Tensor<1, Int> = labels.clamp(0, model.num_classes as i64 - 1);
+    let times = measure(work.steps, |step| {
+        let started = Instant::now();
+        let logits = network.forward(images.clone());
+        let loss = cross_entropy(logits, labels.clone(), 0.0);
+        let value = f64::from(host(loss.clone().into_data())[0]);
+        if !value.is_finite() {
+            return Err(Error::BenchLoss { loss: value, step });
+        }
+        network = optimizer.step(&network, loss, LEARNING_RATE);
+        finish(&device)?;
+        Ok(milliseconds(started))
+    })?;
+    Ok(BenchResult::of_network(times, work, &network))
+}
+
+/// Measures the network in inference: folded, or in training form with its running statistics.
+///
+/// # Errors
+/// A network that cannot be built.
+pub fn infer(
+    model: &ModelConfig,
+    form: Form,
+    work: &Workload,
+    device: &Device,
+) -> Result<BenchResult> {
+    let device = device.clone().inner();
+    let network = model.init(Form::Train, &device)?;
+    let network = match form {
+        Form::Train => network,
+        Form::Deploy => network.reparameterize(),
+    };
+    let images = images(model, work, &device);
+    let times = measure(work.steps, |_| {
+        let started = Instant::now();
+        host(network.forward(images.clone()).into_data());
+        Ok(milliseconds(started))
+    })?;
+    Ok(BenchResult::of_network(times, work, &network))
+}
+
+/// Measures the loader on the training images of a data set, decoded, randomly cropped to the
+/// resolution, mirrored and normalised as for ImageNet; without any network.
+///
+/// # Errors
+/// A data set or an image that cannot be read.
+pub fn loader(data: &DataRef, workers: usize, work: &Workload) -> Result<BenchResult> {
+    let dataset = open(data, Split::Train)?;
+    let section = DataSection { size: Some(work.resolution), ..DataSection::default() };
+    let preprocess = section.preprocess(&dataset, None);
+    let augment = Augment { random_resized_crop: true, hflip: true, ..Augment::default() };
+    let config =
+        LoaderConfig { batch_size: work.batch, workers, shuffle: true, ..LoaderConfig::default() };
+    let loader = Loader::new(Arc::new(dataset), config, Pipeline::new(preprocess, augment)?)?;
+    let mut batches = (0..).flat_map(|epoch| loader.epoch(epoch));
+    let mut images = 0;
+    let mut last = Instant::now();
+    let times = measure(work.steps, |step| {
+        // There always is a next epoch.
+        let batch = batches.next().transpose()?;
+        if step > WARM_UP {
+            images += batch.map_or(0, |batch| batch.len());
+        }
+        let elapsed = milliseconds(last);
+        last = Instant::now();
+        Ok(elapsed)
+    })?;
+    // Workers deliver batches together: the whole time tells more than the median.
+    let seconds = times.iter().sum::<f64>() / 1000.0;
+    Ok(BenchResult { images_per_second: images as f64 / seconds, ..BenchResult::new(times, work) })
+}
+
+impl BenchResult {
+    fn new(mut times: Vec<f64>, work: &Workload) -> Self {
+        times.sort_by(f64::total_cmp);
+        let middle = times.len() / 2;
+        let median = match times.len() % 2 {
+            0 => (times[middle - 1] + times[middle]) / 2.0,
+            _ => times[middle],
+        };
+        Self {
+            images_per_second: work.batch as f64 * 1000.0 / median,
+            step_ms_median: median,
+            step_ms_min: times[0],
+            peak_rss_mib: peak_rss_mib(),
+            macs_per_image: None,
+            layers_fast: None,
+            layers_plain: None,
+        }
+    }
+
+    fn of_network(times: Vec<f64>, work: &Workload, network: &Classifier) -> Self {
+        let layers = LayerCount::of(network);
+        Self {
+            macs_per_image: Some(macs(network, [work.resolution; 2])),
+            layers_fast: Some(layers.fast),
+            layers_plain: Some(layers.plain),
+            ..Self::new(times, work)
+        }
+    }
+}
+
+/// The times of the measured steps; each step is told its number, from 1, and measures itself.
+fn measure(steps: usize, mut step: impl FnMut(usize) -> Result<f64>) -> Result<Vec<f64>> {
+    let mut times = (1..=WARM_UP + steps.max(1)).map(&mut step).collect::<Result<Vec<_>>>()?;
+    Ok(times.split_off(WARM_UP))
+}
+
+fn images(model: &ModelConfig, work: &Workload, device: &Device) -> Tensor<4> {
+    let shape = [work.batch, model.in_channels, work.resolution, work.resolution];
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+}
+
+fn milliseconds(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1000.0
+}
+
+/// Waits for what a device may still have to do.
+fn finish(device: &Device) -> Result<()> {
+    device.sync().map_err(|error| Error::Unusable(format!("the device failed: {error}")))
+}
+
+/// Most memory the process has held, in MiB, where Linux tells.
+fn peak_rss_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
