@@ -14,6 +14,8 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Tensor, TensorData};
 
+use crate::implementation::Implementation;
+
 /// A tensor of the flex backend.
 pub(crate) type FlexTensor = FloatTensor<Flex>;
 
@@ -83,7 +85,8 @@ pub(crate) fn run<O: Operation<N, S>, const N: usize, const S: usize>(
     (Tensor::from_dispatch(dispatch(output)), statistics)
 }
 
-/// Whether the kernels serve a tensor: `f32` on the flex backend.
+/// Whether the kernels serve a tensor: `f32` on the flex backend, unless the plain implementation
+/// is chosen.
 pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
     fn is_flex(kind: &DispatchTensorKind) -> bool {
         match kind {
@@ -93,7 +96,9 @@ pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
             _ => false,
         }
     }
-    tensor.dtype() == DType::F32 && is_flex(&tensor.clone().into_dispatch().kind)
+    Implementation::get() == Implementation::Fast
+        && tensor.dtype() == DType::F32
+        && is_flex(&tensor.clone().into_dispatch().kind)
 }
 
 /// The values of a tensor that the kernels serve, without its gradient.
