@@ -11,8 +11,9 @@ use pulp::Arch;
 
 use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
 use super::channels::{Planes, map_channels, plane, take, with_scratch};
+use super::copy::{crop, pad, pitch, unpitch};
 use super::grid::{Grid, SLACK};
-use super::sweep::{Base, Sums, accumulate, add_dots, add_pairs, convolve};
+use super::sweep::{Base, Sums, add_dots, add_pairs, class_sums, convolve};
 use crate::ConvShape;
 
 /// Parameters of a batch norm.
@@ -348,6 +349,7 @@ pub(super) fn forward_on(
     let (grid, channels, batch) = (&form.grid, form.channels, form.batch);
     let (taps, classes) = (grid.taps(), grid.classes());
     let planes = &Planes::new(y, channels, grid.output());
+    let activation = [if relu { 0.0 } else { f32::NEG_INFINITY }, f32::INFINITY];
 
     let work = |range: std::ops::Range<usize>| {
         let length = grid.strips_buffer() + grid.strips_len() + 4 * grid.output_buffer();
@@ -376,13 +378,7 @@ pub(super) fn forward_on(
                 pairs.reset();
                 squares.reset();
                 for image in 0..batch {
-                    arch.dispatch(
-                        #[inline(always)]
-                        || {
-                            grid.pad(input(image), shift, strips);
-                            accumulate(strips, summed);
-                        },
-                    );
+                    pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
                     add_pairs(arch, strips, &grid.offsets, mask, grid.positions(), &mut pairs);
                     add_dots(arch, strips, &[0], strips, grid.strips_len(), &mut squares);
                 }
@@ -394,10 +390,7 @@ pub(super) fn forward_on(
                 let outputs = form.outputs();
                 let (first, second) = record[3 + form.width..].split_at_mut(taps * classes);
                 for (&offset, first) in grid.offsets.iter().zip(first.chunks_exact_mut(classes)) {
-                    arch.dispatch(
-                        #[inline(always)]
-                        || grid.class_sums(&summed[offset..], row, first),
-                    );
+                    class_sums(arch, grid, &summed[offset..], row, first);
                     first.iter_mut().for_each(|sum| *sum /= outputs);
                 }
                 second.iter_mut().zip(&pairs.total).for_each(|(s, &total)| *s = total / outputs);
@@ -424,25 +417,13 @@ pub(super) fn forward_on(
                 grid.fill(|class| bias[class] as f32, bias_strip);
                 for image in 0..batch {
                     if batch > 1 {
-                        arch.dispatch(
-                            #[inline(always)]
-                            || grid.pad(input(image), shift, strips),
-                        );
+                        pad(arch, grid, input(image), shift, strips, None);
                     }
                     let base = Base { strip: bias_strip, scale: 1.0, constant: 0.0 };
                     convolve(arch, strips, &grid.offsets, &weights, base, out, grid.positions());
                     // SAFETY: this task alone has the channel, one image at a time.
                     let target = unsafe { planes.plane(image, channel) };
-                    arch.dispatch(
-                        #[inline(always)]
-                        || {
-                            grid.unpitch(
-                                out,
-                                |value| if relu { value.max(0.0) } else { value },
-                                target,
-                            )
-                        },
-                    );
+                    unpitch(arch, grid, out, activation, target);
                 }
             }
             (stats, records)
@@ -552,38 +533,27 @@ pub(super) fn backward_on(
             let mut input_weights = Vec::new();
             let mut grads = DbbGrads::default();
             for channel in range {
-                let input = |image| &x[plane(image, channel, channels, grid.input())];
-                let output = |image| plane(image, channel, channels, grid.output());
                 let record = &saved.records[channel * form.record()..][..form.record()];
                 let moments = form.moments(record);
-                let load = |image: usize, source: &mut [f32]| {
+                let load = |image: usize, source: &mut [f32], summed: Option<&mut [f32]>| {
                     let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                    arch.dispatch(
-                        #[inline(always)]
-                        || {
-                            grid.pad(input(image), moments.shift as f32, strips);
-                            grid.pitch(&dy[output(image)], y.map(|y| &y[output(image)]), gradient);
-                        },
-                    );
+                    let input = plane(image, channel, channels, grid.input());
+                    let output = plane(image, channel, channels, grid.output());
+                    pad(arch, grid, &x[input], moments.shift as f32, strips, None);
+                    let relu = y.map(|y| &y[output.clone()]);
+                    pitch(arch, grid, &dy[output], relu, gradient, summed);
                 };
 
                 // Sums of the output gradient.
                 summed.fill(0.0);
                 dots.reset();
                 for image in 0..batch {
-                    load(image, source);
+                    load(image, source, Some(&mut *summed));
                     let (strips, gradient) = source.split_at(grid.strips_buffer());
-                    arch.dispatch(
-                        #[inline(always)]
-                        || accumulate(gradient, summed),
-                    );
                     add_dots(arch, strips, &grid.offsets, gradient, grid.positions(), &mut dots);
                 }
                 dots.flush();
-                arch.dispatch(
-                    #[inline(always)]
-                    || grid.class_sums(summed, row, &mut class),
-                );
+                class_sums(arch, grid, summed, row, &mut class);
                 let sums = GradSums { class: &class, tap: &dots.total };
 
                 // Algebra.
@@ -619,7 +589,7 @@ pub(super) fn backward_on(
                 let constant = mean / form.inputs() + slope * (moments.shift - moments.mean);
                 for image in 0..batch {
                     if batch > 1 {
-                        load(image, source);
+                        load(image, source, None);
                     }
                     for i in 0..count {
                         let error = &mut errors[i * sweeps.pitch + grid.reach()..];
@@ -645,16 +615,13 @@ pub(super) fn backward_on(
                             own,
                             base,
                             &mut out[start..],
-                            grid.phase_len(),
+                            grid.phase_positions(),
                         );
                         weights = rest;
                     }
                     // SAFETY: this task alone has the channel, one image at a time.
                     let target = unsafe { planes.plane(image, channel) };
-                    arch.dispatch(
-                        #[inline(always)]
-                        || grid.crop(out, target),
-                    );
+                    crop(arch, grid, out, target);
                 }
             }
             grads

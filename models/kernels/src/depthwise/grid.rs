@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::ConvShape;
 
 /// Values that may be read or written past the last position: the widest vector.
-pub(super) const SLACK: usize = 16;
+pub(super) const SLACK: usize = super::vector::WIDEST;
 
 /// Neighbouring outputs whose kernel reaches into the input with the same taps.
 #[derive(Clone, Debug)]
@@ -58,12 +58,6 @@ impl Axis {
         let len = (output + reach).max((size + padding).div_ceil(stride));
         Self { size, kernel, stride, padding, output, reach, len, classes }
     }
-
-    /// For each phase: the first input index of the phase and its index in the strip.
-    fn phase_start(&self, phase: usize) -> (usize, usize) {
-        let first = (phase + self.stride - self.padding % self.stride) % self.stride;
-        (first, (first + self.padding) / self.stride)
-    }
 }
 
 /// The geometry of one channel.
@@ -82,7 +76,7 @@ pub(super) struct Grid {
 impl Grid {
     pub(super) fn new(shape: &ConvShape) -> Self {
         let (rows, cols) = (Axis::new(shape, 0), Axis::new(shape, 1));
-        let plane = rows.len * cols.len;
+        let plane = rows.len * cols.len + SLACK;
         let mut offsets = Vec::with_capacity(rows.kernel * cols.kernel);
         for ty in 0..rows.kernel {
             for tx in 0..cols.kernel {
@@ -134,9 +128,14 @@ impl Grid {
         (self.rows.output - 1) * self.cols.len + self.cols.output
     }
 
-    /// Values of the strip of one phase.
-    pub(super) fn phase_len(&self) -> usize {
+    /// Positions of the strip of one phase.
+    pub(super) fn phase_positions(&self) -> usize {
         self.rows.len * self.cols.len
+    }
+
+    /// Distance of the strips of two phases.
+    pub(super) fn phase_len(&self) -> usize {
+        self.phase_positions() + SLACK
     }
 
     /// Values of all strips.
@@ -183,136 +182,12 @@ impl Grid {
         strip[self.rows.output * pitch..self.output_buffer()].fill(0.0);
     }
 
-    /// Sums over each class of outputs of what one tap sees; `strip` starts under the tap at
-    /// output 0, `row` is room for one row of outputs.
-    #[inline(always)]
-    pub(super) fn class_sums(&self, strip: &[f32], row: &mut [f32], sums: &mut [f64]) {
-        let row = &mut row[..self.cols.output];
-        let mut sums = sums.iter_mut();
-        for class in &self.rows.classes {
-            row.fill(0.0);
-            for r in class.outputs.clone() {
-                let values = &strip[r * self.cols.len..][..row.len()];
-                row.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value);
-            }
-            for (class, sum) in self.cols.classes.iter().zip(&mut sums) {
-                *sum = total(&row[class.outputs.clone()]);
-            }
-        }
-    }
-
-    /// Copies `plane - shift` into the strips, whose padding must be zero already.
-    #[inline(always)]
-    pub(super) fn pad(&self, plane: &[f32], shift: f32, strips: &mut [f32]) {
+    /// Where input `[y, x]` lies in the strips, for `x` of at most the stride; further ones of the
+    /// same phase follow it.
+    pub(super) fn strip_of(&self, y: usize, x: usize) -> usize {
         let (rows, cols) = (&self.rows, &self.cols);
-        for (y, row) in plane.chunks_exact(cols.size).enumerate() {
-            let (py, sy) = ((y + rows.padding) % rows.stride, (y + rows.padding) / rows.stride);
-            for px in 0..cols.stride {
-                let (first, start) = cols.phase_start(px);
-                let strip = (py * cols.stride + px) * self.phase_len() + sy * cols.len + start;
-                let row = row.get(first..).unwrap_or(&[]);
-                let target = &mut strips[strip..][..row.len().div_ceil(cols.stride)];
-                copy_strided(row, cols.stride, shift, target);
-            }
-        }
-    }
-
-    /// Copies an output plane into a strip, zero where `relu_output` is not positive.
-    #[inline(always)]
-    pub(super) fn pitch(&self, plane: &[f32], relu_output: Option<&[f32]>, strip: &mut [f32]) {
-        let (pitch, width) = (self.cols.len, self.cols.output);
-        for (r, row) in plane.chunks_exact(width).enumerate() {
-            let target = &mut strip[r * pitch..][..width];
-            match relu_output {
-                None => target.copy_from_slice(row),
-                Some(output) => {
-                    let output = &output[r * width..][..width];
-                    for ((t, &value), &y) in target.iter_mut().zip(row).zip(output) {
-                        *t = if y > 0.0 { value } else { 0.0 };
-                    }
-                }
-            }
-        }
-    }
-
-    /// Copies a strip of outputs into a plane through `activation`.
-    #[inline(always)]
-    pub(super) fn unpitch(
-        &self,
-        strip: &[f32],
-        activation: impl Fn(f32) -> f32,
-        plane: &mut [f32],
-    ) {
-        for (r, row) in plane.chunks_exact_mut(self.cols.output).enumerate() {
-            let source = &strip[r * self.cols.len..][..row.len()];
-            row.iter_mut().zip(source).for_each(|(y, &value)| *y = activation(value));
-        }
-    }
-
-    /// Collects a plane from strips in the layout of the input, the inverse of [`Self::pad`].
-    #[inline(always)]
-    pub(super) fn crop(&self, strips: &[f32], plane: &mut [f32]) {
-        let (rows, cols) = (&self.rows, &self.cols);
-        for (y, row) in plane.chunks_exact_mut(cols.size).enumerate() {
-            let (py, sy) = ((y + rows.padding) % rows.stride, (y + rows.padding) / rows.stride);
-            let at = |px: usize| {
-                let (_, start) = cols.phase_start(px);
-                (py * cols.stride + px) * self.phase_len() + sy * cols.len + start
-            };
-            match cols.stride {
-                1 => row.copy_from_slice(&strips[at(0)..][..cols.size]),
-                2 => {
-                    let (even, odd) = (cols.padding % 2, 1 - cols.padding % 2);
-                    let (even, odd) = (&strips[at(even)..], &strips[at(odd)..]);
-                    let mut pairs = row.chunks_exact_mut(2);
-                    for ((pair, &a), &b) in pairs.by_ref().zip(even).zip(odd) {
-                        pair[0] = a;
-                        pair[1] = b;
-                    }
-                    if let [last] = pairs.into_remainder() {
-                        *last = even[cols.size / 2];
-                    }
-                }
-                stride => {
-                    for (x, value) in row.iter_mut().enumerate() {
-                        let phase = (x + cols.padding) % stride;
-                        let (first, _) = cols.phase_start(phase);
-                        *value = strips[at(phase) + (x - first) / stride];
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The sum of a slice, over several independent lanes.
-#[inline(always)]
-fn total(values: &[f32]) -> f64 {
-    let mut lanes = [0.0_f32; SLACK];
-    let chunks = values.chunks_exact(SLACK);
-    let rest: f64 = chunks.remainder().iter().map(|&v| f64::from(v)).sum();
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, &v)| *lane += v);
-    }
-    lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>() + rest
-}
-
-/// `target[i] = source[stride * i] - shift`.
-#[inline(always)]
-fn copy_strided(source: &[f32], stride: usize, shift: f32, target: &mut [f32]) {
-    match stride {
-        1 => target.iter_mut().zip(source).for_each(|(t, &s)| *t = s - shift),
-        2 => {
-            // Pairs, not `step_by`, so that the compiler sees whole vectors.
-            let pairs = source.chunks_exact(2);
-            let rest = pairs.remainder();
-            target.iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair[0] - shift);
-            if let ([last], Some(t)) = (rest, target.last_mut()) {
-                *t = last - shift;
-            }
-        }
-        _ => {
-            target.iter_mut().zip(source.iter().step_by(stride)).for_each(|(t, &s)| *t = s - shift)
-        }
+        let (y, x) = (y + rows.padding, x + cols.padding);
+        let phase = y % rows.stride * cols.stride + x % cols.stride;
+        phase * self.phase_len() + y / rows.stride * cols.len + x / cols.stride
     }
 }

@@ -2,11 +2,13 @@
 
 mod algebra;
 mod channels;
+mod copy;
 mod dbb;
 mod grid;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 pub use dbb::{
     BatchStats, Dbb, DbbGrads, DbbSaved, DbbStats, Kxk, Norm, PointwiseKxk, dbb_backward,

@@ -5,7 +5,8 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::grid::SLACK;
+use super::grid::{Grid, SLACK};
+use super::vector;
 
 /// Positions after which sums in `f32` are added to those in `f64`; also keeps the data of one
 /// block in the first cache.
@@ -21,10 +22,11 @@ pub(super) struct Base<'a> {
     pub constant: f32,
 }
 
+/// A vector that the public function has checked to lie within its slice.
 #[inline(always)]
-fn load<S: Simd>(_: S, source: *const f32, at: usize) -> S::f32s {
-    // SAFETY: the callers have checked that a whole vector lies within the slice.
-    unsafe { source.add(at).cast::<S::f32s>().read_unaligned() }
+fn load<S: Simd>(simd: S, source: *const f32, at: usize) -> S::f32s {
+    // SAFETY: as said; private to this file.
+    unsafe { vector::load(simd, source, at) }
 }
 
 fn round_up(count: usize) -> usize {
@@ -327,8 +329,54 @@ pub(super) fn add_dots(
     }
 }
 
-/// `sum += values`.
+/// Sums over each class of outputs of what one tap sees; `strip` starts under the tap at
+/// output 0, `row` is room for one row of outputs.
+pub(super) fn class_sums(
+    arch: Arch,
+    grid: &Grid,
+    strip: &[f32],
+    row: &mut [f32],
+    sums: &mut [f64],
+) {
+    struct ClassSums<'a> {
+        grid: &'a Grid,
+        strip: &'a [f32],
+        row: &'a mut [f32],
+        sums: &'a mut [f64],
+    }
+
+    impl WithSimd for ClassSums<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            let cols = &self.grid.cols;
+            let row = &mut self.row[..cols.output];
+            let mut sums = self.sums.iter_mut();
+            for class in &self.grid.rows.classes {
+                row.fill(0.0);
+                for r in class.outputs.clone() {
+                    let values = &self.strip[r * cols.len..][..row.len()];
+                    row.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value);
+                }
+                for (class, sum) in cols.classes.iter().zip(&mut sums) {
+                    *sum = total(&row[class.outputs.clone()]);
+                }
+            }
+        }
+    }
+
+    arch.dispatch(ClassSums { grid, strip, row, sums });
+}
+
+/// The sum of a slice, over several independent lanes.
 #[inline(always)]
-pub(super) fn accumulate(values: &[f32], sum: &mut [f32]) {
-    sum.iter_mut().zip(values).for_each(|(s, &v)| *s += v);
+fn total(values: &[f32]) -> f64 {
+    let mut lanes = [0.0_f32; SLACK];
+    let chunks = values.chunks_exact(SLACK);
+    let rest: f64 = chunks.remainder().iter().map(|&v| f64::from(v)).sum();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, &v)| *lane += v);
+    }
+    lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>() + rest
 }
