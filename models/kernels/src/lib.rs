@@ -12,6 +12,7 @@ mod closing;
 pub mod conv;
 mod conv_norm;
 pub mod dense;
+pub mod depthwise;
 pub mod pool;
 mod shape;
 

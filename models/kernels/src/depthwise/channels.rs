@@ -1,0 +1,79 @@
+//! Work split by channel.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// Runs `work` on contiguous ranges of channels in Rayon's current pool; the results are in the
+/// order of the channels. Each channel is made by one task alone, so that the split has no
+/// influence on any result.
+pub(super) fn map_channels<R: Send>(
+    channels: usize,
+    work: impl Fn(Range<usize>) -> R + Sync,
+) -> Vec<R> {
+    // A few tasks for each thread, so that a late one does not hold up the others for long.
+    let tasks = channels.min(8 * rayon::current_num_threads());
+    let range = |task: usize| task * channels / tasks..(task + 1) * channels / tasks;
+    (0..tasks).into_par_iter().map(|task| work(range(task))).collect()
+}
+
+/// Lends `count` zeros from a buffer that the thread keeps: a fresh one would cost as much as
+/// the work.
+pub(super) fn with_scratch<R>(count: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    }
+    let mut buffer = SCRATCH.take();
+    buffer.clear();
+    buffer.resize(count, 0.0);
+    let result = work(&mut buffer);
+    SCRATCH.set(buffer);
+    result
+}
+
+/// Takes the first `count` values off a slice.
+pub(super) fn take<'a>(rest: &mut &'a mut [f32], count: usize) -> &'a mut [f32] {
+    let (taken, tail) = std::mem::take(rest).split_at_mut(count);
+    *rest = tail;
+    taken
+}
+
+/// An output `[batch, channels, plane]` that tasks fill one plane at a time.
+pub(super) struct Planes<'a> {
+    data: *mut f32,
+    len: usize,
+    channels: usize,
+    plane: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it stands for an exclusive borrow of plain numbers; `plane` asks its callers to keep
+// threads apart.
+unsafe impl Sync for Planes<'_> {}
+
+impl<'a> Planes<'a> {
+    pub(super) fn new(data: &'a mut [f32], channels: usize, plane: usize) -> Self {
+        let (len, data) = (data.len(), data.as_mut_ptr());
+        Self { data, len, channels, plane, borrow: PhantomData }
+    }
+
+    /// One plane.
+    ///
+    /// # Safety
+    /// No two slices of the same plane may live at the same time.
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn plane(&self, image: usize, channel: usize) -> &mut [f32] {
+        let start = plane(image, channel, self.channels, self.plane).start;
+        assert!(channel < self.channels && start + self.plane <= self.len, "no such plane");
+        // SAFETY: the range lies within the borrowed slice, and the caller keeps it exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), self.plane) }
+    }
+}
+
+/// Where a plane lies in `[batch, channels, plane]`.
+pub(super) fn plane(image: usize, channel: usize, channels: usize, plane: usize) -> Range<usize> {
+    let start = (image * channels + channel) * plane;
+    start..start + plane
+}

@@ -1,0 +1,261 @@
+//! Copies between planes and strips, in whole vectors.
+//!
+//! The last vector of a row of strips runs over what follows it, zeros into padding or values
+//! into rows that are written later. Planes are read and written to the row's end exactly.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::grid::Grid;
+use super::vector::{deinterleave, interleave, keep, load, load_some, store, store_some};
+
+/// Copies a plane less `shift` into strips whose padding is zero, and adds it to `summed`.
+pub(super) fn pad(
+    arch: Arch,
+    grid: &Grid,
+    plane: &[f32],
+    shift: f32,
+    strips: &mut [f32],
+    summed: Option<&mut [f32]>,
+) {
+    struct Pad<'a> {
+        grid: &'a Grid,
+        plane: &'a [f32],
+        shift: f32,
+        strips: &'a mut [f32],
+        summed: Option<&'a mut [f32]>,
+    }
+
+    impl Pad<'_> {
+        /// # Safety
+        /// The position must be that of an input column.
+        #[inline(always)]
+        unsafe fn put<S: Simd>(&mut self, simd: S, at: usize, value: S::f32s) {
+            // SAFETY: all strips have room for a vector at every input column.
+            unsafe {
+                store(simd, self.strips.as_mut_ptr(), at, value);
+                if let Some(summed) = &mut self.summed {
+                    let sum = load(simd, summed.as_ptr(), at);
+                    store(simd, summed.as_mut_ptr(), at, simd.add_f32s(sum, value));
+                }
+            }
+        }
+    }
+
+    impl WithSimd for Pad<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, simd: S) {
+            let (grid, width) = (self.grid, self.grid.cols.size);
+            let shift = simd.splat_f32s(self.shift);
+            for y in 0..grid.rows.size {
+                let row = self.plane[y * width..(y + 1) * width].as_ptr();
+                match grid.cols.stride {
+                    1 => {
+                        let strip = grid.strip_of(y, 0);
+                        for x in (0..width).step_by(S::F32_LANES) {
+                            // SAFETY: `x` is a column of the row.
+                            unsafe {
+                                let value = load_some(simd, row, x, width - x);
+                                let value = simd.sub_f32s(value, shift);
+                                self.put(simd, strip + x, keep(simd, value, width - x));
+                            }
+                        }
+                    }
+                    2 => {
+                        // Even columns go to one strip, odd ones to another.
+                        let strips = [0, 1].map(|x| grid.strip_of(y, x));
+                        let [evens, odds] = [width.div_ceil(2), width / 2];
+                        for x in (0..evens).step_by(S::F32_LANES) {
+                            let [first, second] = [2 * x, 2 * x + S::F32_LANES];
+                            // SAFETY: no more columns are loaded than the row has left.
+                            unsafe {
+                                let a = load_some(simd, row, first, width - first);
+                                let b = load_some(
+                                    simd,
+                                    row,
+                                    second.min(width),
+                                    width.saturating_sub(second),
+                                );
+                                let [even, odd] = deinterleave(simd, a, b);
+                                let even = simd.sub_f32s(even, shift);
+                                self.put(simd, strips[0] + x, keep(simd, even, evens - x));
+                                if x < odds {
+                                    let odd = simd.sub_f32s(odd, shift);
+                                    self.put(simd, strips[1] + x, keep(simd, odd, odds - x));
+                                }
+                            }
+                        }
+                    }
+                    stride => {
+                        for x in 0..width {
+                            let at = grid.strip_of(y, x % stride) + x / stride;
+                            self.strips[at] = self.plane[y * width + x] - self.shift;
+                            if let Some(summed) = &mut self.summed {
+                                summed[at] += self.strips[at];
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    assert_eq!(plane.len(), grid.input(), "plane");
+    assert!(strips.len() >= grid.strips_len(), "strips");
+    assert!(summed.as_ref().is_none_or(|summed| summed.len() >= grid.strips_len()), "sums");
+    arch.dispatch(Pad { grid, plane, shift, strips, summed });
+}
+
+/// Copies an output plane into a strip, zero where `relu` (the output after a ReLU) is not
+/// positive, and adds it to `summed`.
+pub(super) fn pitch(
+    arch: Arch,
+    grid: &Grid,
+    plane: &[f32],
+    relu: Option<&[f32]>,
+    strip: &mut [f32],
+    summed: Option<&mut [f32]>,
+) {
+    struct Pitch<'a> {
+        grid: &'a Grid,
+        plane: &'a [f32],
+        relu: Option<&'a [f32]>,
+        strip: &'a mut [f32],
+        summed: Option<&'a mut [f32]>,
+    }
+
+    impl WithSimd for Pitch<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, simd: S) {
+            let (pitch, width) = (self.grid.cols.len, self.grid.cols.output);
+            let zero = simd.splat_f32s(0.0);
+            for r in 0..self.grid.rows.output {
+                for x in (0..width).step_by(S::F32_LANES) {
+                    let (from, to) = (r * width + x, r * pitch + x);
+                    // SAFETY: no more columns are read than the row has left; the strips have
+                    // room for a vector at every column.
+                    unsafe {
+                        let mut value = load_some(simd, self.plane.as_ptr(), from, width - x);
+                        if let Some(relu) = self.relu {
+                            let y = load_some(simd, relu.as_ptr(), from, width - x);
+                            value = simd.select_f32s(simd.greater_than_f32s(y, zero), value, zero);
+                        }
+                        store(simd, self.strip.as_mut_ptr(), to, value);
+                        if let Some(summed) = &mut self.summed {
+                            let sum = load(simd, summed.as_ptr(), to);
+                            store(simd, summed.as_mut_ptr(), to, simd.add_f32s(sum, value));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    assert_eq!(plane.len(), grid.output(), "plane");
+    assert!(relu.is_none_or(|relu| relu.len() == plane.len()), "output");
+    assert!(strip.len() >= grid.output_buffer(), "strip");
+    assert!(summed.as_ref().is_none_or(|summed| summed.len() >= grid.output_buffer()), "sums");
+    arch.dispatch(Pitch { grid, plane, relu, strip, summed });
+}
+
+/// Copies a strip of outputs into a plane, clamped to `range`.
+pub(super) fn unpitch(arch: Arch, grid: &Grid, strip: &[f32], range: [f32; 2], plane: &mut [f32]) {
+    struct Unpitch<'a> {
+        grid: &'a Grid,
+        strip: &'a [f32],
+        range: [f32; 2],
+        plane: &'a mut [f32],
+    }
+
+    impl WithSimd for Unpitch<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let (pitch, width) = (self.grid.cols.len, self.grid.cols.output);
+            let [low, high] = self.range.map(|bound| simd.splat_f32s(bound));
+            for r in 0..self.grid.rows.output {
+                for x in (0..width).step_by(S::F32_LANES) {
+                    // SAFETY: the strip has room for a vector at every column; no more columns
+                    // are written than the row has left.
+                    unsafe {
+                        let value = load(simd, self.strip.as_ptr(), r * pitch + x);
+                        // Comparisons, which let a NaN pass.
+                        let value = simd.select_f32s(simd.less_than_f32s(value, low), low, value);
+                        let value =
+                            simd.select_f32s(simd.greater_than_f32s(value, high), high, value);
+                        let target = self.plane.as_mut_ptr();
+                        store_some(simd, target, r * width + x, width - x, value);
+                    }
+                }
+            }
+        }
+    }
+
+    assert_eq!(plane.len(), grid.output(), "plane");
+    assert!(strip.len() >= grid.output_buffer(), "strip");
+    arch.dispatch(Unpitch { grid, strip, range, plane });
+}
+
+/// Collects a plane from strips in the layout of the input, the inverse of [`pad`].
+pub(super) fn crop(arch: Arch, grid: &Grid, strips: &[f32], plane: &mut [f32]) {
+    struct Crop<'a> {
+        grid: &'a Grid,
+        strips: &'a [f32],
+        plane: &'a mut [f32],
+    }
+
+    impl WithSimd for Crop<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let (grid, width, strips) = (self.grid, self.grid.cols.size, self.strips.as_ptr());
+            for y in 0..grid.rows.size {
+                let row = self.plane[y * width..(y + 1) * width].as_mut_ptr();
+                match grid.cols.stride {
+                    1 => {
+                        let strip = grid.strip_of(y, 0);
+                        for x in (0..width).step_by(S::F32_LANES) {
+                            // SAFETY: the strips have room for a vector at every column; no
+                            // more columns are written than the row has left.
+                            unsafe {
+                                let value = load(simd, strips, strip + x);
+                                store_some(simd, row, x, width - x, value);
+                            }
+                        }
+                    }
+                    2 => {
+                        let [even, odd] = [0, 1].map(|x| grid.strip_of(y, x));
+                        for x in (0..width.div_ceil(2)).step_by(S::F32_LANES) {
+                            let [first, second] = [2 * x, 2 * x + S::F32_LANES];
+                            // SAFETY: as above.
+                            unsafe {
+                                let even = load(simd, strips, even + x);
+                                let odd = load(simd, strips, odd + x);
+                                let [low, high] = interleave(simd, even, odd);
+                                store_some(simd, row, first, width - first, low);
+                                if second < width {
+                                    store_some(simd, row, second, width - second, high);
+                                }
+                            }
+                        }
+                    }
+                    stride => {
+                        for x in 0..width {
+                            let at = grid.strip_of(y, x % stride) + x / stride;
+                            self.plane[y * width + x] = self.strips[at];
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    assert_eq!(plane.len(), grid.input(), "plane");
+    assert!(strips.len() >= grid.strips_len(), "strips");
+    arch.dispatch(Crop { grid, strips, plane });
+}

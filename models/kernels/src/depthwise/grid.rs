@@ -1,0 +1,193 @@
+//! How one channel of an image is laid out for the kernels.
+//!
+//! A plane is copied into *strips*: zero-padded and split by the phase of its rows and columns
+//! modulo the stride. Under a kernel tap, neighbouring outputs then read neighbouring values,
+//! whatever the stride, and a whole plane is one long sweep: the value under tap `t` at the
+//! flat position `q` is `strips[offsets[t] + q]`. The price is a few unused positions at the end of
+//! each row.
+
+use std::ops::Range;
+
+use crate::ConvShape;
+
+/// Values that may be read or written past the last position: the widest vector.
+pub(super) const SLACK: usize = super::vector::WIDEST;
+
+/// Neighbouring outputs whose kernel reaches into the input with the same taps.
+#[derive(Clone, Debug)]
+pub(super) struct Class {
+    /// The outputs.
+    pub outputs: Range<usize>,
+    /// The taps that fall inside the input.
+    pub taps: Range<usize>,
+}
+
+/// The geometry along height or width.
+#[derive(Clone, Debug)]
+pub(super) struct Axis {
+    pub size: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: usize,
+    pub output: usize,
+    /// Steps between the first and the last strip position that a kernel reads.
+    pub reach: usize,
+    /// Length of a strip.
+    pub len: usize,
+    pub classes: Vec<Class>,
+}
+
+impl Axis {
+    fn new(shape: &ConvShape, axis: usize) -> Self {
+        let (size, kernel) = (shape.input[axis], shape.kernel[axis]);
+        let (stride, padding) = (shape.stride[axis], shape.padding[axis]);
+        let output = shape.output()[axis];
+        let reach = (kernel - 1) / stride;
+        let taps = |o: usize| {
+            let first = padding.saturating_sub(o * stride).min(kernel);
+            let end = (size + padding).saturating_sub(o * stride).min(kernel);
+            first..end.max(first)
+        };
+        let mut classes: Vec<Class> = Vec::new();
+        for o in 0..output {
+            match classes.last_mut() {
+                Some(last) if last.taps == taps(o) => last.outputs.end = o + 1,
+                _ => classes.push(Class { outputs: o..o + 1, taps: taps(o) }),
+            }
+        }
+        let len = (output + reach).max((size + padding).div_ceil(stride));
+        Self { size, kernel, stride, padding, output, reach, len, classes }
+    }
+}
+
+/// The geometry of one channel.
+#[derive(Clone, Debug)]
+pub(super) struct Grid {
+    pub rows: Axis,
+    pub cols: Axis,
+    /// Where tap `t` of position 0 lies in the strips.
+    pub offsets: Vec<usize>,
+    /// Share of the outputs that each pair of a row and a column class has.
+    pub shares: Vec<f64>,
+    /// `inside[tap * classes + class]`: 1 where the tap falls inside the input, else 0.
+    pub inside: Vec<f64>,
+}
+
+impl Grid {
+    pub(super) fn new(shape: &ConvShape) -> Self {
+        let (rows, cols) = (Axis::new(shape, 0), Axis::new(shape, 1));
+        let plane = rows.len * cols.len + SLACK;
+        let mut offsets = Vec::with_capacity(rows.kernel * cols.kernel);
+        for ty in 0..rows.kernel {
+            for tx in 0..cols.kernel {
+                let phase = ty % rows.stride * cols.stride + tx % cols.stride;
+                offsets.push(phase * plane + ty / rows.stride * cols.len + tx / cols.stride);
+            }
+        }
+        let outputs = (rows.output * cols.output) as f64;
+        let mut shares = Vec::with_capacity(rows.classes.len() * cols.classes.len());
+        for row in &rows.classes {
+            for col in &cols.classes {
+                shares.push((row.outputs.len() * col.outputs.len()) as f64 / outputs);
+            }
+        }
+        let mut inside = Vec::with_capacity(offsets.len() * shares.len());
+        for ty in 0..rows.kernel {
+            for tx in 0..cols.kernel {
+                for row in &rows.classes {
+                    for col in &cols.classes {
+                        let hit = row.taps.contains(&ty) && col.taps.contains(&tx);
+                        inside.push(f64::from(u8::from(hit)));
+                    }
+                }
+            }
+        }
+        Self { rows, cols, offsets, shares, inside }
+    }
+
+    pub(super) fn taps(&self) -> usize {
+        self.rows.kernel * self.cols.kernel
+    }
+
+    pub(super) fn classes(&self) -> usize {
+        self.shares.len()
+    }
+
+    /// Values of an input plane.
+    pub(super) fn input(&self) -> usize {
+        self.rows.size * self.cols.size
+    }
+
+    /// Values of an output plane.
+    pub(super) fn output(&self) -> usize {
+        self.rows.output * self.cols.output
+    }
+
+    /// Positions of a sweep over the outputs; some, at the end of each row, are unused.
+    pub(super) fn positions(&self) -> usize {
+        (self.rows.output - 1) * self.cols.len + self.cols.output
+    }
+
+    /// Positions of the strip of one phase.
+    pub(super) fn phase_positions(&self) -> usize {
+        self.rows.len * self.cols.len
+    }
+
+    /// Distance of the strips of two phases.
+    pub(super) fn phase_len(&self) -> usize {
+        self.phase_positions() + SLACK
+    }
+
+    /// Values of all strips.
+    pub(super) fn strips_len(&self) -> usize {
+        self.rows.stride * self.cols.stride * self.phase_len()
+    }
+
+    /// Length of a buffer in which a sweep under every tap stays.
+    pub(super) fn strips_buffer(&self) -> usize {
+        self.strips_len() + self.reach() + SLACK
+    }
+
+    /// Length of a buffer of the outputs in the pitch of the strips.
+    pub(super) fn output_buffer(&self) -> usize {
+        self.rows.output * self.cols.len + SLACK
+    }
+
+    /// Zero positions that an output strip needs on both sides to be read backwards.
+    pub(super) fn reach(&self) -> usize {
+        self.rows.reach * self.cols.len + self.cols.reach
+    }
+
+    /// Writes `value(class)` at every output position of a strip.
+    pub(super) fn fill(&self, value: impl Fn(usize) -> f32, strip: &mut [f32]) {
+        let pitch = self.cols.len;
+        for (i, row) in self.rows.classes.iter().enumerate() {
+            let first = row.outputs.start * pitch;
+            for (j, col) in self.cols.classes.iter().enumerate() {
+                let value = value(i * self.cols.classes.len() + j);
+                strip[first + col.outputs.start..first + col.outputs.end].fill(value);
+            }
+            for r in row.outputs.clone().skip(1) {
+                strip.copy_within(first..first + self.cols.output, r * pitch);
+            }
+        }
+    }
+
+    /// Zeroes what lies between the rows and after the last one.
+    pub(super) fn clear_gaps(&self, strip: &mut [f32]) {
+        let pitch = self.cols.len;
+        for r in 0..self.rows.output {
+            strip[r * pitch + self.cols.output..(r + 1) * pitch].fill(0.0);
+        }
+        strip[self.rows.output * pitch..self.output_buffer()].fill(0.0);
+    }
+
+    /// Where input `[y, x]` lies in the strips, for `x` of at most the stride; further ones of the
+    /// same phase follow it.
+    pub(super) fn strip_of(&self, y: usize, x: usize) -> usize {
+        let (rows, cols) = (&self.rows, &self.cols);
+        let (y, x) = (y + rows.padding, x + cols.padding);
+        let phase = y % rows.stride * cols.stride + x % cols.stride;
+        phase * self.phase_len() + y / rows.stride * cols.len + x / cols.stride
+    }
+}

@@ -1,0 +1,382 @@
+//! The inner loops: sweeps over the flat positions of a plane.
+//!
+//! Every function takes the vector instructions to use and checks the lengths of its slices, so
+//! that the unchecked loads inside stay within them.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::grid::{Grid, SLACK};
+use super::vector;
+
+/// Positions after which sums in `f32` are added to those in `f64`; also keeps the data of one
+/// block in the first cache.
+pub(super) const BLOCK: usize = 4096;
+
+/// Taps of one side of a tile of pair sums.
+const TILE: usize = 5;
+
+/// What a sweep starts from: `constant + scale * strip[q]`.
+pub(super) struct Base<'a> {
+    pub strip: &'a [f32],
+    pub scale: f32,
+    pub constant: f32,
+}
+
+/// A vector that the public function has checked to lie within its slice.
+#[inline(always)]
+fn load<S: Simd>(simd: S, source: *const f32, at: usize) -> S::f32s {
+    // SAFETY: as said; private to this file.
+    unsafe { vector::load(simd, source, at) }
+}
+
+fn round_up(count: usize) -> usize {
+    count.next_multiple_of(SLACK)
+}
+
+/// `out[q] = base(q) + sum of weights[t] * source[offsets[t] + q]` for `q < count`; up to
+/// `SLACK - 1` further values of `out` are overwritten.
+pub(super) fn convolve(
+    arch: Arch,
+    source: &[f32],
+    offsets: &[usize],
+    weights: &[f32],
+    base: Base<'_>,
+    out: &mut [f32],
+    count: usize,
+) {
+    struct Convolve<'a> {
+        source: &'a [f32],
+        offsets: &'a [usize],
+        weights: &'a [f32],
+        base: Base<'a>,
+        out: &'a mut [f32],
+        count: usize,
+    }
+
+    impl Convolve<'_> {
+        /// `N` vectors at once, so that a weight is loaded once for all.
+        #[inline(always)]
+        fn block<S: Simd, const N: usize>(&mut self, simd: S, at: usize) {
+            let scale = simd.splat_f32s(self.base.scale);
+            let constant = simd.splat_f32s(self.base.constant);
+            let mut sums: [S::f32s; N] = std::array::from_fn(|v| {
+                let base = load(simd, self.base.strip.as_ptr(), at + v * S::F32_LANES);
+                simd.mul_add_e_f32s(scale, base, constant)
+            });
+            for (&offset, &weight) in self.offsets.iter().zip(self.weights) {
+                let weight = simd.splat_f32s(weight);
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let value = load(simd, self.source.as_ptr(), offset + at + v * S::F32_LANES);
+                    *sum = simd.mul_add_e_f32s(weight, value, *sum);
+                }
+            }
+            for (v, sum) in sums.into_iter().enumerate() {
+                // SAFETY: `out` holds `count` rounded up to whole vectors.
+                unsafe {
+                    let target = self.out.as_mut_ptr().add(at + v * S::F32_LANES);
+                    target.cast::<S::f32s>().write_unaligned(sum);
+                }
+            }
+        }
+    }
+
+    impl WithSimd for Convolve<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, simd: S) {
+            let mut at = 0;
+            while at + 7 * S::F32_LANES < self.count {
+                self.block::<S, 8>(simd, at);
+                at += 8 * S::F32_LANES;
+            }
+            while at + S::F32_LANES < self.count {
+                self.block::<S, 2>(simd, at);
+                at += 2 * S::F32_LANES;
+            }
+            while at < self.count {
+                self.block::<S, 1>(simd, at);
+                at += S::F32_LANES;
+            }
+        }
+    }
+
+    let last = offsets.iter().max().map_or(0, |offset| offset + round_up(count));
+    assert!(source.len() >= last, "a tap leaves the strips");
+    assert!(base.strip.len() >= round_up(count), "the base is too short");
+    assert!(out.len() >= round_up(count), "the output is too short");
+    arch.dispatch(Convolve { source, offsets, weights, base, out, count });
+}
+
+/// Sums in two levels: vectors of `f32`, flushed to `f64` every [`BLOCK`] positions or so.
+pub(super) struct Sums {
+    partial: Vec<f32>,
+    pending: usize,
+    pub total: Vec<f64>,
+}
+
+impl Sums {
+    pub(super) fn new(count: usize) -> Self {
+        Self { partial: vec![0.0; count * SLACK], pending: 0, total: vec![0.0; count] }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.partial.fill(0.0);
+        self.pending = 0;
+        self.total.fill(0.0);
+    }
+
+    /// Adds the partial sums to the totals.
+    pub(super) fn flush(&mut self) {
+        for (total, lanes) in self.total.iter_mut().zip(self.partial.chunks_exact_mut(SLACK)) {
+            *total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+            lanes.fill(0.0);
+        }
+        self.pending = 0;
+    }
+
+    /// Makes room for `count` more positions.
+    fn reserve(&mut self, count: usize) {
+        if self.pending + count > BLOCK {
+            self.flush();
+        }
+        self.pending += count;
+    }
+}
+
+/// Adds `sum over q of mask[q] * source[offsets[a] + q] * source[offsets[b] + q]` for every pair
+/// `a <= b`, in the order `(0, 0), (0, 1) .. (1, 1), (1, 2) ..`. The mask must be 0 or 1, and 0
+/// from `count` to the next multiple of `SLACK`.
+pub(super) fn add_pairs(
+    arch: Arch,
+    source: &[f32],
+    offsets: &[usize],
+    mask: &[f32],
+    count: usize,
+    sums: &mut Sums,
+) {
+    struct Pairs<'a> {
+        source: &'a [f32],
+        offsets: &'a [usize],
+        mask: &'a [f32],
+        range: std::ops::Range<usize>,
+        partial: &'a mut [f32],
+    }
+
+    impl Pairs<'_> {
+        /// The pairs of taps `a .. a + A` with `b .. b + B`; `a == b` on the diagonal.
+        #[inline(always)]
+        fn tile<S: Simd, const A: usize, const B: usize>(&mut self, simd: S, a: usize, b: usize) {
+            let taps = self.offsets.len();
+            let slot = |i: usize, j: usize| {
+                let (i, j) = (a + i, b + j);
+                (i * (2 * taps + 1 - i) / 2 + j - i) * SLACK
+            };
+            let wanted = |i: usize, j: usize| a != b || j >= i;
+            let (left, right) = (&self.offsets[a..a + A], &self.offsets[b..b + B]);
+            let left: [usize; A] = std::array::from_fn(|i| left[i]);
+            let right: [usize; B] = std::array::from_fn(|j| right[j]);
+            let mut sums = [[simd.splat_f32s(0.0); B]; A];
+            let mut at = self.range.start;
+            while at < self.range.end {
+                let mask = load(simd, self.mask.as_ptr(), at);
+                let values: [S::f32s; B] =
+                    std::array::from_fn(|j| load(simd, self.source.as_ptr(), right[j] + at));
+                for i in 0..A {
+                    let value = load(simd, self.source.as_ptr(), left[i] + at);
+                    let value = simd.mul_f32s(mask, value);
+                    for j in 0..B {
+                        if wanted(i, j) {
+                            sums[i][j] = simd.mul_add_e_f32s(value, values[j], sums[i][j]);
+                        }
+                    }
+                }
+                at += S::F32_LANES;
+            }
+            for (i, sums) in sums.iter().enumerate() {
+                for (j, &sum) in sums.iter().enumerate() {
+                    if wanted(i, j) {
+                        let slot = slot(i, j);
+                        let lanes = &mut self.partial[slot..slot + S::F32_LANES];
+                        // SAFETY: the slice is one vector long.
+                        unsafe {
+                            let lanes = lanes.as_mut_ptr().cast::<S::f32s>();
+                            lanes.write_unaligned(simd.add_f32s(lanes.read_unaligned(), sum));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    impl WithSimd for Pairs<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, simd: S) {
+            let taps = self.offsets.len();
+            for a in (0..taps).step_by(TILE) {
+                match taps - a {
+                    1 => self.tile::<S, 1, 1>(simd, a, a),
+                    2 => self.tile::<S, 2, 2>(simd, a, a),
+                    3 => self.tile::<S, 3, 3>(simd, a, a),
+                    4 => self.tile::<S, 4, 4>(simd, a, a),
+                    _ => self.tile::<S, TILE, TILE>(simd, a, a),
+                }
+                for b in (a + TILE..taps).step_by(TILE) {
+                    match taps - b {
+                        1 => self.tile::<S, TILE, 1>(simd, a, b),
+                        2 => self.tile::<S, TILE, 2>(simd, a, b),
+                        3 => self.tile::<S, TILE, 3>(simd, a, b),
+                        4 => self.tile::<S, TILE, 4>(simd, a, b),
+                        _ => self.tile::<S, TILE, TILE>(simd, a, b),
+                    }
+                }
+            }
+        }
+    }
+
+    let last = offsets.iter().max().map_or(0, |offset| offset + round_up(count));
+    assert!(source.len() >= last, "a tap leaves the strips");
+    assert!(mask.len() >= round_up(count), "the mask is too short");
+    assert_eq!(sums.total.len(), offsets.len() * (offsets.len() + 1) / 2, "one sum a pair");
+    for start in (0..count).step_by(BLOCK) {
+        let range = start..count.min(start + BLOCK);
+        sums.reserve(range.len());
+        arch.dispatch(Pairs { source, offsets, mask, range, partial: &mut sums.partial });
+    }
+}
+
+/// Adds `sum over q of factor[q] * source[offsets[t] + q]` for every tap. The factor must be 0
+/// from `count` to the next multiple of `SLACK`.
+pub(super) fn add_dots(
+    arch: Arch,
+    source: &[f32],
+    offsets: &[usize],
+    factor: &[f32],
+    count: usize,
+    sums: &mut Sums,
+) {
+    struct Dots<'a> {
+        source: &'a [f32],
+        offsets: &'a [usize],
+        factor: &'a [f32],
+        range: std::ops::Range<usize>,
+        partial: &'a mut [f32],
+    }
+
+    impl Dots<'_> {
+        #[inline(always)]
+        fn group<S: Simd, const N: usize>(&mut self, simd: S, first: usize) {
+            let offsets = &self.offsets[first..first + N];
+            let offsets: [usize; N] = std::array::from_fn(|t| offsets[t]);
+            let mut sums = [simd.splat_f32s(0.0); N];
+            let mut at = self.range.start;
+            while at < self.range.end {
+                let factor = load(simd, self.factor.as_ptr(), at);
+                for t in 0..N {
+                    let value = load(simd, self.source.as_ptr(), offsets[t] + at);
+                    sums[t] = simd.mul_add_e_f32s(factor, value, sums[t]);
+                }
+                at += S::F32_LANES;
+            }
+            for (t, &sum) in sums.iter().enumerate() {
+                let slot = (first + t) * SLACK;
+                let lanes = &mut self.partial[slot..slot + S::F32_LANES];
+                // SAFETY: the slice is one vector long.
+                unsafe {
+                    let lanes = lanes.as_mut_ptr().cast::<S::f32s>();
+                    lanes.write_unaligned(simd.add_f32s(lanes.read_unaligned(), sum));
+                }
+            }
+        }
+    }
+
+    impl WithSimd for Dots<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, simd: S) {
+            let mut first = 0;
+            while first < self.offsets.len() {
+                let group = match self.offsets.len() - first {
+                    9.. => {
+                        self.group::<S, 9>(simd, first);
+                        9
+                    }
+                    3..9 => {
+                        self.group::<S, 3>(simd, first);
+                        3
+                    }
+                    _ => {
+                        self.group::<S, 1>(simd, first);
+                        1
+                    }
+                };
+                first += group;
+            }
+        }
+    }
+
+    let last = offsets.iter().max().map_or(0, |offset| offset + round_up(count));
+    assert!(source.len() >= last, "a tap leaves the strips");
+    assert!(factor.len() >= round_up(count), "the factor is too short");
+    assert_eq!(sums.total.len(), offsets.len(), "one sum a tap");
+    for start in (0..count).step_by(BLOCK) {
+        let range = start..count.min(start + BLOCK);
+        sums.reserve(range.len());
+        arch.dispatch(Dots { source, offsets, factor, range, partial: &mut sums.partial });
+    }
+}
+
+/// Sums over each class of outputs of what one tap sees; `strip` starts under the tap at
+/// output 0, `row` is room for one row of outputs.
+pub(super) fn class_sums(
+    arch: Arch,
+    grid: &Grid,
+    strip: &[f32],
+    row: &mut [f32],
+    sums: &mut [f64],
+) {
+    struct ClassSums<'a> {
+        grid: &'a Grid,
+        strip: &'a [f32],
+        row: &'a mut [f32],
+        sums: &'a mut [f64],
+    }
+
+    impl WithSimd for ClassSums<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            let cols = &self.grid.cols;
+            let row = &mut self.row[..cols.output];
+            let mut sums = self.sums.iter_mut();
+            for class in &self.grid.rows.classes {
+                row.fill(0.0);
+                for r in class.outputs.clone() {
+                    let values = &self.strip[r * cols.len..][..row.len()];
+                    row.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value);
+                }
+                for (class, sum) in cols.classes.iter().zip(&mut sums) {
+                    *sum = total(&row[class.outputs.clone()]);
+                }
+            }
+        }
+    }
+
+    arch.dispatch(ClassSums { grid, strip, row, sums });
+}
+
+/// The sum of a slice, over several independent lanes.
+#[inline(always)]
+fn total(values: &[f32]) -> f64 {
+    let mut lanes = [0.0_f32; SLACK];
+    let chunks = values.chunks_exact(SLACK);
+    let rest: f64 = chunks.remainder().iter().map(|&v| f64::from(v)).sum();
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, &v)| *lane += v);
+    }
+    lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>() + rest
+}

@@ -1,0 +1,374 @@
+//! Against the definition in `f64`: convolutions, norms, padding and pools by nested loops,
+//! gradients by central differences.
+
+use pulp::Arch;
+
+use super::dbb::{backward_on, forward_on};
+use super::*;
+use crate::ConvShape;
+
+/// Numbers in -1 .. 1 from a counter.
+fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..8).for_each(|_| {
+        next();
+    });
+    (0..count).map(|_| next()).collect()
+}
+
+fn shape(batch: usize, channels: usize, input: [usize; 2], k: usize, stride: usize) -> ConvShape {
+    ConvShape {
+        batch,
+        in_channels: channels,
+        out_channels: channels,
+        input,
+        kernel: [k, k],
+        stride: [stride; 2],
+        padding: [k / 2; 2],
+        groups: channels,
+    }
+}
+
+const MOMENTUM: f64 = 0.1;
+const EPSILON: f64 = 1e-5;
+
+/// The parameters of a block as one list of vectors, so that differences can step through all.
+#[derive(Clone)]
+struct Params {
+    kxk: [Vec<f32>; 3],
+    inner: [Vec<f32>; 5],
+    second: [Vec<f32>; 3],
+    average: [Vec<f32>; 2],
+    /// Which branches there are.
+    present: [bool; 3],
+}
+
+impl Params {
+    fn new(shape: &ConvShape, m: usize, present: [bool; 3]) -> Self {
+        let (c, taps) = (shape.out_channels, shape.kernel[0] * shape.kernel[1]);
+        let gamma = |seed, n| noise(seed, n).iter().map(|v| 1.0 + 0.5 * v).collect::<Vec<f32>>();
+        let positive = gamma(9, c * m);
+        Self {
+            kxk: [noise(1, c * taps), gamma(2, c), noise(3, c)],
+            inner: [noise(4, c * m), gamma(5, c * m), noise(6, c * m), noise(7, c * m), positive],
+            second: [noise(10, c * m * taps), gamma(11, c), noise(12, c)],
+            average: [gamma(13, c), noise(14, c)],
+            present,
+        }
+    }
+
+    fn block(&self) -> Dbb<'_> {
+        let [w, g, b] = &self.kxk;
+        let kxk = Kxk { weight: w, norm: Norm { gamma: g, beta: b, epsilon: EPSILON } };
+        let [w1, g1, b1, mean, var] = &self.inner;
+        let [w2, g2, b2] = &self.second;
+        let pointwise_kxk = PointwiseKxk {
+            weight1: w1,
+            norm1: Norm { gamma: g1, beta: b1, epsilon: EPSILON },
+            running_mean: mean,
+            running_var: var,
+            momentum: MOMENTUM,
+            weight2: w2,
+            norm2: Norm { gamma: g2, beta: b2, epsilon: EPSILON },
+        };
+        let [g, b] = &self.average;
+        let average = Norm { gamma: g, beta: b, epsilon: EPSILON };
+        Dbb {
+            kxk: self.present[0].then_some(kxk),
+            pointwise_kxk: self.present[1].then_some(pointwise_kxk),
+            average: self.present[2].then_some(average),
+        }
+    }
+
+    /// All trained parameters in `f64`, in the order of [`grads`].
+    fn trained(&self) -> Vec<Vec<f64>> {
+        let [w1, g1, b1, ..] = &self.inner;
+        let all =
+            [&self.kxk[..], &[w1.clone(), g1.clone(), b1.clone()], &self.second, &self.average];
+        all.concat().iter().map(|v| to_f64(v)).collect()
+    }
+}
+
+fn grads(grads: &DbbGrads) -> [&Vec<f32>; 11] {
+    [
+        &grads.kxk_weight,
+        &grads.kxk_gamma,
+        &grads.kxk_beta,
+        &grads.weight1,
+        &grads.gamma1,
+        &grads.beta1,
+        &grads.weight2,
+        &grads.gamma2,
+        &grads.beta2,
+        &grads.average_gamma,
+        &grads.average_beta,
+    ]
+}
+
+fn to_f64(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| v.into()).collect()
+}
+
+/// A map `[batch, channels, height, width]`.
+#[derive(Clone)]
+struct Map {
+    data: Vec<f64>,
+    dims: [usize; 4],
+}
+
+/// Grouped convolution, one output per group, reading `padding_value[channel]` outside.
+fn conv(x: &Map, weight: &[f64], shape: &ConvShape, padding_value: &[f64]) -> Map {
+    let ([batch, inputs, h, w], channels) = (x.dims, shape.out_channels);
+    let (m, [kh, kw], [oh, ow]) = (inputs / channels, shape.kernel, shape.output());
+    let mut data = Vec::new();
+    for n in 0..batch {
+        for c in 0..channels {
+            for i in 0..oh {
+                for j in 0..ow {
+                    let mut sum = 0.0;
+                    for input in c * m..(c + 1) * m {
+                        for ty in 0..kh {
+                            for tx in 0..kw {
+                                let iy = (i * shape.stride[0] + ty).wrapping_sub(shape.padding[0]);
+                                let ix = (j * shape.stride[1] + tx).wrapping_sub(shape.padding[1]);
+                                let value = if iy < h && ix < w {
+                                    x.data[((n * inputs + input) * h + iy) * w + ix]
+                                } else {
+                                    padding_value[input]
+                                };
+                                sum += weight[(input * kh + ty) * kw + tx] * value;
+                            }
+                        }
+                    }
+                    data.push(sum);
+                }
+            }
+        }
+    }
+    Map { data, dims: [batch, channels, oh, ow] }
+}
+
+/// Training batch norm: output, mean, biased variance.
+fn norm(x: &Map, gamma: &[f64], beta: &[f64]) -> (Map, Vec<f64>, Vec<f64>) {
+    let [batch, channels, h, w] = x.dims;
+    let mut out = x.clone();
+    let (mut means, mut variances) = (vec![], vec![]);
+    for c in 0..channels {
+        let at = |i: usize| (i / (h * w) * channels + c) * h * w + i % (h * w);
+        let count = batch * h * w;
+        let mean = (0..count).map(|i| x.data[at(i)]).sum::<f64>() / count as f64;
+        let variance =
+            (0..count).map(|i| (x.data[at(i)] - mean).powi(2)).sum::<f64>() / count as f64;
+        let scale = gamma[c] / (variance + EPSILON).sqrt();
+        (0..count).for_each(|i| out.data[at(i)] = beta[c] + scale * (x.data[at(i)] - mean));
+        means.push(mean);
+        variances.push(variance);
+    }
+    (out, means, variances)
+}
+
+struct Reference {
+    /// Before the ReLU.
+    y: Vec<f64>,
+    stats: [(Vec<f64>, Vec<f64>); 4],
+    borders: Vec<f64>,
+}
+
+/// The block by its definition, with given border values or its own.
+fn reference(
+    shape: &ConvShape,
+    x: &[f64],
+    trained: &[Vec<f64>],
+    params: &Params,
+    borders: Option<&[f64]>,
+) -> Reference {
+    let (channels, [h, w]) = (shape.in_channels, shape.input);
+    let x = Map { data: x.to_vec(), dims: [shape.batch, channels, h, w] };
+    let zeros = vec![0.0; channels];
+    let mut y = vec![0.0; shape.output_len()];
+    let mut stats: [(Vec<f64>, Vec<f64>); 4] = Default::default();
+    let mut add = |map: Map| y.iter_mut().zip(map.data).for_each(|(y, v)| *y += v);
+    if params.present[0] {
+        let (out, mean, var) =
+            norm(&conv(&x, &trained[0], shape, &zeros), &trained[1], &trained[2]);
+        stats[0] = (mean, var);
+        add(out);
+    }
+    let mut used = vec![];
+    if params.present[1] {
+        let m = trained[3].len() / channels;
+        let mut inner = Map { data: vec![], dims: [shape.batch, channels * m, h, w] };
+        for n in 0..shape.batch {
+            for j in 0..channels * m {
+                let plane = &x.data[(n * channels + j / m) * h * w..][..h * w];
+                inner.data.extend(plane.iter().map(|v| v * trained[3][j]));
+            }
+        }
+        let (inner, mean, var) = norm(&inner, &trained[4], &trained[5]);
+        let count = (shape.batch * h * w) as f64;
+        used = (0..channels * m)
+            .map(|j| {
+                let running =
+                    |stat: f32, new: f64| (1.0 - MOMENTUM) * f64::from(stat) + MOMENTUM * new;
+                let mean = running(params.inner[3][j], mean[j]);
+                let var = running(params.inner[4][j], var[j] * count / (count - 1.0));
+                trained[5][j] - trained[4][j] * mean / (var + EPSILON).sqrt()
+            })
+            .collect();
+        if let Some(borders) = borders {
+            used = borders.to_vec();
+        }
+        stats[1] = (mean, var);
+        let (out, mean, var) =
+            norm(&conv(&inner, &trained[6], shape, &used), &trained[7], &trained[8]);
+        stats[2] = (mean, var);
+        add(out);
+    }
+    if params.present[2] {
+        let taps = shape.kernel[0] * shape.kernel[1];
+        let pool = vec![1.0 / taps as f64; channels * taps];
+        let (out, mean, var) = norm(&conv(&x, &pool, shape, &zeros), &trained[9], &trained[10]);
+        stats[3] = (mean, var);
+        add(out);
+    }
+    Reference { y, stats, borders: used }
+}
+
+/// Largest difference, relative to the largest expected value but at least `floor`.
+fn error(actual: &[f32], expected: &[f64], floor: f64) -> f64 {
+    assert_eq!(actual.len(), expected.len());
+    let scale = expected.iter().fold(floor, |max, v| max.max(v.abs()));
+    let difference = |(&a, &e): (&f32, &f64)| (f64::from(a) - e).abs();
+    actual.iter().zip(expected).map(difference).fold(0.0, f64::max) / scale
+}
+
+fn check(arch: Arch, shape: &ConvShape, params: &Params, x: &[f32], relu: bool, tolerance: f64) {
+    let label = format!("{shape:?} relu {relu} {:?}", params.present);
+    let block = params.block();
+    let expected = reference(shape, &to_f64(x), &params.trained(), params, None);
+    let mut y = vec![f32::NAN; shape.output_len()];
+    let (stats, saved) = forward_on(arch, shape, x, &block, relu, &mut y);
+    let expected_y: Vec<f64> =
+        expected.y.iter().map(|&v| if relu { v.max(0.0) } else { v }).collect();
+    let e = error(&y, &expected_y, 1e-3);
+    assert!(e < tolerance, "output {e:e} {label}");
+    let all = [&stats.kxk, &stats.inner, &stats.pointwise_kxk, &stats.average];
+    for (i, (stats, (mean, variance))) in all.into_iter().zip(&expected.stats).enumerate() {
+        let e = error(&stats.mean, mean, 1e-3);
+        assert!(e < tolerance, "mean {i} {e:e} {label}");
+        let e = error(&stats.variance, variance, 1e-6);
+        assert!(e < tolerance, "variance {i} {e:e} {label}");
+    }
+
+    let dy = noise(99, y.len());
+    let mut dx = vec![f32::NAN; x.len()];
+    let grad = backward_on(arch, shape, x, relu.then_some(&y[..]), &dy, &block, &saved, &mut dx);
+    let pass: Vec<f64> =
+        dy.iter().zip(&y).map(|(&g, &y)| if relu && y <= 0.0 { 0.0 } else { g.into() }).collect();
+    let loss = |x: &[f64], trained: &[Vec<f64>]| -> f64 {
+        let y = reference(shape, x, trained, params, Some(&expected.borders)).y;
+        y.iter().zip(&pass).map(|(y, g)| y * g).sum()
+    };
+    let (x64, trained) = (to_f64(x), params.trained());
+    let spread = x64.iter().fold(0.0_f64, |max, v| max.max((v - x64[0]).abs())).max(1e-3);
+    let slope = |values: &mut dyn FnMut(f64) -> f64, step: f64| {
+        (8.0 * (values(step) - values(-step)) - (values(2.0 * step) - values(-2.0 * step)))
+            / (12.0 * step)
+    };
+    let mut expected_dx = vec![];
+    for i in 0..x.len() {
+        let mut moved = x64.clone();
+        expected_dx.push(slope(
+            &mut |d| {
+                moved[i] = x64[i] + d;
+                loss(&moved, &trained)
+            },
+            1e-3 * spread,
+        ));
+    }
+    let e = error(&dx, &expected_dx, 1e-2);
+    assert!(e < tolerance, "input gradient {e:e} {label}");
+    for (i, actual) in grads(&grad).into_iter().enumerate() {
+        let branch = [0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2][i];
+        if !params.present[branch] {
+            assert!(actual.is_empty());
+            continue;
+        }
+        let mut expected = vec![];
+        for j in 0..trained[i].len() {
+            let mut moved = trained.clone();
+            expected.push(slope(
+                &mut |d| {
+                    moved[i][j] = trained[i][j] + d;
+                    loss(&x64, &moved)
+                },
+                1e-3,
+            ));
+        }
+        let e = error(actual, &expected, 1e-1);
+        assert!(e < tolerance, "gradient {i} {e:e} {label}\n{actual:?}\n{expected:?}");
+    }
+}
+
+const ALL: [bool; 3] = [true; 3];
+
+#[test]
+fn matches_the_definition() {
+    for (input, k, stride, m) in [
+        ([7, 5], 3, 1, 2),
+        ([7, 5], 3, 2, 2),
+        ([6, 8], 3, 2, 1),
+        ([1, 9], 3, 1, 3),
+        ([2, 2], 3, 1, 2),
+        ([2, 2], 5, 1, 1),
+        ([6, 5], 5, 1, 2),
+        ([7, 6], 5, 2, 2),
+        ([1, 17], 3, 2, 1),
+        ([5, 18], 3, 1, 1),
+    ] {
+        let shape = shape(3, 2, input, k, stride);
+        let params = Params::new(&shape, m, ALL);
+        let x = noise(17, shape.input_len());
+        check(Arch::new(), &shape, &params, &x, stride == 1, 1e-5);
+    }
+}
+
+#[test]
+fn takes_any_branches() {
+    for present in [
+        [true, false, false],
+        [false, true, false],
+        [false, false, true],
+        [true, false, true],
+        [false, true, true],
+    ] {
+        let shape = shape(2, 2, [5, 4], 3, 1);
+        let params = Params::new(&shape, 2, present);
+        check(Arch::new(), &shape, &params, &noise(5, shape.input_len()), true, 1e-5);
+    }
+}
+
+#[test]
+fn portable_code_agrees() {
+    for stride in [1, 2] {
+        let shape = shape(2, 2, [5, 6], 3, stride);
+        let params = Params::new(&shape, 2, ALL);
+        check(Arch::Scalar, &shape, &params, &noise(5, shape.input_len()), true, 1e-5);
+    }
+}
+
+#[test]
+fn keeps_precision_far_from_zero() {
+    for stride in [1, 2] {
+        let shape = shape(2, 2, [6, 7], 3, stride);
+        let params = Params::new(&shape, 2, ALL);
+        let x: Vec<f32> = noise(5, shape.input_len()).iter().map(|v| 300.0 + v).collect();
+        check(Arch::new(), &shape, &params, &x, true, 1e-4);
+    }
+}
