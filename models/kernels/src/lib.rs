@@ -8,6 +8,11 @@
 //! Sums run in an order that depends on the shape and the number of threads alone: two runs with
 //! equally many threads are equal bit for bit.
 
+pub mod norm;
+mod planes;
 mod shape;
+mod simd;
+#[cfg(test)]
+mod testing;
 
 pub use shape::ConvShape;
