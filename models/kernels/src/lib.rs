@@ -8,8 +8,10 @@
 //! Sums run in an order that depends on the shape and the number of threads alone: two runs with
 //! equally many threads are equal bit for bit.
 
+pub mod moments;
 pub mod norm;
 mod planes;
+pub mod pool;
 mod shape;
 mod simd;
 #[cfg(test)]

@@ -1,0 +1,83 @@
+//! Batch norm against the speed of the memory: a copy of a map and `a = b + c` of maps.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dbb_kernels::norm::{self, Gradients};
+use rayon::prelude::*;
+
+const MAPS: [[usize; 3]; 3] = [[64, 64, 1024], [64, 256, 64], [16, 64, 112 * 112]];
+
+fn map(len: usize, factor: usize) -> Vec<f32> {
+    (0..len).map(|i| (i * factor % 1001) as f32 / 500.0 - 1.0).collect()
+}
+
+fn batch_norm(criterion: &mut Criterion) {
+    for dims in MAPS {
+        let [batch, channels, positions] = dims;
+        let len = dims.iter().product();
+        let (o, dy, second) = (map(len, 7), map(len, 13), map(len, 17));
+        let (mut y, mut d_o, mut d_second) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
+        let (scale, shift) = (vec![1.1; 2 * channels], vec![0.1; channels]);
+        let mut group = criterion.benchmark_group(format!("{dims:?}"));
+        group.sample_size(20).warm_up_time(std::time::Duration::from_millis(300));
+        group.measurement_time(std::time::Duration::from_secs(1));
+        let mut bench = |name: &str, maps: usize, run: &mut dyn FnMut()| {
+            group.throughput(Throughput::Bytes((maps * len * 4) as u64));
+            group.bench_function(name, |bencher| bencher.iter(&mut *run));
+        };
+        bench("copy", 2, &mut || {
+            let chunk = len / rayon::current_num_threads();
+            let parts = d_o.par_chunks_mut(chunk).zip(o.par_chunks(chunk));
+            parts.for_each(|(to, from)| to.copy_from_slice(from));
+        });
+        bench("add", 3, &mut || {
+            let chunk = len / rayon::current_num_threads();
+            let parts =
+                d_o.par_chunks_mut(chunk).zip(o.par_chunks(chunk).zip(dy.par_chunks(chunk)));
+            parts.for_each(|(to, (a, b))| {
+                to.iter_mut().zip(a).zip(b).for_each(|((to, a), b)| *to = a + b);
+            });
+        });
+        bench("statistics", 1, &mut || {
+            black_box(norm::statistics(&o, dims));
+        });
+        bench("apply, ReLU", 2, &mut || {
+            norm::apply(&[&o], &scale[..channels], &shift, None, true, dims, &mut y);
+        });
+        bench("apply, residual, ReLU", 3, &mut || {
+            norm::apply(&[&o], &scale[..channels], &shift, Some(&second), true, dims, &mut y);
+        });
+        bench("apply to two maps, ReLU", 3, &mut || {
+            norm::apply(&[&o, &second], &scale, &shift, None, true, dims, &mut y);
+        });
+        let mean = vec![0.01; 2 * channels];
+        let inv_std = vec![2.0; 2 * channels];
+        bench("reduce, ReLU", 3, &mut || {
+            black_box(norm::reduce(&[&o], &mean[..channels], &dy, Some(&y), dims));
+        });
+        bench("reduce two maps, ReLU", 4, &mut || {
+            black_box(norm::reduce(&[&o, &second], &mean, &dy, Some(&y), dims));
+        });
+        let sums = norm::reduce(&[&o], &mean[..channels], &dy, Some(&y), dims);
+        let (gamma, count) = (&scale[..channels], batch * positions);
+        let one = Gradients::new(gamma, &mean[..channels], &inv_std[..channels], &sums, count);
+        bench("backward, ReLU", 4, &mut || {
+            norm::backward_input(&[&o], &one, &dy, Some(&y), dims, &mut [&mut d_o], None);
+        });
+        bench("backward, residual, ReLU", 5, &mut || {
+            let residual = Some(d_second.as_mut_slice());
+            norm::backward_input(&[&o], &one, &dy, Some(&y), dims, &mut [&mut d_o], residual);
+        });
+        let sums = norm::reduce(&[&o, &second], &mean, &dy, Some(&y), dims);
+        let two = Gradients::new(&scale, &mean, &inv_std, &sums, count);
+        bench("backward of two maps, ReLU", 6, &mut || {
+            let outputs = &mut [&mut d_o[..], &mut d_second[..]];
+            norm::backward_input(&[&o, &second], &two, &dy, Some(&y), dims, outputs, None);
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, batch_norm);
+criterion_main!(benches);
