@@ -1,9 +1,11 @@
-//! Batch norm against the speed of the memory: a copy of a map and `a = b + c` of maps.
+//! Batch norm, pools and moments, against the speed of the memory: a copy of a map and
+//! `a = b + c` of maps.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dbb_kernels::norm::{self, Gradients};
+use dbb_kernels::{ConvShape, moments, pool};
 use rayon::prelude::*;
 
 const MAPS: [[usize; 3]; 3] = [[64, 64, 1024], [64, 256, 64], [16, 64, 112 * 112]];
@@ -79,5 +81,54 @@ fn batch_norm(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, batch_norm);
+fn pools(criterion: &mut Criterion) {
+    for (batch, channels, side, stride) in
+        [(64, 64, 32, 1), (64, 256, 8, 1), (64, 64, 32, 2), (16, 64, 112, 2), (16, 128, 56, 1)]
+    {
+        let shape = ConvShape {
+            batch,
+            in_channels: channels,
+            out_channels: channels,
+            input: [side; 2],
+            kernel: [3; 2],
+            stride: [stride; 2],
+            padding: [1; 2],
+            groups: channels,
+        };
+        let mut x = map(shape.input_len(), 7);
+        let mut y = map(shape.output_len(), 13);
+        let mut argmax = vec![0; y.len()];
+        let mut group = criterion.benchmark_group(format!("pool {:?}/{stride}", shape.input));
+        group.sample_size(20).warm_up_time(std::time::Duration::from_millis(300));
+        group.measurement_time(std::time::Duration::from_secs(1));
+        group.throughput(Throughput::Bytes(((x.len() + y.len()) * 4) as u64));
+        group.bench_function("average", |b| b.iter(|| pool::average(&shape, &x, &mut y)));
+        group.bench_function("average, backward", |b| {
+            b.iter(|| pool::average_backward(&shape, &y, &mut x, false));
+        });
+        group.bench_function("max", |b| b.iter(|| pool::max(&shape, &x, &mut y, &mut argmax)));
+        group.bench_function("max, backward", |b| {
+            b.iter(|| pool::max_backward(&shape, &y, &argmax, &mut x));
+        });
+        group.finish();
+    }
+}
+
+fn covariance(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("covariance");
+    group.sample_size(20).warm_up_time(std::time::Duration::from_millis(300));
+    group.measurement_time(std::time::Duration::from_secs(1));
+    for dims in [[64, 64, 1024], [64, 128, 256], [64, 256, 64], [64, 512, 16], [16, 64, 56 * 56]] {
+        let [batch, channels, positions] = dims;
+        let (x, shift) = (map(dims.iter().product(), 7), vec![0.1; channels]);
+        // Operations, not elements: half of the products are mirrored.
+        group.throughput(Throughput::Elements((batch * positions * channels * channels) as u64));
+        group.bench_function(format!("{dims:?}"), |b| {
+            b.iter(|| moments::covariance(&x, &shift, dims));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, batch_norm, pools, covariance);
 criterion_main!(benches);

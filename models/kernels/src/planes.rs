@@ -87,11 +87,22 @@ impl<'a, T> SharedMap<'a, T> {
     /// A plane.
     ///
     /// # Safety
-    /// No one else has this plane at the same time.
+    /// The map was not given for reading only, and no one else has this plane at the same time.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn plane(&self, plane: usize, positions: usize) -> &mut [T] {
-        // SAFETY: the plane lies in the map, and is this caller's alone.
-        unsafe { std::slice::from_raw_parts_mut(self.start(plane, positions), positions) }
+        // SAFETY: as the caller promises.
+        unsafe { self.slice(plane * positions..(plane + 1) * positions) }
+    }
+
+    /// A part of the map.
+    ///
+    /// # Safety
+    /// The map was not given for reading only, and no one else has this part at the same time.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: the part lies in the map, and is this caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 }
 
