@@ -562,9 +562,16 @@ impl<const B: usize> BackwardInput<'_, B> {
             let (image, channel) = (plane / channels, plane % channels);
             let from = self.branches.map(|(map, _)| map.plane(image, channel, positions));
             let to = self.branches.map(|(_, d_map)| d_map.plane(image, channel, positions));
-            let coefficients: [[S::f32s; 4]; B] = std::array::from_fn(|b| {
-                self.coefficients[b * channels + channel].map(|value| simd.splat_f32s(value))
-            });
+            let mut coefficients = [[simd.splat_f32s(0.0); 4]; B];
+            for (b, of_branch) in coefficients.iter_mut().enumerate() {
+                let [scale, slope, constant, mean] = self.coefficients[b * channels + channel];
+                *of_branch = [
+                    simd.splat_f32s(scale),
+                    simd.splat_f32s(slope),
+                    simd.splat_f32s(constant),
+                    simd.splat_f32s(mean),
+                ];
+            }
             let dy = self.dy[plane * positions..][..positions].as_ptr();
             let y = self.y.map_or(dy, |y| y[plane * positions..][..positions].as_ptr());
             let d_residual =

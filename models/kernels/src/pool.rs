@@ -94,13 +94,7 @@ impl Average<'_> {
                     let to = if contiguous { &mut sums[padding..][..width] } else { &mut row_sums };
                     add_rows(simd, from, to);
                     if !contiguous {
-                        for column in 0..stride.min(width) {
-                            let (phase, start) =
-                                ((column + padding) % stride, (column + padding) / stride);
-                            let sums = &mut sums[phase * pitch + start..(phase + 1) * pitch];
-                            let picked = row_sums[column..].iter().step_by(stride);
-                            sums.iter_mut().zip(picked).for_each(|(sum, &value)| *sum = value);
-                        }
+                        sort_columns(&row_sums, padding, stride, pitch, sums);
                     }
                 }
                 for (row, sums) in band.zip(sums.chunks_exact(stride * pitch)) {
@@ -315,50 +309,34 @@ impl WithSimd for Max<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        match self.shape.stride[1] {
-            1 => self.run(1),
-            2 => self.run(2),
-            stride => self.run(stride),
+    fn with_simd<S: Simd>(self, simd: S) {
+        let [kernel, stride] = [self.shape.kernel, self.shape.stride].map(|pair| pair[1]);
+        match (kernel, stride) {
+            (3, 2) => self.run(simd, 3, 2),
+            _ => self.run(simd, kernel, stride),
         }
     }
 }
 
 impl Max<'_> {
-    /// Along the rows first, so that the first maximum in reading order wins.
     #[inline(always)]
-    fn run(self, stride: usize) {
+    fn run<S: Simd>(self, simd: S, kernel: usize, stride: usize) {
         let Self { shape, x, y, argmax, range } = self;
         let ([height, width], [rows, columns]) = (shape.input, shape.output());
         let padding = shape.padding[1];
-        let pitch = (width + 2 * padding).div_ceil(stride);
-        // A padded row, its columns sorted by their remainder modulo the stride.
-        let mut sorted = vec![f32::NEG_INFINITY; stride * pitch];
-        let mut best = vec![0.0f32; height * columns];
-        let mut place = vec![0u32; height * columns];
-        let first: Vec<u32> =
-            (0..columns).map(|column| taps(shape, 1, column).start as u32).collect();
-        let mut y_place = vec![0u32; columns];
+        let pitch = (width + 2 * padding).div_ceil(stride) + SLACK;
+        // The rows padded, their columns sorted by their remainder modulo the stride.
+        let mut sorted = vec![f32::NEG_INFINITY; height * stride * pitch];
+        // Places are kept as floats to be selected along with the values; above 2^23, so that
+        // the low bits of the float are the place.
+        const INTEGERS: f32 = (1 << 23) as f32;
+        let first: Vec<f32> =
+            (0..columns).map(|column| INTEGERS + taps(shape, 1, column).start as f32).collect();
+        let mut places = vec![0.0f32; columns];
         for plane in range {
-            let from = &x[plane * height * width..][..height * width];
-            let results = best.chunks_exact_mut(columns).zip(place.chunks_exact_mut(columns));
-            for (from, (best, place)) in from.chunks_exact(width).zip(results) {
-                for column in 0..stride.min(width) {
-                    let (phase, start) = ((column + padding) % stride, (column + padding) / stride);
-                    let sorted = &mut sorted[phase * pitch + start..(phase + 1) * pitch];
-                    let picked = from[column..].iter().step_by(stride);
-                    sorted.iter_mut().zip(picked).for_each(|(to, &value)| *to = value);
-                }
-                best.fill(f32::NEG_INFINITY);
-                place.copy_from_slice(&first);
-                for tap in 0..shape.kernel[1] {
-                    let values = &sorted[tap % stride * pitch + tap / stride..][..columns];
-                    for ((best, place), &value) in best.iter_mut().zip(&mut *place).zip(values) {
-                        let wins = value > *best || value.is_nan();
-                        *best = if wins { value } else { *best };
-                        *place = if wins { tap as u32 } else { *place };
-                    }
-                }
+            let from = x[plane * height * width..][..height * width].chunks_exact(width);
+            for (from, sorted) in from.zip(sorted.chunks_exact_mut(stride * pitch)) {
+                sort_columns(from, padding, stride, pitch, sorted);
             }
             // SAFETY: this task alone has these planes.
             let (y, argmax) =
@@ -367,26 +345,56 @@ impl Max<'_> {
             for (row, (y, argmax)) in results.enumerate() {
                 let taps = taps(shape, 0, row);
                 let start = row * shape.stride[0] + taps.start - shape.padding[0];
-                y.fill(f32::NEG_INFINITY);
-                y_place.copy_from_slice(&first);
-                let offset = (taps.start * shape.kernel[1]) as u32;
-                y_place.iter_mut().for_each(|place| *place += offset);
-                for (from, tap) in (start..).zip(taps) {
-                    let offset = (tap * shape.kernel[1]) as u32;
-                    let best = &best[from * columns..][..columns];
-                    let place = &place[from * columns..][..columns];
-                    let to = y.iter_mut().zip(&mut y_place);
-                    for ((y, y_place), (&best, &place)) in to.zip(best.iter().zip(place)) {
-                        let wins = best > *y || best.is_nan();
-                        *y = if wins { best } else { *y };
-                        *y_place = if wins { place + offset } else { *y_place };
+                let sorted = &sorted[start * stride * pitch..][..taps.len() * stride * pitch];
+                let first_row = simd.splat_f32s((taps.start * kernel) as f32);
+                sweep!(S, columns, |at, lanes, _TURN| {
+                    let mut best = simd.splat_f32s(f32::NEG_INFINITY);
+                    // SAFETY: `sweep` stays within `columns` values.
+                    let mut place = unsafe { lanes.load(simd, first.as_ptr().add(at)) };
+                    place = simd.add_f32s(place, first_row);
+                    for (line, row) in taps.clone().enumerate() {
+                        for tap in 0..kernel {
+                            let from = (line * stride + tap % stride) * pitch + tap / stride + at;
+                            debug_assert!(from + S::F32_LANES <= sorted.len());
+                            // SAFETY: the last window ends within the padded row, and the slack
+                            // behind it is as wide as a vector.
+                            let value = unsafe { Full.load(simd, sorted.as_ptr().add(from)) };
+                            let wins = simd.or_m32s(
+                                simd.greater_than_f32s(value, best),
+                                simd.not_m32s(simd.equal_f32s(value, value)),
+                            );
+                            best = simd.select_f32s(wins, value, best);
+                            let here = simd.splat_f32s(INTEGERS + (row * kernel + tap) as f32);
+                            place = simd.select_f32s(wins, here, place);
+                        }
                     }
-                }
-                for (argmax, &place) in argmax.iter_mut().zip(&y_place) {
-                    *argmax = place as u8;
+                    // SAFETY: `sweep` stays within `columns` values.
+                    unsafe {
+                        lanes.store(simd, y.as_mut_ptr().add(at), best);
+                        lanes.store(simd, places.as_mut_ptr().add(at), place);
+                    }
+                });
+                for (argmax, &place) in argmax.iter_mut().zip(&places) {
+                    *argmax = place.to_bits() as u8;
                 }
             }
         }
+    }
+}
+
+/// Puts a row into its padding, sorted by the remainder of the padded column modulo the stride:
+/// `pitch` values for each remainder.
+#[inline(always)]
+fn sort_columns(from: &[f32], padding: usize, stride: usize, pitch: usize, to: &mut [f32]) {
+    if stride == 1 {
+        to[padding..][..from.len()].copy_from_slice(from);
+        return;
+    }
+    for column in 0..stride.min(from.len()) {
+        let (phase, start) = ((column + padding) % stride, (column + padding) / stride);
+        let to = &mut to[phase * pitch + start..(phase + 1) * pitch];
+        let picked = from[column..].iter().step_by(stride);
+        to.iter_mut().zip(picked).for_each(|(to, &value)| *to = value);
     }
 }
 
