@@ -4,6 +4,7 @@
 //! by then, and combined in the order of the images (Chan et al., 1979): means far from zero cost
 //! no accuracy.
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{BatchStatistics, Norm};
@@ -27,7 +28,6 @@ pub(crate) fn statistics(
     view: MapView,
     [batch, outputs, positions]: [usize; 3],
 ) -> (Vec<f64>, Vec<f64>) {
-    let ones = vec![1.0; positions];
     (0..outputs)
         .into_par_iter()
         .map(|channel| {
@@ -36,9 +36,10 @@ pub(crate) fn statistics(
                 let plane = view.plane(image, channel, positions);
                 let added = positions as f64;
                 let shift = (sum(plane) / added) as f32;
-                let rest = dot_about(&ones[..positions], plane, shift) / added;
+                let [rest, squares_about] = spread_about(plane, shift);
+                let rest = rest / added;
                 let plane_mean = f64::from(shift) + rest;
-                let plane_squares = squares_about(plane, shift) - added * rest * rest;
+                let plane_squares = squares_about - added * rest * rest;
                 let total = count + added;
                 let delta = plane_mean - mean;
                 squares += plane_squares + delta * delta * count * added / total;
@@ -91,27 +92,16 @@ impl<const B: usize> Closing<B> {
                 (0..B).map(branch).sum::<f64>() as f32
             })
             .collect();
+        let arch = Arch::new();
         y.par_chunks_exact_mut(positions).enumerate().for_each(|(index, y)| {
             let (image, channel) = (index / outputs, index % outputs);
-            match residual {
-                Some(residual) => {
-                    let residual = &residual[index * positions..][..positions];
-                    for (y, &value) in y.iter_mut().zip(residual) {
-                        *y = shift[channel] + value;
-                    }
-                }
-                None => y.fill(shift[channel]),
-            }
-            for (map, scale) in maps.iter().zip(&scale) {
-                let scale = scale[channel] as f32;
-                for (y, &value) in y.iter_mut().zip(map.plane(image, channel, positions)) {
-                    *y += scale * value;
-                }
-            }
-            if relu {
-                // Not `max`, which makes a number of what is none.
-                y.iter_mut().filter(|y| **y < 0.0).for_each(|y| *y = 0.0);
-            }
+            let residual = residual.map(|residual| &residual[index * positions..][..positions]);
+            let planes = maps.map(|map| map.plane(image, channel, positions));
+            let scale = scale.each_ref().map(|scale| scale[channel] as f32);
+            arch.dispatch(
+                #[inline(always)]
+                || sum_planes(planes, scale, shift[channel], residual, relu, y),
+            );
         });
         let statistics = std::array::from_fn(|branch| BatchStatistics {
             mean: found[branch].0.iter().map(|&v| v as f32).collect(),
@@ -142,7 +132,11 @@ impl<const B: usize> Closing<B> {
                     for image in 0..batch {
                         let range = (image * outputs + channel) * positions..;
                         let grad = &grad[range.clone()][..positions];
-                        masked(grad, self.relu.then(|| &y[range][..positions]), behind);
+                        let y = self.relu.then(|| &y[range][..positions]);
+                        Arch::new().dispatch(
+                            #[inline(always)]
+                            || masked(grad, y, behind),
+                        );
                         total += sum(behind);
                         for branch in 0..B {
                             let plane = maps[branch].plane(image, channel, positions);
@@ -172,6 +166,37 @@ impl<const B: usize> Closing<B> {
     }
 }
 
+/// `y = act(sum of scale * plane + shift + residual)`, in one pass over memory.
+#[inline(always)]
+fn sum_planes<const B: usize>(
+    planes: [&[f32]; B],
+    scale: [f32; B],
+    shift: f32,
+    residual: Option<&[f32]>,
+    relu: bool,
+    y: &mut [f32],
+) {
+    match residual {
+        Some(residual) => {
+            for (y, &value) in y.iter_mut().zip(residual) {
+                *y = shift + value;
+            }
+        }
+        None => y.fill(shift),
+    }
+    for (plane, scale) in planes.into_iter().zip(scale) {
+        for (y, &value) in y.iter_mut().zip(plane) {
+            *y += scale * value;
+        }
+    }
+    if relu {
+        // Not `max`, which makes a number of what is none.
+        for y in y {
+            *y = if *y < 0.0 { 0.0 } else { *y };
+        }
+    }
+}
+
 /// What makes the gradient of a map from the gradient behind the activation.
 pub(crate) struct Coefficients<const B: usize> {
     coefficients: [Vec<[f64; 3]>; B],
@@ -182,7 +207,10 @@ pub(crate) struct Coefficients<const B: usize> {
 impl<const B: usize> Coefficients<B> {
     /// The gradient behind the activation: that of the residual.
     pub fn behind(&self, y: &[f32], grad: &[f32], behind: &mut [f32]) {
-        masked(grad, self.relu.then_some(y), behind);
+        Arch::new().dispatch(
+            #[inline(always)]
+            || masked(grad, self.relu.then_some(y), behind),
+        );
     }
 
     /// Fills a plane with the gradient of a branch's map.
@@ -196,9 +224,14 @@ impl<const B: usize> Coefficients<B> {
     ) {
         let [scale, slope, constant] = self.coefficients[branch][channel].map(|v| v as f32);
         let mean = self.mean[branch][channel] as f32;
-        for ((out, &grad), &value) in plane.iter_mut().zip(behind).zip(map) {
-            *out = scale * grad + slope * (value - mean) + constant;
-        }
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for ((out, &grad), &value) in plane.iter_mut().zip(behind).zip(map) {
+                    *out = scale * grad + slope * (value - mean) + constant;
+                }
+            },
+        );
     }
 }
 
@@ -230,6 +263,7 @@ impl Coefficients<1> {
 }
 
 /// `grad` where the output is positive, or everywhere.
+#[inline(always)]
 fn masked(grad: &[f32], y: Option<&[f32]>, behind: &mut [f32]) {
     match y {
         Some(y) => {
@@ -266,14 +300,30 @@ fn reduce(values: &[f32], others: &[f32], term: impl Fn(f32, f32) -> f32) -> f64
 }
 
 pub(crate) fn sum(values: &[f32]) -> f64 {
-    reduce(values, values, |value, _| value)
+    Arch::new().dispatch(
+        #[inline(always)]
+        || reduce(values, values, |value, _| value),
+    )
 }
 
-fn squares_about(values: &[f32], mean: f32) -> f64 {
-    reduce(values, values, |value, _| (value - mean) * (value - mean))
+/// Sum of `value - mean` and of its square.
+fn spread_about(values: &[f32], mean: f32) -> [f64; 2] {
+    let arch = Arch::new();
+    let rest = arch.dispatch(
+        #[inline(always)]
+        || reduce(values, values, |value, _| value - mean),
+    );
+    let squares = arch.dispatch(
+        #[inline(always)]
+        || reduce(values, values, |value, _| (value - mean) * (value - mean)),
+    );
+    [rest, squares]
 }
 
 /// Sum of `a (b - mean)`.
 fn dot_about(a: &[f32], b: &[f32], mean: f32) -> f64 {
-    reduce(a, b, |a, b| a * (b - mean))
+    Arch::new().dispatch(
+        #[inline(always)]
+        || reduce(a, b, |a, b| a * (b - mean)),
+    )
 }

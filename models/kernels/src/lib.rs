@@ -13,8 +13,13 @@ pub mod conv;
 mod conv_norm;
 pub mod dense;
 pub mod depthwise;
+mod planes;
 pub mod pool;
+pub mod sgd;
 mod shape;
+mod simd;
+#[cfg(test)]
+mod testing;
 
 pub use conv::Epilogue;
 pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, ConvNormSaved, Norm};

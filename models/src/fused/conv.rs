@@ -15,8 +15,8 @@ pub(crate) fn conv(conv: &Conv2d, input: &Tensor<4>, epilogue: &Epilogue) -> Opt
     let shape = shape_of(&ConvSpec::of(conv), input);
     let (x, weight) = (values(input.clone()), values(conv.weight.val()));
     let bias = conv.bias.as_ref().map(|bias| values(bias.val()));
-    let residual = epilogue.residual.clone().map(values);
-    let (relu, rest) = split(epilogue.activation);
+    let (residual, relu, rest) = split(epilogue);
+    let residual = residual.map(values);
     let mut y = vec![0.0; shape.output_len()];
     let fused = dbb_kernels::Epilogue {
         bias: bias.as_ref().map(slice),
@@ -25,11 +25,7 @@ pub(crate) fn conv(conv: &Conv2d, input: &Tensor<4>, epilogue: &Epilogue) -> Opt
         ..Default::default()
     };
     kernel::forward(&shape, slice(&x), slice(&weight), &mut y, fused);
-    let y = untracked(y, shape.output_shape());
-    Some(match rest {
-        Some(activation) => activation.forward(y),
-        None => y,
-    })
+    Some(rest.forward(untracked(y, shape.output_shape())))
 }
 
 /// The geometry of a convolution over an input.
@@ -47,10 +43,9 @@ pub(super) fn shape_of(spec: &ConvSpec, input: &Tensor<4>) -> ConvShape {
     }
 }
 
-/// Whether the kernel applies ReLU, and what is left to apply after it.
-pub(super) fn split(activation: Option<Activation>) -> (bool, Option<Activation>) {
-    match activation {
-        Some(Activation::Relu) => (true, None),
-        other => (false, other),
-    }
+/// The residual and whether ReLU follows, which kernels apply; and what is left to do after them.
+pub(super) fn split(epilogue: &Epilogue) -> (Option<Tensor<4>>, bool, Epilogue) {
+    let relu = epilogue.activation == Some(Activation::Relu);
+    let activation = if relu { None } else { epilogue.activation };
+    (epilogue.residual.clone(), relu, Epilogue { residual: None, activation })
 }

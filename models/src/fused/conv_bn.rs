@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use dbb_kernels::{ConvNorm, ConvNormGrad, ConvNormSaved, ConvShape, Norm};
 
 use super::conv::{shape_of, split};
-use super::operation::{Operation, run, serves};
+use super::operation::{Operation, dispatch, run, serves};
 use crate::blocks::{ConvBn, ConvSpec, Epilogue};
 
 /// Convolution, batch norm, residual and activation, in training.
@@ -14,21 +14,18 @@ pub(crate) fn conv_bn(block: &ConvBn, input: &Tensor<4>, epilogue: &Epilogue) ->
     if !block.bn.trains_on(&input.device()) || !serves(input) || count < 2 {
         return None;
     }
-    let (relu, rest) = split(epilogue.activation);
+    let (residual, relu, rest) = split(epilogue);
     let operation = ConvBnOperation { shape, relu, epsilon: block.bn.epsilon };
     let inputs = [
-        Some(input.clone().into_dispatch()),
-        Some(block.conv.weight.val().into_dispatch()),
-        Some(block.bn.gamma.val().into_dispatch()),
-        Some(block.bn.beta.val().into_dispatch()),
-        epilogue.residual.clone().map(Tensor::into_dispatch),
+        dispatch(input.clone()),
+        dispatch(block.conv.weight.val()),
+        dispatch(block.bn.gamma.val()),
+        dispatch(block.bn.beta.val()),
+        residual.and_then(dispatch),
     ];
     let (output, [mean, var]) = run(operation, inputs);
     block.bn.record(mean, var, count);
-    Some(match rest {
-        Some(activation) => activation.forward(output),
-        None => output,
-    })
+    Some(rest.forward(output))
 }
 
 /// Inputs: map, weight, scale, shift, residual.

@@ -1,15 +1,16 @@
 //! The dense Diverse Branch Block in training.
 
-use burn::tensor::{Device, Tensor};
-use dbb_kernels::dense::{DenseBlock, DenseSaved, DenseStatistics, PaddedNorm};
+use burn::tensor::Tensor;
+use dbb_kernels::dense::{DenseBlock, DenseSaved, DenseStatistics};
 use dbb_kernels::{ConvNorm, ConvShape, Norm};
 
 use super::conv::{shape_of, split};
-use super::operation::{FlexTensor, Operation, run, serves, slice, values};
-use crate::blocks::{BatchNorm, DiverseBranchBlock, Epilogue};
+use super::norms::{Opening, all_train, record};
+use super::operation::{Operation, dispatch, run, serves};
+use crate::blocks::{DiverseBranchBlock, Epilogue};
 
 /// A block of all four branches and one group, with its residual and activation, in training.
-pub(crate) fn dense_dbb(
+pub(super) fn dense_dbb(
     block: &DiverseBranchBlock,
     input: &Tensor<4>,
     epilogue: &Epilogue,
@@ -30,7 +31,7 @@ pub(crate) fn dense_dbb(
     if shape.groups > 1 || count < 2 || !all_train(&norms, &input.device()) || !serves(input) {
         return None;
     }
-    let (relu, rest) = split(epilogue.activation);
+    let (residual, relu, rest) = split(epilogue);
     let operation = DenseOperation {
         shape,
         relu,
@@ -40,84 +41,30 @@ pub(crate) fn dense_dbb(
     let (output, statistics) = run(
         operation,
         [
-            Some(input.clone().into_dispatch()),
-            epilogue.residual.clone().map(Tensor::into_dispatch),
-            Some(kxk.conv.weight.val().into_dispatch()),
-            Some(kxk.bn.gamma.val().into_dispatch()),
-            Some(kxk.bn.beta.val().into_dispatch()),
-            Some(pointwise.conv.weight.val().into_dispatch()),
-            Some(pointwise.bn.gamma.val().into_dispatch()),
-            Some(pointwise.bn.beta.val().into_dispatch()),
-            Some(second.conv1.effective_weight().into_dispatch()),
-            Some(second.bn1.bn.gamma.val().into_dispatch()),
-            Some(second.bn1.bn.beta.val().into_dispatch()),
-            Some(second.conv2.weight.val().into_dispatch()),
-            Some(second.bn2.gamma.val().into_dispatch()),
-            Some(second.bn2.beta.val().into_dispatch()),
-            Some(average_conv.weight.val().into_dispatch()),
-            Some(average_bn.bn.gamma.val().into_dispatch()),
-            Some(average_bn.bn.beta.val().into_dispatch()),
-            Some(average.avg_bn.gamma.val().into_dispatch()),
-            Some(average.avg_bn.beta.val().into_dispatch()),
+            dispatch(input.clone()),
+            residual.and_then(dispatch),
+            dispatch(kxk.conv.weight.val()),
+            dispatch(kxk.bn.gamma.val()),
+            dispatch(kxk.bn.beta.val()),
+            dispatch(pointwise.conv.weight.val()),
+            dispatch(pointwise.bn.gamma.val()),
+            dispatch(pointwise.bn.beta.val()),
+            dispatch(second.conv1.effective_weight()),
+            dispatch(second.bn1.bn.gamma.val()),
+            dispatch(second.bn1.bn.beta.val()),
+            dispatch(second.conv2.weight.val()),
+            dispatch(second.bn2.gamma.val()),
+            dispatch(second.bn2.beta.val()),
+            dispatch(average_conv.weight.val()),
+            dispatch(average_bn.bn.gamma.val()),
+            dispatch(average_bn.bn.beta.val()),
+            dispatch(average.avg_bn.gamma.val()),
+            dispatch(average.avg_bn.beta.val()),
         ],
     );
     let counts = [count, count, opening_count, count, opening_count, count];
     record(&norms, statistics, &counts);
-    Some(match rest {
-        Some(activation) => activation.forward(output),
-        None => output,
-    })
-}
-
-/// Whether every norm uses the statistics of the batch.
-pub(super) fn all_train(norms: &[&BatchNorm], device: &Device) -> bool {
-    norms.iter().all(|norm| norm.trains_on(device))
-}
-
-/// Takes mean and variance of every norm into its running statistics.
-pub(super) fn record<const S: usize>(
-    norms: &[&BatchNorm],
-    statistics: [Tensor<1>; S],
-    counts: &[usize],
-) {
-    let mut statistics = statistics.into_iter();
-    for (norm, &count) in norms.iter().zip(counts) {
-        if let (Some(mean), Some(variance)) = (statistics.next(), statistics.next()) {
-            norm.record(mean, variance, count);
-        }
-    }
-}
-
-/// What a norm whose output is padded has seen before this step.
-#[derive(Clone, Debug)]
-pub(super) struct Opening {
-    running_mean: FlexTensor,
-    running_var: FlexTensor,
-    momentum: f64,
-    epsilon: f64,
-}
-
-impl Opening {
-    pub fn new(norm: &BatchNorm) -> Self {
-        Self {
-            running_mean: values(norm.running_mean.value()),
-            running_var: values(norm.running_var.value()),
-            momentum: norm.momentum,
-            epsilon: norm.epsilon,
-        }
-    }
-
-    pub fn padded<'a>(&'a self, [weight, gamma, beta]: [&'a [f32]; 3]) -> PaddedNorm<'a> {
-        PaddedNorm {
-            weight,
-            gamma,
-            beta,
-            running_mean: slice(&self.running_mean),
-            running_var: slice(&self.running_var),
-            momentum: self.momentum,
-            epsilon: self.epsilon,
-        }
-    }
+    Some(rest.forward(output))
 }
 
 /// Inputs: map, residual, then weights, scales and shifts in the order of the computation.

@@ -5,16 +5,39 @@
 //! The caller then computes the definition.
 
 #[cfg(feature = "flex")]
+use burn::tensor::Tensor;
+
+#[cfg(feature = "flex")]
+use crate::blocks::{DiverseBranchBlock, Epilogue};
+
+#[cfg(feature = "flex")]
 mod conv;
 #[cfg(feature = "flex")]
 mod conv_bn;
 #[cfg(feature = "flex")]
 mod dense_dbb;
 #[cfg(feature = "flex")]
+mod depthwise_dbb;
+#[cfg(feature = "flex")]
+mod norms;
+#[cfg(feature = "flex")]
 mod operation;
 
 #[cfg(feature = "flex")]
-pub(crate) use self::{conv::conv, conv_bn::conv_bn, dense_dbb::dense_dbb as dbb};
+pub(crate) use self::{conv::conv, conv_bn::conv_bn};
+
+/// A Diverse Branch Block in training, dense or depthwise.
+#[cfg(feature = "flex")]
+pub(crate) fn dbb(
+    block: &DiverseBranchBlock,
+    input: &Tensor<4>,
+    epilogue: &Epilogue,
+) -> Option<Tensor<4>> {
+    match block.spec().is_depthwise() {
+        true => depthwise_dbb::depthwise_dbb(block, input, epilogue),
+        false => dense_dbb::dense_dbb(block, input, epilogue),
+    }
+}
 
 #[cfg(not(feature = "flex"))]
 mod absent {

@@ -71,7 +71,7 @@ pub(crate) fn run<O: Operation<N, S>, const N: usize, const S: usize>(
         }
         OpsKind::UnTracked(prep) => prep.finish(output),
     };
-    let dispatch = |tensor| DispatchTensor {
+    let wrapped = |tensor| DispatchTensor {
         kind: DispatchTensorKind::Autodiff(Box::new(DispatchTensorKind::Flex(
             BackendTensor::Autodiff(tensor),
         ))),
@@ -80,9 +80,9 @@ pub(crate) fn run<O: Operation<N, S>, const N: usize, const S: usize>(
     let statistics = statistics.map(|values| {
         let length = values.len();
         let tensor = Autodiff::<Flex>::from_inner(flex(values, [length]));
-        Tensor::from_dispatch(dispatch(tensor))
+        Tensor::from_dispatch(wrapped(tensor))
     });
-    (Tensor::from_dispatch(dispatch(output)), statistics)
+    (Tensor::from_dispatch(wrapped(output)), statistics)
 }
 
 /// Whether the kernels serve a tensor: `f32` on the flex backend, unless the plain implementation
@@ -99,6 +99,11 @@ pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
     Implementation::get() == Implementation::Fast
         && tensor.dtype() == DType::F32
         && is_flex(&tensor.clone().into_dispatch().kind)
+}
+
+/// A tensor as an input of an operation.
+pub(crate) fn dispatch<const D: usize>(tensor: Tensor<D>) -> Option<DispatchTensor> {
+    Some(tensor.into_dispatch())
 }
 
 /// The values of a tensor that the kernels serve, without its gradient.

@@ -1,0 +1,306 @@
+use super::*;
+use crate::testing::{assert_close, assert_close_f64, random, with_threads};
+use pulp::Scalar;
+
+const EPSILON: f64 = 1e-5;
+
+const DIMS: [[usize; 3]; 8] = [
+    [1, 1, 1],
+    [2, 3, 1],
+    [1, 5, 7],
+    [3, 4, 49],
+    [5, 2, 16],
+    [2, 3, 1025],
+    [4, 7, 64],
+    [2, 17, 3000],
+];
+
+/// A sum of norms straight from its definition, in `f64`, and its gradients.
+struct Reference {
+    y: Vec<f64>,
+    mean: Vec<f64>,
+    var: Vec<f64>,
+    d_maps: Vec<Vec<f64>>,
+    d_residual: Vec<f64>,
+    d_gamma: Vec<f64>,
+    d_beta: Vec<f64>,
+}
+
+fn values_of(channel: usize, [batch, channels, positions]: Dims) -> impl Iterator<Item = usize> {
+    (0..batch).flat_map(move |image| {
+        let start = (image * channels + channel) * positions;
+        start..start + positions
+    })
+}
+
+fn reference(
+    branches: &[Vec<f32>],
+    gamma: &[f32],
+    beta: &[f32],
+    residual: Option<&[f32]>,
+    relu: bool,
+    dy: &[f32],
+    dims: Dims,
+) -> Reference {
+    let [batch, channels, positions] = dims;
+    let (len, count) = (batch * channels * positions, (batch * positions) as f64);
+    let (mut mean, mut var, mut y) = (vec![], vec![], vec![0.0; len]);
+    for branch in branches {
+        for channel in 0..channels {
+            let values = || values_of(channel, dims).map(|i| f64::from(branch[i]));
+            let found = values().sum::<f64>() / count;
+            mean.push(found);
+            var.push(values().map(|value| (value - found).powi(2)).sum::<f64>() / count);
+        }
+    }
+    for channel in 0..channels {
+        for i in values_of(channel, dims) {
+            y[i] = f64::from(beta[channel]) + residual.map_or(0.0, |map| f64::from(map[i]));
+            for (b, branch) in branches.iter().enumerate() {
+                let at = b * channels + channel;
+                let normal = (f64::from(branch[i]) - mean[at]) / (var[at] + EPSILON).sqrt();
+                y[i] += f64::from(gamma[at]) * normal;
+            }
+        }
+    }
+    let behind = |i: usize| if relu && y[i] <= 0.0 { 0.0 } else { f64::from(dy[i]) };
+    let d_residual: Vec<f64> = (0..len).map(behind).collect();
+    let d_beta: Vec<f64> = (0..channels)
+        .map(|channel| values_of(channel, dims).map(|i| d_residual[i]).sum())
+        .collect();
+    let mut d_gamma = vec![];
+    let mut d_maps = vec![vec![0.0; len]; branches.len()];
+    for (b, branch) in branches.iter().enumerate() {
+        for channel in 0..channels {
+            let at = b * channels + channel;
+            let std = (var[at] + EPSILON).sqrt();
+            let normal = |i: usize| (f64::from(branch[i]) - mean[at]) / std;
+            let product: f64 = values_of(channel, dims).map(|i| d_residual[i] * normal(i)).sum();
+            d_gamma.push(product);
+            for i in values_of(channel, dims) {
+                d_maps[b][i] = f64::from(gamma[at]) / std
+                    * (d_residual[i] - d_beta[channel] / count - normal(i) * product / count);
+            }
+        }
+    }
+    if relu {
+        y.iter_mut().for_each(|y| *y = y.max(0.0));
+    }
+    Reference { y, mean, var, d_maps, d_residual, d_gamma, d_beta }
+}
+
+/// Two maps as the channels of one buffer.
+fn stack(a: &[f32], b: &[f32], [_, channels, positions]: Dims) -> Vec<f32> {
+    let image = channels * positions;
+    a.chunks(image).zip(b.chunks(image)).flat_map(|(a, b)| [a, b].concat()).collect()
+}
+
+#[test]
+fn sums_of_norms_and_their_gradients_follow_the_definition() {
+    for (case, dims) in DIMS.into_iter().enumerate() {
+        for count in 1..=4 {
+            for (with_residual, relu) in [(false, false), (true, true), (false, true)] {
+                check(case as u64 * 10 + count as u64, dims, count, with_residual, relu);
+            }
+        }
+    }
+}
+
+fn check(seed: u64, dims: Dims, count: usize, with_residual: bool, relu: bool) {
+    let [batch, channels, positions] = dims;
+    let len = batch * channels * positions;
+    let branches: Vec<Vec<f32>> = (0..count)
+        .map(|b| random(seed + b as u64, len).iter().map(|v| v * (b + 1) as f32 + 0.5).collect())
+        .collect();
+    let gamma = random(seed + 11, count * channels);
+    let beta = random(seed + 12, channels);
+    let residual = with_residual.then(|| random(seed + 13, len));
+    let residual = residual.as_deref();
+    let dy = random(seed + 14, len);
+    let truth = reference(&branches, &gamma, &beta, residual, relu, &dy, dims);
+
+    // The first two branches share a buffer.
+    let buffers: Vec<Vec<f32>> = match &branches[..] {
+        [a] => vec![a.clone()],
+        [a, b, rest @ ..] => {
+            std::iter::once(stack(a, b, dims)).chain(rest.iter().cloned()).collect()
+        }
+        [] => unreachable!(),
+    };
+    let maps: Vec<&[f32]> = buffers.iter().map(Vec::as_slice).collect();
+    let found =
+        maps.iter().map(|map| statistics(map, [batch, map.len() / batch / positions, positions]));
+    let (mut mean, mut var) = (vec![], vec![]);
+    for statistics in found {
+        mean.extend(statistics.mean);
+        var.extend(statistics.var);
+    }
+    assert_close_f64(&mean, &truth.mean, 1e-6);
+    assert_close_f64(&var, &truth.var, 1e-6);
+
+    let inv_std: Vec<f64> = var.iter().map(|var| 1.0 / (var + EPSILON).sqrt()).collect();
+    let scale: Vec<f32> =
+        gamma.iter().zip(&inv_std).map(|(&g, s)| (f64::from(g) * s) as f32).collect();
+    let shift: Vec<f32> = (0..channels)
+        .map(|channel| {
+            (0..count).fold(f64::from(beta[channel]), |shift, b| {
+                let at = b * channels + channel;
+                shift - f64::from(gamma[at]) * inv_std[at] * mean[at]
+            }) as f32
+        })
+        .collect();
+    let mut y = vec![0.0; len];
+    apply(&maps, &scale, &shift, residual, relu, dims, &mut y);
+    // One value a channel has no variance, which makes its norm as steep as norms get.
+    let tolerance = if batch * positions < 4 { 1e-3 } else { 2e-5 };
+    assert_close(&y, &truth.y, tolerance);
+    if count == 1 {
+        let mut in_place = buffers[0].clone();
+        apply_in_place(&mut in_place, &scale, &shift, residual, relu, dims);
+        assert_eq!(in_place, y);
+    }
+
+    let mask: Vec<f32> = truth.y.iter().map(|&y| y as f32).collect();
+    let mask = relu.then_some(mask.as_slice());
+    let sums = reduce(&maps, &mean, &dy, mask, dims);
+    let gradients = Gradients::new(&gamma, &mean, &inv_std, &sums, batch * positions);
+    assert_close(&gradients.beta, &truth.d_beta, 1e-5);
+    assert_close(&gradients.gamma, &truth.d_gamma, tolerance);
+    let mut d_maps: Vec<Vec<f32>> = maps.iter().map(|map| vec![f32::NAN; map.len()]).collect();
+    let mut d_residual = vec![f32::NAN; len];
+    let mut outputs: Vec<&mut [f32]> = d_maps.iter_mut().map(Vec::as_mut_slice).collect();
+    let wanted = with_residual.then_some(d_residual.as_mut_slice());
+    backward_input(&maps, &gradients, &dy, mask, dims, &mut outputs, wanted);
+    if with_residual {
+        assert_close(&d_residual, &truth.d_residual, 0.0);
+    }
+    let mut expected = truth.d_maps;
+    if count > 1 {
+        let image = channels * positions;
+        let second = expected.remove(1);
+        expected[0] = expected[0]
+            .chunks(image)
+            .zip(second.chunks(image))
+            .flat_map(|(a, b)| [a, b].concat())
+            .collect();
+    }
+    for (found, expected) in d_maps.iter().zip(&expected) {
+        assert_close(found, expected, tolerance);
+    }
+}
+
+#[test]
+fn a_mean_far_from_zero_costs_no_accuracy() {
+    let dims = [8, 3, 1000];
+    let map: Vec<f32> = random(3, 24000).iter().map(|value| value + 300.0).collect();
+    let truth = reference(&[map.clone()], &[1.0; 3], &[0.0; 3], None, false, &map, dims);
+    let found = statistics(&map, dims);
+    for channel in 0..3 {
+        assert!((found.mean[channel] - truth.mean[channel]).abs() < 1e-6);
+        assert!((found.var[channel] / truth.var[channel] - 1.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn a_constant_channel_has_no_variance() {
+    for value in [0.0, 0.1, 12345.678, -1e-20] {
+        let found = statistics(&vec![value; 2 * 3 * 70], [2, 3, 70]);
+        assert_eq!(found.var, [0.0; 3]);
+        assert_eq!(found.mean, [f64::from(value); 3]);
+    }
+}
+
+#[test]
+fn runs_with_equally_many_threads_are_equal() {
+    let dims = [6, 5, 1500];
+    let (map, dy) = (random(1, 45000), random(2, 45000));
+    let run = |threads| {
+        with_threads(threads, || {
+            let found = statistics(&map, dims);
+            let sums = reduce(&[&map], &found.mean, &dy, Some(&map), dims);
+            (found, sums)
+        })
+    };
+    assert_eq!(run(3), run(3));
+    let (one, many) = (run(1), run(16));
+    assert_close_f64(&one.0.var, &many.0.var, 1e-6);
+    assert_close_f64(&one.1.products, &many.1.products, 1e-6);
+}
+
+#[test]
+fn vectors_and_scalars_agree() {
+    let (positions, dims) = (53, [2, 3, 53]);
+    let (map, dy) = (random(1, 318), random(2, 318));
+    let (scale, shift) = ([0.5, -1.0, 2.0], [0.1, 0.2, 0.3]);
+    let run = |scalar: bool| {
+        let mut y = vec![0.0; 318];
+        let (mut spread, mut sums) = (vec![0.0; 6], vec![0.0; 6]);
+        let branches = [Branch { map: SharedMap::reading(&map), channels: 3, first: 0 }];
+        let op = Spread { map: &map, shift: &shift, range: 0..6, positions, sums: &mut spread };
+        if scalar {
+            op.with_simd(Scalar)
+        } else {
+            Arch::new().dispatch(op)
+        }
+        let op = Apply {
+            branches,
+            scale: &scale,
+            shift: &shift,
+            residual: Some(&dy),
+            relu: true,
+            range: 0..6,
+            positions,
+            y: SharedMap::new(&mut y),
+        };
+        if scalar {
+            op.with_simd(Scalar)
+        } else {
+            Arch::new().dispatch(op)
+        }
+        let y_read = Some(y.as_slice());
+        let op = Reduce {
+            branches,
+            about: &shift,
+            dy: &dy,
+            y: y_read,
+            range: 0..6,
+            dims,
+            sums: &mut sums,
+        };
+        if scalar {
+            op.with_simd(Scalar)
+        } else {
+            Arch::new().dispatch(op)
+        }
+        let (mut d_map, mut d_residual) = (vec![0.0; 318], vec![0.0; 318]);
+        let output = Branch { map: SharedMap::new(&mut d_map), channels: 3, first: 0 };
+        let op = BackwardInput {
+            branches: [(branches[0], output)],
+            coefficients: &[[0.5, 0.1, 0.2, 0.3], [1.0, -0.1, 0.0, 0.0], [2.0, 0.0, 1.0, -1.0]],
+            dy: &dy,
+            y: y_read,
+            range: 0..6,
+            dims,
+            d_residual: Some(SharedMap::new(&mut d_residual)),
+        };
+        if scalar {
+            op.with_simd(Scalar)
+        } else {
+            Arch::new().dispatch(op)
+        }
+        (y, d_map, d_residual, spread, sums)
+    };
+    let (fast, plain) = (run(false), run(true));
+    let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+    assert_close(&fast.0, &wide(&plain.0), 1e-6);
+    assert_close(&fast.1, &wide(&plain.1), 1e-6);
+    assert_close(&fast.2, &wide(&plain.2), 0.0);
+    assert_close_f64(&fast.3, &plain.3, 1e-6);
+    assert_close_f64(&fast.4, &plain.4, 1e-6);
+}
+
+#[test]
+#[should_panic(expected = "length of a map")]
+fn a_map_of_another_length_is_refused() {
+    apply(&[&[0.0; 5]], &[1.0], &[0.0], None, false, [1, 1, 4], &mut [0.0; 4]);
+}

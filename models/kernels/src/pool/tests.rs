@@ -1,0 +1,164 @@
+use super::*;
+use crate::testing::{assert_close, random, with_threads};
+use pulp::Scalar;
+
+fn shapes() -> Vec<ConvShape> {
+    let mut shapes = vec![];
+    for (batch, channels, input) in
+        [(1, 1, [1, 1]), (2, 3, [7, 5]), (1, 2, [8, 8]), (2, 2, [13, 33]), (1, 9, [56, 57])]
+    {
+        for kernel in [[1, 1], [2, 2], [3, 3], [5, 4], [3, 1]] {
+            for stride in [[1, 1], [2, 2], [3, 3], [1, 2]] {
+                for padding in [[0, 0], [1, 1], [2, 0]] {
+                    let fits = (0..2).all(|axis| {
+                        padding[axis] < kernel[axis]
+                            && input[axis] + 2 * padding[axis] >= kernel[axis]
+                    });
+                    if fits {
+                        shapes.push(ConvShape {
+                            batch,
+                            in_channels: channels,
+                            out_channels: channels,
+                            input,
+                            kernel,
+                            stride,
+                            padding,
+                            groups: channels,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    shapes
+}
+
+/// Calls with output, place in the window and input for every value of every window.
+fn for_windows(shape: &ConvShape, mut call: impl FnMut(usize, usize, usize)) {
+    let ([height, width], [rows, columns]) = (shape.input, shape.output());
+    for plane in 0..shape.batch * shape.in_channels {
+        for row in 0..rows {
+            for column in 0..columns {
+                for place in 0..shape.kernel[0] * shape.kernel[1] {
+                    let [y, x] = [place / shape.kernel[1], place % shape.kernel[1]];
+                    let y = (row * shape.stride[0] + y).wrapping_sub(shape.padding[0]);
+                    let x = (column * shape.stride[1] + x).wrapping_sub(shape.padding[1]);
+                    if y < height && x < width {
+                        let output = (plane * rows + row) * columns + column;
+                        call(output, place, (plane * height + y) * width + x);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn averages_and_their_gradients_follow_the_definition() {
+    for shape in shapes() {
+        let (x, dy) = (random(1, shape.input_len()), random(2, shape.output_len()));
+        let window = (shape.kernel[0] * shape.kernel[1]) as f64;
+        let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
+        for_windows(&shape, |output, _, input| {
+            y[output] += f64::from(x[input]) / window;
+            dx[input] += f64::from(dy[output]) / window;
+        });
+        let mut found = vec![f32::NAN; y.len()];
+        average(&shape, &x, &mut found);
+        assert_close(&found, &y, 1e-6);
+        let mut found = vec![f32::NAN; x.len()];
+        average_backward(&shape, &dy, &mut found, false);
+        assert_close(&found, &dx, 1e-6);
+        let mut found = x.clone();
+        average_backward(&shape, &dy, &mut found, true);
+        let sum: Vec<f64> = dx.iter().zip(&x).map(|(dx, &x)| dx + f64::from(x)).collect();
+        assert_close(&found, &sum, 1e-6);
+    }
+}
+
+#[test]
+fn maxima_and_their_gradients_follow_the_definition() {
+    for shape in shapes() {
+        // Few values, so that many are equal.
+        let x: Vec<f32> =
+            random(3, shape.input_len()).iter().map(|value| (value * 3.0).round()).collect();
+        let dy = random(2, shape.output_len());
+        let mut truth = vec![(f32::NEG_INFINITY, 0, 0); dy.len()];
+        for_windows(&shape, |output, place, input| {
+            if x[input] > truth[output].0 {
+                truth[output] = (x[input], place, input);
+            }
+        });
+        let (mut y, mut argmax) = (vec![f32::NAN; dy.len()], vec![255; dy.len()]);
+        max(&shape, &x, &mut y, &mut argmax);
+        for (index, &(value, place, _)) in truth.iter().enumerate() {
+            assert_eq!((y[index], usize::from(argmax[index])), (value, place));
+        }
+        let mut dx = vec![0.0; x.len()];
+        for (&(_, _, input), &gradient) in truth.iter().zip(&dy) {
+            dx[input] += f64::from(gradient);
+        }
+        let mut found = vec![f32::NAN; x.len()];
+        max_backward(&shape, &dy, &argmax, &mut found);
+        assert_close(&found, &dx, 1e-6);
+    }
+}
+
+#[test]
+fn maxima_of_nan_and_of_nothing_but_infinity() {
+    let shape = shapes().into_iter().find(|s| s.kernel == [3, 3] && s.padding == [1, 1]).unwrap();
+    let shape = ConvShape { batch: 1, in_channels: 1, out_channels: 1, input: [5, 5], ..shape };
+    let mut x = vec![f32::NEG_INFINITY; 25];
+    let mut y = vec![0.0; shape.output_len()];
+    let mut argmax = vec![0; y.len()];
+    max(&shape, &x, &mut y, &mut argmax);
+    assert!(y.iter().all(|&value| value == f32::NEG_INFINITY));
+    // Every place lies in the input.
+    max_backward(&shape, &y.clone(), &argmax, &mut x);
+    x = random(1, 25);
+    x[12] = f32::NAN;
+    max(&shape, &x, &mut y, &mut argmax);
+    assert!(y.iter().any(|value| value.is_nan()));
+    if shape.stride == [1, 1] {
+        assert_eq!(y.iter().filter(|value| value.is_nan()).count(), 9);
+        assert_eq!(argmax[6], 8);
+        assert_eq!(argmax[18], 0);
+    }
+}
+
+#[test]
+fn vectors_scalars_and_thread_counts_agree() {
+    for shape in shapes() {
+        let (x, dy) = (random(1, shape.input_len()), random(2, shape.output_len()));
+        let planes = shape.batch * shape.in_channels;
+        let (mut fast, mut plain) = (vec![0.0; dy.len()], vec![0.0; dy.len()]);
+        with_threads(16, || average(&shape, &x, &mut fast));
+        Average { shape: &shape, x: &x, y: SharedMap::new(&mut plain), range: 0..planes }
+            .with_simd(Scalar);
+        assert_eq!(fast, plain);
+        let (mut fast, mut plain) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        with_threads(3, || average_backward(&shape, &dy, &mut fast, false));
+        let dx = SharedMap::new(&mut plain);
+        AverageBackward { shape: &shape, dy: &dy, dx, accumulate: false, range: 0..planes }
+            .with_simd(Scalar);
+        assert_eq!(fast, plain);
+    }
+}
+
+#[test]
+fn global_averages_are_means() {
+    let dims = [3, 2, 50];
+    let x = random(4, 300);
+    let mut y = vec![0.0; 6];
+    global_average(&x, dims, &mut y);
+    let truth: Vec<f64> = x
+        .chunks(50)
+        .map(|plane| plane.iter().map(|&value| f64::from(value)).sum::<f64>() / 50.0)
+        .collect();
+    assert_close(&y, &truth, 1e-6);
+    let mut dx = vec![0.0; 300];
+    global_average_backward(&y, dims, &mut dx);
+    for (dx, y) in dx.chunks(50).zip(&y) {
+        assert_eq!(dx, [y / 50.0; 50]);
+    }
+}
