@@ -10,7 +10,7 @@
 use pulp::Arch;
 
 use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
-use super::channels::{Planes, map_channels, plane, take, with_scratch};
+use super::channels::{Planes, map_channels, plane_and_next, take, with_scratch};
 use super::copy::{crop, pad, pitch, unpitch};
 use super::grid::{Grid, SLACK};
 use super::sweep::{Base, Sums, add_dots, add_pairs, class_sums, convolve};
@@ -370,9 +370,9 @@ pub(super) fn forward_on(
             let mut records = vec![0.0; range.len() * form.record()];
             let mut stats = DbbStats::default();
             for (channel, record) in range.clone().zip(records.chunks_exact_mut(form.record())) {
-                let input = |image| &x[plane(image, channel, channels, grid.input())];
+                let input = |image| plane_and_next(x, image, channel, channels, grid.input());
                 // Moments.
-                let first_row = &input(0)[..grid.cols.size];
+                let first_row = &input(0)[0][..grid.cols.size];
                 let shift = first_row.iter().sum::<f32>() / grid.cols.size as f32;
                 summed.fill(0.0);
                 pairs.reset();
@@ -537,11 +537,11 @@ pub(super) fn backward_on(
                 let moments = form.moments(record);
                 let load = |image: usize, source: &mut [f32], summed: Option<&mut [f32]>| {
                     let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                    let input = plane(image, channel, channels, grid.input());
-                    let output = plane(image, channel, channels, grid.output());
-                    pad(arch, grid, &x[input], moments.shift as f32, strips, None);
-                    let relu = y.map(|y| &y[output.clone()]);
-                    pitch(arch, grid, &dy[output], relu, gradient, summed);
+                    let input = plane_and_next(x, image, channel, channels, grid.input());
+                    let output =
+                        |data| plane_and_next(data, image, channel, channels, grid.output());
+                    pad(arch, grid, input, moments.shift as f32, strips, None);
+                    pitch(arch, grid, output(dy), y.map(output), gradient, summed);
                 };
 
                 // Sums of the output gradient.
