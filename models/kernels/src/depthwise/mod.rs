@@ -6,6 +6,7 @@ mod conv;
 mod copy;
 mod dbb;
 mod grid;
+mod second;
 mod sweep;
 #[cfg(test)]
 mod tests;

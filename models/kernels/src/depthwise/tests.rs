@@ -205,9 +205,9 @@ fn reference(
         let m = trained[3].len() / channels;
         let mut inner = Map { data: vec![], dims: [shape.batch, channels * m, h, w] };
         for n in 0..shape.batch {
-            for j in 0..channels * m {
+            for (j, weight) in trained[3].iter().enumerate() {
                 let plane = &x.data[(n * channels + j / m) * h * w..][..h * w];
-                inner.data.extend(plane.iter().map(|v| v * trained[3][j]));
+                inner.data.extend(plane.iter().map(|v| v * weight));
             }
         }
         let (inner, mean, var) = norm(&inner, &trained[4], &trained[5]);
