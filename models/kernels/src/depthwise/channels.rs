@@ -72,6 +72,21 @@ impl<'a> Planes<'a> {
     }
 }
 
+/// A plane of `[batch, channels, len]` and the one to be worked on after it: that of the next
+/// image, or of the next channel's first.
+pub(super) fn plane_and_next(
+    data: &[f32],
+    image: usize,
+    channel: usize,
+    channels: usize,
+    len: usize,
+) -> [&[f32]; 2] {
+    let this = &data[plane(image, channel, channels, len)];
+    let next = data.get(plane(image + 1, channel, channels, len));
+    let next = next.or_else(|| data.get(plane(0, channel + 1, channels, len)));
+    [this, next.unwrap_or(&[])]
+}
+
 /// Where a plane lies in `[batch, channels, plane]`.
 pub(super) fn plane(image: usize, channel: usize, channels: usize, plane: usize) -> Range<usize> {
     let start = (image * channels + channel) * plane;

@@ -6,13 +6,16 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::grid::Grid;
-use super::vector::{deinterleave, interleave, keep, load, load_some, store, store_some};
+use super::vector::{
+    WIDEST, deinterleave, interleave, keep, load, load_some, prefetch, store, store_some,
+};
 
 /// Copies a plane less `shift` into strips whose padding is zero, and adds it to `summed`.
+/// Meanwhile the plane after it, if any, is brought into the cache.
 pub(super) fn pad(
     arch: Arch,
     grid: &Grid,
-    plane: &[f32],
+    [plane, next]: [&[f32]; 2],
     shift: f32,
     strips: &mut [f32],
     summed: Option<&mut [f32]>,
@@ -20,6 +23,7 @@ pub(super) fn pad(
     struct Pad<'a> {
         grid: &'a Grid,
         plane: &'a [f32],
+        next: &'a [f32],
         shift: f32,
         strips: &'a mut [f32],
         summed: Option<&'a mut [f32]>,
@@ -50,6 +54,9 @@ pub(super) fn pad(
             let shift = simd.splat_f32s(self.shift);
             for y in 0..grid.rows.size {
                 let row = self.plane[y * width..(y + 1) * width].as_ptr();
+                for x in (0..width).step_by(WIDEST) {
+                    prefetch(self.next, y * width + x);
+                }
                 match grid.cols.stride {
                     1 => {
                         let strip = grid.strip_of(y, 0);
@@ -104,23 +111,24 @@ pub(super) fn pad(
     assert_eq!(plane.len(), grid.input(), "plane");
     assert!(strips.len() >= grid.strips_len(), "strips");
     assert!(summed.as_ref().is_none_or(|summed| summed.len() >= grid.strips_len()), "sums");
-    arch.dispatch(Pad { grid, plane, shift, strips, summed });
+    arch.dispatch(Pad { grid, plane, next, shift, strips, summed });
 }
 
 /// Copies an output plane into a strip, zero where `relu` (the output after a ReLU) is not
-/// positive, and adds it to `summed`.
+/// positive, and adds it to `summed`. Meanwhile those after it are brought into the cache.
 pub(super) fn pitch(
     arch: Arch,
     grid: &Grid,
-    plane: &[f32],
-    relu: Option<&[f32]>,
+    [plane, next]: [&[f32]; 2],
+    relu: Option<[&[f32]; 2]>,
     strip: &mut [f32],
     summed: Option<&mut [f32]>,
 ) {
     struct Pitch<'a> {
         grid: &'a Grid,
         plane: &'a [f32],
-        relu: Option<&'a [f32]>,
+        next: &'a [f32],
+        relu: Option<[&'a [f32]; 2]>,
         strip: &'a mut [f32],
         summed: Option<&'a mut [f32]>,
     }
@@ -135,11 +143,13 @@ pub(super) fn pitch(
             for r in 0..self.grid.rows.output {
                 for x in (0..width).step_by(S::F32_LANES) {
                     let (from, to) = (r * width + x, r * pitch + x);
+                    prefetch(self.next, from);
                     // SAFETY: no more columns are read than the row has left; the strips have
                     // room for a vector at every column.
                     unsafe {
                         let mut value = load_some(simd, self.plane.as_ptr(), from, width - x);
-                        if let Some(relu) = self.relu {
+                        if let Some([relu, next]) = self.relu {
+                            prefetch(next, from);
                             let y = load_some(simd, relu.as_ptr(), from, width - x);
                             value = simd.select_f32s(simd.greater_than_f32s(y, zero), value, zero);
                         }
@@ -155,10 +165,10 @@ pub(super) fn pitch(
     }
 
     assert_eq!(plane.len(), grid.output(), "plane");
-    assert!(relu.is_none_or(|relu| relu.len() == plane.len()), "output");
+    assert!(relu.is_none_or(|[relu, _]| relu.len() == plane.len()), "output");
     assert!(strip.len() >= grid.output_buffer(), "strip");
     assert!(summed.as_ref().is_none_or(|summed| summed.len() >= grid.output_buffer()), "sums");
-    arch.dispatch(Pitch { grid, plane, relu, strip, summed });
+    arch.dispatch(Pitch { grid, plane, next, relu, strip, summed });
 }
 
 /// Copies a strip of outputs into a plane, clamped to `range`.

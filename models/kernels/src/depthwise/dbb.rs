@@ -10,10 +10,11 @@
 use pulp::Arch;
 
 use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
-use super::channels::{Planes, map_channels, plane, take, with_scratch};
+use super::channels::{Planes, map_channels, plane_and_next, take, with_scratch};
 use super::copy::{crop, pad, pitch, unpitch};
 use super::grid::{Grid, SLACK};
-use super::sweep::{Base, Sums, add_dots, add_pairs, class_sums, convolve};
+use super::second::SecondSums;
+use super::sweep::{Base, Sums, add_dots, class_sums, convolve};
 use crate::ConvShape;
 
 /// Parameters of a batch norm.
@@ -362,7 +363,7 @@ pub(super) fn forward_on(
             let row = take(&mut scratch, grid.output_buffer());
             grid.fill(|_| 1.0, mask);
 
-            let mut pairs = Sums::new(taps * (taps + 1) / 2);
+            let mut pairs = SecondSums::new(grid, batch);
             let mut squares = Sums::new(1);
             let mut branches = Branches::new(form);
             let (mut kernel, mut bias) = (vec![0.0; taps], vec![0.0; classes]);
@@ -370,19 +371,18 @@ pub(super) fn forward_on(
             let mut records = vec![0.0; range.len() * form.record()];
             let mut stats = DbbStats::default();
             for (channel, record) in range.clone().zip(records.chunks_exact_mut(form.record())) {
-                let input = |image| &x[plane(image, channel, channels, grid.input())];
+                let input = |image| plane_and_next(x, image, channel, channels, grid.input());
                 // Moments.
-                let first_row = &input(0)[..grid.cols.size];
+                let first_row = &input(0)[0][..grid.cols.size];
                 let shift = first_row.iter().sum::<f32>() / grid.cols.size as f32;
                 summed.fill(0.0);
                 pairs.reset();
                 squares.reset();
                 for image in 0..batch {
                     pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
-                    add_pairs(arch, strips, &grid.offsets, mask, grid.positions(), &mut pairs);
+                    pairs.add(arch, grid, image, strips, mask);
                     add_dots(arch, strips, &[0], strips, grid.strips_len(), &mut squares);
                 }
-                pairs.flush();
                 squares.flush();
                 let mean = summed.iter().map(|&v| f64::from(v)).sum::<f64>() / form.inputs();
                 let variance = (squares.total[0] / form.inputs() - mean * mean).max(0.0);
@@ -393,7 +393,8 @@ pub(super) fn forward_on(
                     class_sums(arch, grid, &summed[offset..], row, first);
                     first.iter_mut().for_each(|sum| *sum /= outputs);
                 }
-                second.iter_mut().zip(&pairs.total).for_each(|(s, &total)| *s = total / outputs);
+                pairs.finish(arch, second);
+                second.iter_mut().for_each(|sum| *sum /= outputs);
 
                 // Algebra.
                 branches.open(form, channel, &form.moments(record));
@@ -537,11 +538,11 @@ pub(super) fn backward_on(
                 let moments = form.moments(record);
                 let load = |image: usize, source: &mut [f32], summed: Option<&mut [f32]>| {
                     let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                    let input = plane(image, channel, channels, grid.input());
-                    let output = plane(image, channel, channels, grid.output());
-                    pad(arch, grid, &x[input], moments.shift as f32, strips, None);
-                    let relu = y.map(|y| &y[output.clone()]);
-                    pitch(arch, grid, &dy[output], relu, gradient, summed);
+                    let input = plane_and_next(x, image, channel, channels, grid.input());
+                    let output =
+                        |data| plane_and_next(data, image, channel, channels, grid.output());
+                    pad(arch, grid, input, moments.shift as f32, strips, None);
+                    pitch(arch, grid, output(dy), y.map(output), gradient, summed);
                 };
 
                 // Sums of the output gradient.

@@ -143,9 +143,9 @@ impl Grid {
         self.rows.stride * self.cols.stride * self.phase_len()
     }
 
-    /// Length of a buffer in which a sweep under every tap stays.
+    /// Length of a buffer in which a sweep under every tap stays, and one as far again.
     pub(super) fn strips_buffer(&self) -> usize {
-        self.strips_len() + self.reach() + SLACK
+        self.strips_len() + 2 * self.reach() + SLACK
     }
 
     /// Length of a buffer of the outputs in the pitch of the strips.

@@ -2,14 +2,17 @@
 
 mod algebra;
 mod channels;
+mod conv;
 mod copy;
 mod dbb;
 mod grid;
+mod second;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod vector;
 
+pub use conv::{Activation, ConvBnGrads, conv_bn_backward, conv_bn_forward, conv_forward};
 pub use dbb::{
     BatchStats, Dbb, DbbGrads, DbbSaved, DbbStats, Kxk, Norm, PointwiseKxk, dbb_backward,
     dbb_forward,

@@ -300,6 +300,10 @@ pub(super) fn add_dots(
             let mut first = 0;
             while first < self.offsets.len() {
                 let group = match self.offsets.len() - first {
+                    13.. => {
+                        self.group::<S, 13>(simd, first);
+                        13
+                    }
                     9.. => {
                         self.group::<S, 9>(simd, first);
                         9

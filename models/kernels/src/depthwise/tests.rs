@@ -205,9 +205,9 @@ fn reference(
         let m = trained[3].len() / channels;
         let mut inner = Map { data: vec![], dims: [shape.batch, channels * m, h, w] };
         for n in 0..shape.batch {
-            for j in 0..channels * m {
+            for (j, weight) in trained[3].iter().enumerate() {
                 let plane = &x.data[(n * channels + j / m) * h * w..][..h * w];
-                inner.data.extend(plane.iter().map(|v| v * trained[3][j]));
+                inner.data.extend(plane.iter().map(|v| v * weight));
             }
         }
         let (inner, mean, var) = norm(&inner, &trained[4], &trained[5]);
@@ -371,4 +371,81 @@ fn keeps_precision_far_from_zero() {
         let x: Vec<f32> = noise(5, shape.input_len()).iter().map(|v| 300.0 + v).collect();
         check(Arch::new(), &shape, &params, &x, true, 1e-4);
     }
+}
+
+#[test]
+fn plain_convolutions_of_any_geometry() {
+    for (batch, input, kernel, stride, padding) in [
+        (2, [7, 5], [3, 3], [1, 1], [1, 1]),
+        (1, [14, 14], [3, 3], [2, 2], [1, 1]),
+        (1, [1, 1], [3, 3], [1, 1], [1, 1]),
+        (1, [4, 4], [5, 5], [2, 2], [2, 2]),
+        (2, [9, 40], [1, 3], [1, 1], [0, 1]),
+        (2, [9, 8], [3, 1], [2, 1], [1, 0]),
+        (1, [11, 10], [7, 7], [3, 4], [3, 2]),
+        (1, [9, 8], [2, 4], [1, 2], [0, 3]),
+    ] {
+        let shape = ConvShape { kernel, stride, padding, ..shape(batch, 5, input, 3, 1) };
+        let [x, weight] = [shape.input_len(), shape.weight_len()].map(|n| noise(3, n));
+        let bias = noise(4, 5);
+        let map = Map { data: to_f64(&x), dims: [batch, 5, input[0], input[1]] };
+        let expected = conv(&map, &to_f64(&weight), &shape, &[0.0; 5]);
+        let area = shape.output_len() / (5 * batch);
+        for (activation, range) in
+            [(Activation::Identity, [-1e9, 1e9]), (Activation::Relu6, [0.0, 6.0])]
+        {
+            let expected: Vec<f64> = (0..shape.output_len())
+                .map(|i| {
+                    let bias = f64::from(bias[i / area % 5]);
+                    (expected.data[i] + bias).clamp(range[0], range[1])
+                })
+                .collect();
+            for arch in [Arch::new(), Arch::Scalar] {
+                let mut y = vec![f32::NAN; shape.output_len()];
+                conv::conv_forward_on(arch, &shape, &x, &weight, Some(&bias), activation, &mut y);
+                let e = error(&y, &expected, 1e-3);
+                assert!(e < 1e-6, "{e:e} {shape:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_of_any_geometry() {
+    for (kernel, stride, padding) in
+        [([3, 3], [1, 2], [1, 1]), ([1, 3], [1, 1], [0, 1]), ([3, 3], [1, 1], [0, 2])]
+    {
+        let shape = ConvShape { kernel, stride, padding, ..shape(2, 2, [5, 6], 3, 1) };
+        let params = Params::new(&shape, 1, [true, false, false]);
+        check(Arch::new(), &shape, &params, &noise(5, shape.input_len()), true, 1e-5);
+    }
+}
+
+#[test]
+fn runs_are_equal_bit_for_bit() {
+    let shape = shape(3, 40, [9, 18], 3, 1);
+    let params = Params::new(&shape, 2, ALL);
+    let x = noise(5, shape.input_len());
+    let run = || {
+        let mut y = vec![0.0; shape.output_len()];
+        let (stats, saved) = dbb_forward(&shape, &x, &params.block(), true, &mut y);
+        let mut dx = vec![0.0; x.len()];
+        let block = params.block();
+        let grads = dbb_backward(&shape, &x, Some(&y), &y, &block, &saved, &mut dx);
+        (y, stats, dx, grads)
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_constant_channel_is_finite() {
+    let shape = shape(2, 1, [4, 4], 3, 1);
+    let params = Params::new(&shape, 2, ALL);
+    let x = vec![5.0; shape.input_len()];
+    let mut y = vec![0.0; shape.output_len()];
+    let (stats, saved) = dbb_forward(&shape, &x, &params.block(), false, &mut y);
+    assert_eq!(stats.inner.variance, [0.0; 2]);
+    let mut dx = vec![f32::NAN; x.len()];
+    dbb_backward(&shape, &x, None, &noise(1, y.len()), &params.block(), &saved, &mut dx);
+    assert!(y.iter().chain(&dx).all(|v| v.is_finite()));
 }

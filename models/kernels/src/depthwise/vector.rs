@@ -28,6 +28,17 @@ pub(super) unsafe fn store<S: Simd>(_: S, target: *mut f32, at: usize, value: S:
     unsafe { target.add(at).cast::<S::f32s>().write_unaligned(value) }
 }
 
+/// Asks for a value to be brought into the cache, if there is such a value.
+#[inline(always)]
+pub(super) fn prefetch(source: &[f32], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if at < source.len() {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address lies within the slice, and every x86-64 has the instruction.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(source.as_ptr().add(at).cast()) }
+    }
+}
+
 /// The first `count` lanes.
 #[inline(always)]
 pub(super) fn first<S: Simd>(simd: S, count: usize) -> S::m32s {

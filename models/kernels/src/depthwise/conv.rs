@@ -1,0 +1,145 @@
+//! Plain depthwise convolutions: in inference, and in training with batch norm.
+
+use pulp::Arch;
+
+use super::channels::{Planes, map_channels, plane_and_next, take, with_scratch};
+use super::copy::{pad, unpitch};
+use super::dbb::{BatchStats, Dbb, DbbSaved, Kxk, Norm, dbb_backward, dbb_forward};
+use super::grid::Grid;
+use super::sweep::{Base, convolve};
+use crate::ConvShape;
+
+/// What follows a convolution in inference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    Identity,
+    /// `max(0, x)`.
+    Relu,
+    /// `min(max(0, x), 6)`.
+    Relu6,
+}
+
+impl Activation {
+    fn range(self) -> [f32; 2] {
+        match self {
+            Self::Identity => [f32::NEG_INFINITY, f32::INFINITY],
+            Self::Relu => [0.0, f32::INFINITY],
+            Self::Relu6 => [0.0, 6.0],
+        }
+    }
+}
+
+/// Depthwise convolution `[batch, channels, height, width]` to `y`, with `weight`
+/// `[channels, 1, kh, kw]`, an optional bias `[channels]` and an activation. Any kernel, stride
+/// and padding.
+///
+/// Cost: one pass over input and output; `kh * kw` multiply-adds per output. Threads share the
+/// channels.
+///
+/// # Panics
+/// If a length does not fit the shape, or the shape is not depthwise.
+pub fn conv_forward(
+    shape: &ConvShape,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+    y: &mut [f32],
+) {
+    conv_forward_on(Arch::new(), shape, x, weight, bias, activation, y);
+}
+
+pub(super) fn conv_forward_on(
+    arch: Arch,
+    shape: &ConvShape,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+    y: &mut [f32],
+) {
+    let channels = shape.out_channels;
+    assert!(
+        shape.in_channels == channels && shape.groups == channels,
+        "a depthwise convolution has as many groups and inputs as outputs"
+    );
+    assert_eq!(x.len(), shape.input_len(), "input");
+    assert_eq!(weight.len(), shape.weight_len(), "weight");
+    assert!(bias.is_none_or(|bias| bias.len() == channels), "bias");
+    assert_eq!(y.len(), shape.output_len(), "output");
+    if x.is_empty() || y.is_empty() {
+        y.fill(0.0);
+        return;
+    }
+    let grid = &Grid::new(shape);
+    let planes = &Planes::new(y, channels, grid.output());
+    map_channels(channels, |range| {
+        with_scratch(grid.strips_buffer() + 2 * grid.output_buffer(), |mut scratch| {
+            let strips = take(&mut scratch, grid.strips_buffer());
+            let zeros = take(&mut scratch, grid.output_buffer());
+            let out = take(&mut scratch, grid.output_buffer());
+            for channel in range {
+                let weight = &weight[channel * grid.taps()..][..grid.taps()];
+                let constant = bias.map_or(0.0, |bias| bias[channel]);
+                for image in 0..shape.batch {
+                    let input = plane_and_next(x, image, channel, channels, grid.input());
+                    pad(arch, grid, input, 0.0, strips, None);
+                    let base = Base { strip: zeros, scale: 0.0, constant };
+                    convolve(arch, strips, &grid.offsets, weight, base, out, grid.positions());
+                    // SAFETY: this task alone has the channel, one image at a time.
+                    let target = unsafe { planes.plane(image, channel) };
+                    unpitch(arch, grid, out, activation.range(), target);
+                }
+            }
+        });
+    });
+}
+
+/// Gradients of a convolution with batch norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvBnGrads {
+    /// `[channels, 1, kh, kw]`.
+    pub weight: Vec<f32>,
+    /// `[channels]`.
+    pub gamma: Vec<f32>,
+    /// `[channels]`.
+    pub beta: Vec<f32>,
+}
+
+/// Depthwise convolution, batch norm in training and optional ReLU, in one: a block with the
+/// KxK branch alone, of any kernel, stride and padding. The convolution's own output is never
+/// stored. Returns the batch statistics and what [`conv_bn_backward`] needs.
+///
+/// Cost and panics: as [`dbb_forward`].
+pub fn conv_bn_forward(
+    shape: &ConvShape,
+    x: &[f32],
+    weight: &[f32],
+    norm: Norm<'_>,
+    relu: bool,
+    y: &mut [f32],
+) -> (BatchStats, DbbSaved) {
+    let (stats, saved) = dbb_forward(shape, x, &alone(weight, norm), relu, y);
+    (stats.kxk, saved)
+}
+
+/// Backward pass of [`conv_bn_forward`]; arguments, cost and panics as [`dbb_backward`].
+#[allow(clippy::too_many_arguments)]
+pub fn conv_bn_backward(
+    shape: &ConvShape,
+    x: &[f32],
+    y: Option<&[f32]>,
+    dy: &[f32],
+    weight: &[f32],
+    norm: Norm<'_>,
+    saved: &DbbSaved,
+    dx: &mut [f32],
+) -> ConvBnGrads {
+    let grads = dbb_backward(shape, x, y, dy, &alone(weight, norm), saved, dx);
+    ConvBnGrads { weight: grads.kxk_weight, gamma: grads.kxk_gamma, beta: grads.kxk_beta }
+}
+
+fn alone<'a>(weight: &'a [f32], norm: Norm<'a>) -> Dbb<'a> {
+    Dbb { kxk: Some(Kxk { weight, norm }), pointwise_kxk: None, average: None }
+}
