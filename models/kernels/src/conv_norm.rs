@@ -1,7 +1,7 @@
 //! A convolution and its batch norm in training: the plain block, and the parts of others.
 
 use crate::closing::{Closing, MapView};
-use crate::{ConvShape, Epilogue, conv};
+use crate::{ConvShape, Epilogue, conv, depthwise};
 
 /// Scale, shift and constant of a batch norm in training.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +34,19 @@ pub struct BatchStatistics {
 
 /// What the backward pass needs besides input and output.
 #[derive(Clone, Debug)]
-pub struct ConvNormSaved {
-    map: Vec<f32>,
-    closing: Closing<1>,
+pub struct ConvNormSaved(Saved);
+
+#[derive(Clone, Debug)]
+enum Saved {
+    Dense {
+        map: Vec<f32>,
+        closing: Closing<1>,
+    },
+    /// The moments of a depthwise convolution's windows take the place of its map.
+    Depthwise {
+        saved: depthwise::DbbSaved,
+        relu: bool,
+    },
 }
 
 /// Gradients of a convolution and its norm.
@@ -62,13 +72,19 @@ impl ConvNorm<'_> {
         relu: bool,
         y: &mut [f32],
     ) -> (BatchStatistics, ConvNormSaved) {
+        if shape.is_depthwise() && residual.is_none() {
+            let (found, saved) =
+                depthwise::conv_bn_forward(shape, x, self.weight, self.depthwise_norm(), relu, y);
+            let statistics = BatchStatistics { mean: found.mean, var: found.variance };
+            return (statistics, ConvNormSaved(Saved::Depthwise { saved, relu }));
+        }
         let mut map = vec![0.0; shape.output_len()];
         conv::forward(shape, x, self.weight, &mut map, Epilogue::default());
         let dims = shape.output_dims();
         let view = MapView { data: &map, channels: shape.out_channels, first: 0 };
         let (closing, [statistics]) =
             Closing::forward([view], [self.norm], residual, relu, dims, y);
-        (statistics, ConvNormSaved { map, closing })
+        (statistics, ConvNormSaved(Saved::Dense { map, closing }))
     }
 
     /// The gradients of the weight and the norm, and of input and residual where they are wanted,
@@ -86,7 +102,20 @@ impl ConvNorm<'_> {
         [wants_input, wants_residual]: [bool; 2],
     ) -> (Option<Vec<f32>>, Option<Vec<f32>>, ConvNormGrad) {
         let dims @ [_, outputs, positions] = shape.output_dims();
-        let ConvNormSaved { map, closing } = saved;
+        let (map, closing) = match &saved.0 {
+            Saved::Dense { map, closing } => (map, closing),
+            Saved::Depthwise { saved, relu } => {
+                let mut input = vec![0.0; x.len()];
+                let output = relu.then_some(y);
+                let (weight, norm) = (self.weight, self.depthwise_norm());
+                let block = depthwise::conv_bn_backward(
+                    shape, x, output, grad, weight, norm, saved, &mut input,
+                );
+                let norm = [block.gamma, block.beta];
+                let block = ConvNormGrad { weight: block.weight, norm };
+                return (wants_input.then_some(input), None, block);
+            }
+        };
         let view = MapView { data: map, channels: outputs, first: 0 };
         let ([norm], coefficients) = closing.backward([view], [self.norm], y, grad, dims);
         let (map_grad, residual) =
@@ -99,5 +128,10 @@ impl ConvNorm<'_> {
             input
         });
         (input, residual, ConvNormGrad { weight, norm })
+    }
+
+    fn depthwise_norm(&self) -> depthwise::Norm<'_> {
+        let Norm { gamma, beta, epsilon } = self.norm;
+        depthwise::Norm { gamma, beta, epsilon }
     }
 }

@@ -16,7 +16,7 @@ mod window;
 pub use input_grad::backward_input;
 pub use weight_grad::{backward_weight, covariance};
 
-use crate::ConvShape;
+use crate::{ConvShape, depthwise};
 use product::{Placement, Product, Weights};
 use window::{Grid, Source};
 
@@ -47,6 +47,13 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
         "length of the bias"
     );
     assert!(epilogue.residual.is_none_or(|r| r.len() == y.len()), "length of the residual");
+    if shape.is_depthwise() && !epilogue.add && epilogue.residual.is_none() {
+        let activation = match epilogue.relu {
+            true => depthwise::Activation::Relu,
+            false => depthwise::Activation::Identity,
+        };
+        return depthwise::conv_forward(shape, x, w, epilogue.bias, activation, y);
+    }
     let groups = Groups::new(shape);
     let grid = windows(shape);
     let depth = groups.inputs * groups.window;
