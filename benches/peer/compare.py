@@ -8,7 +8,8 @@
 A round measures every variant of a row once, each in a process of its own, one after the other;
 the figure of a variant is the median of its rounds. The ratio is ours to the faster of PyTorch's
 memory formats. The memory of PyTorch is its peak less that of a process that has only imported
-it; ours is the whole peak.
+it; ours is the whole peak. With --calm a measurement waits until the machine is idle, and is
+repeated where other processes took more than a tenth of it meanwhile (Linux).
 """
 
 import argparse
@@ -19,6 +20,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 DBB = HERE.parent.parent / "target" / "release" / ("dbb.exe" if os.name == "nt" else "dbb")
@@ -43,6 +45,9 @@ ROWS = [
     ("infer", "resnet50", "base", 224, 32),
 ]
 
+# The part of the machine that others may take from a measurement.
+DISTURBED = 0.1
+
 OURS, CONTIGUOUS, LAST, ONNX = "dbb", "torch", "torch channels-last", "onnxruntime"
 
 
@@ -52,12 +57,54 @@ def name_of(row):
     return f"{what}/{arch}/{block}/{res}/b{batch}"
 
 
-def call(command):
-    """The JSON object that a program prints."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"error: {' '.join(map(str, command))} failed:\n{done.stderr.strip()}")
-    return json.loads(done.stdout)
+def clock():
+    """Seconds of all cores, those of them busy, and those of our children; None where the system
+    does not tell."""
+    try:
+        with open("/proc/stat") as file:
+            ticks = [int(word) for word in file.readline().split()[1:9]]
+    except OSError:
+        return None
+    unit = os.sysconf("SC_CLK_TCK")
+    idle = ticks[3] + ticks[4]
+    spent = os.times()
+    children = spent.children_user + spent.children_system
+    return sum(ticks) / unit, (sum(ticks) - idle) / unit, children
+
+
+def others_since(start):
+    """The part of the machine that other processes have taken since `start`."""
+    now = clock()
+    if start is None or now is None or now[0] <= start[0]:
+        return None
+    whole, busy, ours = (b - a for a, b in zip(start, now))
+    return max(0.0, (busy - ours) / whole)
+
+
+def wait_for_calm(patience):
+    """Returns when other processes take less than a tenth of the machine, or after `patience`
+    seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        start = clock()
+        time.sleep(1)
+        others = others_since(start)
+        if others is None or others < DISTURBED:
+            return
+
+
+def call(command, patience=0):
+    """The JSON object that a program prints, with the part of the machine others took."""
+    for _ in range(3):
+        wait_for_calm(patience)
+        start = clock()
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"error: {' '.join(map(str, command))} failed:\n{done.stderr.strip()}")
+        others = others_since(start)
+        if patience == 0 or others is None or others < DISTURBED:
+            break
+    return json.loads(done.stdout) | {"others": others}
 
 
 def command_of(variant, row, args):
@@ -81,11 +128,6 @@ def variants_of(row, args):
     return variants
 
 
-def load():
-    """Processes that wanted to run in the last minute, where the system tells."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
 def summarise(results, empty):
     """Median, extremes and memory of the rounds of one variant."""
     rates = [result["images_per_second"] for result in results]
@@ -97,6 +139,7 @@ def summarise(results, empty):
         "step_ms_min": min(result["step_ms_min"] for result in results),
         "peak_mib": max(peaks) - empty if peaks else None,
         "rounds": len(rates),
+        "others": max((result["others"] or 0 for result in results), default=0),
     }
 
 
@@ -142,6 +185,9 @@ def main():
     parser.add_argument("--only", choices=["dbb", "peer"])
     parser.add_argument("--no-channels-last", action="store_true")
     parser.add_argument("--onnxruntime", action="store_true", help="for inference")
+    parser.add_argument(
+        "--calm", type=float, default=0, metavar="SECONDS", help="wait up to that long for calm"
+    )
     parser.add_argument("--out", type=pathlib.Path, help="the measurements as JSON")
     args = parser.parse_args()
     rows = [row for row in ROWS if name_of(row).startswith(tuple(args.rows))]
@@ -160,11 +206,9 @@ def main():
     measured = {}
     for row in rows:
         results = {variant: [] for variant in variants_of(row, args)}
-        loads = []
         for _ in range(args.rounds):
             for variant, found in results.items():
-                loads.append(load())
-                found.append(call(command_of(variant, row, args)))
+                found.append(call(command_of(variant, row, args), args.calm))
         variants = {}
         for variant, found in results.items():
             variants[variant] = summarise(found, 0 if variant == OURS else empty)
@@ -172,8 +216,9 @@ def main():
         if ONNX in variants:
             variants[ONNX]["peak_mib"] = None
         measured[name_of(row)] = variants
+        others = max(found["others"] for found in variants.values())
         rates = ", ".join(f"{name} {figure(found)}" for name, found in variants.items())
-        print(f"{name_of(row)}: {rates} (load {loads[0]} to {loads[-1]})", file=sys.stderr)
+        print(f"{name_of(row)}: {rates} (others took up to {others:.0%})", file=sys.stderr)
         if args.out:
             # Written after every row, so that nothing is lost by stopping early.
             result = {"environment": environment, "rows": measured}
