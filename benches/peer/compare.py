@@ -9,7 +9,8 @@ A round measures every variant of a row once, each in a process of its own, one 
 the figure of a variant is the median of its rounds. The ratio is ours to the faster of PyTorch's
 memory formats. The memory of PyTorch is its peak less that of a process that has only imported
 it; ours is the whole peak. With --calm a measurement waits until the machine is idle, and is
-repeated where other processes took more than a tenth of it meanwhile (Linux).
+repeated, twice at most, where other processes took more than a tenth of it meanwhile (Linux).
+Figures that were disturbed all the same stand in brackets.
 """
 
 import argparse
@@ -144,12 +145,13 @@ def summarise(results, empty):
 
 
 def figure(summary):
-    """A rate with half its spread."""
+    """A rate with half its spread; in brackets where others disturbed it."""
     if summary is None:
         return "-"
     rate = summary["images_per_second"]
     spread = (summary["highest"] - summary["lowest"]) / 2 / rate * 100
-    return f"{rate:.3g} ±{spread:.0f}%" if rate < 100 else f"{rate:.0f} ±{spread:.0f}%"
+    text = f"{rate:.3g} ±{spread:.0f}%" if rate < 100 else f"{rate:.0f} ±{spread:.0f}%"
+    return f"({text})" if summary["others"] > DISTURBED else text
 
 
 def table(rows):
