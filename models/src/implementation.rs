@@ -1,9 +1,9 @@
 //! Which implementation the layers of a training form run on.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::error::ConfigError;
-use crate::zoo::Classifier;
 
 /// The implementation of the layers, one for the whole process: a choice of speed, never of
 /// results.
@@ -61,33 +61,43 @@ impl std::str::FromStr for Implementation {
     }
 }
 
-/// How many units of a network run on which implementation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How many units of a network have run on which implementation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LayerCount {
-    /// Units that run on this project's kernels.
+    /// Units that ran on this project's kernels alone.
     pub fast: usize,
-    /// Units that run on Burn's operations.
+    /// Units of which a part ran on Burn's operations.
     pub plain: usize,
 }
 
-impl LayerCount {
-    /// Counts the units of a network, for the implementation chosen now.
-    // No unit has a kernel of its own yet.
-    pub fn of(network: &Classifier) -> Self {
-        Self { fast: 0, plain: network.units([224; 2]).len() }
-    }
+thread_local! {
+    static COUNT: Cell<LayerCount> = const { Cell::new(LayerCount { fast: 0, plain: 0 }) };
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl LayerCount {
+    /// The units whose forward passes `work` has run in this thread.
+    pub fn during<T>(work: impl FnOnce() -> T) -> (T, Self) {
+        let before = COUNT.take();
+        let result = work();
+        (result, COUNT.replace(before))
+    }
 
-    #[test]
-    fn names_are_read_back() {
-        for choice in [Implementation::Fast, Implementation::Plain] {
-            assert_eq!(choice.to_string().parse(), Ok(choice));
-        }
-        let error = "quick".parse::<Implementation>().expect_err("no such name").to_string();
-        assert!(error.contains("one of fast, plain"), "{error}");
+    /// The forward of a unit.
+    pub(crate) fn unit<T>(forward: impl FnOnce() -> T) -> T {
+        let before = COUNT.get();
+        let result = forward();
+        let Self { fast, plain } = before;
+        COUNT.set(match COUNT.get().plain == plain {
+            true => Self { fast: fast + 1, plain },
+            false => Self { fast, plain: plain + 1 },
+        });
+        result
+    }
+
+    /// A part of a unit that no kernel has served.
+    pub(crate) fn plain<T>(forward: impl FnOnce() -> T) -> T {
+        let Self { fast, plain } = COUNT.get();
+        COUNT.set(Self { fast, plain: plain + 1 });
+        forward()
     }
 }

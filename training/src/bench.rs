@@ -75,9 +75,11 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
     let uniform = Distribution::Uniform(0.0, model.num_classes as f64);
     let labels = Tensor::<1>::random([work.batch], uniform, &device).int();
     let labels: Tensor<1, Int> = labels.clamp(0, model.num_classes as i64 - 1);
+    let mut layers = LayerCount::default();
     let times = measure(work.steps, |step| {
         let started = Instant::now();
-        let logits = network.forward(images.clone());
+        let (logits, counted) = LayerCount::during(|| network.forward(images.clone()));
+        layers = counted;
         let loss = cross_entropy(logits, labels.clone(), 0.0);
         let value = f64::from(host(loss.clone().into_data())[0]);
         if !value.is_finite() {
@@ -87,7 +89,7 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
         finish(&device)?;
         Ok(milliseconds(started))
     })?;
-    Ok(BenchResult::of_network(times, work, &network))
+    Ok(BenchResult::of_network(times, work, &network, layers))
 }
 
 /// Measures the network in inference: folded, or in training form with its running statistics.
@@ -107,12 +109,15 @@ pub fn infer(
         Form::Deploy => network.reparameterize(),
     };
     let images = images(model, work, &device);
+    let mut layers = LayerCount::default();
     let times = measure(work.steps, |_| {
         let started = Instant::now();
-        host(network.forward(images.clone()).into_data());
+        let (logits, counted) = LayerCount::during(|| network.forward(images.clone()));
+        host(logits.into_data());
+        layers = counted;
         Ok(milliseconds(started))
     })?;
-    Ok(BenchResult::of_network(times, work, &network))
+    Ok(BenchResult::of_network(times, work, &network, layers))
 }
 
 /// Measures the loader on the training images of a data set, decoded, randomly cropped to the
@@ -165,8 +170,12 @@ impl BenchResult {
         }
     }
 
-    fn of_network(times: Vec<f64>, work: &Workload, network: &Classifier) -> Self {
-        let layers = LayerCount::of(network);
+    fn of_network(
+        times: Vec<f64>,
+        work: &Workload,
+        network: &Classifier,
+        layers: LayerCount,
+    ) -> Self {
         Self {
             macs_per_image: Some(macs(network, [work.resolution; 2])),
             layers_fast: Some(layers.fast),

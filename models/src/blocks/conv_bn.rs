@@ -9,6 +9,7 @@ use super::conv_spec::{ConvSpec, host_conv};
 use super::epilogue::Epilogue;
 use crate::algebra::{ConvParams, fuse_conv_bn};
 use crate::fused;
+use crate::implementation::LayerCount;
 
 /// A convolution without bias, followed by batch norm: the baseline of every comparison and
 /// the first two branches of a Diverse Branch Block.
@@ -33,10 +34,9 @@ impl ConvBn {
 
     /// The same, and what the network makes of the output.
     pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        match fused::conv_bn(self, &input, &epilogue) {
-            Some(output) => output,
-            None => epilogue.forward(self.bn.forward(self.conv.forward(input))),
-        }
+        fused::conv_bn(self, &input, &epilogue).unwrap_or_else(|| {
+            LayerCount::plain(|| epilogue.forward(self.bn.forward(self.conv.forward(input))))
+        })
     }
 
     /// The equivalent kernel and bias (Transform I).

@@ -18,6 +18,7 @@ use crate::algebra::{
 };
 use crate::error::ConfigError;
 use crate::fused;
+use crate::implementation::LayerCount;
 
 /// One of the four branches.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -191,10 +192,8 @@ impl DiverseBranchBlock {
 
     /// The same, and what the network makes of the output.
     pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        match fused::dbb(self, &input, &epilogue) {
-            Some(output) => output,
-            None => epilogue.forward(self.forward_branches(input)),
-        }
+        fused::dbb(self, &input, &epilogue)
+            .unwrap_or_else(|| LayerCount::plain(|| epilogue.forward(self.forward_branches(input))))
     }
 
     /// The definition.

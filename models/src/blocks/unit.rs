@@ -15,6 +15,7 @@ use super::epilogue::Epilogue;
 use crate::algebra::ConvParams;
 use crate::error::ConfigError;
 use crate::fused;
+use crate::implementation::LayerCount;
 
 /// Name of a training-form block, as configurations and tables write it.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -148,15 +149,13 @@ impl ConvUnit {
     /// The same, and what the network makes of the output.
     pub fn forward_then(&self, input: Tensor<4>, epilogue: impl Into<Epilogue>) -> Tensor<4> {
         let epilogue = epilogue.into();
-        match self {
+        LayerCount::unit(|| match self {
             Self::Base(block) => block.forward_then(input, epilogue),
             Self::Dbb(block) => block.forward_then(input, epilogue),
             Self::Acb(block) => block.forward_then(input, epilogue),
-            Self::Fused(conv) => match fused::conv(conv, &input, &epilogue) {
-                Some(output) => output,
-                None => epilogue.forward(conv.forward(input)),
-            },
-        }
+            Self::Fused(conv) => fused::conv(conv, &input, &epilogue)
+                .unwrap_or_else(|| LayerCount::plain(|| epilogue.forward(conv.forward(input)))),
+        })
     }
 
     /// The geometry of the convolution this unit is or folds into.
