@@ -1,6 +1,6 @@
 //! A convolution and its batch norm in training: the plain block, and the parts of others.
 
-use crate::closing::{Closing, MapView};
+use crate::closing::Closing;
 use crate::{ConvShape, Epilogue, conv, depthwise};
 
 /// Scale, shift and constant of a batch norm in training.
@@ -40,7 +40,7 @@ pub struct ConvNormSaved(Saved);
 enum Saved {
     Dense {
         map: Vec<f32>,
-        closing: Closing<1>,
+        closing: Closing,
     },
     /// The moments of a depthwise convolution's windows take the place of its map.
     Depthwise {
@@ -81,9 +81,9 @@ impl ConvNorm<'_> {
         let mut map = vec![0.0; shape.output_len()];
         conv::forward(shape, x, self.weight, &mut map, Epilogue::default());
         let dims = shape.output_dims();
-        let view = MapView { data: &map, channels: shape.out_channels, first: 0 };
-        let (closing, [statistics]) =
-            Closing::forward([view], [self.norm], residual, relu, dims, y);
+        let (closing, mut statistics) =
+            Closing::forward(&[&map], &[self.norm], residual, relu, dims, y);
+        let statistics = statistics.remove(0);
         (statistics, ConvNormSaved(Saved::Dense { map, closing }))
     }
 
@@ -101,7 +101,6 @@ impl ConvNorm<'_> {
         grad: &[f32],
         [wants_input, wants_residual]: [bool; 2],
     ) -> (Option<Vec<f32>>, Option<Vec<f32>>, ConvNormGrad) {
-        let dims @ [_, outputs, positions] = shape.output_dims();
         let (map, closing) = match &saved.0 {
             Saved::Dense { map, closing } => (map, closing),
             Saved::Depthwise { saved, relu } => {
@@ -116,10 +115,9 @@ impl ConvNorm<'_> {
                 return (wants_input.then_some(input), None, block);
             }
         };
-        let view = MapView { data: map, channels: outputs, first: 0 };
-        let ([norm], coefficients) = closing.backward([view], [self.norm], y, grad, dims);
-        let (map_grad, residual) =
-            coefficients.gradient(map, y, grad, [outputs, positions], wants_residual);
+        let dims = shape.output_dims();
+        let mut closing = closing.backward(&[map], &[self.norm], y, grad, dims, wants_residual);
+        let (norm, map_grad) = (closing.norms.remove(0), closing.maps.remove(0));
         let mut weight = vec![0.0; self.weight.len()];
         conv::backward_weight(shape, x, &map_grad, &mut weight);
         let input = wants_input.then(|| {
@@ -127,7 +125,7 @@ impl ConvNorm<'_> {
             conv::backward_input(shape, &map_grad, self.weight, &mut input, false);
             input
         });
-        (input, residual, ConvNormGrad { weight, norm })
+        (input, closing.residual, ConvNormGrad { weight, norm })
     }
 
     fn depthwise_norm(&self) -> depthwise::Norm<'_> {

@@ -13,6 +13,8 @@ pub mod conv;
 mod conv_norm;
 pub mod dense;
 pub mod depthwise;
+pub mod moments;
+pub mod norm;
 mod planes;
 pub mod pool;
 pub mod sgd;

@@ -31,6 +31,31 @@ pub(crate) fn for_each(planes: usize, positions: usize, work: impl Fn(Range<usiz
     }
 }
 
+/// Lets `work` add to `len` sums over ranges that cover all planes, each once. The sums of the
+/// ranges are added in their order, which the number of threads determines.
+pub(crate) fn reduce(
+    planes: usize,
+    positions: usize,
+    len: usize,
+    work: impl Fn(Range<usize>, &mut [f64]) + Sync,
+) -> Vec<f64> {
+    let tasks = tasks(planes, positions);
+    let mut sums = vec![0.0; len];
+    if tasks == 1 {
+        work(0..planes, &mut sums);
+        return sums;
+    }
+    let mut parts = vec![0.0; tasks * len];
+    parts
+        .par_chunks_mut(len.max(1))
+        .enumerate()
+        .for_each(|(index, part)| work(task(planes, tasks, index), part));
+    for part in parts.chunks(len.max(1)) {
+        sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+    sums
+}
+
 /// A map that tasks share; those that write have planes of their own.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedMap<'a, T = f32> {
@@ -47,6 +72,10 @@ unsafe impl<T: Send> Sync for SharedMap<'_, T> {}
 impl<'a, T> SharedMap<'a, T> {
     pub fn new(map: &'a mut [T]) -> Self {
         Self { start: map.as_mut_ptr(), len: map.len(), map: PhantomData }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// The first value of a plane, within the map.
@@ -74,5 +103,12 @@ impl<'a, T> SharedMap<'a, T> {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: the part lies in the map, and is this caller's alone.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+impl<'a> SharedMap<'a> {
+    /// A map that is only read.
+    pub fn reading(map: &'a [f32]) -> Self {
+        Self { start: map.as_ptr().cast_mut(), len: map.len(), map: PhantomData }
     }
 }

@@ -7,12 +7,10 @@
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
-use crate::ConvShape;
-use crate::closing::sum;
 use crate::planes::{self, SharedMap};
 use crate::simd::{Full, Lanes, sweep};
+use crate::{ConvShape, moments};
 
 /// Values behind a row of scratch that a vector may read over its end: those of the widest one.
 const SLACK: usize = 16;
@@ -392,6 +390,18 @@ fn sort_columns(from: &[f32], padding: usize, stride: usize, pitch: usize, to: &
         to[padding..][..from.len()].copy_from_slice(from);
         return;
     }
+    if stride == 2 {
+        let (even, odd) = to.split_at_mut(pitch);
+        // Of the columns of the row, not of its padding.
+        let (even, odd) = if padding.is_multiple_of(2) { (even, odd) } else { (odd, even) };
+        let (even, odd) = (&mut even[padding / 2..], &mut odd[padding.div_ceil(2)..]);
+        let (pairs, rest) = from.as_chunks::<2>();
+        for ((pair, even), odd) in pairs.iter().zip(&mut *even).zip(odd) {
+            [*even, *odd] = *pair;
+        }
+        even[pairs.len()..][..rest.len()].copy_from_slice(rest);
+        return;
+    }
     for column in 0..stride.min(from.len()) {
         let (phase, start) = ((column + padding) % stride, (column + padding) / stride);
         let to = &mut to[phase * pitch + start..(phase + 1) * pitch];
@@ -435,13 +445,21 @@ pub fn max_backward(shape: &ConvShape, dy: &[f32], argmax: &[u8], dx: &mut [f32]
 /// Mean of each plane of a map `[batch, channels, positions]`: `[batch, channels]`.
 ///
 /// # Panics
-/// If a length does not fit `dims`.
+/// If a length does not fit `dims` or there are no positions.
 pub fn global_average(x: &[f32], dims: [usize; 3], y: &mut [f32]) {
     let [batch, channels, positions] = dims;
+    assert!(positions > 0, "a plane has no values");
     assert_eq!(x.len(), batch * channels * positions, "length of the input");
     assert_eq!(y.len(), batch * channels, "length of the output");
-    y.par_iter_mut().zip(x.par_chunks_exact(positions)).for_each(|(y, plane)| {
-        *y = (sum(plane) / positions as f64) as f32;
+    let y = SharedMap::new(y);
+    planes::for_each(batch * channels, positions, |range| {
+        let map = &x[range.start * positions..range.end * positions];
+        let sums = moments::plane_sums(map, positions);
+        // SAFETY: this task alone has the means of these planes.
+        let y = unsafe { y.slice(range) };
+        for (y, sum) in y.iter_mut().zip(sums) {
+            *y = (sum / positions as f64) as f32;
+        }
     });
 }
 

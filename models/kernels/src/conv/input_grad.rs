@@ -69,7 +69,6 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], 
                 data: &dy[group * groups.outputs * shape.output_positions()..],
                 channels: shape.out_channels,
                 size: shape.output(),
-                shift: None,
             };
             let placement = Placement::whole(shape.in_channels, group * groups.inputs, shape.input)
                 .strided(shape.stride, start);

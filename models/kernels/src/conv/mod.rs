@@ -14,7 +14,7 @@ mod weight_grad;
 mod window;
 
 pub use input_grad::backward_input;
-pub use weight_grad::{backward_weight, covariance};
+pub use weight_grad::backward_weight;
 
 use crate::{ConvShape, depthwise};
 use product::{Placement, Product, Weights};
@@ -69,7 +69,6 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
             data: &x[group * groups.inputs * shape.input_positions()..],
             channels: shape.in_channels,
             size: shape.input,
-            shift: None,
         };
         let placement =
             Placement::whole(shape.out_channels, group * groups.outputs, shape.output());

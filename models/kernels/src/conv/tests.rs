@@ -132,25 +132,6 @@ fn gradients_are_the_sums_of_the_definition() {
 }
 
 #[test]
-fn the_covariance_is_about_the_shift() {
-    let [batch, channels, positions] = [3, 37, 130];
-    let mut map = numbers(batch * channels * positions, 1);
-    map.iter_mut().for_each(|value| *value += 300.0);
-    let shift = vec![300.0; channels];
-    let found = covariance(&map, &shift, [batch, channels, positions]);
-    let mut expected = vec![0.0; channels * channels];
-    for image in map.chunks_exact(channels * positions) {
-        for (index, sum) in expected.iter_mut().enumerate() {
-            let plane = |channel| &image[channel * positions..][..positions];
-            let planes = plane(index / channels).iter().zip(plane(index % channels));
-            *sum +=
-                planes.map(|(&a, &b)| (f64::from(a) - 300.0) * (f64::from(b) - 300.0)).sum::<f64>();
-        }
-    }
-    close("covariance", &found, &expected);
-}
-
-#[test]
 fn equal_threads_give_equal_bits() {
     for shape in shapes() {
         let (x, w) = (numbers(shape.input_len(), 1), numbers(shape.weight_len(), 2));

@@ -1,4 +1,4 @@
-//! The gradient of a convolution's weight, and the covariance of a map.
+//! The gradient of a convolution's weight.
 
 use rayon::prelude::*;
 
@@ -26,38 +26,15 @@ pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
             data: &x[group * groups.inputs * shape.input_positions()..],
             channels: shape.in_channels,
             size: shape.input,
-            shift: None,
         };
         let dy = Source {
             data: &dy[group * groups.outputs * shape.output_positions()..],
             channels: shape.out_channels,
             size: shape.output(),
-            shift: None,
         };
         let rows = groups.inputs * groups.window;
         correlate(shape.batch, x, &grid, rows, dy, groups.outputs, dw);
     }
-}
-
-/// `[channels, channels]`, the sums over batch and positions of products of two channels of a map
-/// `[batch, channels, positions]`, each less its `shift`. Costs a multiply-add for each pair and
-/// position and one pass over the map.
-///
-/// # Panics
-/// If a length does not fit.
-pub fn covariance(
-    map: &[f32],
-    shift: &[f32],
-    [batch, channels, positions]: [usize; 3],
-) -> Vec<f32> {
-    assert_eq!(map.len(), batch * channels * positions, "length of the map");
-    assert_eq!(shift.len(), channels, "length of the shift");
-    let size = [1, positions];
-    let source = Source { data: map, channels, size, shift: Some(shift) };
-    let grid = Grid { size, stride: [1, 1], taps: vec![[0, 0]] };
-    let mut products = vec![0.0; channels * channels];
-    correlate(batch, source, &grid, channels, source, channels, &mut products);
-    products
 }
 
 /// `out[o, r]`, the sum over batch and positions of `dy[o]` times row `r` of the windows.

@@ -7,8 +7,6 @@ pub(super) struct Source<'a> {
     /// Channels of an image of `data`.
     pub channels: usize,
     pub size: [usize; 2],
-    /// Subtracted from every value of a channel, where given.
-    pub shift: Option<&'a [f32]>,
 }
 
 /// The positions at which windows are taken, and the taps of a window.
@@ -126,7 +124,6 @@ impl Panel {
         let (mut channel, mut tap) = (rows.start / taps, rows.start % taps);
         for out in out.chunks_mut(stride).take(rows.len()) {
             let base = channel * plane;
-            let shift = source.shift.map_or(0.0, |shift| shift[channel]);
             for piece in &self.pieces[tap * self.per_tap..(tap + 1) * self.per_tap] {
                 let (length, before, after) =
                     (piece.length as usize, piece.before as usize, piece.after as usize);
@@ -144,9 +141,6 @@ impl Panel {
                         *out = value;
                     }
                     out[after..].fill(0.0);
-                }
-                if source.shift.is_some() {
-                    out[before..after].iter_mut().for_each(|value| *value -= shift);
                 }
             }
             tap += 1;

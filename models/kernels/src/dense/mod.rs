@@ -16,18 +16,19 @@
 
 mod border;
 mod matrix;
-mod moments;
+mod opening;
 
-use crate::closing::{Closing, Coefficients, MapView, sum};
-use crate::{BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm, conv, pool};
+use crate::closing::{Closing, ClosingGrad};
+use crate::{
+    BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm, conv, moments, pool,
+};
 use border::Border;
-use moments::{Affine, Moments, MomentsGrad};
-use rayon::prelude::*;
+use opening::{Affine, Moments, MomentsGrad};
 
 #[cfg(test)]
 mod tests;
 
-pub use moments::{PaddedNorm, PaddedNormGrad};
+pub use opening::{PaddedNorm, PaddedNormGrad};
 
 /// A dense block with its four branches.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +67,7 @@ pub struct DenseSaved {
     maps: Maps,
     /// `A x + d - p`, where the kernels are not merged.
     between: Option<Vec<f32>>,
-    closing: Closing<4>,
+    closing: Closing,
 }
 
 /// The inputs of the closing norms, or their gradients.
@@ -150,14 +151,18 @@ impl DenseBlock<'_> {
 
         let maps = Maps { windows, second: second_map, pointwise, average };
         let (closing, statistics) = Closing::forward(
-            maps.views(shape.out_channels),
-            self.closing_norms(),
+            &maps.all(),
+            &self.closing_norms(),
             residual,
             relu,
             shape.output_dims(),
             y,
         );
-        let [kxk, pointwise, mut second_closing, mut average_closing] = statistics;
+        let Ok([kxk, mut second_closing, pointwise, mut average_closing]) =
+            <[BatchStatistics; 4]>::try_from(statistics)
+        else {
+            unreachable!("one for each of the four norms");
+        };
         // What the maps hold is without what is the same everywhere.
         let window = shape.kernel[0] * shape.kernel[1];
         let border_answer = taps_of(second.weight, &merged.border, window);
@@ -202,12 +207,16 @@ impl DenseBlock<'_> {
         let (opening, second) = &self.pointwise_kxk;
         let DenseSaved { moments, merged, averaged, maps, between, closing } = saved;
 
-        let views = maps.views(outputs);
-        let norms = self.closing_norms();
         let dims = shape.output_dims();
-        let (norm_grads, coefficients) = closing.backward(views, norms, y, grad, dims);
-        let [kxk_norm, pointwise_norm, second_norm, average_norm] = norm_grads;
-        let (grads, residual) = maps.gradients(&coefficients, y, grad, dims, wants_residual);
+        let norms = self.closing_norms();
+        let ClosingGrad { norms, maps: grads, residual } =
+            closing.backward(&maps.all(), &norms, y, grad, dims, wants_residual);
+        let Ok([kxk_norm, second_norm, pointwise_norm, average_norm]) =
+            <[[Vec<f32>; 2]; 4]>::try_from(norms)
+        else {
+            unreachable!("one for each of the four norms");
+        };
+        let grads = Maps::from_all(grads);
 
         let mut input = wants_input.then(|| vec![0.0; x.len()]);
         let mut moments_grad = MomentsGrad::zero(inputs);
@@ -261,7 +270,7 @@ impl DenseBlock<'_> {
                     let opening_shape = self.opening();
                     let mut opening_weight = vec![0.0; merged.weight.len()];
                     conv::backward_weight(&opening_shape, x, &between_grad, &mut opening_weight);
-                    let opening_offset = channel_sums(&between_grad, self.between_dims());
+                    let opening_offset = moments::sums(&between_grad, self.between_dims());
                     if let Some(input) = &mut input {
                         conv::backward_input(shape, &grads.windows, self.kxk.weight, input, true);
                         let weight = &merged.weight;
@@ -321,7 +330,7 @@ impl DenseBlock<'_> {
 
     fn closing_norms(&self) -> [Norm<'_>; 4] {
         let second = &self.pointwise_kxk.1;
-        [self.kxk.norm, self.pointwise.norm, second.norm, self.average.1]
+        [self.kxk.norm, second.norm, self.pointwise.norm, self.average.1]
     }
 
     /// Channels between the 1x1 and the KxK.
@@ -450,78 +459,19 @@ impl DenseBlock<'_> {
 }
 
 impl Maps {
-    fn views(&self, outputs: usize) -> [MapView<'_>; 4] {
-        let whole = |data| MapView { data, channels: outputs, first: 0 };
-        let (kxk, second) = match &self.second {
-            Some(second) => (whole(&self.windows), whole(second)),
-            None => {
-                let half = |first| MapView { data: &self.windows, channels: 2 * outputs, first };
-                (half(0), half(outputs))
-            }
-        };
-        [kxk, whole(&self.pointwise), second, whole(&self.average)]
+    /// Every map, in the order of the closing norms.
+    fn all(&self) -> Vec<&[f32]> {
+        let maps = [Some(&self.windows), self.second.as_ref(), Some(&self.pointwise)];
+        maps.into_iter().flatten().chain([&self.average]).map(Vec::as_slice).collect()
     }
 
-    /// The gradients of all maps, and that of the residual if it is wanted, in one pass.
-    fn gradients(
-        &self,
-        coefficients: &Coefficients<4>,
-        y: &[f32],
-        grad: &[f32],
-        [batch, outputs, positions]: [usize; 3],
-        wants_residual: bool,
-    ) -> (Self, Option<Vec<f32>>) {
-        let image = outputs * positions;
-        let views = self.views(outputs);
-        let mut windows = vec![0.0; self.windows.len()];
-        let mut second = vec![0.0; self.second.as_ref().map_or(0, Vec::len)];
-        let mut pointwise = vec![0.0; self.pointwise.len()];
-        let mut average = vec![0.0; self.average.len()];
-        let mut residual = vec![0.0; if wants_residual { y.len() } else { 0 }];
-        let second_images = chunks_or_empty(&mut second, image, batch);
-        let residual_images = chunks_or_empty(&mut residual, image, batch);
-        windows
-            .par_chunks_exact_mut(self.windows.len() / batch)
-            .zip(second_images)
-            .zip(pointwise.par_chunks_exact_mut(image))
-            .zip(average.par_chunks_exact_mut(image))
-            .zip(residual_images)
-            .enumerate()
-            .for_each_init(
-                || vec![0.0; positions],
-                |behind, (index, ((((windows, second), pointwise), average), residual))| {
-                    let (kxk, stacked) = windows.split_at_mut(image);
-                    let second = if second.is_empty() { stacked } else { second };
-                    let mut outs = [kxk, pointwise, second, average];
-                    for channel in 0..outputs {
-                        let plane = channel * positions..(channel + 1) * positions;
-                        let source = index * image + plane.start..index * image + plane.end;
-                        let behind: &mut [f32] =
-                            if wants_residual { &mut residual[plane.clone()] } else { behind };
-                        coefficients.behind(&y[source.clone()], &grad[source], behind);
-                        for (branch, out) in outs.iter_mut().enumerate() {
-                            let map = views[branch].plane(index, channel, positions);
-                            let out = &mut out[plane.clone()];
-                            coefficients.fill(branch, channel, behind, map, out);
-                        }
-                    }
-                },
-            );
-        let second = self.second.is_some().then_some(second);
-        let maps = Self { windows, second, pointwise, average };
-        (maps, wants_residual.then_some(residual))
+    /// The inverse of [`Self::all`].
+    fn from_all(mut maps: Vec<Vec<f32>>) -> Self {
+        let second = (maps.len() == 4).then(|| maps.remove(1));
+        let mut maps = maps.into_iter();
+        let mut next = || maps.next().unwrap_or_default();
+        Self { windows: next(), second, pointwise: next(), average: next() }
     }
-}
-
-/// The images of a map, or as many empty slices where there is no map.
-fn chunks_or_empty(
-    map: &mut [f32],
-    image: usize,
-    batch: usize,
-) -> impl IndexedParallelIterator<Item = &mut [f32]> {
-    let mut images: Vec<&mut [f32]> = map.chunks_exact_mut(image).collect();
-    images.resize_with(batch, Default::default);
-    images.into_par_iter()
 }
 
 /// Every tap's answer to a map that is constant in each channel, `[out, kh * kw]`.
@@ -537,17 +487,6 @@ fn taps_of(weight: &[f32], constant: &[f64], window: usize) -> Vec<f64> {
         }
     }
     taps
-}
-
-fn channel_sums(map: &[f32], [batch, channels, positions]: [usize; 3]) -> Vec<f64> {
-    (0..channels)
-        .into_par_iter()
-        .map(|channel| {
-            (0..batch)
-                .map(|image| sum(&map[(image * channels + channel) * positions..][..positions]))
-                .sum()
-        })
-        .collect()
 }
 
 /// The transpose of a matrix of the given number of rows.

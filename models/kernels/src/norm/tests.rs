@@ -53,9 +53,9 @@ fn reference(
             var.push(values().map(|value| (value - found).powi(2)).sum::<f64>() / count);
         }
     }
-    for channel in 0..channels {
+    for (channel, &beta) in beta.iter().enumerate() {
         for i in values_of(channel, dims) {
-            y[i] = f64::from(beta[channel]) + residual.map_or(0.0, |map| f64::from(map[i]));
+            y[i] = f64::from(beta) + residual.map_or(0.0, |map| f64::from(map[i]));
             for (b, branch) in branches.iter().enumerate() {
                 let at = b * channels + channel;
                 let normal = (f64::from(branch[i]) - mean[at]) / (var[at] + EPSILON).sqrt();
@@ -71,7 +71,7 @@ fn reference(
     let mut d_gamma = vec![];
     let mut d_maps = vec![vec![0.0; len]; branches.len()];
     for (b, branch) in branches.iter().enumerate() {
-        for channel in 0..channels {
+        for (channel, d_beta) in d_beta.iter().enumerate() {
             let at = b * channels + channel;
             let std = (var[at] + EPSILON).sqrt();
             let normal = |i: usize| (f64::from(branch[i]) - mean[at]) / std;
@@ -79,7 +79,7 @@ fn reference(
             d_gamma.push(product);
             for i in values_of(channel, dims) {
                 d_maps[b][i] = f64::from(gamma[at]) / std
-                    * (d_residual[i] - d_beta[channel] / count - normal(i) * product / count);
+                    * (d_residual[i] - d_beta / count - normal(i) * product / count);
             }
         }
     }
@@ -161,8 +161,8 @@ fn check(seed: u64, dims: Dims, count: usize, with_residual: bool, relu: bool) {
     }
 
     let mask: Vec<f32> = truth.y.iter().map(|&y| y as f32).collect();
-    let mask = relu.then_some(mask.as_slice());
-    let sums = reduce(&maps, &mean, &dy, mask, dims);
+    let gate = if relu { Gate::Output(&mask) } else { Gate::Open };
+    let sums = reduce(&maps, &mean, &dy, gate, dims);
     let gradients = Gradients::new(&gamma, &mean, &inv_std, &sums, batch * positions);
     assert_close(&gradients.beta, &truth.d_beta, 1e-5);
     assert_close(&gradients.gamma, &truth.d_gamma, tolerance);
@@ -170,7 +170,7 @@ fn check(seed: u64, dims: Dims, count: usize, with_residual: bool, relu: bool) {
     let mut d_residual = vec![f32::NAN; len];
     let mut outputs: Vec<&mut [f32]> = d_maps.iter_mut().map(Vec::as_mut_slice).collect();
     let wanted = with_residual.then_some(d_residual.as_mut_slice());
-    backward_input(&maps, &gradients, &dy, mask, dims, &mut outputs, wanted);
+    backward_input(&maps, &gradients, &dy, gate, dims, &mut outputs, wanted);
     if with_residual {
         assert_close(&d_residual, &truth.d_residual, 0.0);
     }
@@ -190,10 +190,65 @@ fn check(seed: u64, dims: Dims, count: usize, with_residual: bool, relu: bool) {
 }
 
 #[test]
+fn gradients_are_slopes_of_the_definition() {
+    let dims = [2, 2, 5];
+    let branches = [random(1, 20), random(2, 20)];
+    let (gamma, beta, dy) = (random(3, 4), random(4, 2), random(5, 20));
+    let loss = |branches: &[Vec<f32>], gamma: &[f32]| -> f64 {
+        let found = reference(branches, gamma, &beta, None, true, &dy, dims);
+        found.y.iter().zip(&dy).map(|(y, &dy)| y * f64::from(dy)).sum()
+    };
+    let truth = reference(&branches, &gamma, &beta, None, true, &dy, dims);
+    let step = 1.0 / 4096.0;
+    for (b, at) in [(0, 0), (0, 13), (1, 7), (1, 19)] {
+        let moved = |by: f32| {
+            let mut branches = branches.clone();
+            branches[b][at] += by;
+            loss(&branches, &gamma)
+        };
+        let slope = (moved(step) - moved(-step)) / f64::from(2.0 * step);
+        assert!((slope - truth.d_maps[b][at]).abs() < 1e-4);
+    }
+    for at in 0..4 {
+        let moved = |by: f32| {
+            let mut gamma = gamma.clone();
+            gamma[at] += by;
+            loss(&branches, &gamma)
+        };
+        let slope = (moved(step) - moved(-step)) / f64::from(2.0 * step);
+        assert!((slope - truth.d_gamma[at]).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn the_output_is_found_again_from_the_maps() {
+    let dims @ [batch, channels, positions] = [3, 5, 83];
+    let len = batch * channels * positions;
+    let (a, b, dy) = (random(1, len), random(2, len), random(3, len));
+    for maps in [&[&a[..]][..], &[&a, &b]] {
+        let scale = random(4, maps.len() * channels);
+        let (mean, shift) = (vec![0.1; maps.len() * channels], random(5, channels));
+        let mut y = vec![0.0; len];
+        apply(maps, &scale, &shift, None, true, dims, &mut y);
+        let run = |gate| {
+            let sums = reduce(maps, &mean, &dy, gate, dims);
+            let inv_std = vec![1.5; scale.len()];
+            let gradients = Gradients::new(&scale, &mean, &inv_std, &sums, batch * positions);
+            let (mut d_a, mut d_b) = (vec![0.0; len], vec![0.0; len]);
+            let outputs = &mut [&mut d_a[..], &mut d_b[..]][..maps.len()];
+            backward_input(maps, &gradients, &dy, gate, dims, outputs, None);
+            (sums, d_a, d_b)
+        };
+        assert_eq!(run(Gate::Output(&y)), run(Gate::Affine { scale: &scale, shift: &shift }));
+    }
+}
+
+#[test]
 fn a_mean_far_from_zero_costs_no_accuracy() {
     let dims = [8, 3, 1000];
     let map: Vec<f32> = random(3, 24000).iter().map(|value| value + 300.0).collect();
-    let truth = reference(&[map.clone()], &[1.0; 3], &[0.0; 3], None, false, &map, dims);
+    let truth =
+        reference(std::slice::from_ref(&map), &[1.0; 3], &[0.0; 3], None, false, &map, dims);
     let found = statistics(&map, dims);
     for channel in 0..3 {
         assert!((found.mean[channel] - truth.mean[channel]).abs() < 1e-6);
@@ -217,7 +272,7 @@ fn runs_with_equally_many_threads_are_equal() {
     let run = |threads| {
         with_threads(threads, || {
             let found = statistics(&map, dims);
-            let sums = reduce(&[&map], &found.mean, &dy, Some(&map), dims);
+            let sums = reduce(&[&map], &found.mean, &dy, Gate::Output(&map), dims);
             (found, sums)
         })
     };
@@ -257,16 +312,9 @@ fn vectors_and_scalars_agree() {
         } else {
             Arch::new().dispatch(op)
         }
-        let y_read = Some(y.as_slice());
-        let op = Reduce {
-            branches,
-            about: &shift,
-            dy: &dy,
-            y: y_read,
-            range: 0..6,
-            dims,
-            sums: &mut sums,
-        };
+        let gate = Gate::Output(&y);
+        let op =
+            Reduce { branches, about: &shift, dy: &dy, gate, range: 0..6, dims, sums: &mut sums };
         if scalar {
             op.with_simd(Scalar)
         } else {
@@ -278,7 +326,7 @@ fn vectors_and_scalars_agree() {
             branches: [(branches[0], output)],
             coefficients: &[[0.5, 0.1, 0.2, 0.3], [1.0, -0.1, 0.0, 0.0], [2.0, 0.0, 1.0, -1.0]],
             dy: &dy,
-            y: y_read,
+            gate,
             range: 0..6,
             dims,
             d_residual: Some(SharedMap::new(&mut d_residual)),
@@ -297,6 +345,31 @@ fn vectors_and_scalars_agree() {
     assert_close(&fast.2, &wide(&plain.2), 0.0);
     assert_close_f64(&fast.3, &plain.3, 1e-6);
     assert_close_f64(&fast.4, &plain.4, 1e-6);
+}
+
+#[test]
+fn relu_lets_nan_pass() {
+    let map = [f32::NAN, -1.0, 2.0];
+    for scalar in [false, true] {
+        let mut y = [7.0; 3];
+        let op = Apply {
+            branches: [Branch { map: SharedMap::reading(&map), channels: 1, first: 0 }],
+            scale: &[1.0],
+            shift: &[0.0],
+            residual: None,
+            relu: true,
+            range: 0..1,
+            positions: 3,
+            y: SharedMap::new(&mut y),
+        };
+        if scalar {
+            op.with_simd(Scalar)
+        } else {
+            Arch::new().dispatch(op)
+        }
+        assert!(y[0].is_nan());
+        assert_eq!(y[1..], [0.0, 2.0]);
+    }
 }
 
 #[test]

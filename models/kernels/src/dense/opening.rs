@@ -7,8 +7,8 @@
 //! `mu` and `S`, of `x`.
 
 use super::matrix::{multiply, multiply_transposed};
-use crate::closing::{MapView, statistics};
-use crate::{BatchStatistics, ConvShape, Epilogue, conv};
+use crate::norm::statistics;
+use crate::{BatchStatistics, ConvShape, Epilogue, conv, moments};
 
 /// Mean and covariance of a map over batch and positions.
 #[derive(Clone, Debug)]
@@ -24,10 +24,9 @@ pub(crate) struct Moments {
 impl Moments {
     /// Of a map `[batch, channels, positions]`; reads it twice.
     pub fn new(map: &[f32], [batch, channels, positions]: [usize; 3]) -> Self {
-        let view = MapView { data: map, channels, first: 0 };
-        let (mean, _) = statistics(view, [batch, channels, positions]);
+        let mean = statistics(map, [batch, channels, positions]).mean;
         let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
-        let mut covariance = conv::covariance(map, &mean, [batch, channels, positions]);
+        let mut covariance = moments::covariance(map, &mean, [batch, channels, positions]);
         let count = batch * positions;
         covariance.iter_mut().for_each(|value| *value /= count as f32);
         Self { mean, covariance, count }

@@ -1,0 +1,243 @@
+//! First and second moments of the channels of a map `[batch, channels, positions]`.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::planes;
+use crate::simd::{Full, Lanes, sweep};
+
+/// Values added in `f32` before they are flushed to `f64`.
+const BLOCK: usize = 1024;
+
+/// Sum of each channel over batch and positions, `[channels]`; one pass.
+///
+/// # Panics
+/// If the map's length is not that of `dims`.
+pub fn sums(map: &[f32], dims: [usize; 3]) -> Vec<f64> {
+    let [batch, channels, positions] = dims;
+    assert_eq!(map.len(), batch * channels * positions, "length of the map");
+    planes::reduce(batch * channels, positions, channels, |range, sums| {
+        Arch::new().dispatch(Sums { map, range, positions, sums });
+    })
+}
+
+/// Sum of each plane, on this thread alone.
+pub(crate) fn plane_sums(map: &[f32], positions: usize) -> Vec<f64> {
+    let planes = map.len() / positions;
+    let mut sums = vec![0.0; planes];
+    Arch::new().dispatch(Sums { map, range: 0..planes, positions, sums: &mut sums });
+    sums
+}
+
+struct Sums<'a> {
+    map: &'a [f32],
+    range: Range<usize>,
+    positions: usize,
+    sums: &'a mut [f64],
+}
+
+impl WithSimd for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let channels = self.sums.len();
+        for plane in self.range {
+            let values = &self.map[plane * self.positions..][..self.positions];
+            for block in values.chunks(BLOCK) {
+                let mut sum = [simd.splat_f32s(0.0); 2];
+                sweep!(S, block.len(), |at, lanes, TURN| {
+                    // SAFETY: `sweep` stays within the block.
+                    let value = unsafe { lanes.load(simd, block.as_ptr().add(at)) };
+                    sum[TURN] = simd.add_f32s(sum[TURN], value);
+                });
+                let sum = simd.reduce_sum_f32s(simd.add_f32s(sum[0], sum[1]));
+                self.sums[plane % channels] += f64::from(sum);
+            }
+        }
+    }
+}
+
+/// Sum of each channel over batch and every `stride`-th row and column, the first of each
+/// included, `[channels]`; reads those rows.
+///
+/// `dims` are batch, channels, height and width.
+///
+/// # Panics
+/// If the map's length is not that of `dims`, or the stride is zero.
+pub fn strided_sums(map: &[f32], dims: [usize; 4], stride: [usize; 2]) -> Vec<f64> {
+    let [batch, channels, height, width] = dims;
+    assert_eq!(map.len(), batch * channels * height * width, "length of the map");
+    if stride == [1, 1] {
+        return sums(map, [batch, channels, height * width]);
+    }
+    planes::reduce(batch * channels, height * width, channels, |range, sums| {
+        for plane in range {
+            let values = &map[plane * height * width..][..height * width];
+            for row in values.chunks(width.max(1)).step_by(stride[0]) {
+                for block in row.chunks(BLOCK * stride[1]) {
+                    let sum: f32 = block.iter().step_by(stride[1]).sum();
+                    sums[plane % channels] += f64::from(sum);
+                }
+            }
+        }
+    })
+}
+
+/// Channels in a tile of products, and so the multiple to which their number is rounded up.
+const TILE: usize = 4;
+
+/// Sum over batch and positions of `(x_i - shift_i) (x_j - shift_j)` for all pairs of channels,
+/// `[channels, channels]`: with the means as shift, the covariance times the number of values.
+///
+/// One pass over the map and `batch * positions * channels^2 / 2` multiply-adds. The values about
+/// the shift are packed, a few hundred positions of all channels at a time; a tile of products is
+/// taken as dot products along the positions, in `f32` for at most 1024 of them, and added up in
+/// `f64`.
+///
+/// # Panics
+/// If a length does not fit `dims`.
+pub fn covariance(x: &[f32], shift: &[f32], dims: [usize; 3]) -> Vec<f32> {
+    let [batch, channels, positions] = dims;
+    assert_eq!(x.len(), batch * channels * positions, "length of the map");
+    assert_eq!(shift.len(), channels, "one shift per channel");
+    let padded = channels.next_multiple_of(TILE);
+    // Each task has products of its own, so that it must be worth their memory.
+    const POSITIONS_PER_TASK: usize = 1024;
+    let values = batch * positions;
+    let tasks = rayon::current_num_threads().min(values / POSITIONS_PER_TASK).max(1);
+    let parts: Vec<Vec<f64>> = (0..tasks)
+        .into_par_iter()
+        .map(|task| {
+            let range = task * values / tasks..(task + 1) * values / tasks;
+            let mut products = vec![0.0; padded * padded];
+            Arch::new().dispatch(Covariance { x, shift, dims, range, products: &mut products });
+            products
+        })
+        .collect();
+    let mut covariance = vec![0.0; channels * channels];
+    for i in 0..channels {
+        for j in 0..=i {
+            let sum = parts.iter().map(|part| part[i * padded + j]).sum::<f64>() as f32;
+            covariance[i * channels + j] = sum;
+            covariance[j * channels + i] = sum;
+        }
+    }
+    covariance
+}
+
+struct Covariance<'a> {
+    x: &'a [f32],
+    shift: &'a [f32],
+    dims: [usize; 3],
+    /// Of the positions of all images, one image after the other.
+    range: Range<usize>,
+    /// The tiles on and below the diagonal are added to.
+    products: &'a mut [f64],
+}
+
+impl WithSimd for Covariance<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // A tile of 4x4 accumulators wants 32 registers.
+        match S::REGISTER_COUNT {
+            32.. => self.run::<S, TILE>(simd),
+            _ => self.run::<S, { TILE / 2 }>(simd),
+        }
+    }
+}
+
+impl Covariance<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const J: usize>(self, simd: S) {
+        let Self { x, shift, dims: [_, channels, positions], range, products } = self;
+        let padded = channels.next_multiple_of(TILE);
+        // What is packed stays in a cache of 1 MiB.
+        let block = (192 * 1024 / padded.max(1)).clamp(384, BLOCK);
+        // Rows a power of two apart would share the sets of a cache.
+        let pitch = block + S::F32_LANES;
+        let mut packed = vec![0.0f32; padded * pitch];
+        let mut start = range.start;
+        while start < range.end {
+            let len = block.min(range.end - start);
+            for (channel, row) in packed.chunks_exact_mut(pitch).take(channels).enumerate() {
+                let mut row = &mut row[..len.next_multiple_of(S::F32_LANES)];
+                let mut at = start;
+                while at < start + len {
+                    let (image, position) = (at / positions, at % positions);
+                    let run = (positions - position).min(start + len - at);
+                    let from = (image * channels + channel) * positions + position;
+                    let (to, rest) = row.split_at_mut(run);
+                    centre(simd, &x[from..from + run], shift[channel], to);
+                    (row, at) = (rest, at + run);
+                }
+                row.fill(0.0);
+            }
+            for i in (0..padded).step_by(TILE) {
+                for j in (0..i + TILE).step_by(J) {
+                    let rows = [&packed[i * pitch..], &packed[j * pitch..]];
+                    tile::<S, J>(simd, rows, pitch, len, |row, column, sum| {
+                        products[(i + row) * padded + j + column] += f64::from(sum);
+                    });
+                }
+            }
+            start += len;
+        }
+    }
+}
+
+/// `to = from - shift`.
+#[inline(always)]
+fn centre<S: Simd>(simd: S, from: &[f32], shift: f32, to: &mut [f32]) {
+    assert_eq!(from.len(), to.len());
+    let shift = simd.splat_f32s(shift);
+    sweep!(S, from.len(), |at, lanes, _TURN| {
+        // SAFETY: `sweep` stays within both.
+        unsafe {
+            let value = lanes.load(simd, from.as_ptr().add(at));
+            lanes.store(simd, to.as_mut_ptr().add(at), simd.sub_f32s(value, shift));
+        }
+    });
+}
+
+/// The dot products of four rows with `J` others, over `len` values rounded up to whole vectors.
+#[inline(always)]
+fn tile<S: Simd, const J: usize>(
+    simd: S,
+    [a, b]: [&[f32]; 2],
+    pitch: usize,
+    len: usize,
+    mut add: impl FnMut(usize, usize, f32),
+) {
+    let len = len.next_multiple_of(S::F32_LANES);
+    assert!(len <= pitch && a.len() >= TILE * pitch && b.len() >= J * pitch);
+    let (a, b) = (a.as_ptr(), b.as_ptr());
+    let mut sums = [[simd.splat_f32s(0.0); J]; TILE];
+    for at in (0..len).step_by(S::F32_LANES) {
+        // SAFETY: the assertion keeps all rows within their slices.
+        unsafe {
+            let mut columns = [simd.splat_f32s(0.0); J];
+            for (j, column) in columns.iter_mut().enumerate() {
+                *column = Full.load(simd, b.add(j * pitch + at));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let row = Full.load(simd, a.add(i * pitch + at));
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = simd.mul_add_e_f32s(row, column, *sum);
+                }
+            }
+        }
+    }
+    for (i, sums) in sums.into_iter().enumerate() {
+        for (j, sum) in sums.into_iter().enumerate() {
+            add(i, j, simd.reduce_sum_f32s(sum));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
