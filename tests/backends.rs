@@ -10,12 +10,14 @@
 
 mod support;
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
 use dbb_models::blocks::{Block, BlockKind, ConvSpec, ConvUnit};
 use dbb_models::weights::{Dialect, KeyMap, StateDict};
-use dbb_models::{Arch, Form, ModelConfig, Reparameterize};
+use dbb_models::{Arch, Form, Implementation, LayerCount, ModelConfig, Reparameterize};
 use dbb_training::config::OptimSection;
 use dbb_training::evaluate::cross_entropy;
 use dbb_training::optim::Optimizer;
@@ -43,12 +45,24 @@ fn named(what: &str, state: &StateDict, tolerance: f64) -> Values {
     state.iter().map(|(key, data)| (format!("{what} {key}"), data.into(), tolerance)).collect()
 }
 
-/// Runs `compute` on flex and then on every device and compares the values.
+/// Runs `compute` on flex and then on every device, and on flex without the kernels, and compares
+/// the values.
 fn compare(what: &str, compute: impl Fn(&Device) -> Values) {
+    // The implementation is one for the whole process.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let expected = compute(&open("flex"));
-    for name in names() {
+    let mut runs: Vec<_> = names().into_iter().map(|name| (name, Implementation::Fast)).collect();
+    runs.push(("flex".into(), Implementation::Plain));
+    for (name, implementation) in runs {
         let mut worst = Worst::default();
+        implementation.set();
         let actual = compute(&open(&name));
+        Implementation::Fast.set();
+        let name = match implementation {
+            Implementation::Fast => name,
+            Implementation::Plain => format!("{name} without kernels"),
+        };
         assert_eq!(actual.len(), expected.len());
         for ((key, actual, tolerance), (_, expected, _)) in actual.iter().zip(&expected) {
             let error = difference(actual, expected) / expected.max_abs().max(1.0);
@@ -141,7 +155,12 @@ fn network_values(model: &ModelConfig, start: &StateDict, device: &Device) -> Va
     let network = load(start);
     let mut optimizer = Optimizer::new(&sgd(), &network, model);
     let targets = Tensor::<1, Int>::from_ints([0, 1, 2, 3], &training);
-    let logits = network.forward(images.tensor(&training));
+    let (logits, layers) = LayerCount::during(|| network.forward(images.tensor(&training)));
+    if device == &open("flex") {
+        let fast = Implementation::get() == Implementation::Fast;
+        assert_eq!(layers.plain == 0, fast, "{layers:?}");
+        assert_eq!(layers.fast > 0, fast, "{layers:?}");
+    }
     let loss = cross_entropy(logits, targets, 0.1);
     values.push(("loss".into(), loss.clone().inner().into(), VALUES));
     let grads = GradientsParams::from_grads(loss.backward(), &network);
@@ -160,6 +179,7 @@ fn networks() {
         (Arch::ResNet20, 0.25, BlockKind::Dbb),
         (Arch::ResNet18, 0.0625, BlockKind::Acb),
         (Arch::MobileNetV1, 0.125, BlockKind::Dbb),
+        (Arch::MobileNetV2, 0.125, BlockKind::Base),
     ] {
         let model = ModelConfig { width, ..ModelConfig::new(arch, block, 5) };
         let fresh = model.init(Form::Train, &open("flex")).expect("a network");

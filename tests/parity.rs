@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use burn::tensor::activation::relu;
 use dbb_models::blocks::{Block, BlockKind, ConvSpec, ConvUnit, DbbConfig};
 use dbb_models::weights::{Dialect, KeyMap, StateDict, WeightsFile, adopt};
-use dbb_models::{Form, Reparameterize};
+use dbb_models::{Form, Implementation, Reparameterize};
 use serde::Deserialize;
 use support::fixture::{self, Fixture, NetworkConfig, counters, without_counters};
 use support::sgd::training_losses;
@@ -31,10 +31,12 @@ fn every_fixture() {
     let files = fixture::files(&[".safetensors"]);
     assert!(!files.is_empty(), "no *.safetensors in {}", fixture::folder().display());
     let mut report = Report::default();
-    for path in &files {
+    let runs = [Implementation::Plain, Implementation::Fast].into_iter();
+    for (implementation, path) in runs.flat_map(|run| files.iter().map(move |path| (run, path))) {
+        implementation.set();
         let fixture = Fixture::read(path);
         let kind = fixture.config::<Kind>().kind;
-        report.file = fixture.name.clone();
+        report.file = format!("{}, {implementation}", fixture.name);
         let read = WeightsFile::read(path).expect("a fixture is readable");
         report.same_tensors("tensors of WeightsFile", &read.tensors, &fixture.below(""));
         match kind.as_str() {
