@@ -1,7 +1,7 @@
 //! The closing norms of a block's branches and the sum of their outputs.
 
 use crate::norm::{self, Gate, Gradients, statistics};
-use crate::{BatchStatistics, Norm};
+use crate::{BatchStatistics, Norm, buffer};
 
 /// The norms of all branches over their maps, as the forward pass has found them. A map may hold
 /// several branches, image by image; branches are in the order in which the maps hold them.
@@ -90,8 +90,8 @@ impl Closing {
         let gamma: Vec<f32> = norms.iter().flat_map(|norm| norm.gamma).copied().collect();
         let sums = norm::reduce(maps, &self.mean, grad, gate, dims);
         let found = Gradients::new(&gamma, &self.mean, &self.inv_std, &sums, batch * positions);
-        let mut map_grads: Vec<Vec<f32>> = maps.iter().map(|map| vec![0.0; map.len()]).collect();
-        let mut residual = wants_residual.then(|| vec![0.0; grad.len()]);
+        let mut map_grads: Vec<Vec<f32>> = maps.iter().map(|map| buffer::take(map.len())).collect();
+        let mut residual = wants_residual.then(|| buffer::take(grad.len()));
         let mut slices: Vec<&mut [f32]> = map_grads.iter_mut().map(Vec::as_mut_slice).collect();
         norm::backward_input(maps, &found, grad, gate, dims, &mut slices, residual.as_deref_mut());
         let norms = found

@@ -1,7 +1,7 @@
 //! A convolution and its batch norm in training: the plain block, and the parts of others.
 
 use crate::closing::Closing;
-use crate::{ConvShape, Epilogue, conv, depthwise};
+use crate::{ConvShape, Epilogue, buffer, conv, depthwise};
 
 /// Scale, shift and constant of a batch norm in training.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,14 @@ pub struct ConvNormGrad {
     pub norm: [Vec<f32>; 2],
 }
 
+impl Drop for Saved {
+    fn drop(&mut self) {
+        if let Self::Dense { map, .. } = self {
+            buffer::give(std::mem::take(map));
+        }
+    }
+}
+
 impl ConvNorm<'_> {
     /// `y = act(norm(conv(x)) + residual)` with `act` the identity or ReLU; `x` is
     /// `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
@@ -78,7 +86,7 @@ impl ConvNorm<'_> {
             let statistics = BatchStatistics { mean: found.mean, var: found.variance };
             return (statistics, ConvNormSaved(Saved::Depthwise { saved, relu }));
         }
-        let mut map = vec![0.0; shape.output_len()];
+        let mut map = buffer::take(shape.output_len());
         conv::forward(shape, x, self.weight, &mut map, Epilogue::default());
         let dims = shape.output_dims();
         let (closing, mut statistics) =
@@ -104,7 +112,7 @@ impl ConvNorm<'_> {
         let (map, closing) = match &saved.0 {
             Saved::Dense { map, closing } => (map, closing),
             Saved::Depthwise { saved, relu } => {
-                let mut input = vec![0.0; x.len()];
+                let mut input = buffer::take(x.len());
                 let output = relu.then_some(y);
                 let (weight, norm) = (self.weight, self.depthwise_norm());
                 let block = depthwise::conv_bn_backward(
@@ -118,13 +126,14 @@ impl ConvNorm<'_> {
         let dims = shape.output_dims();
         let mut closing = closing.backward(&[map], &[self.norm], y, grad, dims, wants_residual);
         let (norm, map_grad) = (closing.norms.remove(0), closing.maps.remove(0));
-        let mut weight = vec![0.0; self.weight.len()];
+        let mut weight = buffer::take(self.weight.len());
         conv::backward_weight(shape, x, &map_grad, &mut weight);
         let input = wants_input.then(|| {
-            let mut input = vec![0.0; x.len()];
+            let mut input = buffer::take(x.len());
             conv::backward_input(shape, &map_grad, self.weight, &mut input, false);
             input
         });
+        buffer::give(map_grad);
         (input, closing.residual, ConvNormGrad { weight, norm })
     }
 

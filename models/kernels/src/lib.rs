@@ -8,6 +8,7 @@
 //! Sums run in an order that depends on the shape and the number of threads alone: two runs with
 //! equally many threads are equal bit for bit.
 
+pub mod buffer;
 mod closing;
 pub mod conv;
 mod conv_norm;

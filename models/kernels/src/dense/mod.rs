@@ -124,25 +124,25 @@ impl DenseBlock<'_> {
         let border = Border::new(shape);
         let (windows, second_map, between) = if self.merges() {
             let kernels = [self.kxk.weight, &self.merge(&merged)].concat();
-            let mut map = vec![0.0; 2 * y.len()];
+            let mut map = buffer::take(2 * y.len());
             conv::forward(&self.stacked(), x, &kernels, &mut map, Epilogue::default());
             let taps = self.offset_taps(&merged);
             border.subtract_outside(&mut map, 2 * shape.out_channels, shape.out_channels, &taps);
             (map, None, None)
         } else {
             let between = self.between(x, &merged);
-            let mut map = vec![0.0; y.len()];
+            let mut map = buffer::take(y.len());
             conv::forward(shape, x, self.kxk.weight, &mut map, Epilogue::default());
-            let mut second_map = vec![0.0; y.len()];
+            let mut second_map = buffer::take(y.len());
             let inner = self.inner();
             conv::forward(&inner, &between, second.weight, &mut second_map, Epilogue::default());
             (map, Some(second_map), Some(between))
         };
 
-        let mut pointwise = vec![0.0; y.len()];
+        let mut pointwise = buffer::take(y.len());
         let strided = self.strided();
         conv::forward(&strided, x, self.pointwise.weight, &mut pointwise, Epilogue::default());
-        let mut average = vec![0.0; y.len()];
+        let mut average = buffer::take(y.len());
         let pooled = self.pooled(x);
         let pooled_shape = self.pooled_shape();
         conv::forward(&pooled_shape, &pooled, &averaged.weight, &mut average, Epilogue::default());
@@ -218,7 +218,7 @@ impl DenseBlock<'_> {
         };
         let grads = Maps::from_all(grads);
 
-        let mut input = wants_input.then(|| vec![0.0; x.len()]);
+        let mut input = wants_input.then(|| buffer::take(x.len()));
         let mut moments_grad = MomentsGrad::zero(inputs);
 
         // 1x1 and the pooled 1x1.
@@ -255,11 +255,11 @@ impl DenseBlock<'_> {
             match (between, &grads.second) {
                 (Some(between), Some(second_grad)) => {
                     let inner = self.inner();
-                    let mut kxk_weight = vec![0.0; self.kxk.weight.len()];
+                    let mut kxk_weight = buffer::take(self.kxk.weight.len());
                     conv::backward_weight(shape, x, &grads.windows, &mut kxk_weight);
-                    let mut second_weight = vec![0.0; second.weight.len()];
+                    let mut second_weight = buffer::take(second.weight.len());
                     conv::backward_weight(&inner, between, second_grad, &mut second_weight);
-                    let mut between_grad = vec![0.0; between.len()];
+                    let mut between_grad = buffer::take(between.len());
                     conv::backward_input(
                         &inner,
                         second_grad,
@@ -376,7 +376,7 @@ impl DenseBlock<'_> {
 
     fn pooled(&self, x: &[f32]) -> Vec<f32> {
         let shape = self.pool_shape();
-        let mut pooled = vec![0.0; shape.output_len()];
+        let mut pooled = buffer::take(shape.output_len());
         pool::average(&shape, x, &mut pooled);
         pooled
     }
@@ -388,7 +388,7 @@ impl DenseBlock<'_> {
     fn between(&self, x: &[f32], merged: &Affine) -> Vec<f32> {
         let bias: Vec<f32> = merged.offset.iter().map(|&value| value as f32).collect();
         let [batch, channels, positions] = self.between_dims();
-        let mut between = vec![0.0; batch * channels * positions];
+        let mut between = buffer::take(batch * channels * positions);
         let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
         conv::forward(&self.opening(), x, &merged.weight, &mut between, epilogue);
         between
@@ -404,7 +404,7 @@ impl DenseBlock<'_> {
 
     /// `W2 A`, `[out, in, kh, kw]`.
     fn merge(&self, merged: &Affine) -> Vec<f32> {
-        let mut kernels = vec![0.0; self.kxk.weight.len()];
+        let mut kernels = buffer::take(self.kxk.weight.len());
         let weight = transpose(&merged.weight, self.internal());
         let second = self.pointwise_kxk.1.weight;
         conv::forward(&self.kernel_shape(), second, &weight, &mut kernels, Epilogue::default());
@@ -421,7 +421,7 @@ impl DenseBlock<'_> {
         let shape = self.kernel_shape();
         let second = self.pointwise_kxk.1.weight;
         let weight = transpose(&merged.weight, self.internal());
-        let mut second_grad = vec![0.0; second.len()];
+        let mut second_grad = buffer::take(second.len());
         conv::backward_input(&shape, kernels_grad, &weight, &mut second_grad, false);
         let mut weight_grad = vec![0.0; merged.weight.len()];
         conv::backward_weight(&shape, second, kernels_grad, &mut weight_grad);
@@ -455,6 +455,20 @@ impl DenseBlock<'_> {
         let window = self.shape.kernel[0] * self.shape.kernel[1];
         let taps = |&offset: &f64| std::iter::repeat_n(offset / window as f64, window);
         averaged.offset.iter().flat_map(taps).collect()
+    }
+}
+
+impl Drop for Maps {
+    fn drop(&mut self) {
+        let Self { windows, second, pointwise, average } = self;
+        let maps = [Some(windows), second.as_mut(), Some(pointwise), Some(average)];
+        maps.into_iter().flatten().for_each(|map| buffer::give(std::mem::take(map)));
+    }
+}
+
+impl Drop for DenseSaved {
+    fn drop(&mut self) {
+        buffer::give(self.between.take().unwrap_or_default());
     }
 }
 
