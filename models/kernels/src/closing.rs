@@ -1,6 +1,6 @@
 //! The closing norms of a block's branches and the sum of their outputs.
 
-use crate::norm::{self, Gate, Gradients, statistics};
+use crate::norm::{self, Gate, Gradients, Statistics};
 use crate::{BatchStatistics, Norm, buffer};
 
 /// The norms of all branches over their maps, as the forward pass has found them. A map may hold
@@ -29,24 +29,28 @@ pub(crate) struct ClosingGrad {
     pub residual: Option<Vec<f32>>,
 }
 
+/// The statistics of every map.
+pub(crate) fn statistics(maps: &[&[f32]], [batch, _, positions]: [usize; 3]) -> Vec<Statistics> {
+    let of =
+        |map: &&[f32]| norm::statistics(map, [batch, map.len() / (batch * positions), positions]);
+    maps.iter().map(of).collect()
+}
+
 impl Closing {
-    /// `y = act(sum of the normalised maps + residual)`, and the statistics of every branch.
+    /// `y = act(sum of the normalised maps + residual)` from the statistics of the maps; and those
+    /// of every branch.
     pub fn forward(
         maps: &[&[f32]],
+        found: &[Statistics],
         norms: &[Norm],
         residual: Option<&[f32]>,
         relu: bool,
         dims: [usize; 3],
         y: &mut [f32],
     ) -> (Self, Vec<BatchStatistics>) {
-        let [batch, channels, positions] = dims;
-        let (mut mean, mut var) = (Vec::new(), Vec::new());
-        for map in maps {
-            let held = map.len() / (batch * positions);
-            let found = statistics(map, [batch, held, positions]);
-            mean.extend(found.mean);
-            var.extend(found.var);
-        }
+        let channels = dims[1];
+        let mean: Vec<f64> = found.iter().flat_map(|found| &found.mean).copied().collect();
+        let var: Vec<f64> = found.iter().flat_map(|found| &found.var).copied().collect();
         let (mut inv_std, mut scale) = (Vec::new(), Vec::new());
         let mut shift = vec![0.0; channels];
         for (branch, norm) in norms.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! A convolution and its batch norm in training: the plain block, and the parts of others.
 
 use crate::closing::Closing;
-use crate::{ConvShape, Epilogue, buffer, conv, depthwise};
+use crate::{ConvShape, buffer, conv, depthwise};
 
 /// Scale, shift and constant of a batch norm in training.
 #[derive(Clone, Copy, Debug)]
@@ -87,10 +87,10 @@ impl ConvNorm<'_> {
             return (statistics, ConvNormSaved(Saved::Depthwise { saved, relu }));
         }
         let mut map = buffer::take(shape.output_len());
-        conv::forward(shape, x, self.weight, &mut map, Epilogue::default());
+        let found = conv::forward_with_stats(shape, x, self.weight, &mut map);
         let dims = shape.output_dims();
         let (closing, mut statistics) =
-            Closing::forward(&[&map], &[self.norm], residual, relu, dims, y);
+            Closing::forward(&[&map], &[found], &[self.norm], residual, relu, dims, y);
         let statistics = statistics.remove(0);
         (statistics, ConvNormSaved(Saved::Dense { map, closing }))
     }

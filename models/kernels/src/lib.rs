@@ -14,6 +14,7 @@ pub mod conv;
 mod conv_norm;
 pub mod dense;
 pub mod depthwise;
+mod gemm;
 pub mod moments;
 pub mod norm;
 mod planes;

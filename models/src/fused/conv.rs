@@ -2,7 +2,7 @@
 
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
-use dbb_kernels::{ConvShape, conv as kernel};
+use dbb_kernels::{ConvShape, buffer, conv as kernel};
 
 use super::operation::{serves, slice, untracked, values};
 use crate::blocks::{Activation, ConvSpec, Epilogue};
@@ -17,7 +17,7 @@ pub(crate) fn conv(conv: &Conv2d, input: &Tensor<4>, epilogue: &Epilogue) -> Opt
     let bias = conv.bias.as_ref().map(|bias| values(bias.val()));
     let (residual, relu, rest) = split(epilogue);
     let residual = residual.map(values);
-    let mut y = vec![0.0; shape.output_len()];
+    let mut y = buffer::take(shape.output_len());
     let fused = dbb_kernels::Epilogue {
         bias: bias.as_ref().map(slice),
         residual: residual.as_ref().map(slice),

@@ -1,7 +1,7 @@
 //! A convolution and its batch norm in training.
 
 use burn::tensor::Tensor;
-use dbb_kernels::{ConvNorm, ConvNormGrad, ConvNormSaved, ConvShape, Norm};
+use dbb_kernels::{ConvNorm, ConvNormGrad, ConvNormSaved, ConvShape, Norm, buffer};
 
 use super::conv::{shape_of, split};
 use super::operation::{Operation, dispatch, run, serves};
@@ -52,7 +52,7 @@ impl Operation<5, 2> for ConvBnOperation {
     fn forward(&self, inputs: [&[f32]; 5]) -> (Vec<f32>, [Vec<f32>; 2], ConvNormSaved) {
         let [x, .., residual] = inputs;
         let residual = (!residual.is_empty()).then_some(residual);
-        let mut y = vec![0.0; self.shape.output_len()];
+        let mut y = buffer::take(self.shape.output_len());
         let (statistics, saved) =
             self.block(inputs).forward(&self.shape, x, residual, self.relu, &mut y);
         (y, [statistics.mean, statistics.var], saved)

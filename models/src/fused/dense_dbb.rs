@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use dbb_kernels::dense::{DenseBlock, DenseSaved, DenseStatistics};
-use dbb_kernels::{ConvNorm, ConvShape, Norm};
+use dbb_kernels::{ConvNorm, ConvShape, Norm, buffer};
 
 use super::conv::{shape_of, split};
 use super::norms::{Opening, all_train, record};
@@ -105,7 +105,7 @@ impl Operation<19, 12> for DenseOperation {
     fn forward(&self, inputs: [&[f32]; 19]) -> (Vec<f32>, [Vec<f32>; 12], DenseSaved) {
         let [x, residual, ..] = inputs;
         let residual = (!residual.is_empty()).then_some(residual);
-        let mut y = vec![0.0; self.shape.output_len()];
+        let mut y = buffer::take(self.shape.output_len());
         let (statistics, saved) = self.block(inputs).forward(x, residual, self.relu, &mut y);
         let DenseStatistics { kxk, pointwise, pointwise_kxk, average } = statistics;
         let [opening, second] = pointwise_kxk;

@@ -1,7 +1,7 @@
 //! The depthwise Diverse Branch Block in training.
 
 use burn::tensor::Tensor;
-use dbb_kernels::ConvShape;
+use dbb_kernels::{ConvShape, buffer};
 use dbb_kernels::depthwise::{Dbb, DbbSaved, Kxk, Norm, PointwiseKxk, dbb_backward, dbb_forward};
 
 use super::conv::{shape_of, split};
@@ -94,7 +94,7 @@ impl Operation<12, 8> for DepthwiseOperation {
     }
 
     fn forward(&self, inputs: [&[f32]; 12]) -> (Vec<f32>, [Vec<f32>; 8], DbbSaved) {
-        let mut y = vec![0.0; self.shape.output_len()];
+        let mut y = buffer::take(self.shape.output_len());
         let block = self.block(inputs);
         let (found, saved) = dbb_forward(&self.shape, inputs[0], &block, self.relu, &mut y);
         let statistics = [
@@ -119,7 +119,7 @@ impl Operation<12, 8> for DepthwiseOperation {
         _: [bool; 12],
     ) -> [Option<Vec<f32>>; 12] {
         let y = self.relu.then_some(y);
-        let mut dx = vec![0.0; inputs[0].len()];
+        let mut dx = buffer::take(inputs[0].len());
         let block = self.block(inputs);
         let grads = dbb_backward(&self.shape, inputs[0], y, grad, &block, saved, &mut dx);
         [

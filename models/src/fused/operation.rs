@@ -13,6 +13,7 @@ use burn::backend::{
     DispatchTensorKind, Flex,
 };
 use burn::tensor::{DType, Tensor, TensorData};
+use dbb_kernels::buffer;
 
 use crate::implementation::Implementation;
 
@@ -187,10 +188,23 @@ impl<O: Operation<N, S>, const N: usize, const S: usize> Backward<Flex, N> for S
             ops.parents.each_ref().map(Option::is_some),
         );
         for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip(&inputs) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                let data = TensorData::new(gradient, input.layout().shape().clone());
-                grads.register::<Flex>(parent.id, FlexTensor::from_data(data));
+            match (parent, gradient) {
+                (Some(parent), Some(gradient)) => {
+                    let data = TensorData::new(gradient, input.layout().shape().clone());
+                    grads.register::<Flex>(parent.id, FlexTensor::from_data(data));
+                }
+                (_, gradient) => buffer::give(gradient.unwrap_or_default()),
             }
         }
+        [grad, output].into_iter().chain(inputs).for_each(give);
+    }
+}
+
+/// Gives back the memory of a tensor that nobody else holds.
+fn give(tensor: FlexTensor) {
+    if tensor.is_unique()
+        && let Ok(values) = tensor.into_data().into_vec()
+    {
+        buffer::give(values);
     }
 }

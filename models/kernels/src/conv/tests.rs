@@ -1,161 +1,232 @@
-//! Against the sums of the definition in `f64`.
-
 use super::*;
+use crate::gemm::InstructionSet;
 
-fn numbers(length: usize, seed: usize) -> Vec<f32> {
-    let mut state = (seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (0..length)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            ((state >> 11) as f64 / (1u64 << 52) as f64 - 1.0) as f32
-        })
-        .collect()
+fn random(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
 }
 
-/// Visits every product of the convolution: indices into input, weight and output.
-fn for_each_product(shape: &ConvShape, mut visit: impl FnMut(usize, usize, usize)) {
-    let [rows, columns] = shape.output();
-    let [height, width] = shape.input;
-    let (inputs, outputs) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
-    for output in 0..shape.batch * shape.out_channels * rows * columns {
-        let (plane, position) = (output / (rows * columns), output % (rows * columns));
-        let (image, channel) = (plane / shape.out_channels, plane % shape.out_channels);
-        for weight in 0..inputs * shape.kernel[0] * shape.kernel[1] {
-            let (tap_row, tap_column) =
-                (weight / shape.kernel[1] % shape.kernel[0], weight % shape.kernel[1]);
-            let input = channel / outputs * inputs + weight / (shape.kernel[0] * shape.kernel[1]);
-            let row =
-                (position / columns * shape.stride[0] + tap_row).wrapping_sub(shape.padding[0]);
-            let column =
-                (position % columns * shape.stride[1] + tap_column).wrapping_sub(shape.padding[1]);
-            if row < height && column < width {
-                let input = ((image * shape.in_channels + input) * height + row) * width + column;
-                let weight = channel * inputs * shape.kernel[0] * shape.kernel[1] + weight;
-                visit(input, weight, output);
+/// Calls `term(x index, w index, y index)` for every multiply-add of the definition.
+fn each_term(shape: &ConvShape, mut term: impl FnMut(usize, usize, usize)) {
+    let [oh, ow] = shape.output();
+    let [h, w] = shape.input;
+    let [kh, kw] = shape.kernel;
+    let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
+    for n in 0..shape.batch {
+        for o in 0..shape.out_channels {
+            for i in 0..c {
+                let channel = o / d * c + i;
+                for (oy, ox) in (0..oh * ow).map(|p| (p / ow, p % ow)) {
+                    for (ky, kx) in (0..kh * kw).map(|k| (k / kw, k % kw)) {
+                        let y = (oy * shape.stride[0] + ky).wrapping_sub(shape.padding[0]);
+                        let x = (ox * shape.stride[1] + kx).wrapping_sub(shape.padding[1]);
+                        if y < h && x < w {
+                            term(
+                                ((n * shape.in_channels + channel) * h + y) * w + x,
+                                ((o * c + i) * kh + ky) * kw + kx,
+                                ((n * shape.out_channels + o) * oh + oy) * ow + ox,
+                            );
+                        }
+                    }
+                }
             }
         }
     }
 }
 
-fn close(what: &str, found: &[f32], expected: &[f64]) {
-    assert_eq!(found.len(), expected.len());
-    let scale = expected.iter().fold(1e-3f64, |max, v| max.max(v.abs()));
-    for (index, (&found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = (f64::from(found) - expected).abs() / scale;
-        assert!(error < 2e-6, "{what} at {index}: {found} for {expected}");
+fn assert_close(name: &str, shape: &ConvShape, got: &[f32], want: &[f64]) {
+    let scale = want.iter().fold(1e-3_f64, |max, value| max.max(value.abs()));
+    for (index, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(got) - want).abs() / scale;
+        assert!(error < 2e-6, "{name} of {shape:?} at {index}: {got}, not {want}");
     }
 }
 
+fn shape(
+    batch: usize,
+    [in_channels, out_channels, groups]: [usize; 3],
+    input: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+) -> ConvShape {
+    ConvShape { batch, in_channels, out_channels, input, kernel, stride, padding, groups }
+}
+
 fn shapes() -> Vec<ConvShape> {
-    let shape =
-        |batch, [inputs, outputs]: [usize; 2], input, kernel, stride, padding, groups| ConvShape {
-            batch,
-            in_channels: inputs,
-            out_channels: outputs,
-            input,
-            kernel,
-            stride,
-            padding,
-            groups,
-        };
     vec![
-        shape(2, [3, 5], [7, 9], [3, 3], [1, 1], [1, 1], 1),
-        shape(3, [4, 40], [6, 5], [3, 3], [2, 2], [1, 1], 1),
-        shape(1, [30, 13], [33, 34], [3, 3], [1, 1], [1, 1], 1),
-        shape(5, [17, 65], [4, 4], [3, 3], [1, 1], [1, 1], 1),
-        shape(2, [3, 16], [20, 19], [7, 7], [2, 2], [3, 3], 1),
-        shape(2, [33, 12], [8, 9], [1, 1], [1, 1], [0, 0], 1),
-        shape(2, [5, 6], [8, 9], [1, 1], [2, 2], [0, 0], 1),
-        shape(2, [8, 12], [9, 8], [3, 3], [1, 1], [1, 1], 4),
-        shape(2, [6, 6], [7, 7], [5, 5], [2, 2], [2, 2], 6),
-        shape(2, [4, 3], [5, 6], [3, 1], [1, 1], [1, 0], 1),
-        shape(2, [4, 3], [5, 6], [1, 3], [2, 1], [0, 1], 1),
-        shape(1, [2, 3], [1, 1], [3, 3], [1, 1], [1, 1], 1),
-        shape(2, [2, 3], [2, 3], [5, 5], [3, 3], [2, 2], 1),
-        shape(1, [3, 2], [9, 9], [2, 2], [3, 3], [0, 0], 1),
-        shape(70, [2, 2], [1, 1], [1, 1], [1, 1], [0, 0], 1),
+        shape(2, [3, 64, 1], [32, 32], [3, 3], [1, 1], [1, 1]),
+        shape(2, [3, 32, 1], [33, 31], [3, 3], [2, 2], [1, 1]),
+        shape(1, [3, 20, 1], [30, 29], [7, 7], [2, 2], [3, 3]),
+        shape(5, [40, 70, 1], [7, 7], [3, 3], [1, 1], [1, 1]),
+        shape(3, [65, 33, 1], [4, 4], [3, 3], [1, 1], [1, 1]),
+        shape(2, [64, 96, 1], [9, 8], [1, 1], [1, 1], [0, 0]),
+        shape(2, [64, 96, 1], [9, 8], [1, 1], [2, 2], [0, 0]),
+        shape(2, [16, 24, 1], [9, 8], [3, 3], [2, 2], [1, 1]),
+        shape(2, [16, 24, 1], [8, 8], [2, 2], [2, 2], [0, 0]),
+        shape(2, [12, 8, 4], [6, 7], [3, 3], [1, 1], [1, 1]),
+        shape(2, [6, 6, 6], [6, 7], [3, 3], [2, 2], [1, 1]),
+        shape(1, [5, 7, 1], [1, 1], [3, 3], [1, 1], [1, 1]),
+        shape(1, [5, 7, 1], [1, 1], [1, 1], [1, 1], [0, 0]),
+        shape(1, [4, 5, 1], [11, 6], [5, 1], [3, 2], [0, 2]),
+        shape(2, [4, 5, 1], [5, 6], [1, 1], [1, 1], [2, 1]),
+        shape(2, [4, 5, 1], [9, 9], [2, 2], [3, 3], [1, 1]),
+        shape(1, [80, 90, 1], [14, 14], [3, 3], [1, 1], [1, 1]),
+        shape(2, [300, 30, 1], [6, 6], [1, 1], [1, 1], [0, 0]),
+        shape(3, [40, 50, 1], [16, 24], [1, 1], [1, 1], [0, 0]),
+        shape(3, [40, 60, 2], [16, 8], [1, 1], [1, 1], [0, 0]),
+        shape(1, [1, 1, 1], [40, 70], [3, 3], [1, 1], [1, 1]),
     ]
 }
 
 #[test]
-fn forward_is_the_sum_of_the_definition() {
-    for (seed, shape) in shapes().iter().enumerate() {
-        let (x, w) = (numbers(shape.input_len(), seed), numbers(shape.weight_len(), seed + 50));
-        let mut expected = vec![0.0; shape.output_len()];
-        for_each_product(shape, |input, weight, output| {
-            expected[output] += f64::from(x[input]) * f64::from(w[weight]);
-        });
-        let mut y = vec![f32::NAN; shape.output_len()];
-        forward(shape, &x, &w, &mut y, Epilogue::default());
-        close(&format!("{shape:?}"), &y, &expected);
-
-        let (bias, residual) = (numbers(shape.out_channels, 7), numbers(y.len(), 8));
-        let before = numbers(y.len(), 9);
-        let plane = shape.output_positions();
-        for (index, value) in expected.iter_mut().enumerate() {
-            let bias = bias[index / plane % shape.out_channels];
-            *value += f64::from(bias) + f64::from(before[index]) + f64::from(residual[index]);
-            *value = value.max(0.0);
+fn every_instruction_set_agrees_with_the_definition() {
+    for set in InstructionSet::available() {
+        gemm::CHOSEN.set(Some(set));
+        for shape in shapes() {
+            agrees_with_the_definition(shape);
         }
-        y.copy_from_slice(&before);
-        let epilogue =
-            Epilogue { bias: Some(&bias), add: true, residual: Some(&residual), relu: true };
-        forward(shape, &x, &w, &mut y, epilogue);
-        close(&format!("{shape:?} with epilogue"), &y, &expected);
     }
+    gemm::CHOSEN.set(None);
 }
 
-#[test]
-fn gradients_are_the_sums_of_the_definition() {
-    for (seed, shape) in shapes().iter().enumerate() {
-        let (x, w) = (numbers(shape.input_len(), seed), numbers(shape.weight_len(), seed + 50));
-        let dy = numbers(shape.output_len(), seed + 90);
-        let before = numbers(x.len(), 9);
-        let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
-        for_each_product(shape, |input, weight, output| {
-            dx[input] += f64::from(dy[output]) * f64::from(w[weight]);
-            dw[weight] += f64::from(dy[output]) * f64::from(x[input]);
+fn agrees_with_the_definition(shape: ConvShape) {
+    {
+        let x = random(shape.input_len(), 1);
+        let w = random(shape.weight_len(), 2);
+        let dy = random(shape.output_len(), 3);
+        let old = random(shape.output_len(), 4);
+        let bias = random(shape.out_channels, 5);
+        let mut y_want = vec![0.0; dy.len()];
+        let mut dx_want = vec![0.0; x.len()];
+        let mut dw_want = vec![0.0; w.len()];
+        each_term(&shape, |i, k, o| {
+            y_want[o] += f64::from(x[i]) * f64::from(w[k]);
+            dx_want[i] += f64::from(dy[o]) * f64::from(w[k]);
+            dw_want[k] += f64::from(dy[o]) * f64::from(x[i]);
         });
-        let mut found = vec![f32::NAN; x.len()];
-        backward_input(shape, &dy, &w, &mut found, false);
-        close(&format!("{shape:?} input"), &found, &dx);
-        found.copy_from_slice(&before);
-        backward_input(shape, &dy, &w, &mut found, true);
-        dx.iter_mut().zip(&before).for_each(|(dx, &before)| *dx += f64::from(before));
-        close(&format!("{shape:?} input, added"), &found, &dx);
-        let mut found = vec![f32::NAN; w.len()];
-        backward_weight(shape, &x, &dy, &mut found);
-        close(&format!("{shape:?} weight"), &found, &dw);
+
+        let mut y = vec![f32::NAN; dy.len()];
+        forward(&shape, &x, &w, &mut y, Epilogue::default());
+        assert_close("y", &shape, &y, &y_want);
+
+        let [oh, ow] = shape.output();
+        for (residual, accumulate, relu) in
+            [(true, true, true), (true, false, true), (false, true, false), (false, false, true)]
+        {
+            let mut y = old.clone();
+            let epilogue =
+                Epilogue { bias: Some(&bias), residual: residual.then_some(&dy), accumulate, relu };
+            forward(&shape, &x, &w, &mut y, epilogue);
+            let want: Vec<f64> = (0..y.len())
+                .map(|index| {
+                    let mut value =
+                        y_want[index] + f64::from(bias[index / (oh * ow) % shape.out_channels]);
+                    if residual {
+                        value += f64::from(dy[index]);
+                    }
+                    if accumulate {
+                        value += f64::from(old[index]);
+                    }
+                    if relu { value.max(0.0) } else { value }
+                })
+                .collect();
+            assert_close("y with epilogue", &shape, &y, &want);
+        }
+
+        let mut dx = vec![f32::NAN; x.len()];
+        backward_input(&shape, &dy, &w, &mut dx, false);
+        assert_close("dx", &shape, &dx, &dx_want);
+        let mut dx = x.clone();
+        backward_input(&shape, &dy, &w, &mut dx, true);
+        let want: Vec<f64> = dx_want.iter().zip(&x).map(|(a, &b)| a + f64::from(b)).collect();
+        assert_close("added dx", &shape, &dx, &want);
+
+        let mut dw = vec![f32::NAN; w.len()];
+        backward_weight(&shape, &x, &dy, &mut dw);
+        assert_close("dw", &shape, &dw, &dw_want);
     }
 }
 
 #[test]
-fn equal_threads_give_equal_bits() {
-    for shape in shapes() {
-        let (x, w) = (numbers(shape.input_len(), 1), numbers(shape.weight_len(), 2));
-        let dy = numbers(shape.output_len(), 3);
-        let run = || {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
-            pool.install(|| {
-                let (mut y, mut dx, mut dw) =
-                    (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
-                forward(&shape, &x, &w, &mut y, Epilogue::default());
-                backward_input(&shape, &dy, &w, &mut dx, false);
-                backward_weight(&shape, &x, &dy, &mut dw);
-                [y, dx, dw].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
-            })
-        };
-        assert!(run() == run(), "{shape:?}");
+fn statistics_survive_a_large_mean() {
+    for (batch, side) in [(5, 17), (1, 1), (64, 4)] {
+        let shape = shape(batch, [2, 5, 1], [side, side], [1, 1], [1, 1], [0, 0]);
+        let x: Vec<f32> = random(shape.input_len(), 1).iter().map(|v| v + 300.0).collect();
+        let w = [1.0, 0.0, 0.0, 1.0, 0.5, 0.25, -1.0, 0.0, 0.0, 0.0];
+        let mut y = vec![0.0; shape.output_len()];
+        let found = forward_with_stats(&shape, &x, &w, &mut y);
+        for channel in 0..5 {
+            let values = || {
+                let images = y.chunks(5 * side * side);
+                images.flat_map(|image| {
+                    image[channel * side * side..][..side * side].iter().map(|&v| f64::from(v))
+                })
+            };
+            let count = values().count() as f64;
+            let m = values().sum::<f64>() / count;
+            let v = values().map(|value| (value - m).powi(2)).sum::<f64>() / count;
+            assert!((found.mean[channel] - m).abs() < 1e-7 * m.abs().max(1.0));
+            assert!((found.var[channel] - v).abs() <= 2e-6 * v, "{v}");
+        }
     }
 }
 
 #[test]
-fn a_residue_that_is_no_number_stays_none() {
-    let shape = ConvShape::pointwise(1, [1, 1], 2);
-    let mut y = [0.0; 2];
-    let epilogue = Epilogue { relu: true, ..Epilogue::default() };
-    forward(&shape, &[f32::NAN, -1.0], &[1.0], &mut y, epilogue);
-    assert!(y[0].is_nan() && y[1] == 0.0, "{y:?}");
+fn products_take_any_strides() {
+    let [m, k, n] = [37, 300, 45];
+    let (a, b, old) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+    for (a_strides, b_strides) in [([k, 1], [n, 1]), ([1, m], [1, k]), ([k, 1], [1, k])] {
+        for accumulate in [false, true] {
+            let mut c = old.clone();
+            matmul([m, k, n], &a, a_strides, &b, b_strides, &mut c, accumulate);
+            let at = |s: &[f32], i: usize| f64::from(s[i]);
+            let want: Vec<f64> = (0..m * n)
+                .map(|index| {
+                    let (i, j) = (index / n, index % n);
+                    let before = if accumulate { at(&old, index) } else { 0.0 };
+                    before
+                        + (0..k)
+                            .map(|s| {
+                                at(&a, i * a_strides[0] + s * a_strides[1])
+                                    * at(&b, s * b_strides[0] + j * b_strides[1])
+                            })
+                            .sum::<f64>()
+                })
+                .collect();
+            assert_close("c", &shapes()[0], &c, &want);
+        }
+    }
+}
+
+#[test]
+fn two_runs_are_equal_with_any_number_of_threads() {
+    for threads in [1, 2, 3, 16] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for shape in shapes() {
+            let x = random(shape.input_len(), 1);
+            let w = random(shape.weight_len(), 2);
+            let dy = random(shape.output_len(), 3);
+            let run = || {
+                let mut y = vec![f32::NAN; dy.len()];
+                let (mut dx, mut dw) = (vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);
+                let found = pool.install(|| {
+                    let found = forward_with_stats(&shape, &x, &w, &mut y);
+                    backward_input(&shape, &dy, &w, &mut dx, false);
+                    backward_weight(&shape, &x, &dy, &mut dw);
+                    found
+                });
+                ([y, dx, dw], [found.mean, found.var])
+            };
+            let (first, second) = (run(), run());
+            assert_eq!(first, second);
+            assert!(first.0.iter().flatten().all(|value| value.is_finite()));
+        }
+    }
 }

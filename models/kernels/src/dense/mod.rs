@@ -18,10 +18,9 @@ mod border;
 mod matrix;
 mod opening;
 
-use crate::closing::{Closing, ClosingGrad};
-use crate::{
-    BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm, conv, moments, pool,
-};
+use crate::closing::{self, Closing, ClosingGrad};
+use crate::{BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm};
+use crate::{buffer, conv, moments, pool};
 use border::Border;
 use opening::{Affine, Moments, MomentsGrad};
 
@@ -150,14 +149,11 @@ impl DenseBlock<'_> {
         border.subtract_outside(&mut average, shape.out_channels, 0, &mean_taps);
 
         let maps = Maps { windows, second: second_map, pointwise, average };
-        let (closing, statistics) = Closing::forward(
-            &maps.all(),
-            &self.closing_norms(),
-            residual,
-            relu,
-            shape.output_dims(),
-            y,
-        );
+        let dims = shape.output_dims();
+        let found = closing::statistics(&maps.all(), dims);
+        let norms = self.closing_norms();
+        let (closing, statistics) =
+            Closing::forward(&maps.all(), &found, &norms, residual, relu, dims, y);
         let Ok([kxk, mut second_closing, pointwise, mut average_closing]) =
             <[BatchStatistics; 4]>::try_from(statistics)
         else {

@@ -206,7 +206,7 @@ impl MomentsGrad {
             map,
             &weight,
             grad,
-            Epilogue { bias: Some(&bias), add: true, ..Epilogue::default() },
+            Epilogue { bias: Some(&bias), accumulate: true, ..Epilogue::default() },
         );
     }
 }

@@ -1,0 +1,281 @@
+//! Products of matrices from packed operands and a register tile.
+//!
+//! The scheme is that of Goto and van de Geijn (Anatomy of High-Performance Matrix
+//! Multiplication, 2008): both operands are copied in panels in the order in which the register
+//! tile reads them. With AVX-512 the tile has up to 14 rows and 32 columns, with AVX2 6 and 16.
+//! The rows are divided evenly over the panels, so that 64 rows are 13 + 13 + 13 + 13 + 12 and
+//! none is wasted.
+
+mod columns;
+mod simd;
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+pub(crate) use columns::Columns;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use simd::{Avx2, Avx512};
+pub(crate) use simd::{Isa, Portable};
+
+/// Work to run with the best instruction set of the machine.
+pub(crate) trait Kernel {
+    /// Runs it with `I`, which the processor has.
+    fn run<I: Isa>(self);
+}
+
+/// The instruction sets there are kernels for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum InstructionSet {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl InstructionSet {
+    /// Those of this processor, the widest last.
+    pub fn available() -> Vec<Self> {
+        let mut sets = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            sets.push(Self::Avx2);
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw")
+            {
+                sets.push(Self::Avx512);
+            }
+        }
+        sets
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What tests have `dispatch` choose, one of those available.
+    pub(crate) static CHOSEN: std::cell::Cell<Option<InstructionSet>> =
+        const { std::cell::Cell::new(None) };
+}
+
+/// Runs `kernel` with the widest instruction set the processor has.
+pub(crate) fn dispatch(kernel: impl Kernel) {
+    let set = InstructionSet::available().pop();
+    #[cfg(test)]
+    let set = CHOSEN.get().or(set);
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        Some(InstructionSet::Avx512) => kernel.run::<Avx512>(),
+        #[cfg(target_arch = "x86_64")]
+        Some(InstructionSet::Avx2) => kernel.run::<Avx2>(),
+        _ => kernel.run::<Portable>(),
+    }
+}
+
+/// A pointer to an output that tasks write in disjoint places.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared(*mut f32);
+
+// SAFETY: every user writes places of its own.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub fn new(slice: &mut [f32]) -> Self {
+        Self(slice.as_mut_ptr())
+    }
+
+    pub fn offset(self, index: usize) -> Self {
+        Self(self.at(index))
+    }
+
+    pub fn at(self, index: usize) -> *mut f32 {
+        self.0.wrapping_add(index)
+    }
+}
+
+/// Lends `body` a buffer of `len` values with arbitrary contents, aligned to a cache line; the
+/// thread keeps it for the next call.
+pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local!(static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
+    const LINE: usize = 16;
+    let mut buffer = FREE.with_borrow_mut(|free| {
+        let fitting = free.iter().position(|buffer| buffer.len() >= len + LINE);
+        fitting.map(|index| free.swap_remove(index)).or_else(|| free.pop()).unwrap_or_default()
+    });
+    if buffer.len() < len + LINE {
+        buffer = vec![0.0; len + LINE];
+    }
+    let skip = buffer.as_ptr().align_offset(4 * LINE);
+    let result = body(&mut buffer[skip..skip + len]);
+    FREE.with_borrow_mut(|free| free.push(buffer));
+    result
+}
+
+/// Panels of `rows` rows.
+pub(crate) fn panels<I: Isa>(rows: usize) -> usize {
+    rows.div_ceil(I::ROWS)
+}
+
+/// The rows of panel `panel`; heights differ by one at most.
+pub(crate) fn panel_rows<I: Isa>(panel: usize, rows: usize) -> Range<usize> {
+    let count = panels::<I>(rows);
+    panel * rows / count..(panel + 1) * rows / count
+}
+
+/// `start..end` divided evenly, in units of `unit`, in `parts`: part `part`.
+pub(crate) fn part(range: Range<usize>, unit: usize, part: usize, parts: usize) -> Range<usize> {
+    let units = range.len().div_ceil(unit);
+    let at = |part: usize| (range.start + part * units / parts * unit).min(range.end);
+    at(part)..at(part + 1)
+}
+
+/// `c (+)= a b` for one tile of `ROWS` rows and two vectors of columns.
+#[inline(always)]
+unsafe fn tile_of<I: Isa, const ROWS: usize>(
+    depth: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
+) {
+    let lanes = I::LANES;
+    // SAFETY: the packed panels hold `depth` columns and rows, `c` a whole tile.
+    unsafe {
+        let mut sums = [[I::splat(0.0); 2]; ROWS];
+        for step in 0..depth {
+            let low = I::load(b.add(step * 2 * lanes));
+            let high = I::load(b.add(step * 2 * lanes + lanes));
+            for (row, [sum_low, sum_high]) in sums.iter_mut().enumerate() {
+                let value = I::splat(*a.add(step * ROWS + row));
+                *sum_low = I::mul_add(value, low, *sum_low);
+                *sum_high = I::mul_add(value, high, *sum_high);
+            }
+        }
+        for (row, [low, high]) in sums.into_iter().enumerate() {
+            let c = c.add(row * c_stride);
+            if accumulate {
+                I::store(c, I::add(I::load(c), low));
+                I::store(c.add(lanes), I::add(I::load(c.add(lanes)), high));
+            } else {
+                I::store(c, low);
+                I::store(c.add(lanes), high);
+            }
+        }
+    }
+}
+
+type Tile = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool);
+
+/// The tile of every height.
+fn tile<I: Isa>(rows: usize) -> Tile {
+    unsafe fn entered<I: Isa, const ROWS: usize>(
+        depth: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+        c_stride: usize,
+        accumulate: bool,
+    ) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            I::enter(
+                #[inline(always)]
+                || tile_of::<I, ROWS>(depth, a, b, c, c_stride, accumulate),
+            )
+        }
+    }
+    macro_rules! heights {
+        ($($rows:literal)*) => {
+            match rows {
+                $($rows => entered::<I, $rows>,)*
+                _ => unreachable!("a tile of {rows} rows"),
+            }
+        };
+    }
+    heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+}
+
+/// `c (+)= a b` over the row panels `range` of a product of `rows` rows and `columns` columns.
+///
+/// `a` holds all panels, one after the other, each `[depth, height]`; `b` panels of two vectors,
+/// each `[depth, 2 * LANES]`. `c` gives the place of a row, its rows are `c_stride` apart. If
+/// `c_padded`, whole tiles may be written past the last column. `finish` is called with the rows
+/// of each panel when they are done.
+///
+/// # Safety
+/// The operands are packed as said, `c` points to room enough, the processor has `I`.
+#[allow(clippy::too_many_arguments)]
+#[inline(always)]
+pub(crate) unsafe fn block<I: Isa>(
+    range: Range<usize>,
+    rows: usize,
+    depth: usize,
+    columns: usize,
+    a: *const f32,
+    b: *const f32,
+    c: impl Fn(usize) -> *mut f32,
+    c_stride: usize,
+    c_padded: bool,
+    accumulate: bool,
+    mut finish: impl FnMut(Range<usize>),
+) {
+    let width = 2 * I::LANES;
+    for panel in range {
+        let band = panel_rows::<I>(panel, rows);
+        let kernel = tile::<I>(band.len());
+        let c = c(band.start);
+        for (index, column) in (0..columns).step_by(width).enumerate() {
+            // SAFETY: the caller's promise; a ragged tile goes through a buffer of its own.
+            unsafe {
+                let (a, b) = (a.add(band.start * depth), b.add(index * depth * width));
+                if c_padded || column + width <= columns {
+                    kernel(depth, a, b, c.add(column), c_stride, accumulate);
+                } else {
+                    let mut ragged = [0.0_f32; 14 * 32];
+                    kernel(depth, a, b, ragged.as_mut_ptr(), width, false);
+                    for row in 0..band.len() {
+                        for lane in 0..columns - column {
+                            let to = c.add(row * c_stride + column + lane);
+                            let before = if accumulate { *to } else { 0.0 };
+                            *to = before + ragged[row * width + lane];
+                        }
+                    }
+                }
+            }
+        }
+        finish(band);
+    }
+}
+
+/// Packs the rows of a matrix for `block`: panels of rows, each `[depth, height]`, for every
+/// block of the depth one after the other. The value of row `r` at depth `k` is
+/// `from[r * row_stride + places[k]]`.
+pub(crate) fn pack_rows<I: Isa>(
+    rows: usize,
+    row_stride: usize,
+    places: &[usize],
+    blocks: &[Range<usize>],
+    from: &[f32],
+    to: &mut [f32],
+) {
+    let to = Shared::new(to);
+    let count = panels::<I>(rows);
+    (0..blocks.len() * count).into_par_iter().with_min_len(4).for_each(|index| {
+        let steps = blocks[index / count].clone();
+        let band = panel_rows::<I>(index % count, rows);
+        let to = to.at(rows * steps.start + band.start * steps.len());
+        for (offset, row) in band.clone().enumerate() {
+            let from = &from[row * row_stride..];
+            for (step, &place) in places[steps.clone()].iter().enumerate() {
+                // SAFETY: the panels are disjoint and fill `rows * depth` values.
+                unsafe { *to.add(step * band.len() + offset) = from[place] }
+            }
+        }
+    });
+}

@@ -1,0 +1,358 @@
+//! The few vector operations the matrix kernels need, for each instruction set.
+//!
+//! `core::arch` rather than `pulp`: the kernels want masked loads and register transposes that
+//! inline, which `pulp` does not offer.
+
+/// An instruction set. Its functions are `unsafe` because the processor must have it; loads and
+/// stores need as many values as they touch.
+#[allow(clippy::missing_safety_doc)]
+pub(crate) trait Isa: Copy + Send + Sync + 'static {
+    /// A register of `LANES` values.
+    type Vector: Copy;
+    /// Lanes that a masked load reads.
+    type Mask: Copy;
+    /// Values of a register.
+    const LANES: usize;
+    /// Most rows of a register tile of two vectors.
+    const ROWS: usize;
+
+    /// Runs `body` compiled for this instruction set.
+    unsafe fn enter<R>(body: impl FnOnce() -> R) -> R;
+    unsafe fn splat(value: f32) -> Self::Vector;
+    unsafe fn load(from: *const f32) -> Self::Vector;
+    unsafe fn store(to: *mut f32, value: Self::Vector);
+    /// Copies `count` values past the caches: the lines of the target are not read first. The
+    /// writer calls `fence` before others read.
+    unsafe fn stream(to: *mut f32, from: *const f32, count: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { to.copy_from_nonoverlapping(from, count) }
+    }
+    /// Ends a series of `stream`.
+    unsafe fn fence() {}
+    /// `a * b + c`.
+    unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The sum of all lanes.
+    #[inline(always)]
+    unsafe fn sum(value: Self::Vector) -> f32 {
+        let mut lanes = [0.0; 16];
+        // SAFETY: no vector has more lanes.
+        unsafe { Self::store(lanes.as_mut_ptr(), value) };
+        lanes.iter().sum()
+    }
+    /// The mask of lanes `start..end`.
+    unsafe fn mask(start: usize, end: usize) -> Self::Mask;
+    /// The lanes of the mask from `from + lane`, zero elsewhere; other lanes are not touched.
+    unsafe fn load_masked(from: *const f32, mask: Self::Mask) -> Self::Vector;
+    /// The values at even places of the two registers, one after the other.
+    unsafe fn even(low: Self::Vector, high: Self::Vector) -> Self::Vector;
+    /// Transposes a square of `LANES` rows; rows of the result are written in rising order.
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+}
+
+/// Plain Rust.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+const PORTABLE: usize = 4;
+
+impl Isa for Portable {
+    type Vector = [f32; PORTABLE];
+    type Mask = (usize, usize);
+    const LANES: usize = PORTABLE;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn enter<R>(body: impl FnOnce() -> R) -> R {
+        body()
+    }
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self::Vector {
+        [value; PORTABLE]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self::Vector {
+        // SAFETY: the caller gives a whole register of values.
+        unsafe { from.cast::<Self::Vector>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, value: Self::Vector) {
+        // SAFETY: as for `load`.
+        unsafe { to.cast::<Self::Vector>().write_unaligned(value) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] + b[lane])
+    }
+    #[inline(always)]
+    unsafe fn mask(start: usize, end: usize) -> Self::Mask {
+        (start, end)
+    }
+    #[inline(always)]
+    unsafe fn load_masked(from: *const f32, (start, end): Self::Mask) -> Self::Vector {
+        std::array::from_fn(|lane| {
+            if (start..end).contains(&lane) {
+                // SAFETY: the caller vouches for the lanes of the mask.
+                unsafe { *from.wrapping_add(lane) }
+            } else {
+                0.0
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn even(low: Self::Vector, high: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| [low, high][2 * lane / PORTABLE][2 * lane % PORTABLE])
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for column in 0..PORTABLE {
+            for row in 0..PORTABLE {
+                // SAFETY: the caller gives two squares of these strides.
+                unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Isa;
+
+    /// Four rows of eight, transposed: columns c and 4 + c in the halves of c.
+    #[inline]
+    #[target_feature(enable = "avx")]
+    unsafe fn half(from: *const f32, stride: usize) -> [__m256; 4] {
+        // SAFETY: the caller gives four rows of eight values.
+        let [r0, r1, r2, r3] = unsafe {
+            [
+                _mm256_loadu_ps(from),
+                _mm256_loadu_ps(from.add(stride)),
+                _mm256_loadu_ps(from.add(2 * stride)),
+                _mm256_loadu_ps(from.add(3 * stride)),
+            ]
+        };
+        let (low, high) = (_mm256_unpacklo_ps(r0, r1), _mm256_unpackhi_ps(r0, r1));
+        let (low2, high2) = (_mm256_unpacklo_ps(r2, r3), _mm256_unpackhi_ps(r2, r3));
+        [
+            _mm256_shuffle_ps::<0x44>(low, low2),
+            _mm256_shuffle_ps::<0xEE>(low, low2),
+            _mm256_shuffle_ps::<0x44>(high, high2),
+            _mm256_shuffle_ps::<0xEE>(high, high2),
+        ]
+    }
+
+    /// AVX2 with FMA.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2;
+
+    // SAFETY, for the blocks of both instruction sets: the caller runs inside `enter` on a
+    // processor that has the instructions and gives pointers to as many values as are touched.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Isa for Avx2 {
+        type Vector = __m256;
+        type Mask = __m256i;
+        const LANES: usize = 8;
+        const ROWS: usize = 6;
+
+        #[inline(always)]
+        unsafe fn enter<R>(body: impl FnOnce() -> R) -> R {
+            #[target_feature(enable = "avx,avx2,fma")]
+            #[inline]
+            fn entered<R>(body: impl FnOnce() -> R) -> R {
+                body()
+            }
+            unsafe { entered(body) }
+        }
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> __m256 {
+            unsafe { _mm256_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m256 {
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, value: __m256) {
+            unsafe { _mm256_storeu_ps(to, value) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mask(start: usize, end: usize) -> __m256i {
+            let lanes: [i32; 8] =
+                std::array::from_fn(|lane| -i32::from((start..end).contains(&lane)));
+            unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
+        }
+        #[inline(always)]
+        unsafe fn load_masked(from: *const f32, mask: __m256i) -> __m256 {
+            unsafe { _mm256_maskload_ps(from, mask) }
+        }
+        #[inline(always)]
+        unsafe fn even(low: __m256, high: __m256) -> __m256 {
+            unsafe {
+                let quarters = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
+                _mm256_castpd_ps(_mm256_permute4x64_pd::<0xD8>(quarters))
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            unsafe {
+                let (top, bottom) =
+                    (half(from, from_stride), half(from.add(4 * from_stride), from_stride));
+                for c in 0..4 {
+                    let column = _mm256_permute2f128_ps::<0x20>(top[c], bottom[c]);
+                    _mm256_storeu_ps(to.add(c * to_stride), column);
+                }
+                for c in 0..4 {
+                    let column = _mm256_permute2f128_ps::<0x31>(top[c], bottom[c]);
+                    _mm256_storeu_ps(to.add((4 + c) * to_stride), column);
+                }
+            }
+        }
+    }
+
+    /// Four rows of sixteen, transposed: columns c, 4 + c, 8 + c and 12 + c in the quarters of c.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn quarter(from: *const f32, stride: usize) -> [__m512; 4] {
+        // SAFETY: the caller gives four rows of sixteen values.
+        let [r0, r1, r2, r3] = unsafe {
+            [
+                _mm512_loadu_ps(from),
+                _mm512_loadu_ps(from.add(stride)),
+                _mm512_loadu_ps(from.add(2 * stride)),
+                _mm512_loadu_ps(from.add(3 * stride)),
+            ]
+        };
+        let low = _mm512_castps_pd(_mm512_unpacklo_ps(r0, r1));
+        let high = _mm512_castps_pd(_mm512_unpackhi_ps(r0, r1));
+        let low2 = _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3));
+        let high2 = _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3));
+        [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(low, low2)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(low, low2)),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(high, high2)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(high, high2)),
+        ]
+    }
+
+    /// AVX-512.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512;
+
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Isa for Avx512 {
+        type Vector = __m512;
+        type Mask = __mmask16;
+        const LANES: usize = 16;
+        const ROWS: usize = 14;
+
+        #[inline(always)]
+        unsafe fn enter<R>(body: impl FnOnce() -> R) -> R {
+            #[target_feature(enable = "avx,avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")]
+            #[inline]
+            fn entered<R>(body: impl FnOnce() -> R) -> R {
+                body()
+            }
+            unsafe { entered(body) }
+        }
+        #[inline(always)]
+        unsafe fn stream(to: *mut f32, from: *const f32, count: usize) {
+            unsafe {
+                let head = to.align_offset(64).min(count);
+                to.copy_from_nonoverlapping(from, head);
+                let lines = (count - head) / 16;
+                for line in 0..lines {
+                    let place = head + 16 * line;
+                    _mm512_stream_ps(to.add(place), _mm512_loadu_ps(from.add(place)));
+                }
+                let done = head + 16 * lines;
+                to.add(done).copy_from_nonoverlapping(from.add(done), count - done);
+            }
+        }
+        #[inline(always)]
+        unsafe fn fence() {
+            unsafe { _mm_sfence() }
+        }
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m512 {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, value: __m512) {
+            unsafe { _mm512_storeu_ps(to, value) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sum(value: __m512) -> f32 {
+            unsafe { _mm512_reduce_add_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn mask(start: usize, end: usize) -> __mmask16 {
+            (((1_u32 << end) - 1) & !((1_u32 << start) - 1)) as u16
+        }
+        #[inline(always)]
+        unsafe fn load_masked(from: *const f32, mask: __mmask16) -> __m512 {
+            unsafe { _mm512_maskz_loadu_ps(mask, from) }
+        }
+        #[inline(always)]
+        unsafe fn even(low: __m512, high: __m512) -> __m512 {
+            unsafe {
+                let places =
+                    _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                _mm512_permutex2var_ps(low, places, high)
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            unsafe {
+                let q = [
+                    quarter(from, from_stride),
+                    quarter(from.add(4 * from_stride), from_stride),
+                    quarter(from.add(8 * from_stride), from_stride),
+                    quarter(from.add(12 * from_stride), from_stride),
+                ];
+                let mut columns = [_mm512_setzero_ps(); 16];
+                for c in 0..4 {
+                    let x0 = _mm512_shuffle_f32x4::<0x44>(q[0][c], q[1][c]);
+                    let x1 = _mm512_shuffle_f32x4::<0xEE>(q[0][c], q[1][c]);
+                    let y0 = _mm512_shuffle_f32x4::<0x44>(q[2][c], q[3][c]);
+                    let y1 = _mm512_shuffle_f32x4::<0xEE>(q[2][c], q[3][c]);
+                    columns[c] = _mm512_shuffle_f32x4::<0x88>(x0, y0);
+                    columns[4 + c] = _mm512_shuffle_f32x4::<0xDD>(x0, y0);
+                    columns[8 + c] = _mm512_shuffle_f32x4::<0x88>(x1, y1);
+                    columns[12 + c] = _mm512_shuffle_f32x4::<0xDD>(x1, y1);
+                }
+                for (c, column) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(to.add(c * to_stride), column);
+                }
+            }
+        }
+    }
+}
