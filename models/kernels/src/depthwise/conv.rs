@@ -86,7 +86,8 @@ pub(super) fn conv_forward_on(
                     let input = plane_and_next(x, image, channel, channels, grid.input());
                     pad(arch, grid, input, 0.0, strips, None);
                     let base = Base { strip: zeros, scale: 0.0, constant };
-                    convolve(arch, strips, &grid.offsets, weight, base, out, grid.positions());
+                    let count = grid.positions();
+                    convolve(arch, strips, &grid.offsets, [weight], [base], [&mut *out], count);
                     // SAFETY: this task alone has the channel, one image at a time.
                     let target = unsafe { planes.plane(image, channel) };
                     unpitch(arch, grid, out, activation.range(), target);

@@ -421,7 +421,8 @@ pub(super) fn forward_on(
                         pad(arch, grid, input(image), shift, strips, None);
                     }
                     let base = Base { strip: bias_strip, scale: 1.0, constant: 0.0 };
-                    convolve(arch, strips, &grid.offsets, &weights, base, out, grid.positions());
+                    let count = grid.positions();
+                    convolve(arch, strips, &grid.offsets, [&weights], [base], [&mut *out], count);
                     // SAFETY: this task alone has the channel, one image at a time.
                     let target = unsafe { planes.plane(image, channel) };
                     unpitch(arch, grid, out, activation, target);
@@ -592,32 +593,31 @@ pub(super) fn backward_on(
                     if batch > 1 {
                         load(image, source, None);
                     }
-                    for i in 0..count {
-                        let error = &mut errors[i * sweeps.pitch + grid.reach()..];
-                        let weights = &weights[i * (taps + 1)..][..taps + 1];
-                        let strip = &constants[i * grid.output_buffer()..];
-                        let base = Base { strip, scale: 1.0, constant: 0.0 };
-                        convolve(arch, source, &offsets, weights, base, error, grid.positions());
-                        grid.clear_gaps(error);
+                    let errors_of = ErrorSweep {
+                        arch,
+                        grid,
+                        source,
+                        offsets: &offsets,
+                        weights: &weights,
+                        constants,
+                    };
+                    match count {
+                        1 => errors_of.run::<1>(errors, sweeps.pitch),
+                        2 => errors_of.run::<2>(errors, sweeps.pitch),
+                        _ => errors_of.run::<3>(errors, sweeps.pitch),
                     }
                     let mut weights = &input_weights[..];
                     for (phase, offsets) in sweeps.phases.iter().enumerate() {
                         let start = phase * grid.phase_len();
                         let base = Base {
-                            strip: &source[start..],
+                            strip: &source[start + grid.used_positions()[0]..],
                             scale: slope as f32,
                             constant: constant as f32,
                         };
                         let (own, rest) = weights.split_at(offsets.len());
-                        convolve(
-                            arch,
-                            errors,
-                            offsets,
-                            own,
-                            base,
-                            &mut out[start..],
-                            grid.phase_positions(),
-                        );
+                        let [first, count] = grid.used_positions();
+                        let target = &mut out[start + first..];
+                        convolve(arch, &errors[first..], offsets, [own], [base], [target], count);
                         weights = rest;
                     }
                     // SAFETY: this task alone has the channel, one image at a time.
@@ -634,6 +634,40 @@ pub(super) fn backward_on(
         grads.append(part);
     }
     grads
+}
+
+/// How the gradients of the branches' outputs follow from the input and the output gradient.
+struct ErrorSweep<'a> {
+    arch: Arch,
+    grid: &'a Grid,
+    source: &'a [f32],
+    offsets: &'a [usize],
+    /// Of each branch.
+    weights: &'a [f32],
+    /// A strip for each branch.
+    constants: &'a [f32],
+}
+
+impl ErrorSweep<'_> {
+    /// Fills the strips of `N` branches, `pitch` apart.
+    fn run<const N: usize>(&self, errors: &mut [f32], pitch: usize) {
+        let grid = self.grid;
+        let weights =
+            std::array::from_fn(|i| &self.weights[i * self.offsets.len()..][..self.offsets.len()]);
+        let bases = std::array::from_fn(|i| Base {
+            strip: &self.constants[i * grid.output_buffer()..],
+            scale: 1.0,
+            constant: 0.0,
+        });
+        let mut rest = errors.chunks_exact_mut(pitch);
+        let outs: [&mut [f32]; N] = std::array::from_fn(|_| {
+            &mut rest.next().expect("a strip for each branch")[grid.reach()..]
+        });
+        convolve(self.arch, self.source, self.offsets, weights, bases, outs, grid.positions());
+        for error in errors.chunks_exact_mut(pitch) {
+            grid.clear_gaps(&mut error[grid.reach()..]);
+        }
+    }
 }
 
 /// How the gradients of the branches' outputs are gathered at the input, phase by phase.

@@ -133,6 +133,15 @@ impl Grid {
         self.rows.len * self.cols.len
     }
 
+    /// First position of a strip that may hold an input, and the number of positions from there
+    /// to the last one.
+    pub(super) fn used_positions(&self) -> [usize; 2] {
+        let Axis { padding, stride, size, .. } = self.rows;
+        let first = padding / stride;
+        let end = (padding + size - 1) / stride + 1;
+        [first * self.cols.len, (end - first) * self.cols.len]
+    }
+
     /// Distance of the strips of two phases.
     pub(super) fn phase_len(&self) -> usize {
         self.phase_positions() + SLACK
