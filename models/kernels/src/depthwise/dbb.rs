@@ -364,7 +364,6 @@ pub(super) fn forward_on(
             grid.fill(|_| 1.0, mask);
 
             let mut pairs = SecondSums::new(grid, batch);
-            let mut squares = Sums::new(1);
             let mut branches = Branches::new(form);
             let (mut kernel, mut bias) = (vec![0.0; taps], vec![0.0; classes]);
             let mut weights = vec![0.0_f32; taps];
@@ -377,24 +376,21 @@ pub(super) fn forward_on(
                 let shift = first_row.iter().sum::<f32>() / grid.cols.size as f32;
                 summed.fill(0.0);
                 pairs.reset();
-                squares.reset();
                 for image in 0..batch {
                     pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
                     pairs.add(arch, grid, image, strips, mask);
-                    add_dots(arch, strips, &[0], strips, grid.strips_len(), &mut squares);
                 }
-                squares.flush();
-                let mean = summed.iter().map(|&v| f64::from(v)).sum::<f64>() / form.inputs();
-                let variance = (squares.total[0] / form.inputs() - mean * mean).max(0.0);
-                record[..3].copy_from_slice(&[shift.into(), f64::from(shift) + mean, variance]);
-                let outputs = form.outputs();
                 let (first, second) = record[3 + form.width..].split_at_mut(taps * classes);
+                let squares = pairs.finish(arch, grid, second) / form.inputs();
+                let mean = summed.iter().map(|&v| f64::from(v)).sum::<f64>() / form.inputs();
+                let outputs = form.outputs();
                 for (&offset, first) in grid.offsets.iter().zip(first.chunks_exact_mut(classes)) {
                     class_sums(arch, grid, &summed[offset..], row, first);
                     first.iter_mut().for_each(|sum| *sum /= outputs);
                 }
-                pairs.finish(arch, second);
                 second.iter_mut().for_each(|sum| *sum /= outputs);
+                let variance = (squares - mean * mean).max(0.0);
+                record[..3].copy_from_slice(&[shift.into(), f64::from(shift) + mean, variance]);
 
                 // Algebra.
                 branches.open(form, channel, &form.moments(record));
