@@ -71,6 +71,9 @@ pub(super) struct Grid {
     pub shares: Vec<f64>,
     /// `inside[tap * classes + class]`: 1 where the tap falls inside the input, else 0.
     pub inside: Vec<f64>,
+    /// Where input `[y, 0]` lies in the strips, less `col_starts[0]`.
+    row_starts: Vec<usize>,
+    col_starts: Vec<usize>,
 }
 
 impl Grid {
@@ -102,7 +105,13 @@ impl Grid {
                 }
             }
         }
-        Self { rows, cols, offsets, shares, inside }
+        let starts = |axis: &Axis, phase: usize, step: usize| -> Vec<usize> {
+            let padded = axis.padding..axis.padding + axis.size;
+            padded.map(|i| i % axis.stride * phase + i / axis.stride * step).collect()
+        };
+        let row_starts = starts(&rows, cols.stride * plane, cols.len);
+        let col_starts = starts(&cols, plane, 1);
+        Self { rows, cols, offsets, shares, inside, row_starts, col_starts }
     }
 
     pub(super) fn taps(&self) -> usize {
@@ -191,12 +200,9 @@ impl Grid {
         strip[self.rows.output * pitch..self.output_buffer()].fill(0.0);
     }
 
-    /// Where input `[y, x]` lies in the strips, for `x` of at most the stride; further ones of the
-    /// same phase follow it.
+    /// Where input `[y, x]` lies in the strips. In a row, further ones of the same phase follow.
+    #[inline(always)]
     pub(super) fn strip_of(&self, y: usize, x: usize) -> usize {
-        let (rows, cols) = (&self.rows, &self.cols);
-        let (y, x) = (y + rows.padding, x + cols.padding);
-        let phase = y % rows.stride * cols.stride + x % cols.stride;
-        phase * self.phase_len() + y / rows.stride * cols.len + x / cols.stride
+        self.row_starts[y] + self.col_starts[x]
     }
 }

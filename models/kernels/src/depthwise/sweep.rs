@@ -105,9 +105,12 @@ pub(super) fn convolve<const N: usize>(
                 self.block::<S, 4>(simd, at);
                 at += 4 * S::F32_LANES;
             }
-            while at < self.count {
+            while at + S::F32_LANES < self.count {
+                self.block::<S, 2>(simd, at);
+                at += 2 * S::F32_LANES;
+            }
+            if at < self.count {
                 self.block::<S, 1>(simd, at);
-                at += S::F32_LANES;
             }
         }
     }
