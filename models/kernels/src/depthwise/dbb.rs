@@ -10,7 +10,7 @@
 use pulp::Arch;
 
 use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
-use super::channels::{Planes, map_channels, plane_and_next, take, with_scratch};
+use super::channels::{Planes, map_channels, plane_and_next, with_scratch};
 use super::copy::{crop, pad, pitch, unpitch};
 use super::grid::{Grid, SLACK};
 use super::second::SecondSums;
@@ -353,14 +353,17 @@ pub(super) fn forward_on(
     let activation = [if relu { 0.0 } else { f32::NEG_INFINITY }, f32::INFINITY];
 
     let work = |range: std::ops::Range<usize>| {
-        let length = grid.strips_buffer() + grid.strips_len() + 4 * grid.output_buffer();
-        with_scratch(length, |mut scratch| {
-            let strips = take(&mut scratch, grid.strips_buffer());
-            let summed = take(&mut scratch, grid.strips_len());
-            let mask = take(&mut scratch, grid.output_buffer());
-            let bias_strip = take(&mut scratch, grid.output_buffer());
-            let out = take(&mut scratch, grid.output_buffer());
-            let row = take(&mut scratch, grid.output_buffer());
+        let output = grid.output_buffer();
+        let lengths = [
+            grid.lead + grid.strips_buffer(),
+            grid.lead + grid.strips_len(),
+            output,
+            output,
+            output,
+            output,
+        ];
+        with_scratch(lengths, |[strips, summed, mask, bias_strip, out, row]| {
+            let (strips, summed) = (&mut strips[grid.lead..], &mut summed[grid.lead..]);
             grid.fill(|_| 1.0, mask);
 
             let mut pairs = SecondSums::new(grid, batch);
@@ -507,18 +510,17 @@ pub(super) fn backward_on(
 
     let work = |range: std::ops::Range<usize>| {
         let count = form.branches();
-        let source_len = grid.strips_buffer() + grid.output_buffer();
-        let length = source_len
-            + count * (sweeps.pitch + grid.output_buffer())
-            + (grid.strips_len() + SLACK)
-            + 2 * grid.output_buffer();
-        with_scratch(length, |mut scratch| {
-            let source = take(&mut scratch, source_len);
-            let errors = take(&mut scratch, count * sweeps.pitch);
-            let constants = take(&mut scratch, count * grid.output_buffer());
-            let out = take(&mut scratch, grid.strips_len() + SLACK);
-            let summed = take(&mut scratch, grid.output_buffer());
-            let row = take(&mut scratch, grid.output_buffer());
+        let output = grid.output_buffer();
+        let lengths = [
+            grid.lead + grid.strips_buffer() + output,
+            count * sweeps.pitch,
+            count * output,
+            grid.lead + grid.strips_len() + SLACK,
+            output,
+            output,
+        ];
+        with_scratch(lengths, |[source, errors, constants, out, summed, row]| {
+            let (source, out) = (&mut source[grid.lead..], &mut out[grid.lead..]);
             // The input's strips, and behind them the gradient of the output as one more tap.
             let mut offsets = grid.offsets.clone();
             offsets.push(grid.strips_buffer());
@@ -657,11 +659,11 @@ impl ErrorSweep<'_> {
         });
         let mut rest = errors.chunks_exact_mut(pitch);
         let outs: [&mut [f32]; N] = std::array::from_fn(|_| {
-            &mut rest.next().expect("a strip for each branch")[grid.reach()..]
+            &mut rest.next().expect("a strip for each branch")[grid.margin()..]
         });
         convolve(self.arch, self.source, self.offsets, weights, bases, outs, grid.positions());
         for error in errors.chunks_exact_mut(pitch) {
-            grid.clear_gaps(&mut error[grid.reach()..]);
+            grid.clear_gaps(&mut error[grid.margin()..]);
         }
     }
 }
@@ -679,14 +681,14 @@ struct InputSweeps {
 impl InputSweeps {
     fn new(form: &Form<'_>) -> Self {
         let grid = &form.grid;
-        let pitch = grid.reach() + grid.phase_len().max(grid.output_buffer()) + SLACK;
+        let pitch = grid.margin() + grid.phase_len().max(grid.output_buffer()) + SLACK;
         let phase_of = |tap: usize| grid.offsets[tap] / grid.phase_len();
         let phases = grid.rows.stride * grid.cols.stride;
         let taps: Vec<Vec<usize>> = (0..phases)
             .map(|phase| (0..grid.taps()).filter(|&tap| phase_of(tap) == phase).collect())
             .collect();
         let offset = |branch: usize, tap: usize| {
-            branch * pitch + grid.reach() - grid.offsets[tap] % grid.phase_len()
+            branch * pitch + grid.margin() - grid.offsets[tap] % grid.phase_len()
         };
         let phases = taps.iter().map(|taps| {
             let branches = 0..form.branches();
