@@ -387,10 +387,15 @@ pub(super) fn forward_on(
                 let squares = pairs.finish(arch, grid, second) / form.inputs();
                 let mean = summed.iter().map(|&v| f64::from(v)).sum::<f64>() / form.inputs();
                 let outputs = form.outputs();
-                for (&offset, first) in grid.offsets.iter().zip(first.chunks_exact_mut(classes)) {
-                    class_sums(arch, grid, &summed[offset..], row, first);
-                    first.iter_mut().for_each(|sum| *sum /= outputs);
+                let width = grid.cols.kernel;
+                for y in 0..grid.rows.kernel {
+                    for x in 0..width.min(grid.cols.stride) {
+                        let (tap, count) = (y * width + x, (width - x).div_ceil(grid.cols.stride));
+                        let strip = &summed[grid.offsets[tap]..];
+                        class_sums(arch, grid, strip, count, row, &mut first[tap * classes..]);
+                    }
                 }
+                first.iter_mut().for_each(|sum| *sum /= outputs);
                 second.iter_mut().for_each(|sum| *sum /= outputs);
                 let variance = (squares - mean * mean).max(0.0);
                 record[..3].copy_from_slice(&[shift.into(), f64::from(shift) + mean, variance]);
@@ -553,7 +558,7 @@ pub(super) fn backward_on(
                     add_dots(arch, strips, &grid.offsets, gradient, grid.positions(), &mut dots);
                 }
                 dots.flush();
-                class_sums(arch, grid, summed, row, &mut class);
+                class_sums(arch, grid, summed, 1, row, &mut class);
                 let sums = GradSums { class: &class, tap: &dots.total };
 
                 // Algebra.

@@ -58,7 +58,7 @@ impl Axis {
         let len = (output + reach).max((size + padding).div_ceil(stride));
         // Rows of whole cache lines, where that adds little.
         let lines = len.next_multiple_of(SLACK);
-        let len = if axis == 1 && lines <= len + len / 8 { lines } else { len };
+        let len = if axis == 1 && lines <= len + len / 9 { lines } else { len };
         Self { size, kernel, stride, padding, output, reach, len, classes }
     }
 }

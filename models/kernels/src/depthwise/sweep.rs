@@ -349,18 +349,21 @@ pub(super) fn add_dots(
     }
 }
 
-/// Sums over each class of outputs of what one tap sees; `strip` starts under the tap at
-/// output 0, `row` is room for one row of outputs.
+/// Sums over each class of outputs of what some taps in a row see, every `cols.stride`-th of the
+/// kernel's: `strip` starts under the first at output 0, `sums` with its classes. `row` is room
+/// for one row.
 pub(super) fn class_sums(
     arch: Arch,
     grid: &Grid,
     strip: &[f32],
+    taps: usize,
     row: &mut [f32],
     sums: &mut [f64],
 ) {
     struct ClassSums<'a> {
         grid: &'a Grid,
         strip: &'a [f32],
+        taps: usize,
         row: &'a mut [f32],
         sums: &'a mut [f64],
     }
@@ -370,23 +373,25 @@ pub(super) fn class_sums(
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
-            let cols = &self.grid.cols;
-            let row = &mut self.row[..cols.output];
-            let mut sums = self.sums.iter_mut();
-            for class in &self.grid.rows.classes {
+            let (rows, cols) = (&self.grid.rows, &self.grid.cols);
+            let row = &mut self.row[..cols.output + self.taps - 1];
+            for (i, class) in rows.classes.iter().enumerate() {
                 row.fill(0.0);
                 for r in class.outputs.clone() {
                     let values = &self.strip[r * cols.len..][..row.len()];
                     row.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value);
                 }
-                for (class, sum) in cols.classes.iter().zip(&mut sums) {
-                    *sum = total(&row[class.outputs.clone()]);
+                for tap in 0..self.taps {
+                    let first = (tap * cols.stride * rows.classes.len() + i) * cols.classes.len();
+                    for (class, sum) in cols.classes.iter().zip(&mut self.sums[first..]) {
+                        *sum = total(&row[class.outputs.start + tap..class.outputs.end + tap]);
+                    }
                 }
             }
         }
     }
 
-    arch.dispatch(ClassSums { grid, strip, row, sums });
+    arch.dispatch(ClassSums { grid, strip, taps, row, sums });
 }
 
 /// The sum of a slice, over several independent lanes.
