@@ -12,7 +12,7 @@ use super::vector::{
 };
 
 /// Copies a plane less `shift` into strips whose padding is zero, and adds it to `summed`.
-/// Meanwhile the plane after it, if any, is brought into the cache.
+/// Meanwhile `next`, the plane to be touched after it, is brought into the cache.
 pub(super) fn pad(
     arch: Arch,
     grid: &Grid,
@@ -124,7 +124,7 @@ pub(super) fn pad(
 }
 
 /// Copies an output plane into a strip, zero where `relu` (the output after a ReLU) is not
-/// positive, and adds it to `summed`. Meanwhile those after it are brought into the cache.
+/// positive, and adds it to `summed`. Meanwhile the next ones are brought into the cache.
 pub(super) fn pitch(
     arch: Arch,
     grid: &Grid,

@@ -420,15 +420,16 @@ pub(super) fn forward_on(
                 // Convolution.
                 to_f32(&kernel, &mut weights);
                 grid.fill(|class| bias[class] as f32, bias_strip);
-                for image in 0..batch {
-                    if batch > 1 {
-                        pad(arch, grid, input(image), shift, strips, None);
+                // Backwards: the strips hold the last image, the cache the last ones.
+                for image in (0..batch).rev() {
+                    // SAFETY: this task alone has the channel, one image at a time.
+                    let target = unsafe { planes.plane(image, channel) };
+                    if image + 1 < batch {
+                        pad(arch, grid, [input(image)[0], target], shift, strips, None);
                     }
                     let base = Base { strip: bias_strip, scale: 1.0, constant: 0.0 };
                     let count = grid.positions();
                     convolve(arch, strips, &grid.offsets, [&weights], [base], [&mut *out], count);
-                    // SAFETY: this task alone has the channel, one image at a time.
-                    let target = unsafe { planes.plane(image, channel) };
                     unpitch(arch, grid, out, activation, target);
                 }
             }
@@ -540,21 +541,19 @@ pub(super) fn backward_on(
             for channel in range {
                 let record = &saved.records[channel * form.record()..][..form.record()];
                 let moments = form.moments(record);
-                let load = |image: usize, source: &mut [f32], summed: Option<&mut [f32]>| {
-                    let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                    let input = plane_and_next(x, image, channel, channels, grid.input());
-                    let output =
-                        |data| plane_and_next(data, image, channel, channels, grid.output());
-                    pad(arch, grid, input, moments.shift as f32, strips, None);
-                    pitch(arch, grid, output(dy), y.map(output), gradient, summed);
-                };
+                let input = |image| plane_and_next(x, image, channel, channels, grid.input());
+                let output =
+                    |data, image| plane_and_next(data, image, channel, channels, grid.output());
+                let shift = moments.shift as f32;
 
                 // Sums of the output gradient.
                 summed.fill(0.0);
                 dots.reset();
                 for image in 0..batch {
-                    load(image, source, Some(&mut *summed));
-                    let (strips, gradient) = source.split_at(grid.strips_buffer());
+                    let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
+                    let (dy, y) = (output(dy, image), y.map(|y| output(y, image)));
+                    pad(arch, grid, input(image), shift, strips, None);
+                    pitch(arch, grid, dy, y, gradient, Some(&mut *summed));
                     add_dots(arch, strips, &grid.offsets, gradient, grid.positions(), &mut dots);
                 }
                 dots.flush();
@@ -592,9 +591,15 @@ pub(super) fn backward_on(
                 sweeps.weights(&branches, &mut input_weights);
                 let slope = 2.0 * variance / form.inputs();
                 let constant = mean / form.inputs() + slope * (moments.shift - moments.mean);
-                for image in 0..batch {
-                    if batch > 1 {
-                        load(image, source, None);
+                for image in (0..batch).rev() {
+                    // SAFETY: this task alone has the channel, one image at a time.
+                    let target = unsafe { planes.plane(image, channel) };
+                    if image + 1 < batch {
+                        let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
+                        let [dy, _] = output(dy, image);
+                        let y = y.map(|y| [output(y, image)[0], &[]]);
+                        pad(arch, grid, [input(image)[0], target], shift, strips, None);
+                        pitch(arch, grid, [dy, &[]], y, gradient, None);
                     }
                     let errors_of = ErrorSweep {
                         arch,
@@ -623,8 +628,6 @@ pub(super) fn backward_on(
                         convolve(arch, &errors[first..], offsets, [own], [base], [target], count);
                         weights = rest;
                     }
-                    // SAFETY: this task alone has the channel, one image at a time.
-                    let target = unsafe { planes.plane(image, channel) };
                     crop(arch, grid, out, target);
                 }
             }
