@@ -1,10 +1,13 @@
 //! Depthwise convolutions and the depthwise Diverse Branch Block.
 
 mod algebra;
+mod backward;
 mod channels;
 mod conv;
 mod copy;
 mod dbb;
+mod form;
+mod forward;
 mod grid;
 mod second;
 mod sweep;

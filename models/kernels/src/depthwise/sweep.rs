@@ -56,6 +56,7 @@ pub(super) fn convolve<const N: usize>(
     impl<const N: usize> Convolve<'_, N> {
         /// `V` vectors at once, so that a weight is loaded once for all.
         #[inline(always)]
+        #[allow(clippy::needless_range_loop)] // Plain loops unroll for sure.
         fn block<S: Simd, const V: usize>(&mut self, simd: S, at: usize) {
             let mut sums = [[simd.splat_f32s(0.0); V]; N];
             for n in 0..N {
