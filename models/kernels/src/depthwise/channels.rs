@@ -19,25 +19,29 @@ pub(super) fn map_channels<R: Send>(
     (0..tasks).into_par_iter().map(|task| work(range(task))).collect()
 }
 
-/// Lends `count` zeros from a buffer that the thread keeps: a fresh one would cost as much as
-/// the work.
-pub(super) fn with_scratch<R>(count: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+/// Lends slices of zeros of the given lengths, each at a cache line, from a buffer that the
+/// thread keeps: a fresh one would cost as much as the work.
+pub(super) fn with_scratch<R, const N: usize>(
+    lengths: [usize; N],
+    work: impl FnOnce([&mut [f32]; N]) -> R,
+) -> R {
     thread_local! {
         static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     }
+    const LINE: usize = 16;
     let mut buffer = SCRATCH.take();
     buffer.clear();
-    buffer.resize(count, 0.0);
-    let result = work(&mut buffer);
+    buffer.resize(lengths.iter().map(|n| n.next_multiple_of(LINE)).sum::<usize>() + LINE, 0.0);
+    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    let mut rest = &mut buffer[start..];
+    let slices = lengths.map(|length| {
+        let (slice, tail) = std::mem::take(&mut rest).split_at_mut(length.next_multiple_of(LINE));
+        rest = tail;
+        &mut slice[..length]
+    });
+    let result = work(slices);
     SCRATCH.set(buffer);
     result
-}
-
-/// Takes the first `count` values off a slice.
-pub(super) fn take<'a>(rest: &mut &'a mut [f32], count: usize) -> &'a mut [f32] {
-    let (taken, tail) = std::mem::take(rest).split_at_mut(count);
-    *rest = tail;
-    taken
 }
 
 /// An output `[batch, channels, plane]` that tasks fill one plane at a time.

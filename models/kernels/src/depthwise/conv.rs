@@ -2,7 +2,7 @@
 
 use pulp::Arch;
 
-use super::channels::{Planes, map_channels, plane_and_next, take, with_scratch};
+use super::channels::{Planes, map_channels, plane_and_next, with_scratch};
 use super::copy::{pad, unpitch};
 use super::dbb::{BatchStats, Dbb, DbbSaved, Kxk, Norm, dbb_backward, dbb_forward};
 use super::grid::Grid;
@@ -75,10 +75,10 @@ pub(super) fn conv_forward_on(
     let grid = &Grid::new(shape);
     let planes = &Planes::new(y, channels, grid.output());
     map_channels(channels, |range| {
-        with_scratch(grid.strips_buffer() + 2 * grid.output_buffer(), |mut scratch| {
-            let strips = take(&mut scratch, grid.strips_buffer());
-            let zeros = take(&mut scratch, grid.output_buffer());
-            let out = take(&mut scratch, grid.output_buffer());
+        let lengths =
+            [grid.lead + grid.strips_buffer(), grid.output_buffer(), grid.output_buffer()];
+        with_scratch(lengths, |[strips, zeros, out]| {
+            let strips = &mut strips[grid.lead..];
             for channel in range {
                 let weight = &weight[channel * grid.taps()..][..grid.taps()];
                 let constant = bias.map_or(0.0, |bias| bias[channel]);
@@ -86,7 +86,8 @@ pub(super) fn conv_forward_on(
                     let input = plane_and_next(x, image, channel, channels, grid.input());
                     pad(arch, grid, input, 0.0, strips, None);
                     let base = Base { strip: zeros, scale: 0.0, constant };
-                    convolve(arch, strips, &grid.offsets, weight, base, out, grid.positions());
+                    let count = grid.positions();
+                    convolve(arch, strips, &grid.offsets, [weight], [base], [&mut *out], count);
                     // SAFETY: this task alone has the channel, one image at a time.
                     let target = unsafe { planes.plane(image, channel) };
                     unpitch(arch, grid, out, activation.range(), target);

@@ -7,11 +7,12 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::grid::Grid;
 use super::vector::{
-    WIDEST, deinterleave, interleave, keep, load, load_some, prefetch, store, store_some,
+    Cut, WIDEST, deinterleave, interleave, keep, load, load_lanes, load_some, prefetch, store,
+    store_lanes, store_some,
 };
 
 /// Copies a plane less `shift` into strips whose padding is zero, and adds it to `summed`.
-/// Meanwhile the plane after it, if any, is brought into the cache.
+/// Meanwhile `next`, the plane to be touched after it, is brought into the cache.
 pub(super) fn pad(
     arch: Arch,
     grid: &Grid,
@@ -51,27 +52,35 @@ pub(super) fn pad(
         #[inline(always)]
         fn with_simd<S: Simd>(mut self, simd: S) {
             let (grid, width) = (self.grid, self.grid.cols.size);
+            let (cut, zero) = (Cut::new(simd, width), simd.splat_f32s(0.0));
             let shift = simd.splat_f32s(self.shift);
             for y in 0..grid.rows.size {
-                let row = self.plane[y * width..(y + 1) * width].as_ptr();
+                let start = y * width;
+                let row = self.plane[start..start + width].as_ptr();
                 for x in (0..width).step_by(WIDEST) {
-                    prefetch(self.next, y * width + x);
+                    prefetch(self.next, start + x);
                 }
                 match grid.cols.stride {
                     1 => {
                         let strip = grid.strip_of(y, 0);
-                        for x in (0..width).step_by(S::F32_LANES) {
-                            // SAFETY: `x` is a column of the row.
-                            unsafe {
-                                let value = load_some(simd, row, x, width - x);
+                        let mut x = 0;
+                        // SAFETY: `x` is a column of the row.
+                        unsafe {
+                            while x < cut.whole {
+                                let value = simd.sub_f32s(load(simd, row, x), shift);
+                                self.put(simd, strip + x, value);
+                                x += S::F32_LANES;
+                            }
+                            if let Some(lanes) = cut.rest {
+                                let value = load_lanes(simd, row, x, lanes);
                                 let value = simd.sub_f32s(value, shift);
-                                self.put(simd, strip + x, keep(simd, value, width - x));
+                                self.put(simd, strip + x, simd.select_f32s(lanes, value, zero));
                             }
                         }
                     }
                     2 => {
                         // Even columns go to one strip, odd ones to another.
-                        let strips = [0, 1].map(|x| grid.strip_of(y, x));
+                        let strips = [0, 1.min(width - 1)].map(|x| grid.strip_of(y, x));
                         let [evens, odds] = [width.div_ceil(2), width / 2];
                         for x in (0..evens).step_by(S::F32_LANES) {
                             let [first, second] = [2 * x, 2 * x + S::F32_LANES];
@@ -94,10 +103,10 @@ pub(super) fn pad(
                             }
                         }
                     }
-                    stride => {
+                    _ => {
                         for x in 0..width {
-                            let at = grid.strip_of(y, x % stride) + x / stride;
-                            self.strips[at] = self.plane[y * width + x] - self.shift;
+                            let at = grid.strip_of(y, x);
+                            self.strips[at] = self.plane[start + x] - self.shift;
                             if let Some(summed) = &mut self.summed {
                                 summed[at] += self.strips[at];
                             }
@@ -115,7 +124,7 @@ pub(super) fn pad(
 }
 
 /// Copies an output plane into a strip, zero where `relu` (the output after a ReLU) is not
-/// positive, and adds it to `summed`. Meanwhile those after it are brought into the cache.
+/// positive, and adds it to `summed`. Meanwhile the next ones are brought into the cache.
 pub(super) fn pitch(
     arch: Arch,
     grid: &Grid,
@@ -133,31 +142,60 @@ pub(super) fn pitch(
         summed: Option<&'a mut [f32]>,
     }
 
+    impl Pitch<'_> {
+        /// # Safety
+        /// The positions must be those of an output column in the plane and in the strip.
+        #[inline(always)]
+        unsafe fn put<S: Simd>(
+            &mut self,
+            simd: S,
+            from: usize,
+            to: usize,
+            mut value: S::f32s,
+            relu: Option<S::f32s>,
+        ) {
+            prefetch(self.next, from);
+            if let (Some(y), Some([_, next])) = (relu, self.relu) {
+                prefetch(next, from);
+                let zero = simd.splat_f32s(0.0);
+                value = simd.select_f32s(simd.greater_than_f32s(y, zero), value, zero);
+            }
+            // SAFETY: the strips have room for a vector at every column.
+            unsafe {
+                store(simd, self.strip.as_mut_ptr(), to, value);
+                if let Some(summed) = &mut self.summed {
+                    let sum = load(simd, summed.as_ptr(), to);
+                    store(simd, summed.as_mut_ptr(), to, simd.add_f32s(sum, value));
+                }
+            }
+        }
+    }
+
     impl WithSimd for Pitch<'_> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(mut self, simd: S) {
             let (pitch, width) = (self.grid.cols.len, self.grid.cols.output);
-            let zero = simd.splat_f32s(0.0);
+            let cut = Cut::new(simd, width);
             for r in 0..self.grid.rows.output {
-                for x in (0..width).step_by(S::F32_LANES) {
-                    let (from, to) = (r * width + x, r * pitch + x);
-                    prefetch(self.next, from);
-                    // SAFETY: no more columns are read than the row has left; the strips have
-                    // room for a vector at every column.
-                    unsafe {
-                        let mut value = load_some(simd, self.plane.as_ptr(), from, width - x);
-                        if let Some([relu, next]) = self.relu {
-                            prefetch(next, from);
-                            let y = load_some(simd, relu.as_ptr(), from, width - x);
-                            value = simd.select_f32s(simd.greater_than_f32s(y, zero), value, zero);
-                        }
-                        store(simd, self.strip.as_mut_ptr(), to, value);
-                        if let Some(summed) = &mut self.summed {
-                            let sum = load(simd, summed.as_ptr(), to);
-                            store(simd, summed.as_mut_ptr(), to, simd.add_f32s(sum, value));
-                        }
+                let (from, to) = (r * width, r * pitch);
+                let mut x = 0;
+                // SAFETY: `x` is a column of the row, of which both planes hold all; the strips
+                // have room for a vector at every column.
+                unsafe {
+                    while x < cut.whole {
+                        let value = load(simd, self.plane.as_ptr(), from + x);
+                        let y = self.relu.map(|[relu, _]| load(simd, relu.as_ptr(), from + x));
+                        self.put(simd, from + x, to + x, value, y);
+                        x += S::F32_LANES;
+                    }
+                    if let Some(lanes) = cut.rest {
+                        let value = load_lanes(simd, self.plane.as_ptr(), from + x, lanes);
+                        let y = self
+                            .relu
+                            .map(|[relu, _]| load_lanes(simd, relu.as_ptr(), from + x, lanes));
+                        self.put(simd, from + x, to + x, value, y);
                     }
                 }
             }
@@ -169,6 +207,13 @@ pub(super) fn pitch(
     assert!(strip.len() >= grid.output_buffer(), "strip");
     assert!(summed.as_ref().is_none_or(|summed| summed.len() >= grid.output_buffer()), "sums");
     arch.dispatch(Pitch { grid, plane, next, relu, strip, summed });
+}
+
+/// Clamps by comparisons, which let a NaN pass.
+#[inline(always)]
+fn clamp<S: Simd>(simd: S, value: S::f32s, low: S::f32s, high: S::f32s) -> S::f32s {
+    let value = simd.select_f32s(simd.less_than_f32s(value, low), low, value);
+    simd.select_f32s(simd.greater_than_f32s(value, high), high, value)
 }
 
 /// Copies a strip of outputs into a plane, clamped to `range`.
@@ -186,19 +231,24 @@ pub(super) fn unpitch(arch: Arch, grid: &Grid, strip: &[f32], range: [f32; 2], p
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let (pitch, width) = (self.grid.cols.len, self.grid.cols.output);
-            let [low, high] = self.range.map(|bound| simd.splat_f32s(bound));
+            let cut = Cut::new(simd, width);
+            let (low, high) = (simd.splat_f32s(self.range[0]), simd.splat_f32s(self.range[1]));
+            let target = self.plane.as_mut_ptr();
             for r in 0..self.grid.rows.output {
-                for x in (0..width).step_by(S::F32_LANES) {
-                    // SAFETY: the strip has room for a vector at every column; no more columns
-                    // are written than the row has left.
-                    unsafe {
-                        let value = load(simd, self.strip.as_ptr(), r * pitch + x);
-                        // Comparisons, which let a NaN pass.
-                        let value = simd.select_f32s(simd.less_than_f32s(value, low), low, value);
-                        let value =
-                            simd.select_f32s(simd.greater_than_f32s(value, high), high, value);
-                        let target = self.plane.as_mut_ptr();
-                        store_some(simd, target, r * width + x, width - x, value);
+                let (from, to) = (r * pitch, r * width);
+                let mut x = 0;
+                // SAFETY: the strip has room for a vector at every column; no more columns are
+                // written than the row has left.
+                unsafe {
+                    while x < cut.whole {
+                        let value = load(simd, self.strip.as_ptr(), from + x);
+                        store(simd, target, to + x, clamp(simd, value, low, high));
+                        x += S::F32_LANES;
+                    }
+                    if let Some(lanes) = cut.rest {
+                        let value = load(simd, self.strip.as_ptr(), from + x);
+                        let value = clamp(simd, value, low, high);
+                        store_lanes(simd, target, to + x, lanes, value);
                     }
                 }
             }
@@ -224,22 +274,27 @@ pub(super) fn crop(arch: Arch, grid: &Grid, strips: &[f32], plane: &mut [f32]) {
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             let (grid, width, strips) = (self.grid, self.grid.cols.size, self.strips.as_ptr());
+            let cut = Cut::new(simd, width);
             for y in 0..grid.rows.size {
                 let row = self.plane[y * width..(y + 1) * width].as_mut_ptr();
                 match grid.cols.stride {
                     1 => {
                         let strip = grid.strip_of(y, 0);
-                        for x in (0..width).step_by(S::F32_LANES) {
-                            // SAFETY: the strips have room for a vector at every column; no
-                            // more columns are written than the row has left.
-                            unsafe {
-                                let value = load(simd, strips, strip + x);
-                                store_some(simd, row, x, width - x, value);
+                        let mut x = 0;
+                        // SAFETY: the strips have room for a vector at every column; no more
+                        // columns are written than the row has left.
+                        unsafe {
+                            while x < cut.whole {
+                                store(simd, row, x, load(simd, strips, strip + x));
+                                x += S::F32_LANES;
+                            }
+                            if let Some(lanes) = cut.rest {
+                                store_lanes(simd, row, x, lanes, load(simd, strips, strip + x));
                             }
                         }
                     }
                     2 => {
-                        let [even, odd] = [0, 1].map(|x| grid.strip_of(y, x));
+                        let [even, odd] = [0, 1.min(width - 1)].map(|x| grid.strip_of(y, x));
                         for x in (0..width.div_ceil(2)).step_by(S::F32_LANES) {
                             let [first, second] = [2 * x, 2 * x + S::F32_LANES];
                             // SAFETY: as above.
@@ -254,9 +309,9 @@ pub(super) fn crop(arch: Arch, grid: &Grid, strips: &[f32], plane: &mut [f32]) {
                             }
                         }
                     }
-                    stride => {
+                    _ => {
                         for x in 0..width {
-                            let at = grid.strip_of(y, x % stride) + x / stride;
+                            let at = grid.strip_of(y, x);
                             self.plane[y * width + x] = self.strips[at];
                         }
                     }

@@ -56,6 +56,9 @@ impl Axis {
             }
         }
         let len = (output + reach).max((size + padding).div_ceil(stride));
+        // Rows of whole cache lines, where that adds little.
+        let lines = len.next_multiple_of(SLACK);
+        let len = if axis == 1 && lines <= len + len / 9 { lines } else { len };
         Self { size, kernel, stride, padding, output, reach, len, classes }
     }
 }
@@ -71,12 +74,18 @@ pub(super) struct Grid {
     pub shares: Vec<f64>,
     /// `inside[tap * classes + class]`: 1 where the tap falls inside the input, else 0.
     pub inside: Vec<f64>,
+    /// Values to leave out before the strips so that at stride 1 the rows of the image start at
+    /// a cache line: vectors across two lines cost twice.
+    pub lead: usize,
+    /// Where input `[y, 0]` lies in the strips, less `col_starts[0]`.
+    row_starts: Vec<usize>,
+    col_starts: Vec<usize>,
 }
 
 impl Grid {
     pub(super) fn new(shape: &ConvShape) -> Self {
         let (rows, cols) = (Axis::new(shape, 0), Axis::new(shape, 1));
-        let plane = rows.len * cols.len + SLACK;
+        let plane = (rows.len * cols.len).next_multiple_of(SLACK) + SLACK;
         let mut offsets = Vec::with_capacity(rows.kernel * cols.kernel);
         for ty in 0..rows.kernel {
             for tx in 0..cols.kernel {
@@ -102,7 +111,14 @@ impl Grid {
                 }
             }
         }
-        Self { rows, cols, offsets, shares, inside }
+        let starts = |axis: &Axis, phase: usize, step: usize| -> Vec<usize> {
+            let padded = axis.padding..axis.padding + axis.size;
+            padded.map(|i| i % axis.stride * phase + i / axis.stride * step).collect()
+        };
+        let row_starts = starts(&rows, cols.stride * plane, cols.len);
+        let col_starts = starts(&cols, plane, 1);
+        let lead = if cols.stride == 1 { SLACK - cols.padding % SLACK } else { 0 };
+        Self { rows, cols, offsets, shares, inside, lead, row_starts, col_starts }
     }
 
     pub(super) fn taps(&self) -> usize {
@@ -133,9 +149,18 @@ impl Grid {
         self.rows.len * self.cols.len
     }
 
+    /// First position of a strip that may hold an input, and the number of positions from there
+    /// to the last one.
+    pub(super) fn used_positions(&self) -> [usize; 2] {
+        let Axis { padding, stride, size, .. } = self.rows;
+        let first = padding / stride;
+        let end = (padding + size - 1) / stride + 1;
+        [first * self.cols.len, (end - first) * self.cols.len]
+    }
+
     /// Distance of the strips of two phases.
     pub(super) fn phase_len(&self) -> usize {
-        self.phase_positions() + SLACK
+        self.phase_positions().next_multiple_of(SLACK) + SLACK
     }
 
     /// Values of all strips.
@@ -145,15 +170,21 @@ impl Grid {
 
     /// Length of a buffer in which a sweep under every tap stays, and one as far again.
     pub(super) fn strips_buffer(&self) -> usize {
-        self.strips_len() + 2 * self.reach() + SLACK
+        (self.lead + self.strips_len() + 2 * self.reach() + SLACK).next_multiple_of(SLACK)
+            - self.lead
     }
 
     /// Length of a buffer of the outputs in the pitch of the strips.
     pub(super) fn output_buffer(&self) -> usize {
-        self.rows.output * self.cols.len + SLACK
+        (self.rows.output * self.cols.len).next_multiple_of(SLACK) + SLACK
     }
 
-    /// Zero positions that an output strip needs on both sides to be read backwards.
+    /// Zero positions before an output strip that is read backwards, at least [`Self::reach`].
+    pub(super) fn margin(&self) -> usize {
+        self.reach().next_multiple_of(SLACK)
+    }
+
+    /// Positions from the first to the last tap.
     pub(super) fn reach(&self) -> usize {
         self.rows.reach * self.cols.len + self.cols.reach
     }
@@ -182,12 +213,9 @@ impl Grid {
         strip[self.rows.output * pitch..self.output_buffer()].fill(0.0);
     }
 
-    /// Where input `[y, x]` lies in the strips, for `x` of at most the stride; further ones of the
-    /// same phase follow it.
+    /// Where input `[y, x]` lies in the strips. In a row, further ones of the same phase follow.
+    #[inline(always)]
     pub(super) fn strip_of(&self, y: usize, x: usize) -> usize {
-        let (rows, cols) = (&self.rows, &self.cols);
-        let (y, x) = (y + rows.padding, x + cols.padding);
-        let phase = y % rows.stride * cols.stride + x % cols.stride;
-        phase * self.phase_len() + y / rows.stride * cols.len + x / cols.stride
+        self.row_starts[y] + self.col_starts[x]
     }
 }

@@ -1,10 +1,16 @@
 //! Depthwise convolutions and the depthwise Diverse Branch Block.
+//!
+//! A channel of a depthwise layer depends on no other: one task takes it through all passes while
+//! its planes are in the cache.
 
 mod algebra;
+mod backward;
 mod channels;
 mod conv;
 mod copy;
 mod dbb;
+mod form;
+mod forward;
 mod grid;
 mod second;
 mod sweep;

@@ -2,12 +2,16 @@
 
 use pulp::Arch;
 
-use super::grid::{Grid, SLACK};
+use super::grid::{Axis, Grid, SLACK};
 use super::sweep::{Sums, add_dots, add_pairs};
 
-/// Sums, over the outputs of a channel, of the products of the values under each pair of taps.
+/// Sums, over the outputs of a channel, of the products of the values under each pair of taps,
+/// and the sum of the squares of its inputs.
 pub(super) struct SecondSums {
     pairs: Sums,
+    squares: Sums,
+    /// Taps that see every input once, if there are such.
+    cover: Option<Vec<usize>>,
     /// Of a 3x3 kernel of stride 1.
     near: Option<Autocorrelation>,
 }
@@ -16,7 +20,12 @@ impl SecondSums {
     pub(super) fn new(grid: &Grid, batch: usize) -> Self {
         let taps = grid.taps();
         let near = Autocorrelation::fits(grid).then(|| Autocorrelation::new(grid, batch));
-        Self { pairs: Sums::new(taps * (taps + 1) / 2), near }
+        Self {
+            pairs: Sums::new(taps * (taps + 1) / 2),
+            squares: Sums::new(1),
+            cover: cover(grid),
+            near,
+        }
     }
 
     pub(super) fn reset(&mut self) {
@@ -24,6 +33,7 @@ impl SecondSums {
             Some(near) => near.reset(),
             None => self.pairs.reset(),
         }
+        self.squares.reset();
     }
 
     /// Adds an image. `mask` is 1 at the outputs and 0 between the rows.
@@ -41,10 +51,14 @@ impl SecondSums {
                 add_pairs(arch, strips, &grid.offsets, mask, grid.positions(), &mut self.pairs);
             }
         }
+        if self.cover.is_none() {
+            add_dots(arch, strips, &[0], strips, grid.strips_len(), &mut self.squares);
+        }
     }
 
-    /// The sums for `a <= b`, in the order `(0, 0), (0, 1) .. (1, 1), (1, 2) ..`.
-    pub(super) fn finish(&mut self, arch: Arch, sums: &mut [f64]) {
+    /// Writes the sums for `a <= b`, in the order `(0, 0), (0, 1) .. (1, 1), (1, 2) ..`, and
+    /// returns the sum of the squares.
+    pub(super) fn finish(&mut self, arch: Arch, grid: &Grid, sums: &mut [f64]) -> f64 {
         match &mut self.near {
             Some(near) => near.finish(arch, sums),
             None => {
@@ -52,7 +66,28 @@ impl SecondSums {
                 sums.copy_from_slice(&self.pairs.total);
             }
         }
+        let diagonal = |tap: usize| sums[tap * (2 * grid.taps() + 1 - tap) / 2];
+        match &self.cover {
+            Some(taps) => taps.iter().map(|&tap| diagonal(tap)).sum(),
+            None => {
+                self.squares.flush();
+                self.squares.total[0]
+            }
+        }
     }
+}
+
+/// The taps `padding .. padding + stride` of both axes see every input once, unless the kernel or
+/// the output ends before.
+fn cover(grid: &Grid) -> Option<Vec<usize>> {
+    let fits = |axis: &Axis| {
+        axis.padding + axis.stride <= axis.kernel && axis.output * axis.stride >= axis.size
+    };
+    let taps = |axis: &Axis| axis.padding..axis.padding + axis.stride;
+    (fits(&grid.rows) && fits(&grid.cols)).then(|| {
+        let rows = taps(&grid.rows);
+        rows.flat_map(|y| taps(&grid.cols).map(move |x| y * grid.cols.kernel + x)).collect()
+    })
 }
 
 /// The pair sums of a 3x3 kernel of stride 1 and padding 1 from 13 sums instead of 45.
@@ -67,15 +102,17 @@ struct Autocorrelation {
     offsets: [usize; 13],
     /// The first and last row and the first and last column of all images, with gaps of two zeros.
     edges: [Vec<f32>; 4],
+    edge: Sums,
     /// Sums of squares of the corners: top left, top right, bottom left, bottom right.
     corners: [f64; 4],
 }
 
 impl Autocorrelation {
     fn fits(grid: &Grid) -> bool {
+        // In a tiny plane the ring is most of it: nothing to gain, and digits to lose.
         [&grid.rows, &grid.cols]
             .iter()
-            .all(|axis| [axis.kernel, axis.stride, axis.padding] == [3, 1, 1])
+            .all(|axis| [axis.kernel, axis.stride, axis.padding] == [3, 1, 1] && axis.size > 3)
     }
 
     fn new(grid: &Grid, batch: usize) -> Self {
@@ -90,6 +127,7 @@ impl Autocorrelation {
             plane: Sums::new(13),
             offsets,
             edges: [edge(width), edge(width), edge(height), edge(height)],
+            edge: Sums::new(3),
             corners: [0.0; 4],
         }
     }
@@ -127,10 +165,10 @@ impl Autocorrelation {
             _ => self.plane.total[(5 * dy).wrapping_add_signed(dx)],
         };
         let edges = self.edges.each_ref().map(|edge| {
-            let mut sums = Sums::new(3);
-            add_dots(arch, edge, &[0, 1, 2], edge, edge.len() - 2 * SLACK, &mut sums);
-            sums.flush();
-            [sums.total[0], sums.total[1], sums.total[2]]
+            self.edge.reset();
+            add_dots(arch, edge, &[0, 1, 2], edge, edge.len() - 2 * SLACK, &mut self.edge);
+            self.edge.flush();
+            [0, 1, 2].map(|distance| self.edge.total[distance])
         });
         let [top, bottom, left, right] = edges;
         let mut sums = sums.iter_mut();

@@ -33,79 +33,96 @@ fn round_up(count: usize) -> usize {
     count.next_multiple_of(SLACK)
 }
 
-/// `out[q] = base(q) + sum of weights[t] * source[offsets[t] + q]` for `q < count`; up to
-/// `SLACK - 1` further values of `out` are overwritten.
-pub(super) fn convolve(
+/// `outs[n][q] = base(q) + sum of weights[n][t] * source[offsets[t] + q]` for `q < count` and `N`
+/// kernels at once, which share the loads; up to `SLACK - 1` further values are overwritten.
+pub(super) fn convolve<const N: usize>(
     arch: Arch,
     source: &[f32],
     offsets: &[usize],
-    weights: &[f32],
-    base: Base<'_>,
-    out: &mut [f32],
+    weights: [&[f32]; N],
+    bases: [Base<'_>; N],
+    outs: [&mut [f32]; N],
     count: usize,
 ) {
-    struct Convolve<'a> {
+    struct Convolve<'a, const N: usize> {
         source: &'a [f32],
         offsets: &'a [usize],
-        weights: &'a [f32],
-        base: Base<'a>,
-        out: &'a mut [f32],
+        weights: [&'a [f32]; N],
+        bases: [Base<'a>; N],
+        outs: [&'a mut [f32]; N],
         count: usize,
     }
 
-    impl Convolve<'_> {
-        /// `N` vectors at once, so that a weight is loaded once for all.
+    impl<const N: usize> Convolve<'_, N> {
+        /// `V` vectors at once, so that a weight is loaded once for all.
         #[inline(always)]
-        fn block<S: Simd, const N: usize>(&mut self, simd: S, at: usize) {
-            let scale = simd.splat_f32s(self.base.scale);
-            let constant = simd.splat_f32s(self.base.constant);
-            let mut sums: [S::f32s; N] = std::array::from_fn(|v| {
-                let base = load(simd, self.base.strip.as_ptr(), at + v * S::F32_LANES);
-                simd.mul_add_e_f32s(scale, base, constant)
-            });
-            for (&offset, &weight) in self.offsets.iter().zip(self.weights) {
-                let weight = simd.splat_f32s(weight);
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    let value = load(simd, self.source.as_ptr(), offset + at + v * S::F32_LANES);
-                    *sum = simd.mul_add_e_f32s(weight, value, *sum);
+        #[allow(clippy::needless_range_loop)] // Plain loops unroll for sure.
+        fn block<S: Simd, const V: usize>(&mut self, simd: S, at: usize) {
+            let mut sums = [[simd.splat_f32s(0.0); V]; N];
+            for n in 0..N {
+                let scale = simd.splat_f32s(self.bases[n].scale);
+                let constant = simd.splat_f32s(self.bases[n].constant);
+                for v in 0..V {
+                    let base = load(simd, self.bases[n].strip.as_ptr(), at + v * S::F32_LANES);
+                    sums[n][v] = simd.mul_add_e_f32s(scale, base, constant);
                 }
             }
-            for (v, sum) in sums.into_iter().enumerate() {
-                // SAFETY: `out` holds `count` rounded up to whole vectors.
-                unsafe {
-                    let target = self.out.as_mut_ptr().add(at + v * S::F32_LANES);
-                    target.cast::<S::f32s>().write_unaligned(sum);
+            for (t, &offset) in self.offsets.iter().enumerate() {
+                let mut values = [simd.splat_f32s(0.0); V];
+                for v in 0..V {
+                    values[v] = load(simd, self.source.as_ptr(), offset + at + v * S::F32_LANES);
+                }
+                for n in 0..N {
+                    // SAFETY: there are as many weights as offsets.
+                    let weight = simd.splat_f32s(unsafe { *self.weights[n].get_unchecked(t) });
+                    for v in 0..V {
+                        sums[n][v] = simd.mul_add_e_f32s(weight, values[v], sums[n][v]);
+                    }
+                }
+            }
+            for n in 0..N {
+                for v in 0..V {
+                    let target = self.outs[n].as_mut_ptr();
+                    // SAFETY: the outputs hold `count` rounded up to whole vectors.
+                    unsafe { vector::store(simd, target, at + v * S::F32_LANES, sums[n][v]) };
                 }
             }
         }
     }
 
-    impl WithSimd for Convolve<'_> {
+    impl<const N: usize> WithSimd for Convolve<'_, N> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(mut self, simd: S) {
             let mut at = 0;
-            while at + 7 * S::F32_LANES < self.count {
-                self.block::<S, 8>(simd, at);
-                at += 8 * S::F32_LANES;
+            if N == 1 {
+                while at + 7 * S::F32_LANES < self.count {
+                    self.block::<S, 8>(simd, at);
+                    at += 8 * S::F32_LANES;
+                }
+            }
+            while at + 3 * S::F32_LANES < self.count {
+                self.block::<S, 4>(simd, at);
+                at += 4 * S::F32_LANES;
             }
             while at + S::F32_LANES < self.count {
                 self.block::<S, 2>(simd, at);
                 at += 2 * S::F32_LANES;
             }
-            while at < self.count {
+            if at < self.count {
                 self.block::<S, 1>(simd, at);
-                at += S::F32_LANES;
             }
         }
     }
 
-    let last = offsets.iter().max().map_or(0, |offset| offset + round_up(count));
+    let padded = round_up(count);
+    let last = offsets.iter().max().map_or(0, |offset| offset + padded);
     assert!(source.len() >= last, "a tap leaves the strips");
-    assert!(base.strip.len() >= round_up(count), "the base is too short");
-    assert!(out.len() >= round_up(count), "the output is too short");
-    arch.dispatch(Convolve { source, offsets, weights, base, out, count });
+    assert!(weights.iter().all(|weights| weights.len() == offsets.len()), "one weight a tap");
+    assert!(bases.iter().all(|base| base.strip.len() >= padded), "a base is too short");
+    assert!(outs.iter().all(|out| out.len() >= padded), "an output is too short");
+    arch.dispatch(Convolve { source, offsets, weights, bases, outs, count });
 }
 
 /// Sums in two levels: vectors of `f32`, flushed to `f64` every [`BLOCK`] positions or so.
@@ -333,18 +350,21 @@ pub(super) fn add_dots(
     }
 }
 
-/// Sums over each class of outputs of what one tap sees; `strip` starts under the tap at
-/// output 0, `row` is room for one row of outputs.
+/// Sums over each class of outputs of what some taps in a row see, every `cols.stride`-th of the
+/// kernel's: `strip` starts under the first at output 0, `sums` with its classes. `row` is room
+/// for one row.
 pub(super) fn class_sums(
     arch: Arch,
     grid: &Grid,
     strip: &[f32],
+    taps: usize,
     row: &mut [f32],
     sums: &mut [f64],
 ) {
     struct ClassSums<'a> {
         grid: &'a Grid,
         strip: &'a [f32],
+        taps: usize,
         row: &'a mut [f32],
         sums: &'a mut [f64],
     }
@@ -354,23 +374,25 @@ pub(super) fn class_sums(
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
-            let cols = &self.grid.cols;
-            let row = &mut self.row[..cols.output];
-            let mut sums = self.sums.iter_mut();
-            for class in &self.grid.rows.classes {
+            let (rows, cols) = (&self.grid.rows, &self.grid.cols);
+            let row = &mut self.row[..cols.output + self.taps - 1];
+            for (i, class) in rows.classes.iter().enumerate() {
                 row.fill(0.0);
                 for r in class.outputs.clone() {
                     let values = &self.strip[r * cols.len..][..row.len()];
                     row.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value);
                 }
-                for (class, sum) in cols.classes.iter().zip(&mut sums) {
-                    *sum = total(&row[class.outputs.clone()]);
+                for tap in 0..self.taps {
+                    let first = (tap * cols.stride * rows.classes.len() + i) * cols.classes.len();
+                    for (class, sum) in cols.classes.iter().zip(&mut self.sums[first..]) {
+                        *sum = total(&row[class.outputs.start + tap..class.outputs.end + tap]);
+                    }
                 }
             }
         }
     }
 
-    arch.dispatch(ClassSums { grid, strip, row, sums });
+    arch.dispatch(ClassSums { grid, strip, taps, row, sums });
 }
 
 /// The sum of a slice, over several independent lanes.

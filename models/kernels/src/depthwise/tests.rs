@@ -3,7 +3,8 @@
 
 use pulp::Arch;
 
-use super::dbb::{backward_on, forward_on};
+use super::backward::backward_on;
+use super::forward::forward_on;
 use super::*;
 use crate::ConvShape;
 
@@ -308,7 +309,7 @@ fn check(arch: Arch, shape: &ConvShape, params: &Params, x: &[f32], relu: bool, 
                     moved[i][j] = trained[i][j] + d;
                     loss(&x64, &moved)
                 },
-                1e-3,
+                1e-4,
             ));
         }
         let e = error(actual, &expected, 1e-1);
@@ -331,6 +332,8 @@ fn matches_the_definition() {
         ([7, 6], 5, 2, 2),
         ([1, 17], 3, 2, 1),
         ([5, 18], 3, 1, 1),
+        ([5, 34], 3, 2, 1),
+        ([1, 1], 3, 1, 2),
     ] {
         let shape = shape(3, 2, input, k, stride);
         let params = Params::new(&shape, m, ALL);
@@ -364,6 +367,19 @@ fn portable_code_agrees() {
 }
 
 #[test]
+fn avx2_agrees() {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(v3) = pulp::x86::V3::try_new() {
+        for stride in [1, 2] {
+            let shape = shape(2, 2, [5, 19], 3, stride);
+            let params = Params::new(&shape, 2, ALL);
+            let x = noise(5, shape.input_len());
+            check(Arch::V3(v3), &shape, &params, &x, true, 1e-5);
+        }
+    }
+}
+
+#[test]
 fn keeps_precision_far_from_zero() {
     for stride in [1, 2] {
         let shape = shape(2, 2, [6, 7], 3, stride);
@@ -378,6 +394,7 @@ fn plain_convolutions_of_any_geometry() {
     for (batch, input, kernel, stride, padding) in [
         (2, [7, 5], [3, 3], [1, 1], [1, 1]),
         (1, [14, 14], [3, 3], [2, 2], [1, 1]),
+        (1, [1, 1], [3, 3], [2, 2], [1, 1]),
         (1, [1, 1], [3, 3], [1, 1], [1, 1]),
         (1, [4, 4], [5, 5], [2, 2], [2, 2]),
         (2, [9, 40], [1, 3], [1, 1], [0, 1]),

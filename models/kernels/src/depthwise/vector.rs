@@ -39,6 +39,54 @@ pub(super) fn prefetch(source: &[f32], at: usize) {
     }
 }
 
+/// How a row is cut into vectors: whole ones, and a rest.
+#[derive(Clone, Copy)]
+pub(super) struct Cut<S: Simd> {
+    /// Values in whole vectors.
+    pub whole: usize,
+    /// Lanes of the rest, if there is one.
+    pub rest: Option<S::m32s>,
+}
+
+impl<S: Simd> Cut<S> {
+    #[inline(always)]
+    pub(super) fn new(simd: S, width: usize) -> Self {
+        let rest = width % S::F32_LANES;
+        Self { whole: width - rest, rest: (rest > 0).then(|| first(simd, rest)) }
+    }
+}
+
+/// Loads some lanes, zeros elsewhere.
+///
+/// # Safety
+/// The lanes must be readable.
+#[inline(always)]
+pub(super) unsafe fn load_lanes<S: Simd>(
+    simd: S,
+    source: *const f32,
+    at: usize,
+    lanes: S::m32s,
+) -> S::f32s {
+    // SAFETY: the caller's promise; disabled lanes are not touched.
+    unsafe { simd.mask_load_ptr_f32s(MemMask::new(lanes), source.add(at)) }
+}
+
+/// Stores some lanes.
+///
+/// # Safety
+/// The lanes must be writable.
+#[inline(always)]
+pub(super) unsafe fn store_lanes<S: Simd>(
+    simd: S,
+    target: *mut f32,
+    at: usize,
+    lanes: S::m32s,
+    value: S::f32s,
+) {
+    // SAFETY: the caller's promise; disabled lanes are not touched.
+    unsafe { simd.mask_store_ptr_f32s(MemMask::new(lanes), target.add(at), value) }
+}
+
 /// The first `count` lanes.
 #[inline(always)]
 pub(super) fn first<S: Simd>(simd: S, count: usize) -> S::m32s {
