@@ -74,7 +74,8 @@ mod tests {
         give(buffer);
         let again = take(len);
         assert_eq!((again.as_ptr(), again.len(), again[7]), (address, len, 7.0));
-        assert_ne!(take(len).as_ptr(), address);
+        let other = take(len);
+        assert_ne!(other.as_ptr(), address);
     }
 
     #[test]

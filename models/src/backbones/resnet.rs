@@ -12,6 +12,7 @@ use burn::tensor::{Tensor, s};
 use super::{DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue};
 use crate::error::ConfigError;
+use crate::fused;
 use crate::reparam::Reparameterize;
 
 /// The shape of a residual network.
@@ -146,7 +147,7 @@ impl ResNet {
     fn forward_stem(&self, images: Tensor<4>) -> Tensor<4> {
         let map = self.stem.forward_then(images, Activation::Relu);
         match &self.max_pool {
-            Some(pool) => pool.forward(map),
+            Some(pool) => fused::max_pool(pool, map),
             None => map,
         }
     }

@@ -153,8 +153,8 @@ impl ConvUnit {
             Self::Base(block) => block.forward_then(input, epilogue),
             Self::Dbb(block) => block.forward_then(input, epilogue),
             Self::Acb(block) => block.forward_then(input, epilogue),
-            Self::Fused(conv) => fused::conv(conv, &input, &epilogue)
-                .unwrap_or_else(|| LayerCount::plain(|| epilogue.forward(conv.forward(input)))),
+            Self::Fused(conv) if fused::serves_conv(&input) => fused::conv(conv, input, epilogue),
+            Self::Fused(conv) => LayerCount::plain(|| epilogue.forward(conv.forward(input))),
         })
     }
 

@@ -4,16 +4,18 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 use dbb_kernels::{ConvShape, buffer, conv as kernel};
 
-use super::operation::{serves, slice, untracked, values};
+use super::operation::{give, serves, slice, untracked, values};
 use crate::blocks::{Activation, ConvSpec, Epilogue};
 
-/// Convolution, bias, residual and activation in one pass. Not on an autodiff device.
-pub(crate) fn conv(conv: &Conv2d, input: &Tensor<4>, epilogue: &Epilogue) -> Option<Tensor<4>> {
-    if input.device().is_autodiff() || !serves(input) {
-        return None;
-    }
-    let shape = shape_of(&ConvSpec::of(conv), input);
-    let (x, weight) = (values(input.clone()), values(conv.weight.val()));
+/// Whether the kernel serves a convolution of an input: not on an autodiff device.
+pub(crate) fn serves_conv(input: &Tensor<4>) -> bool {
+    !input.device().is_autodiff() && serves(input)
+}
+
+/// Convolution, bias, residual and activation in one pass, where [`serves_conv`].
+pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+    let shape = shape_of(&ConvSpec::of(conv), &input);
+    let (x, weight) = (values(input), values(conv.weight.val()));
     let bias = conv.bias.as_ref().map(|bias| values(bias.val()));
     let (residual, relu, rest) = split(epilogue);
     let residual = residual.map(values);
@@ -25,7 +27,8 @@ pub(crate) fn conv(conv: &Conv2d, input: &Tensor<4>, epilogue: &Epilogue) -> Opt
         ..Default::default()
     };
     kernel::forward(&shape, slice(&x), slice(&weight), &mut y, fused);
-    Some(rest.forward(untracked(y, shape.output_shape())))
+    std::iter::once(x).chain(residual).for_each(give);
+    rest.forward(untracked(y, shape.output_shape()))
 }
 
 /// The geometry of a convolution over an input.
@@ -44,8 +47,10 @@ pub(super) fn shape_of(spec: &ConvSpec, input: &Tensor<4>) -> ConvShape {
 }
 
 /// The residual and whether ReLU follows, which kernels apply; and what is left to do after them.
-pub(super) fn split(epilogue: &Epilogue) -> (Option<Tensor<4>>, bool, Epilogue) {
-    let relu = epilogue.activation == Some(Activation::Relu);
-    let activation = if relu { None } else { epilogue.activation };
-    (epilogue.residual.clone(), relu, Epilogue { residual: None, activation })
+pub(super) fn split(
+    Epilogue { residual, activation }: Epilogue,
+) -> (Option<Tensor<4>>, bool, Epilogue) {
+    let relu = activation == Some(Activation::Relu);
+    let activation = if relu { None } else { activation };
+    (residual, relu, Epilogue { residual: None, activation })
 }

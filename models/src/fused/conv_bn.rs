@@ -14,7 +14,7 @@ pub(crate) fn conv_bn(block: &ConvBn, input: &Tensor<4>, epilogue: &Epilogue) ->
     if !block.bn.trains_on(&input.device()) || !serves(input) || count < 2 {
         return None;
     }
-    let (residual, relu, rest) = split(epilogue);
+    let (residual, relu, rest) = split(epilogue.clone());
     let operation = ConvBnOperation { shape, relu, epsilon: block.bn.epsilon };
     let inputs = [
         dispatch(input.clone()),

@@ -31,7 +31,7 @@ pub(super) fn dense_dbb(
     if shape.groups > 1 || count < 2 || !all_train(&norms, &input.device()) || !serves(input) {
         return None;
     }
-    let (residual, relu, rest) = split(epilogue);
+    let (residual, relu, rest) = split(epilogue.clone());
     let operation = DenseOperation {
         shape,
         relu,

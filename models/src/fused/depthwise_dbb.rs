@@ -1,8 +1,8 @@
 //! The depthwise Diverse Branch Block in training.
 
 use burn::tensor::Tensor;
-use dbb_kernels::{ConvShape, buffer};
 use dbb_kernels::depthwise::{Dbb, DbbSaved, Kxk, Norm, PointwiseKxk, dbb_backward, dbb_forward};
+use dbb_kernels::{ConvShape, buffer};
 
 use super::conv::{shape_of, split};
 use super::norms::{Opening, all_train, record};
@@ -28,7 +28,7 @@ pub(super) fn depthwise_dbb(
     if !serves || epilogue.residual.is_some() {
         return None;
     }
-    let (_, relu, rest) = split(epilogue);
+    let (_, relu, rest) = split(epilogue.clone());
     let operation = DepthwiseOperation {
         shape,
         relu,

@@ -1,6 +1,6 @@
 //! Blocks as single operations with the kernels of `dbb-kernels`, on the flex backend.
 //!
-//! Each function serves a block for an input, or returns `None`: on another backend, in another
+//! The function of a block serves an input, or returns `None`: on another backend, in another
 //! precision, for a block without a kernel, and wherever the plain implementation is asked for.
 //! The caller then computes the definition.
 
@@ -22,9 +22,13 @@ mod depthwise_dbb;
 mod norms;
 #[cfg(feature = "flex")]
 mod operation;
+#[cfg(feature = "flex")]
+mod pool;
 
 #[cfg(feature = "flex")]
-pub(crate) use self::{conv::conv, conv_bn::conv_bn};
+pub(crate) use self::conv::{conv, serves_conv};
+#[cfg(feature = "flex")]
+pub(crate) use self::{conv_bn::conv_bn, pool::max_pool};
 
 /// A Diverse Branch Block in training, dense or depthwise.
 #[cfg(feature = "flex")]
@@ -42,12 +46,21 @@ pub(crate) fn dbb(
 #[cfg(not(feature = "flex"))]
 mod absent {
     use burn::nn::conv::Conv2d;
+    use burn::nn::pool::MaxPool2d;
     use burn::tensor::Tensor;
 
     use crate::blocks::{ConvBn, DiverseBranchBlock, Epilogue};
 
-    pub(crate) fn conv(_: &Conv2d, _: &Tensor<4>, _: &Epilogue) -> Option<Tensor<4>> {
-        None
+    pub(crate) fn serves_conv(_: &Tensor<4>) -> bool {
+        false
+    }
+
+    pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+        epilogue.forward(conv.forward(input))
+    }
+
+    pub(crate) fn max_pool(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
+        pool.forward(input)
     }
 
     pub(crate) fn conv_bn(_: &ConvBn, _: &Tensor<4>, _: &Epilogue) -> Option<Tensor<4>> {
@@ -60,4 +73,4 @@ mod absent {
 }
 
 #[cfg(not(feature = "flex"))]
-pub(crate) use absent::{conv, conv_bn, dbb};
+pub(crate) use absent::{conv, conv_bn, dbb, max_pool, serves_conv};

@@ -201,9 +201,9 @@ impl<O: Operation<N, S>, const N: usize, const S: usize> Backward<Flex, N> for S
 }
 
 /// Gives back the memory of a tensor that nobody else holds.
-fn give(tensor: FlexTensor) {
+pub(crate) fn give(tensor: FlexTensor) {
     if tensor.is_unique()
-        && let Ok(values) = tensor.into_data().into_vec()
+        && let Ok(values) = tensor.into_data().try_into_vec::<f32>()
     {
         buffer::give(values);
     }
