@@ -224,7 +224,18 @@ impl Case {
 
     /// Compares output, statistics and gradients; `tolerance` is relative to the largest value.
     fn check(&self, tolerance: f64) {
-        let exact = self.parameters();
+        // With a residual by the maps; without by the patches, where they are small, unless the
+        // gradient of the input is wanted.
+        for [residual, wants_input] in [[true, true], [false, false], [false, true]] {
+            self.check_form(residual, wants_input, tolerance);
+        }
+    }
+
+    fn check_form(&self, residual: bool, wants_input: bool, tolerance: f64) {
+        let mut exact = self.parameters();
+        if !residual {
+            exact[1].fill(0.0);
+        }
         let borders = self.borders(&exact);
         let (before, expected_statistics) = self.definition(&exact, &borders);
         let active: Vec<bool> = before.iter().map(|&v| !self.relu || v > 0.0).collect();
@@ -270,7 +281,8 @@ impl Case {
             ),
         };
         let mut y = vec![f32::NAN; self.shape.output_len()];
-        let (statistics, saved) = block.forward(&p[0], Some(&p[1]), self.relu, &mut y);
+        let added = residual.then_some(&p[1][..]);
+        let (statistics, saved) = block.forward(&p[0], added, self.relu, &mut y);
         close("output", &y, &expected, tolerance);
         let DenseStatistics { kxk, pointwise, pointwise_kxk, average } = statistics;
         let found = [vec![kxk, pointwise], pointwise_kxk.into(), average.into()].concat();
@@ -280,9 +292,10 @@ impl Case {
         }
 
         let weights = numbers(y.len(), 99);
-        let grad = block.backward(&p[0], &y, &saved, &to_f32(&weights), [true, true]);
+        let grad = block.backward(&p[0], &y, &saved, &to_f32(&weights), [wants_input, residual]);
         let gradients = [
-            vec![grad.input.unwrap(), grad.residual.unwrap(), grad.kxk.weight],
+            vec![grad.input.unwrap_or_default(), grad.residual.unwrap_or_default()],
+            vec![grad.kxk.weight],
             grad.kxk.norm.into(),
             vec![grad.pointwise.weight],
             grad.pointwise.norm.into(),
@@ -307,7 +320,12 @@ impl Case {
                 .sum()
         };
         for (index, gradient) in gradients.iter().enumerate() {
-            assert_eq!(gradient.len(), exact[index].len(), "{}", NAMES[index]);
+            let wanted = [wants_input, residual].get(index).copied().unwrap_or(true);
+            let expected = if wanted { exact[index].len() } else { 0 };
+            assert_eq!(gradient.len(), expected, "{}", NAMES[index]);
+            if !wanted {
+                continue;
+            }
             let picked: Vec<usize> =
                 (0..gradient.len()).step_by(gradient.len().div_ceil(9)).collect();
             let expected: Vec<f64> = picked
@@ -395,6 +413,12 @@ fn separate_kernels_are_the_definition() {
         assert!(positions <= kernel * kernel * channels[3], "not the case that is to be tested");
         case.check(2e-5);
     }
+}
+
+#[test]
+fn channels_too_many_for_patches_are_the_definition() {
+    let case = case([2, 7, 7, 3], [6, 5], 3, 1);
+    case.check(2e-5);
 }
 
 #[test]

@@ -1,0 +1,346 @@
+//! The block of few input channels, such as a network's first, from the moments of its windows.
+//!
+//! Let `phi` hold the values under a window and, for each tap, whether it lies inside. Every
+//! branch is linear in `phi` up to the closing norm, so that with the mean `m` and the covariance
+//! `S` of `phi` a branch `u phi` has the mean `u m` and the variance `u S u^T`, and the whole block
+//! is one convolution. Its weight gradient, the sums of `g phi`, holds those of all branches. The
+//! values are taken about the input's means, which moves a constant into the indicators.
+
+use rayon::prelude::*;
+
+use super::opening::{Affine, Moments, MomentsGrad};
+use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
+use crate::{ConvNormGrad, ConvShape, Epilogue, buffer, conv, moments};
+
+/// Longest `phi`: its moments take the square of that many products a window.
+const LONGEST: usize = 64;
+
+/// What the backward pass needs.
+#[derive(Clone, Debug)]
+pub(super) struct Patches {
+    /// `m`.
+    mean: Vec<f64>,
+    branches: [Branch; 4],
+    /// Means of the input's channels.
+    shift: Vec<f32>,
+    pub relu: bool,
+}
+
+/// A branch and its closing norm.
+#[derive(Clone, Debug)]
+struct Branch {
+    /// `u` of every output, `[out, phi]`.
+    kernel: Vec<f64>,
+    /// `u S`.
+    product: Vec<f64>,
+    inv_std: Vec<f64>,
+}
+
+/// Gradients of a branch up to its closing norm, and of scale and shift.
+struct BranchGrad {
+    /// Of the taps over the input, `[out, in, kh, kw]`.
+    values: Vec<f32>,
+    /// Of the taps over the indicator, `[out, kh * kw]`.
+    inside: Vec<f64>,
+    norm: [Vec<f32>; 2],
+}
+
+impl DenseBlock<'_> {
+    /// Whether the windows are small enough.
+    pub(super) fn has_small_patches(&self) -> bool {
+        (self.shape.in_channels + 1) * self.shape.kernel[0] * self.shape.kernel[1] <= LONGEST
+    }
+
+    /// Computes `y`; `shift` holds the means of the input. The statistics are those of the closing
+    /// norms' inputs in the order of [`Self::closing_norms`].
+    pub(super) fn forward_patches(
+        &self,
+        x: &[f32],
+        shift: &[f32],
+        [merged, averaged]: [&Affine; 2],
+        relu: bool,
+        y: &mut [f32],
+    ) -> (Vec<BatchStatistics>, Patches) {
+        let shape = self.with_indicator();
+        let outputs = shape.out_channels;
+        let length = shape.weight_len() / outputs;
+        let augmented = self.augment(x, shift);
+        let (mean, covariance) = patch_moments(&shape, &augmented);
+
+        let constants = self.constants(merged, averaged);
+        let norms = self.closing_norms();
+        let (mut kernel, mut bias) = (vec![0.0; outputs * length], vec![0.0; outputs]);
+        let mut statistics = Vec::new();
+        let kernels = self.branch_kernels(shift, merged, averaged);
+        let branches = std::array::from_fn(|index| {
+            let branch = &kernels[index];
+            let (norm, constant) = (&norms[index], &constants[index]);
+            let mut product = vec![0.0; branch.len()];
+            let mut inv_std = Vec::new();
+            let mut found = BatchStatistics { mean: Vec::new(), var: Vec::new() };
+            for output in 0..outputs {
+                let row = output * length..(output + 1) * length;
+                let u = &branch[row.clone()];
+                for (product, line) in
+                    product[row.clone()].iter_mut().zip(covariance.chunks_exact(length))
+                {
+                    *product = dot(u, line);
+                }
+                let center = dot(u, &mean);
+                let var = dot(u, &product[row.clone()]).max(0.0);
+                let inverse = 1.0 / (var + norm.epsilon).sqrt();
+                let scale = f64::from(norm.gamma[output]) * inverse;
+                for (sum, u) in kernel[row].iter_mut().zip(u) {
+                    *sum += scale * u;
+                }
+                bias[output] += f64::from(norm.beta[output]) - scale * center;
+                inv_std.push(inverse);
+                found.mean.push((center + constant[output]) as f32);
+                found.var.push(var as f32);
+            }
+            statistics.push(found);
+            Branch { kernel: branch.clone(), product, inv_std }
+        });
+        let (kernel, bias) = (to_f32(&kernel), to_f32(&bias));
+        let epilogue = Epilogue { bias: Some(&bias), relu, ..Epilogue::default() };
+        conv::forward(&shape, &augmented, &kernel, y, epilogue);
+        buffer::give(augmented);
+        (statistics, Patches { mean, branches, shift: shift.to_vec(), relu })
+    }
+
+    /// The gradients of all parameters from that of `y`.
+    pub(super) fn backward_patches(
+        &self,
+        x: &[f32],
+        y: &[f32],
+        moments: &Moments,
+        [merged, averaged]: [&Affine; 2],
+        saved: &Patches,
+        grad: &[f32],
+    ) -> DenseGrad {
+        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let [kxk, second, pointwise, average] = self.branch_grads(x, y, saved, grad);
+        // The input has no gradient.
+        let mut moments_grad = MomentsGrad::zero(self.shape.in_channels);
+        let (second_weight, opening_weight, opening_offset) =
+            self.unmerge(merged, &second.values, &second.inside);
+        let opening = self.pointwise_kxk.0.backward(
+            moments,
+            merged,
+            &opening_weight,
+            &opening_offset,
+            &mut moments_grad,
+        );
+        let share = 1.0 / window as f64;
+        let averaged_weight: Vec<f32> = average
+            .values
+            .chunks_exact(window)
+            .map(|taps| (taps.iter().map(|&tap| f64::from(tap)).sum::<f64>() * share) as f32)
+            .collect();
+        let averaged_offset: Vec<f64> = average
+            .inside
+            .chunks_exact(window)
+            .map(|taps| taps.iter().sum::<f64>() * share)
+            .collect();
+        let average_opening = self.average.0.backward(
+            moments,
+            averaged,
+            &averaged_weight,
+            &averaged_offset,
+            &mut moments_grad,
+        );
+        let pointwise_weight =
+            pointwise.values.chunks_exact(window).map(|taps| taps[window / 2]).collect();
+        DenseGrad {
+            input: None,
+            residual: None,
+            kxk: ConvNormGrad { weight: kxk.values, norm: kxk.norm },
+            pointwise: ConvNormGrad { weight: pointwise_weight, norm: pointwise.norm },
+            pointwise_kxk: (opening, ConvNormGrad { weight: second_weight, norm: second.norm }),
+            average: (average_opening, average.norm),
+        }
+    }
+
+    /// Gradients of every branch in the order of [`Self::closing_norms`].
+    fn branch_grads(&self, x: &[f32], y: &[f32], saved: &Patches, grad: &[f32]) -> [BranchGrad; 4] {
+        let shape = self.with_indicator();
+        let outputs = shape.out_channels;
+        let length = shape.weight_len() / outputs;
+        let count = (shape.batch * shape.output_positions()) as f64;
+        let behind = saved.relu.then(|| {
+            let mut behind = buffer::take(grad.len());
+            behind
+                .par_iter_mut()
+                .zip(grad)
+                .zip(y)
+                .with_min_len(1 << 12)
+                .for_each(|((behind, &grad), &y)| *behind = if y > 0.0 { grad } else { 0.0 });
+            behind
+        });
+        let g = behind.as_deref().unwrap_or(grad);
+        let augmented = self.augment(x, &saved.shift);
+        let mut products = vec![0.0; shape.weight_len()];
+        conv::backward_weight(&shape, &augmented, g, &mut products);
+        let sums = moments::sums(g, shape.output_dims());
+        buffer::give(augmented);
+        buffer::give(behind.unwrap_or_default());
+
+        let norms = self.closing_norms();
+        let window = shape.kernel[0] * shape.kernel[1];
+        std::array::from_fn(|index| {
+            let (branch, norm) = (&saved.branches[index], &norms[index]);
+            let mut found = BranchGrad {
+                values: Vec::with_capacity(outputs * (length - window)),
+                inside: Vec::with_capacity(outputs * window),
+                norm: [Vec::new(), Vec::new()],
+            };
+            for output in 0..outputs {
+                let row = output * length..(output + 1) * length;
+                // Sums of g (phi - m).
+                let centred: Vec<f64> = products[row.clone()]
+                    .iter()
+                    .zip(&saved.mean)
+                    .map(|(&product, mean)| f64::from(product) - sums[output] * mean)
+                    .collect();
+                let product = dot(&branch.kernel[row.clone()], &centred);
+                let inv_std = branch.inv_std[output];
+                let scale = f64::from(norm.gamma[output]) * inv_std;
+                let slope = -scale * inv_std * inv_std * product / count;
+                found.norm[0].push((product * inv_std) as f32);
+                found.norm[1].push(sums[output] as f32);
+                let kernel: Vec<f64> = centred
+                    .iter()
+                    .zip(&branch.product[row])
+                    .map(|(centred, product)| scale * centred + slope * count * product)
+                    .collect();
+                let (values, inside) = kernel.split_at(length - window);
+                for (channel, values) in values.chunks_exact(window).enumerate() {
+                    let shift = f64::from(saved.shift[channel]);
+                    let grads = values.iter().zip(inside);
+                    found.values.extend(grads.map(|(v, i)| (v + shift * i) as f32));
+                }
+                found.inside.extend(inside);
+            }
+            found
+        })
+    }
+
+    /// The block's geometry with the indicator as one more input channel.
+    fn with_indicator(&self) -> ConvShape {
+        ConvShape { in_channels: self.shape.in_channels + 1, ..self.shape }
+    }
+
+    /// The input about its means and a channel of ones.
+    fn augment(&self, x: &[f32], shift: &[f32]) -> Vec<f32> {
+        let (inputs, positions) = (self.shape.in_channels, self.shape.input_positions());
+        let mut augmented = buffer::take(self.with_indicator().input_len());
+        augmented
+            .par_chunks_exact_mut((inputs + 1) * positions)
+            .zip(x.par_chunks_exact(inputs * positions))
+            .for_each(|(augmented, image)| {
+                let (values, ones) = augmented.split_at_mut(inputs * positions);
+                let planes = values.chunks_exact_mut(positions).zip(image.chunks_exact(positions));
+                for ((values, image), &shift) in planes.zip(shift) {
+                    for (value, &pixel) in values.iter_mut().zip(image) {
+                        *value = pixel - shift;
+                    }
+                }
+                ones.fill(1.0);
+            });
+        augmented
+    }
+
+    /// Every branch as a convolution of the augmented input, `[out, in + 1, kh, kw]`.
+    fn branch_kernels(&self, shift: &[f32], merged: &Affine, averaged: &Affine) -> [Vec<f64>; 4] {
+        let (inputs, outputs) = (self.shape.in_channels, self.shape.out_channels);
+        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let none = vec![0.0; outputs * window];
+        let wide = |weight: &[f32]| weight.iter().map(|&w| f64::from(w)).collect::<Vec<_>>();
+        let mut pointwise = vec![0.0; outputs * inputs * window];
+        for (taps, &weight) in pointwise.chunks_exact_mut(window).zip(self.pointwise.weight) {
+            taps[window / 2] = f64::from(weight);
+        }
+        let share = 1.0 / window as f64;
+        let average: Vec<f64> = averaged
+            .weight
+            .iter()
+            .flat_map(|&weight| std::iter::repeat_n(f64::from(weight) * share, window))
+            .collect();
+        [
+            (wide(self.kxk.weight), none.clone()),
+            (wide(&self.merge(merged)), self.offset_taps(merged)),
+            (pointwise, none),
+            (average, self.mean_taps(averaged)),
+        ]
+        .map(|(values, inside)| {
+            let mut kernel = Vec::with_capacity(outputs * (inputs + 1) * window);
+            for (values, inside) in
+                values.chunks_exact(inputs * window).zip(inside.chunks_exact(window))
+            {
+                let mut inside = inside.to_vec();
+                for (values, &shift) in values.chunks_exact(window).zip(shift) {
+                    for (inside, value) in inside.iter_mut().zip(values) {
+                        *inside += value * f64::from(shift);
+                    }
+                }
+                kernel.extend_from_slice(values);
+                kernel.extend(inside);
+            }
+            kernel
+        })
+    }
+
+    /// What the border values add to every branch, everywhere.
+    fn constants(&self, merged: &Affine, averaged: &Affine) -> [Vec<f64>; 4] {
+        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let none = vec![0.0; self.shape.out_channels];
+        let taps = taps_of(self.pointwise_kxk.1.weight, &merged.border, window);
+        let second = taps.chunks_exact(window).map(|taps| taps.iter().sum()).collect();
+        [none.clone(), second, none, averaged.border.clone()]
+    }
+}
+
+/// Mean and covariance of the windows of a map.
+fn patch_moments(shape: &ConvShape, map: &[f32]) -> (Vec<f64>, Vec<f64>) {
+    let [height, width] = shape.input;
+    let [rows, columns] = shape.output();
+    let [kh, kw] = shape.kernel;
+    let window = kh * kw;
+    let length = shape.in_channels * window;
+    let positions = rows * columns;
+    let mut patches = buffer::take(shape.batch * length * positions);
+    patches.par_chunks_exact_mut(positions).enumerate().for_each(|(index, line)| {
+        let (plane, tap) = (index / window, index % window);
+        let plane = &map[plane * height * width..][..height * width];
+        for (row, line) in line.chunks_exact_mut(columns).enumerate() {
+            let source = (row * shape.stride[0] + tap / kw).wrapping_sub(shape.padding[0]);
+            if source >= height {
+                line.fill(0.0);
+                continue;
+            }
+            let source = &plane[source * width..][..width];
+            for (column, value) in line.iter_mut().enumerate() {
+                let column = (column * shape.stride[1] + tap % kw).wrapping_sub(shape.padding[1]);
+                *value = source.get(column).copied().unwrap_or(0.0);
+            }
+        }
+    });
+    let dims = [shape.batch, length, positions];
+    let count = (shape.batch * positions) as f64;
+    let mean: Vec<f64> = moments::sums(&patches, dims).into_iter().map(|sum| sum / count).collect();
+    let about = to_f32(&mean);
+    let covariance = moments::covariance(&patches, &about, dims)
+        .into_iter()
+        .map(|sum| f64::from(sum) / count)
+        .collect();
+    buffer::give(patches);
+    (mean, covariance)
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn to_f32(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&value| value as f32).collect()
+}
