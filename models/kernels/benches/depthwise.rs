@@ -2,8 +2,8 @@
 //! Branch Block.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use dbb_kernels::ConvShape;
-use dbb_kernels::depthwise::{Dbb, Kxk, Norm, PointwiseKxk, dbb_backward, dbb_forward};
+use dbb_kernels::depthwise::{Dbb, Kxk, PointwiseKxk, dbb_backward, dbb_forward};
+use dbb_kernels::{ConvShape, Norm};
 
 fn wave(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i as f32 * 0.7).sin()).collect()

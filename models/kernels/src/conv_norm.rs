@@ -24,7 +24,7 @@ pub struct ConvNorm<'a> {
 }
 
 /// Mean and biased variance of a norm's input over the batch, `[channels]` each.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BatchStatistics {
     /// Mean.
     pub mean: Vec<f32>,
@@ -50,7 +50,7 @@ enum Saved {
 }
 
 /// Gradients of a convolution and its norm.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ConvNormGrad {
     /// `[out, in / groups, kh, kw]`.
     pub weight: Vec<f32>,
@@ -81,9 +81,8 @@ impl ConvNorm<'_> {
         y: &mut [f32],
     ) -> (BatchStatistics, ConvNormSaved) {
         if shape.is_depthwise() && residual.is_none() {
-            let (found, saved) =
-                depthwise::conv_bn_forward(shape, x, self.weight, self.depthwise_norm(), relu, y);
-            let statistics = BatchStatistics { mean: found.mean, var: found.variance };
+            let (statistics, saved) =
+                depthwise::conv_bn_forward(shape, x, self.weight, self.norm, relu, y);
             return (statistics, ConvNormSaved(Saved::Depthwise { saved, relu }));
         }
         let mut map = buffer::take(shape.output_len());
@@ -114,12 +113,10 @@ impl ConvNorm<'_> {
             Saved::Depthwise { saved, relu } => {
                 let mut input = buffer::take(x.len());
                 let output = relu.then_some(y);
-                let (weight, norm) = (self.weight, self.depthwise_norm());
+                let (weight, norm) = (self.weight, self.norm);
                 let block = depthwise::conv_bn_backward(
                     shape, x, output, grad, weight, norm, saved, &mut input,
                 );
-                let norm = [block.gamma, block.beta];
-                let block = ConvNormGrad { weight: block.weight, norm };
                 return (wants_input.then_some(input), None, block);
             }
         };
@@ -135,10 +132,5 @@ impl ConvNorm<'_> {
         });
         buffer::give(map_grad);
         (input, closing.residual, ConvNormGrad { weight, norm })
-    }
-
-    fn depthwise_norm(&self) -> depthwise::Norm<'_> {
-        let Norm { gamma, beta, epsilon } = self.norm;
-        depthwise::Norm { gamma, beta, epsilon }
     }
 }

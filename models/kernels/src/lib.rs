@@ -19,7 +19,6 @@ pub mod moments;
 pub mod norm;
 mod planes;
 pub mod pool;
-pub mod sgd;
 mod shape;
 mod simd;
 #[cfg(test)]

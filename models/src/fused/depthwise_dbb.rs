@@ -1,8 +1,8 @@
 //! The depthwise Diverse Branch Block in training.
 
 use burn::tensor::Tensor;
-use dbb_kernels::depthwise::{Dbb, DbbSaved, Kxk, Norm, PointwiseKxk, dbb_backward, dbb_forward};
-use dbb_kernels::{ConvShape, buffer};
+use dbb_kernels::depthwise::{Dbb, DbbSaved, Kxk, PointwiseKxk, dbb_backward, dbb_forward};
+use dbb_kernels::{ConvShape, Norm, buffer};
 
 use super::conv::{shape_of, split};
 use super::norms::{Opening, all_train, record};
@@ -99,13 +99,13 @@ impl Operation<12, 8> for DepthwiseOperation {
         let (found, saved) = dbb_forward(&self.shape, inputs[0], &block, self.relu, &mut y);
         let statistics = [
             found.kxk.mean,
-            found.kxk.variance,
+            found.kxk.var,
             found.inner.mean,
-            found.inner.variance,
+            found.inner.var,
             found.pointwise_kxk.mean,
-            found.pointwise_kxk.variance,
+            found.pointwise_kxk.var,
             found.average.mean,
-            found.average.variance,
+            found.average.var,
         ];
         (y, statistics, saved)
     }

@@ -16,7 +16,6 @@
 
 mod border;
 mod maps;
-mod matrix;
 mod opening;
 mod patches;
 

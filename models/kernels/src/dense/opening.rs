@@ -6,7 +6,6 @@
 //! backward pass turns gradients of `A` and `d` into those of `W`, `gamma`, `beta` and, through
 //! `mu` and `S`, of `x`.
 
-use super::matrix::{multiply, multiply_transposed};
 use crate::norm::statistics;
 use crate::{BatchStatistics, ConvShape, Epilogue, conv, moments};
 
@@ -90,7 +89,16 @@ impl Affine {
 impl PaddedNorm<'_> {
     pub(crate) fn forward(&self, input: &Moments) -> Affine {
         let (outputs, inputs) = (self.gamma.len(), input.mean.len());
-        let weight_covariance = multiply(self.weight, &input.covariance, [outputs, inputs, inputs]);
+        let mut weight_covariance = vec![0.0; outputs * inputs];
+        conv::matmul(
+            [outputs, inputs, inputs],
+            self.weight,
+            [inputs, 1],
+            &input.covariance,
+            [inputs, 1],
+            &mut weight_covariance,
+            false,
+        );
         let unbiased = input.count as f64 / (input.count as f64 - 1.0);
         let mut affine = Affine {
             weight: vec![0.0; outputs * inputs],
@@ -163,10 +171,15 @@ impl PaddedNorm<'_> {
                 input_grad.mean[column] += mean_grad * f64::from(w);
             }
         }
-        let covariance = multiply_transposed(self.weight, &scaled, [outputs, inputs, inputs]);
-        for (sum, value) in input_grad.covariance.iter_mut().zip(covariance) {
-            *sum += value;
-        }
+        conv::matmul(
+            [inputs, outputs, inputs],
+            self.weight,
+            [1, inputs],
+            &scaled,
+            [inputs, 1],
+            &mut input_grad.covariance,
+            true,
+        );
         grad
     }
 }

@@ -4,10 +4,10 @@ use pulp::Arch;
 
 use super::channels::{Planes, map_channels, plane_and_next, with_scratch};
 use super::copy::{pad, unpitch};
-use super::dbb::{BatchStats, Dbb, DbbSaved, Kxk, Norm, dbb_backward, dbb_forward};
+use super::dbb::{Dbb, DbbSaved, Kxk, dbb_backward, dbb_forward};
 use super::grid::Grid;
 use super::sweep::{Base, convolve};
-use crate::ConvShape;
+use crate::{BatchStatistics, ConvNormGrad, ConvShape, Norm};
 
 /// What follows a convolution in inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,17 +97,6 @@ pub(super) fn conv_forward_on(
     });
 }
 
-/// Gradients of a convolution with batch norm.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ConvBnGrads {
-    /// `[channels, 1, kh, kw]`.
-    pub weight: Vec<f32>,
-    /// `[channels]`.
-    pub gamma: Vec<f32>,
-    /// `[channels]`.
-    pub beta: Vec<f32>,
-}
-
 /// Depthwise convolution, batch norm in training and optional ReLU, in one: a block with the
 /// KxK branch alone, of any kernel, stride and padding. The convolution's own output is never
 /// stored. Returns the batch statistics and what [`conv_bn_backward`] needs.
@@ -120,7 +109,7 @@ pub fn conv_bn_forward(
     norm: Norm<'_>,
     relu: bool,
     y: &mut [f32],
-) -> (BatchStats, DbbSaved) {
+) -> (BatchStatistics, DbbSaved) {
     let (stats, saved) = dbb_forward(shape, x, &alone(weight, norm), relu, y);
     (stats.kxk, saved)
 }
@@ -136,9 +125,9 @@ pub fn conv_bn_backward(
     norm: Norm<'_>,
     saved: &DbbSaved,
     dx: &mut [f32],
-) -> ConvBnGrads {
+) -> ConvNormGrad {
     let grads = dbb_backward(shape, x, y, dy, &alone(weight, norm), saved, dx);
-    ConvBnGrads { weight: grads.kxk_weight, gamma: grads.kxk_gamma, beta: grads.kxk_beta }
+    ConvNormGrad { weight: grads.kxk_weight, norm: [grads.kxk_gamma, grads.kxk_beta] }
 }
 
 fn alone<'a>(weight: &'a [f32], norm: Norm<'a>) -> Dbb<'a> {

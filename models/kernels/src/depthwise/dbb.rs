@@ -11,18 +11,7 @@ use pulp::Arch;
 
 use super::backward::backward_on;
 use super::forward::forward_on;
-use crate::ConvShape;
-
-/// Parameters of a batch norm.
-#[derive(Clone, Copy, Debug)]
-pub struct Norm<'a> {
-    /// Scale, `[channels]`.
-    pub gamma: &'a [f32],
-    /// Shift, `[channels]`.
-    pub beta: &'a [f32],
-    /// Added to the variance, inside the square root.
-    pub epsilon: f64,
-}
+use crate::{BatchStatistics, ConvShape, Norm};
 
 /// The branch KxK convolution, batch norm.
 #[derive(Clone, Copy, Debug)]
@@ -64,26 +53,17 @@ pub struct Dbb<'a> {
     pub average: Option<Norm<'a>>,
 }
 
-/// Batch statistics of a norm.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BatchStats {
-    /// Mean, `[channels]`.
-    pub mean: Vec<f32>,
-    /// Biased variance, `[channels]`.
-    pub variance: Vec<f32>,
-}
-
 /// Batch statistics of the norms of a block; those of absent branches are empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DbbStats {
     /// Of the KxK branch.
-    pub kxk: BatchStats,
+    pub kxk: BatchStatistics,
     /// Of the inner norm of the 1x1-KxK branch, over all positions of the input.
-    pub inner: BatchStats,
+    pub inner: BatchStatistics,
     /// Of the closing norm of the 1x1-KxK branch.
-    pub pointwise_kxk: BatchStats,
+    pub pointwise_kxk: BatchStatistics,
     /// Of the average branch.
-    pub average: BatchStats,
+    pub average: BatchStatistics,
 }
 
 /// What the backward pass needs of the forward pass beside its inputs: moments of each channel,

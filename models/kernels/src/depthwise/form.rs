@@ -1,9 +1,9 @@
 //! The form of a block, and its branches in one channel.
 
 use super::algebra::{Affine, ChannelNorm, Inner, Moments};
-use super::dbb::{Dbb, Norm, PointwiseKxk};
+use super::dbb::{Dbb, PointwiseKxk};
 use super::grid::Grid;
-use crate::ConvShape;
+use crate::{ConvShape, Norm};
 
 /// The form of a block: which branches it has, and where its parameters and moments lie.
 pub(super) struct Form<'a> {

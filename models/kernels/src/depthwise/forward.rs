@@ -6,11 +6,11 @@ use pulp::Arch;
 
 use super::channels::{Planes, map_channels, plane_and_next, with_scratch};
 use super::copy::{pad, unpitch};
-use super::dbb::{BatchStats, Dbb, DbbSaved, DbbStats};
+use super::dbb::{Dbb, DbbSaved, DbbStats};
 use super::form::{Branches, Form, border, channel_norm};
 use super::second::SecondSums;
 use super::sweep::{Base, class_sums, convolve};
-use crate::ConvShape;
+use crate::{BatchStatistics, ConvShape};
 
 pub(super) fn forward_on(
     arch: Arch,
@@ -122,15 +122,15 @@ pub(super) fn forward_on(
     (stats, DbbSaved { records })
 }
 
-impl BatchStats {
+impl BatchStatistics {
     fn push(&mut self, mean: f64, variance: f64) {
         self.mean.push(mean as f32);
-        self.variance.push(variance as f32);
+        self.var.push(variance as f32);
     }
 
     fn append(&mut self, other: Self) {
         self.mean.extend(other.mean);
-        self.variance.extend(other.variance);
+        self.var.extend(other.var);
     }
 }
 

@@ -18,8 +18,5 @@ mod sweep;
 mod tests;
 mod vector;
 
-pub use conv::{Activation, ConvBnGrads, conv_bn_backward, conv_bn_forward, conv_forward};
-pub use dbb::{
-    BatchStats, Dbb, DbbGrads, DbbSaved, DbbStats, Kxk, Norm, PointwiseKxk, dbb_backward,
-    dbb_forward,
-};
+pub use conv::{Activation, conv_bn_backward, conv_bn_forward, conv_forward};
+pub use dbb::{Dbb, DbbGrads, DbbSaved, DbbStats, Kxk, PointwiseKxk, dbb_backward, dbb_forward};
