@@ -23,14 +23,6 @@ pub fn sums(map: &[f32], dims: [usize; 3]) -> Vec<f64> {
     })
 }
 
-/// Sum of each plane, on this thread alone.
-pub(crate) fn plane_sums(map: &[f32], positions: usize) -> Vec<f64> {
-    let planes = map.len() / positions;
-    let mut sums = vec![0.0; planes];
-    Arch::new().dispatch(Sums { map, range: 0..planes, positions, sums: &mut sums });
-    sums
-}
-
 struct Sums<'a> {
     map: &'a [f32],
     range: Range<usize>,
@@ -58,32 +50,6 @@ impl WithSimd for Sums<'_> {
             }
         }
     }
-}
-
-/// Sum of each channel over batch and every `stride`-th row and column, the first of each
-/// included, `[channels]`; reads those rows.
-///
-/// `dims` are batch, channels, height and width.
-///
-/// # Panics
-/// If the map's length is not that of `dims`, or the stride is zero.
-pub fn strided_sums(map: &[f32], dims: [usize; 4], stride: [usize; 2]) -> Vec<f64> {
-    let [batch, channels, height, width] = dims;
-    assert_eq!(map.len(), batch * channels * height * width, "length of the map");
-    if stride == [1, 1] {
-        return sums(map, [batch, channels, height * width]);
-    }
-    planes::reduce(batch * channels, height * width, channels, |range, sums| {
-        for plane in range {
-            let values = &map[plane * height * width..][..height * width];
-            for row in values.chunks(width.max(1)).step_by(stride[0]) {
-                for block in row.chunks(BLOCK * stride[1]) {
-                    let sum: f32 = block.iter().step_by(stride[1]).sum();
-                    sums[plane % channels] += f64::from(sum);
-                }
-            }
-        }
-    })
 }
 
 /// Channels in a tile of products, and so the multiple to which their number is rounded up.

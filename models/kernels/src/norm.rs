@@ -206,23 +206,6 @@ pub fn apply(
     apply_to(&branches, scale, shift, residual, relu, dims, SharedMap::new(y));
 }
 
-/// [`apply`] to a single branch, whose place the result takes.
-///
-/// # Panics
-/// If a length does not fit `dims`.
-pub fn apply_in_place(
-    map: &mut [f32],
-    scale: &[f32],
-    shift: &[f32],
-    residual: Option<&[f32]>,
-    relu: bool,
-    dims: [usize; 3],
-) {
-    let map = SharedMap::new(map);
-    let branches = Branch::all(std::iter::once(map), dims);
-    apply_to(&branches, scale, shift, residual, relu, dims, map);
-}
-
 /// `y` may be the buffer of the only branch.
 fn apply_to(
     branches: &[Branch],

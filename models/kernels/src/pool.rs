@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
+use crate::ConvShape;
 use crate::planes::{self, SharedMap};
 use crate::simd::{Full, Lanes, sweep};
-use crate::{ConvShape, moments};
 
 /// Values behind a row of scratch that a vector may read over its end: those of the widest one.
 const SLACK: usize = 16;
@@ -438,44 +438,6 @@ pub fn max_backward(shape: &ConvShape, dy: &[f32], argmax: &[u8], dx: &mut [f32]
                     window += shape.stride[1];
                 }
             }
-        }
-    });
-}
-
-/// Mean of each plane of a map `[batch, channels, positions]`: `[batch, channels]`.
-///
-/// # Panics
-/// If a length does not fit `dims` or there are no positions.
-pub fn global_average(x: &[f32], dims: [usize; 3], y: &mut [f32]) {
-    let [batch, channels, positions] = dims;
-    assert!(positions > 0, "a plane has no values");
-    assert_eq!(x.len(), batch * channels * positions, "length of the input");
-    assert_eq!(y.len(), batch * channels, "length of the output");
-    let y = SharedMap::new(y);
-    planes::for_each(batch * channels, positions, |range| {
-        let map = &x[range.start * positions..range.end * positions];
-        let sums = moments::plane_sums(map, positions);
-        // SAFETY: this task alone has the means of these planes.
-        let y = unsafe { y.slice(range) };
-        for (y, sum) in y.iter_mut().zip(sums) {
-            *y = (sum / positions as f64) as f32;
-        }
-    });
-}
-
-/// Gradient of [`global_average`].
-///
-/// # Panics
-/// If a length does not fit `dims`.
-pub fn global_average_backward(dy: &[f32], dims: [usize; 3], dx: &mut [f32]) {
-    let [batch, channels, positions] = dims;
-    assert_eq!(dx.len(), batch * channels * positions, "length of the input");
-    assert_eq!(dy.len(), batch * channels, "length of the output");
-    let dx = SharedMap::new(dx);
-    planes::for_each(batch * channels, positions, |range| {
-        for plane in range {
-            // SAFETY: this task alone has the plane.
-            unsafe { dx.plane(plane, positions) }.fill(dy[plane] / positions as f32);
         }
     });
 }

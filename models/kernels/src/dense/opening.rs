@@ -149,13 +149,12 @@ impl PaddedNorm<'_> {
         };
         // diag(dvar) W, whose product with W^T is the gradient of the covariance.
         let mut scaled = vec![0.0; outputs * inputs];
-        for output in 0..outputs {
+        for (output, &offset) in offset_grad.iter().enumerate() {
             let row = output * inputs..(output + 1) * inputs;
             let weight = &self.weight[row.clone()];
             let mean = f64::from(affine.mean[output]);
             let inv_std = 1.0 / (f64::from(affine.var[output]) + self.epsilon).sqrt();
             let scale = f64::from(self.gamma[output]) * inv_std;
-            let offset = offset_grad[output];
             let scale_grad = dot(&weight_grad[row.clone()], weight) - offset * mean;
             let var_grad = -0.5 * scale_grad * scale * inv_std * inv_std;
             let mean_grad = -offset * scale;

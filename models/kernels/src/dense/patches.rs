@@ -194,20 +194,20 @@ impl DenseBlock<'_> {
                 inside: Vec::with_capacity(outputs * window),
                 norm: [Vec::new(), Vec::new()],
             };
-            for output in 0..outputs {
+            for (output, &sum) in sums.iter().enumerate() {
                 let row = output * length..(output + 1) * length;
                 // Sums of g (phi - m).
                 let centred: Vec<f64> = products[row.clone()]
                     .iter()
                     .zip(&saved.mean)
-                    .map(|(&product, mean)| f64::from(product) - sums[output] * mean)
+                    .map(|(&product, mean)| f64::from(product) - sum * mean)
                     .collect();
                 let product = dot(&branch.kernel[row.clone()], &centred);
                 let inv_std = branch.inv_std[output];
                 let scale = f64::from(norm.gamma[output]) * inv_std;
                 let slope = -scale * inv_std * inv_std * product / count;
                 found.norm[0].push((product * inv_std) as f32);
-                found.norm[1].push(sums[output] as f32);
+                found.norm[1].push(sum as f32);
                 let kernel: Vec<f64> = centred
                     .iter()
                     .zip(&branch.product[row])

@@ -144,21 +144,3 @@ fn vectors_scalars_and_thread_counts_agree() {
         assert_eq!(fast, plain);
     }
 }
-
-#[test]
-fn global_averages_are_means() {
-    let dims = [3, 2, 50];
-    let x = random(4, 300);
-    let mut y = vec![0.0; 6];
-    global_average(&x, dims, &mut y);
-    let truth: Vec<f64> = x
-        .chunks(50)
-        .map(|plane| plane.iter().map(|&value| f64::from(value)).sum::<f64>() / 50.0)
-        .collect();
-    assert_close(&y, &truth, 1e-6);
-    let mut dx = vec![0.0; 300];
-    global_average_backward(&y, dims, &mut dx);
-    for (dx, y) in dx.chunks(50).zip(&y) {
-        assert_eq!(dx, [y / 50.0; 50]);
-    }
-}
