@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::gemm::{self, Columns, Isa, Kernel, Shared};
+use crate::gemm::{self, Columns, Isa, Kernel, Rows, Shared};
 use crate::norm::Statistics;
 use crate::{ConvShape, depthwise};
 
@@ -351,10 +351,14 @@ impl Kernel for Run<'_, '_> {
         };
         let sums_at = SharedSums(sums.as_mut_ptr(), moments.is_some());
         let out = Shared::new(y);
-        gemm::with_scratch(product.rows * depth, |packed| {
+        let in_place = places.iter().copied().eq(0..depth);
+        let room = if in_place { 0 } else { product.rows * depth };
+        gemm::with_scratch(room, |packed| {
             let (rows, row_stride) = (product.rows, product.row_stride);
-            gemm::pack_rows::<I>(rows, row_stride, &places, &steps, product.weight, packed);
-            let packed = &*packed;
+            let packed = (!in_place).then(|| {
+                gemm::pack_rows::<I>(rows, row_stride, &places, &steps, product.weight, packed);
+                &*packed
+            });
             (0..column_parts * row_parts).into_par_iter().for_each(|task| {
                 let columns = gemm::part(0..total, width, task / row_parts, column_parts);
                 let panels =
@@ -403,7 +407,7 @@ impl Product<'_> {
     #[allow(clippy::too_many_arguments)]
     fn task<I: Isa>(
         &self,
-        packed: &[f32],
+        packed: Option<&[f32]>,
         blocks: &[Range<usize>],
         columns: Range<usize>,
         panels: Range<usize>,
@@ -433,13 +437,21 @@ impl Product<'_> {
                         for (index, block) in blocks.iter().enumerate() {
                             let last = index + 1 == blocks.len();
                             let channels = block.clone();
+                            let step = block.start * taps;
+                            let a = match packed {
+                                Some(packed) => Rows::Packed(packed[self.rows * step..].as_ptr()),
+                                None => Rows::InPlace {
+                                    from: self.weight[step..].as_ptr(),
+                                    stride: self.row_stride,
+                                },
+                            };
                             self.columns.pack::<I>(channels, columns.clone(), b.as_mut_ptr());
                             gemm::block::<I>(
                                 panels.clone(),
                                 self.rows,
                                 block.len() * taps,
                                 columns.len(),
-                                packed.as_ptr().add(self.rows * block.start * taps),
+                                a,
                                 b.as_ptr(),
                                 place,
                                 stride,

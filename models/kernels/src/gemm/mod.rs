@@ -134,11 +134,22 @@ pub(crate) fn part(range: Range<usize>, unit: usize, part: usize, parts: usize) 
     at(part)..at(part + 1)
 }
 
-/// `c (+)= a b` for one tile of `ROWS` rows and two vectors of columns.
+/// The first operand of `block`.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows {
+    /// Packed by `pack_rows`.
+    Packed(*const f32),
+    /// A row-major matrix, read in place.
+    InPlace { from: *const f32, stride: usize },
+}
+
+/// `c (+)= a b` for one tile of `ROWS` rows and two vectors of columns. The rows of `a` are
+/// `a_stride` apart, or interleaved if it is `PACKED`.
 #[inline(always)]
-unsafe fn tile_of<I: Isa, const ROWS: usize>(
+unsafe fn tile_of<I: Isa, const ROWS: usize, const PACKED: bool>(
     depth: usize,
     a: *const f32,
+    a_stride: usize,
     b: *const f32,
     c: *mut f32,
     c_stride: usize,
@@ -152,7 +163,8 @@ unsafe fn tile_of<I: Isa, const ROWS: usize>(
             let low = I::load(b.add(step * 2 * lanes));
             let high = I::load(b.add(step * 2 * lanes + lanes));
             for (row, [sum_low, sum_high]) in sums.iter_mut().enumerate() {
-                let value = I::splat(*a.add(step * ROWS + row));
+                let place = if PACKED { step * ROWS + row } else { row * a_stride + step };
+                let value = I::splat(*a.add(place));
                 *sum_low = I::mul_add(value, low, *sum_low);
                 *sum_high = I::mul_add(value, high, *sum_high);
             }
@@ -170,13 +182,14 @@ unsafe fn tile_of<I: Isa, const ROWS: usize>(
     }
 }
 
-type Tile = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool);
+type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool);
 
 /// The tile of every height.
-fn tile<I: Isa>(rows: usize) -> Tile {
-    unsafe fn entered<I: Isa, const ROWS: usize>(
+fn tile<I: Isa, const PACKED: bool>(rows: usize) -> Tile {
+    unsafe fn entered<I: Isa, const ROWS: usize, const PACKED: bool>(
         depth: usize,
         a: *const f32,
+        a_stride: usize,
         b: *const f32,
         c: *mut f32,
         c_stride: usize,
@@ -186,14 +199,14 @@ fn tile<I: Isa>(rows: usize) -> Tile {
         unsafe {
             I::enter(
                 #[inline(always)]
-                || tile_of::<I, ROWS>(depth, a, b, c, c_stride, accumulate),
+                || tile_of::<I, ROWS, PACKED>(depth, a, a_stride, b, c, c_stride, accumulate),
             )
         }
     }
     macro_rules! heights {
         ($($rows:literal)*) => {
             match rows {
-                $($rows => entered::<I, $rows>,)*
+                $($rows => entered::<I, $rows, PACKED>,)*
                 _ => unreachable!("a tile of {rows} rows"),
             }
         };
@@ -203,8 +216,7 @@ fn tile<I: Isa>(rows: usize) -> Tile {
 
 /// `c (+)= a b` over the row panels `range` of a product of `rows` rows and `columns` columns.
 ///
-/// `a` holds all panels, one after the other, each `[depth, height]`; `b` panels of two vectors,
-/// each `[depth, 2 * LANES]`. `c` gives the place of a row, its rows are `c_stride` apart. If
+/// `b` holds panels of two vectors, each `[depth, 2 * LANES]`. `c` gives the place of a row, its rows are `c_stride` apart. If
 /// `c_padded`, whole tiles may be written past the last column. `finish` is called with the rows
 /// of each panel when they are done.
 ///
@@ -217,7 +229,7 @@ pub(crate) unsafe fn block<I: Isa>(
     rows: usize,
     depth: usize,
     columns: usize,
-    a: *const f32,
+    a: Rows,
     b: *const f32,
     c: impl Fn(usize) -> *mut f32,
     c_stride: usize,
@@ -228,17 +240,24 @@ pub(crate) unsafe fn block<I: Isa>(
     let width = 2 * I::LANES;
     for panel in range {
         let band = panel_rows::<I>(panel, rows);
-        let kernel = tile::<I>(band.len());
+        let (kernel, a, a_stride) = match a {
+            Rows::Packed(from) => {
+                (tile::<I, true>(band.len()), from.wrapping_add(band.start * depth), 0)
+            }
+            Rows::InPlace { from, stride } => {
+                (tile::<I, false>(band.len()), from.wrapping_add(band.start * stride), stride)
+            }
+        };
         let c = c(band.start);
         for (index, column) in (0..columns).step_by(width).enumerate() {
             // SAFETY: the caller's promise; a ragged tile goes through a buffer of its own.
             unsafe {
-                let (a, b) = (a.add(band.start * depth), b.add(index * depth * width));
+                let b = b.add(index * depth * width);
                 if c_padded || column + width <= columns {
-                    kernel(depth, a, b, c.add(column), c_stride, accumulate);
+                    kernel(depth, a, a_stride, b, c.add(column), c_stride, accumulate);
                 } else {
                     let mut ragged = [0.0_f32; 14 * 32];
-                    kernel(depth, a, b, ragged.as_mut_ptr(), width, false);
+                    kernel(depth, a, a_stride, b, ragged.as_mut_ptr(), width, false);
                     for row in 0..band.len() {
                         for lane in 0..columns - column {
                             let to = c.add(row * c_stride + column + lane);
@@ -253,7 +272,7 @@ pub(crate) unsafe fn block<I: Isa>(
     }
 }
 
-/// Packs the rows of a matrix for `block`: panels of rows, each `[depth, height]`, for every
+/// Packs the rows of a matrix for `block`: all panels of rows, each `[depth, height]`, for every
 /// block of the depth one after the other. The value of row `r` at depth `k` is
 /// `from[r * row_stride + places[k]]`.
 pub(crate) fn pack_rows<I: Isa>(
