@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{channel_blocks, check, input_columns};
 use crate::ConvShape;
-use crate::gemm::{self, Columns, Isa, Kernel, Shared};
+use crate::gemm::{self, Columns, Isa, Kernel, Rows, Shared};
 
 /// Columns summed at once.
 const COLUMNS: usize = 256;
@@ -203,7 +203,7 @@ impl Sum<'_, '_> {
                                     rows,
                                     depth,
                                     count,
-                                    a.as_ptr(),
+                                    Rows::Packed(a.as_ptr()),
                                     b.as_ptr(),
                                     |row| self.to.at(row * self.row_stride + first),
                                     self.row_stride,

@@ -116,9 +116,10 @@ pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) ->
     result
 }
 
-/// Panels of `rows` rows.
+/// Panels of `rows` rows: where there are many, an even number, which two threads can share.
 pub(crate) fn panels<I: Isa>(rows: usize) -> usize {
-    rows.div_ceil(I::ROWS)
+    let count = rows.div_ceil(I::ROWS);
+    if count > 8 { count.next_multiple_of(2) } else { count }
 }
 
 /// The rows of panel `panel`; heights differ by one at most.
@@ -134,12 +135,24 @@ pub(crate) fn part(range: Range<usize>, unit: usize, part: usize, parts: usize) 
     at(part)..at(part + 1)
 }
 
-/// `c (+)= a b` for one tile of `ROWS` rows and two vectors of columns.
+/// The first operand of `block`.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows {
+    /// Packed by `pack_rows`.
+    Packed(*const f32),
+    /// A row-major matrix, read in place.
+    InPlace { from: *const f32, stride: usize },
+}
+
+/// `c (+)= a b` for one tile of `ROWS` rows and `VECTORS` vectors of columns. The rows of `a` are
+/// `a_stride` apart, or interleaved if it is `PACKED`.
 #[inline(always)]
-unsafe fn tile_of<I: Isa, const ROWS: usize>(
+unsafe fn tile_of<I: Isa, const ROWS: usize, const VECTORS: usize, const PACKED: bool>(
     depth: usize,
     a: *const f32,
+    a_stride: usize,
     b: *const f32,
+    b_stride: usize,
     c: *mut f32,
     c_stride: usize,
     accumulate: bool,
@@ -147,53 +160,105 @@ unsafe fn tile_of<I: Isa, const ROWS: usize>(
     let lanes = I::LANES;
     // SAFETY: the packed panels hold `depth` columns and rows, `c` a whole tile.
     unsafe {
-        let mut sums = [[I::splat(0.0); 2]; ROWS];
+        let mut sums = [[I::splat(0.0); VECTORS]; ROWS];
         for step in 0..depth {
-            let low = I::load(b.add(step * 2 * lanes));
-            let high = I::load(b.add(step * 2 * lanes + lanes));
-            for (row, [sum_low, sum_high]) in sums.iter_mut().enumerate() {
-                let value = I::splat(*a.add(step * ROWS + row));
-                *sum_low = I::mul_add(value, low, *sum_low);
-                *sum_high = I::mul_add(value, high, *sum_high);
+            let b = b.add(step * b_stride);
+            let columns: [_; VECTORS] = std::array::from_fn(
+                #[inline(always)]
+                |vector| I::load(b.add(vector * lanes)),
+            );
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let place = if PACKED { step * ROWS + row } else { row * a_stride + step };
+                let value = I::splat(*a.add(place));
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = I::mul_add(value, column, *sum);
+                }
             }
         }
-        for (row, [low, high]) in sums.into_iter().enumerate() {
-            let c = c.add(row * c_stride);
-            if accumulate {
-                I::store(c, I::add(I::load(c), low));
-                I::store(c.add(lanes), I::add(I::load(c.add(lanes)), high));
-            } else {
-                I::store(c, low);
-                I::store(c.add(lanes), high);
+        for (row, sums) in sums.into_iter().enumerate() {
+            for (vector, sum) in sums.into_iter().enumerate() {
+                let c = c.add(row * c_stride + vector * lanes);
+                I::store(c, if accumulate { I::add(I::load(c), sum) } else { sum });
             }
         }
     }
 }
 
-type Tile = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool);
+/// Of a tile.
+#[derive(Clone, Copy)]
+enum Width {
+    /// Two vectors.
+    Two,
+    One,
+    Half,
+}
 
-/// The tile of every height.
-fn tile<I: Isa>(rows: usize) -> Tile {
-    unsafe fn entered<I: Isa, const ROWS: usize>(
+impl Width {
+    fn lanes<I: Isa>(self) -> usize {
+        match self {
+            Self::Two => 2 * I::LANES,
+            Self::One => I::LANES,
+            Self::Half => I::Half::LANES,
+        }
+    }
+}
+
+/// The tiles, with where each begins, that cover `columns` columns, at most two vectors of them.
+/// The second may be missing.
+#[inline(always)]
+fn widths<I: Isa>(columns: usize) -> [Option<(usize, Width)>; 2] {
+    let (whole, half) = (I::LANES, I::Half::LANES);
+    if columns > whole + half || half == whole && columns > whole {
+        [Some((0, Width::Two)), None]
+    } else if columns > whole {
+        [Some((0, Width::One)), Some((whole, Width::Half))]
+    } else if columns > half {
+        [Some((0, Width::One)), None]
+    } else {
+        [Some((0, Width::Half)), None]
+    }
+}
+
+type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool);
+
+/// The tile of every height and width.
+fn tile<I: Isa, const PACKED: bool>(rows: usize, width: Width) -> Tile {
+    unsafe fn entered<
+        I: Isa,
+        Part: Isa,
+        const ROWS: usize,
+        const VECTORS: usize,
+        const PACKED: bool,
+    >(
         depth: usize,
         a: *const f32,
+        a_stride: usize,
         b: *const f32,
         c: *mut f32,
         c_stride: usize,
         accumulate: bool,
     ) {
+        let b_stride = 2 * I::LANES;
         // SAFETY: as the caller promises.
         unsafe {
             I::enter(
                 #[inline(always)]
-                || tile_of::<I, ROWS>(depth, a, b, c, c_stride, accumulate),
+                || {
+                    tile_of::<Part, ROWS, VECTORS, PACKED>(
+                        depth, a, a_stride, b, b_stride, c, c_stride, accumulate,
+                    )
+                },
             )
         }
     }
     macro_rules! heights {
         ($($rows:literal)*) => {
-            match rows {
-                $($rows => entered::<I, $rows>,)*
+            match (rows, width) {
+                $(
+                    ($rows, Width::Two) => entered::<I, I, $rows, 2, PACKED>,
+                    ($rows, Width::One) => entered::<I, I, $rows, 1, PACKED>,
+                    ($rows, Width::Half) => entered::<I, I::Half, $rows, 1, PACKED>,
+                )*
                 _ => unreachable!("a tile of {rows} rows"),
             }
         };
@@ -203,8 +268,7 @@ fn tile<I: Isa>(rows: usize) -> Tile {
 
 /// `c (+)= a b` over the row panels `range` of a product of `rows` rows and `columns` columns.
 ///
-/// `a` holds all panels, one after the other, each `[depth, height]`; `b` panels of two vectors,
-/// each `[depth, 2 * LANES]`. `c` gives the place of a row, its rows are `c_stride` apart. If
+/// `b` holds panels of two vectors, each `[depth, 2 * LANES]`. `c` gives the place of a row, its rows are `c_stride` apart. If
 /// `c_padded`, whole tiles may be written past the last column. `finish` is called with the rows
 /// of each panel when they are done.
 ///
@@ -217,7 +281,7 @@ pub(crate) unsafe fn block<I: Isa>(
     rows: usize,
     depth: usize,
     columns: usize,
-    a: *const f32,
+    a: Rows,
     b: *const f32,
     c: impl Fn(usize) -> *mut f32,
     c_stride: usize,
@@ -228,22 +292,36 @@ pub(crate) unsafe fn block<I: Isa>(
     let width = 2 * I::LANES;
     for panel in range {
         let band = panel_rows::<I>(panel, rows);
-        let kernel = tile::<I>(band.len());
+        let (a, a_stride, packed) = match a {
+            Rows::Packed(from) => (from.wrapping_add(band.start * depth), 0, true),
+            Rows::InPlace { from, stride } => {
+                (from.wrapping_add(band.start * stride), stride, false)
+            }
+        };
         let c = c(band.start);
         for (index, column) in (0..columns).step_by(width).enumerate() {
-            // SAFETY: the caller's promise; a ragged tile goes through a buffer of its own.
-            unsafe {
-                let (a, b) = (a.add(band.start * depth), b.add(index * depth * width));
-                if c_padded || column + width <= columns {
-                    kernel(depth, a, b, c.add(column), c_stride, accumulate);
+            let count = (columns - column).min(width);
+            for (start, part) in widths::<I>(count).into_iter().flatten() {
+                let kernel = if packed {
+                    tile::<I, true>(band.len(), part)
                 } else {
-                    let mut ragged = [0.0_f32; 14 * 32];
-                    kernel(depth, a, b, ragged.as_mut_ptr(), width, false);
-                    for row in 0..band.len() {
-                        for lane in 0..columns - column {
-                            let to = c.add(row * c_stride + column + lane);
-                            let before = if accumulate { *to } else { 0.0 };
-                            *to = before + ragged[row * width + lane];
+                    tile::<I, false>(band.len(), part)
+                };
+                // SAFETY: the caller's promise; a ragged tile goes through a buffer of its own.
+                unsafe {
+                    let b = b.add(index * depth * width + start);
+                    let c = c.add(column + start);
+                    if c_padded || count == width {
+                        kernel(depth, a, a_stride, b, c, c_stride, accumulate);
+                    } else {
+                        let mut ragged = [0.0_f32; 14 * 32];
+                        kernel(depth, a, a_stride, b, ragged.as_mut_ptr(), width, false);
+                        for row in 0..band.len() {
+                            for lane in 0..(count - start).min(part.lanes::<I>()) {
+                                let to = c.add(row * c_stride + lane);
+                                let before = if accumulate { *to } else { 0.0 };
+                                *to = before + ragged[row * width + lane];
+                            }
                         }
                     }
                 }
@@ -253,7 +331,7 @@ pub(crate) unsafe fn block<I: Isa>(
     }
 }
 
-/// Packs the rows of a matrix for `block`: panels of rows, each `[depth, height]`, for every
+/// Packs the rows of a matrix for `block`: all panels of rows, each `[depth, height]`, for every
 /// block of the depth one after the other. The value of row `r` at depth `k` is
 /// `from[r * row_stride + places[k]]`.
 pub(crate) fn pack_rows<I: Isa>(

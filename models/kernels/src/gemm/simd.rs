@@ -11,6 +11,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     type Vector: Copy;
     /// Lanes that a masked load reads.
     type Mask: Copy;
+    /// The instructions of the same processor on half a register, where they cost half.
+    type Half: Isa;
     /// Values of a register.
     const LANES: usize;
     /// Most rows of a register tile of two vectors.
@@ -59,6 +61,7 @@ const PORTABLE: usize = 4;
 impl Isa for Portable {
     type Vector = [f32; PORTABLE];
     type Mask = (usize, usize);
+    type Half = Self;
     const LANES: usize = PORTABLE;
     const ROWS: usize = 4;
 
@@ -160,6 +163,7 @@ mod x86 {
     impl Isa for Avx2 {
         type Vector = __m256;
         type Mask = __m256i;
+        type Half = Self;
         const LANES: usize = 8;
         const ROWS: usize = 6;
 
@@ -259,6 +263,7 @@ mod x86 {
     impl Isa for Avx512 {
         type Vector = __m512;
         type Mask = __mmask16;
+        type Half = Avx2;
         const LANES: usize = 16;
         const ROWS: usize = 14;
 
