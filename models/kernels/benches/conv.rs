@@ -25,9 +25,10 @@ fn convolutions(criterion: &mut Criterion) {
         (64, [512, 512], 4, 3, 1),
         (16, [128, 128], 56, 1, 1),
         (16, [3, 64], 224, 7, 2),
+        (1, [512, 512], 7, 3, 1),
     ] {
         let shape = layer(batch, channels, side, k, s);
-        let name = format!("{}->{} {side} {k}x{k}/{s}", channels[0], channels[1]);
+        let name = format!("{batch}x{}->{} {side} {k}x{k}/{s}", channels[0], channels[1]);
         let mut group = criterion.benchmark_group(name);
         group.sample_size(10).throughput(Throughput::Elements(shape.macs() as u64));
         let x = vec![0.5; shape.input_len()];

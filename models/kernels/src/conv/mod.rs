@@ -29,8 +29,8 @@ const COLUMNS: usize = 256;
 const ALIASED: usize = 1024;
 
 /// Values of an output that no cache keeps until its reader comes: larger ones are written past
-/// the caches.
-const LARGE: usize = 1 << 22;
+/// the caches. In tests few, so that both ways are tested.
+const LARGE: usize = if cfg!(test) { 1 << 10 } else { 1 << 22 };
 
 /// What is done to an output while it is in cache, in this order: bias, residual, the output's
 /// earlier value, ReLU.
@@ -487,13 +487,13 @@ impl Product<'_> {
         });
     }
 
-    /// Writes one row's `values`, the output of `columns`.
+    /// Writes one row's `values`, the output of `columns`; they may change.
     #[inline(always)]
     unsafe fn finish<I: Isa>(
         &self,
         row: usize,
         columns: &Range<usize>,
-        mut values: *const f32,
+        mut values: *mut f32,
         out: Shared,
         epilogue: &Epilogue,
     ) {
@@ -502,7 +502,7 @@ impl Product<'_> {
         let bias = epilogue.bias.map_or(0.0, |bias| bias[self.channel + row]);
         let floor = if epilogue.relu { 0.0 } else { f32::NEG_INFINITY };
         let plain = epilogue.bias.is_none() && !epilogue.relu;
-        let stream = self.images * output.image_stride > LARGE;
+        let stream = self.images * output.image_stride > LARGE && !epilogue.accumulate;
         let dense = output.position_strides == [output.width, 1];
         let mut column = columns.start;
         while column < columns.end {
@@ -520,14 +520,23 @@ impl Product<'_> {
             // checked against the shape.
             unsafe {
                 let to = out.at(start);
-                if sx == 1 {
+                let residual = epilogue.residual.map(|values| &values[start..start + run]);
+                if sx == 1 && stream {
+                    let values = std::slice::from_raw_parts_mut(values, run);
+                    if let Some(residual) = residual {
+                        for (value, residual) in values.iter_mut().zip(residual) {
+                            *value = above(*value + bias + residual, floor);
+                        }
+                    } else if !plain {
+                        for value in values.iter_mut() {
+                            *value = above(*value + bias, floor);
+                        }
+                    }
+                    I::stream(to, values.as_ptr(), run);
+                } else if sx == 1 {
                     let from = std::slice::from_raw_parts(values, run);
                     let to = std::slice::from_raw_parts_mut(to, run);
-                    let residual = epilogue.residual.map(|values| &values[start..start + run]);
                     match (residual, epilogue.accumulate) {
-                        (None, false) if plain && stream => {
-                            I::stream(to.as_mut_ptr(), from.as_ptr(), run);
-                        }
                         (None, false) if plain => to.copy_from_slice(from),
                         (None, false) => {
                             for (to, from) in to.iter_mut().zip(from) {

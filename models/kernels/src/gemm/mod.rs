@@ -2,9 +2,9 @@
 //!
 //! The scheme is that of Goto and van de Geijn (Anatomy of High-Performance Matrix
 //! Multiplication, 2008): both operands are copied in panels in the order in which the register
-//! tile reads them. With AVX-512 the tile has up to 14 rows and 32 columns, with AVX2 6 and 16.
-//! The rows are divided evenly over the panels, so that 64 rows are 13 + 13 + 13 + 13 + 12 and
-//! none is wasted.
+//! tile reads them (a row-major first one may stay where it is). With AVX-512 the tile has up to
+//! 14 rows and 32 columns, with AVX2 6 and 16; narrower ones take the last columns. The rows are
+//! divided evenly over the panels, so that 64 rows are 13 + 13 + 13 + 13 + 12 and none is wasted.
 
 mod columns;
 mod simd;
@@ -146,6 +146,7 @@ pub(crate) enum Rows {
 
 /// `c (+)= a b` for one tile of `ROWS` rows and `VECTORS` vectors of columns. The rows of `a` are
 /// `a_stride` apart, or interleaved if it is `PACKED`.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 unsafe fn tile_of<I: Isa, const ROWS: usize, const VECTORS: usize, const PACKED: bool>(
     depth: usize,
