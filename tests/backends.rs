@@ -179,7 +179,6 @@ fn networks() {
         (Arch::ResNet20, 0.25, BlockKind::Dbb),
         (Arch::ResNet18, 0.0625, BlockKind::Acb),
         (Arch::MobileNetV1, 0.125, BlockKind::Dbb),
-        (Arch::MobileNetV2, 0.125, BlockKind::Base),
     ] {
         let model = ModelConfig { width, ..ModelConfig::new(arch, block, 5) };
         let fresh = model.init(Form::Train, &open("flex")).expect("a network");
