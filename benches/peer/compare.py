@@ -94,6 +94,10 @@ def wait_for_calm(patience):
             return
 
 
+class Failed(Exception):
+    """A program that ended with an error."""
+
+
 def call(command, patience=0):
     """The JSON object that a program prints, with the part of the machine others took."""
     for _ in range(3):
@@ -101,7 +105,7 @@ def call(command, patience=0):
         start = clock()
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
-            raise SystemExit(f"error: {' '.join(map(str, command))} failed:\n{done.stderr.strip()}")
+            raise Failed(f"{' '.join(map(str, command))} failed:\n{done.stderr.strip()}")
         others = others_since(start)
         if patience == 0 or others is None or others < DISTURBED:
             break
@@ -201,7 +205,10 @@ def main():
     environment = {"machine": platform.machine(), "cores": os.cpu_count()}
     empty = 0
     if args.only != "dbb":
-        bare = call([sys.executable, HERE / "peer.py", "empty"])
+        try:
+            bare = call([sys.executable, HERE / "peer.py", "empty"])
+        except Failed as failure:
+            raise SystemExit(f"error: {failure}") from None
         empty = bare["peak_rss_mib"] or 0
         environment |= {"torch": bare["torch"], "torch_import_mib": empty}
     environment |= {"threads": args.threads, "steps": args.steps}
@@ -210,10 +217,17 @@ def main():
         results = {variant: [] for variant in variants_of(row, args)}
         for _ in range(args.rounds):
             for variant, found in results.items():
-                found.append(call(command_of(variant, row, args), args.calm))
+                try:
+                    found.append(call(command_of(variant, row, args), args.calm))
+                except Failed as failure:
+                    if variant == OURS:
+                        raise SystemExit(f"error: {failure}") from None
+                    # PyTorch has been seen to crash with channels last; the other figures stand.
+                    print(f"warning: {failure}", file=sys.stderr)
         variants = {}
         for variant, found in results.items():
-            variants[variant] = summarise(found, 0 if variant == OURS else empty)
+            if found:
+                variants[variant] = summarise(found, 0 if variant == OURS else empty)
         # The export takes place in the same process and outweighs the run.
         if ONNX in variants:
             variants[ONNX]["peak_mib"] = None

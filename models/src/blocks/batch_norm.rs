@@ -94,7 +94,7 @@ impl BatchNorm {
 
     /// Takes the mean and the biased variance of a batch of `count` values per channel into the
     /// running statistics.
-    pub(crate) fn record(&self, mean: Tensor<1>, variance: Tensor<1>, count: usize) {
+    fn record(&self, mean: Tensor<1>, variance: Tensor<1>, count: usize) {
         let unbiased = variance.mul_scalar(count as f64 / (count - 1) as f64);
         self.update(&self.running_mean, mean);
         self.update(&self.running_var, unbiased);

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use dbb_kernels::{ConvNorm, ConvNormGrad, ConvNormSaved, ConvShape, Norm, buffer};
 
 use super::conv::{shape_of, split};
+use super::norms::record;
 use super::operation::{Operation, dispatch, run, serves};
 use crate::blocks::{ConvBn, ConvSpec, Epilogue};
 
@@ -23,8 +24,8 @@ pub(crate) fn conv_bn(block: &ConvBn, input: &Tensor<4>, epilogue: &Epilogue) ->
         dispatch(block.bn.beta.val()),
         residual.and_then(dispatch),
     ];
-    let (output, [mean, var]) = run(operation, inputs);
-    block.bn.record(mean, var, count);
+    let (output, statistics) = run(operation, inputs);
+    record(&[&block.bn], statistics, &[count]);
     Some(rest.forward(output))
 }
 

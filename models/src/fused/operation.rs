@@ -46,11 +46,11 @@ pub(crate) trait Operation<const N: usize, const S: usize>:
 }
 
 /// Runs an operation on tensors that the kernels serve, of an autodiff device. Returns the output
-/// and the statistics on that device.
+/// on that device, and the statistics.
 pub(crate) fn run<O: Operation<N, S>, const N: usize, const S: usize>(
     operation: O,
     inputs: [Option<DispatchTensor>; N],
-) -> (Tensor<4>, [Tensor<1>; S]) {
+) -> (Tensor<4>, [Vec<f32>; S]) {
     let context = inputs
         .iter()
         .flatten()
@@ -72,18 +72,13 @@ pub(crate) fn run<O: Operation<N, S>, const N: usize, const S: usize>(
         }
         OpsKind::UnTracked(prep) => prep.finish(output),
     };
-    let wrapped = |tensor| DispatchTensor {
+    let output = DispatchTensor {
         kind: DispatchTensorKind::Autodiff(Box::new(DispatchTensorKind::Flex(
-            BackendTensor::Autodiff(tensor),
+            BackendTensor::Autodiff(output),
         ))),
         autodiff: context,
     };
-    let statistics = statistics.map(|values| {
-        let length = values.len();
-        let tensor = Autodiff::<Flex>::from_inner(flex(values, [length]));
-        Tensor::from_dispatch(wrapped(tensor))
-    });
-    (Tensor::from_dispatch(wrapped(output)), statistics)
+    (Tensor::from_dispatch(output), statistics)
 }
 
 /// Whether the kernels serve a tensor: `f32` on the flex backend, unless the plain implementation

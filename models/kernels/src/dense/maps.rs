@@ -243,8 +243,8 @@ impl DenseBlock<'_> {
         }
     }
 
-    /// Whether the 1x1 is merged into the KxK it stands before: that takes some products of the
-    /// kernels a step, one more than of the map otherwise.
+    /// Whether the 1x1 is merged into the KxK it stands before: that costs one product of the
+    /// kernels forward and up to three backward, instead of one and two of the map.
     fn merges(&self) -> bool {
         let window = self.shape.kernel[0] * self.shape.kernel[1];
         self.shape.batch * self.shape.input_positions() > window * self.shape.out_channels

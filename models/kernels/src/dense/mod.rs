@@ -12,7 +12,8 @@
 //! - 1x1, norm, average pool is a 1x1 convolution with `A` of the pooled input.
 //!
 //! Four maps remain, the inputs of the closing norms; they, the input and the output are all that
-//! is kept for the backward pass.
+//! is kept for the backward pass. Where the input has few channels even they are not needed: see
+//! `patches.rs`.
 
 mod border;
 mod maps;
