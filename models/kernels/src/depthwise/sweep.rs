@@ -22,11 +22,16 @@ pub(super) struct Base<'a> {
     pub constant: f32,
 }
 
-/// A vector that the public function has checked to lie within its slice.
+/// A vector of a slice.
+///
+/// # Safety
+/// The slice holds `at` and the lanes after it: the functions that other files call have checked
+/// it for all that a sweep reads.
 #[inline(always)]
-fn load<S: Simd>(simd: S, source: *const f32, at: usize) -> S::f32s {
-    // SAFETY: as said; private to this file.
-    unsafe { vector::load(simd, source, at) }
+unsafe fn load<S: Simd>(simd: S, source: &[f32], at: usize) -> S::f32s {
+    debug_assert!(at + S::F32_LANES <= source.len(), "a vector past its slice");
+    // SAFETY: the caller's promise.
+    unsafe { vector::load(simd, source.as_ptr(), at) }
 }
 
 fn round_up(count: usize) -> usize {
@@ -63,14 +68,16 @@ pub(super) fn convolve<const N: usize>(
                 let scale = simd.splat_f32s(self.bases[n].scale);
                 let constant = simd.splat_f32s(self.bases[n].constant);
                 for v in 0..V {
-                    let base = load(simd, self.bases[n].strip.as_ptr(), at + v * S::F32_LANES);
+                    // SAFETY: as checked before the sweep.
+                    let base = unsafe { load(simd, self.bases[n].strip, at + v * S::F32_LANES) };
                     sums[n][v] = simd.mul_add_e_f32s(scale, base, constant);
                 }
             }
             for (t, &offset) in self.offsets.iter().enumerate() {
                 let mut values = [simd.splat_f32s(0.0); V];
                 for v in 0..V {
-                    values[v] = load(simd, self.source.as_ptr(), offset + at + v * S::F32_LANES);
+                    // SAFETY: as checked before the sweep.
+                    values[v] = unsafe { load(simd, self.source, offset + at + v * S::F32_LANES) };
                 }
                 for n in 0..N {
                     // SAFETY: there are as many weights as offsets.
@@ -196,11 +203,14 @@ pub(super) fn add_pairs(
             let mut sums = [[simd.splat_f32s(0.0); B]; A];
             let mut at = self.range.start;
             while at < self.range.end {
-                let mask = load(simd, self.mask.as_ptr(), at);
+                // SAFETY: as checked before the sweep.
+                let mask = unsafe { load(simd, self.mask, at) };
                 let values: [S::f32s; B] =
-                    std::array::from_fn(|j| load(simd, self.source.as_ptr(), right[j] + at));
+                    // SAFETY: as checked before the sweep.
+                    std::array::from_fn(|j| unsafe { load(simd, self.source, right[j] + at) });
                 for i in 0..A {
-                    let value = load(simd, self.source.as_ptr(), left[i] + at);
+                    // SAFETY: as checked before the sweep.
+                    let value = unsafe { load(simd, self.source, left[i] + at) };
                     let value = simd.mul_f32s(mask, value);
                     for j in 0..B {
                         if wanted(i, j) {
@@ -290,9 +300,11 @@ pub(super) fn add_dots(
             let mut sums = [simd.splat_f32s(0.0); N];
             let mut at = self.range.start;
             while at < self.range.end {
-                let factor = load(simd, self.factor.as_ptr(), at);
+                // SAFETY: as checked before the sweep.
+                let factor = unsafe { load(simd, self.factor, at) };
                 for t in 0..N {
-                    let value = load(simd, self.source.as_ptr(), offsets[t] + at);
+                    // SAFETY: as checked before the sweep.
+                    let value = unsafe { load(simd, self.source, offsets[t] + at) };
                     sums[t] = simd.mul_add_e_f32s(factor, value, sums[t]);
                 }
                 at += S::F32_LANES;
