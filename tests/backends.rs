@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -45,12 +45,16 @@ fn named(what: &str, state: &StateDict, tolerance: f64) -> Values {
     state.iter().map(|(key, data)| (format!("{what} {key}"), data.into(), tolerance)).collect()
 }
 
+/// The implementation and the random numbers of a device are one for the whole process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `compute` on flex and then on every device, and on flex without the kernels, and compares
 /// the values.
 fn compare(what: &str, compute: impl Fn(&Device) -> Values) {
-    // The implementation is one for the whole process.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let expected = compute(&open("flex"));
     let mut runs: Vec<_> = names().into_iter().map(|name| (name, Implementation::Fast)).collect();
     runs.push(("flex".into(), Implementation::Plain));
@@ -181,9 +185,13 @@ fn networks() {
         (Arch::MobileNetV1, 0.125, BlockKind::Dbb),
     ] {
         let model = ModelConfig { width, ..ModelConfig::new(arch, block, 5) };
-        let fresh = model.init(Form::Train, &open("flex")).expect("a network");
-        let keys = KeyMap::new(Dialect::Native, &model, &fresh).expect("native names");
-        let start = keys.save(&fresh);
+        let start = {
+            let _alone = alone();
+            let device = open("flex");
+            device.seed(3);
+            let fresh = model.init(Form::Train, &device).expect("a network");
+            KeyMap::new(Dialect::Native, &model, &fresh).expect("native names").save(&fresh)
+        };
         compare(&format!("{arch} {block}"), |device| network_values(&model, &start, device));
     }
 }
