@@ -1,10 +1,11 @@
 //! Work split by channel.
 
-use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use rayon::prelude::*;
+
+use crate::gemm;
 
 /// Runs `work` on contiguous ranges of channels in Rayon's current pool; the results are in the
 /// order of the channels. Each channel is made by one task alone, so that the split has no
@@ -20,28 +21,23 @@ pub(super) fn map_channels<R: Send>(
 }
 
 /// Lends slices of zeros of the given lengths, each at a cache line, from a buffer that the
-/// thread keeps: a fresh one would cost as much as the work.
+/// thread keeps.
 pub(super) fn with_scratch<R, const N: usize>(
     lengths: [usize; N],
     work: impl FnOnce([&mut [f32]; N]) -> R,
 ) -> R {
-    thread_local! {
-        static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    }
     const LINE: usize = 16;
-    let mut buffer = SCRATCH.take();
-    buffer.clear();
-    buffer.resize(lengths.iter().map(|n| n.next_multiple_of(LINE)).sum::<usize>() + LINE, 0.0);
-    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-    let mut rest = &mut buffer[start..];
-    let slices = lengths.map(|length| {
-        let (slice, tail) = std::mem::take(&mut rest).split_at_mut(length.next_multiple_of(LINE));
-        rest = tail;
-        &mut slice[..length]
-    });
-    let result = work(slices);
-    SCRATCH.set(buffer);
-    result
+    let total = lengths.iter().map(|length| length.next_multiple_of(LINE)).sum();
+    gemm::with_scratch(total, |buffer| {
+        buffer.fill(0.0);
+        let mut rest = buffer;
+        work(lengths.map(|length| {
+            let (slice, tail) =
+                std::mem::take(&mut rest).split_at_mut(length.next_multiple_of(LINE));
+            rest = tail;
+            &mut slice[..length]
+        }))
+    })
 }
 
 /// An output `[batch, channels, plane]` that tasks fill one plane at a time.
