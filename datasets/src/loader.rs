@@ -121,7 +121,7 @@ impl Batch {
 ///
 /// The order of an epoch depends on (seed, epoch), the augmentation of a sample on (seed, epoch,
 /// index): neither on the number of workers nor on earlier epochs, so that a run can be resumed
-/// at any epoch.
+/// at any batch.
 #[derive(Debug, Clone)]
 pub struct Loader(Arc<Plan>);
 
@@ -172,7 +172,13 @@ impl Loader {
     /// [`LoaderConfig::skip_unreadable`]; a panic in a decoder does too. The batches after it
     /// can still be taken. Dropping the iterator stops its workers.
     pub fn epoch(&self, epoch: u64) -> Epoch {
-        Epoch::new(Arc::clone(&self.0), epoch)
+        self.epoch_from(epoch, 0)
+    }
+
+    /// The batches of an epoch but for the first `batch`, each the same as in
+    /// [`epoch`](Self::epoch): what a run that was stopped in the middle still has to see.
+    pub fn epoch_from(&self, epoch: u64, batch: usize) -> Epoch {
+        Epoch::new(Arc::clone(&self.0), epoch, batch)
     }
 }
 
@@ -249,10 +255,11 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    fn new(plan: Arc<Plan>, epoch: u64) -> Self {
+    fn new(plan: Arc<Plan>, epoch: u64, batch: usize) -> Self {
         let order: Arc<[usize]> = plan.order(epoch).into();
         let workers = Workers::start(&plan, epoch, &order);
-        let mut epoch = Self { plan, epoch, order, next: 0, workers };
+        let next = batch.min(plan.batches());
+        let mut epoch = Self { plan, epoch, order, next, workers };
         epoch.hand_out();
         epoch
     }
@@ -456,8 +463,12 @@ mod tests {
     }
 
     fn content(loader: &Loader, epoch: u64) -> Vec<Content> {
-        let batches = loader.epoch(epoch).map(Result::unwrap);
-        batches
+        contents(loader.epoch(epoch))
+    }
+
+    fn contents(epoch: Epoch) -> Vec<Content> {
+        epoch
+            .map(Result::unwrap)
             .map(|batch| Content {
                 bits: batch.images.iter().map(|value| value.to_bits()).collect(),
                 shape: batch.shape,
@@ -478,6 +489,16 @@ mod tests {
         assert_eq!(alone.len(), 7);
         for workers in [1, 4, 30] {
             assert!(content(workers) == alone, "{workers} workers");
+        }
+    }
+
+    #[test]
+    fn the_rest_of_an_epoch_is_the_end_of_the_whole() {
+        let whole = content(&loader(Fake::of(50), training(8, 2)), 3);
+        for first in [0, 1, 6, 7, 9] {
+            let loader = loader(Fake::of(50), training(8, 2));
+            let rest = contents(loader.epoch_from(3, first));
+            assert!(rest == whole[first.min(7)..], "from {first}");
         }
     }
 

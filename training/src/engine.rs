@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, open_pair};
+use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess};
 use dbb_models::summary::Summary;
 use dbb_models::weights::{Dialect, Metadata, write_safetensors};
 use dbb_models::{Classifier, Form, ModelConfig, Reparameterize};
@@ -156,13 +156,7 @@ impl Trainer {
 
     fn prepare(config: Config, run: RunDir, device: &Device) -> Result<Self> {
         let data = &config.data;
-        let (mut train, mut val) = open_pair(&data.reference()?)?;
-        if let Some(n) = data.limit_train {
-            train = train.limit(n);
-        }
-        if let Some(n) = data.limit_val {
-            val = val.limit(n);
-        }
+        let (train, val) = data.open_pair()?;
         if train.len() < 2 || val.is_empty() {
             let text = format!("{} has too few images to train on and validate with", data.source);
             return Err(Error::Unusable(text));

@@ -118,22 +118,17 @@ impl Target {
         batch_size: usize,
     ) -> Result<Loader> {
         let own = self.config.as_ref().map(|config| &config.data);
-        let reference = match (data, own) {
-            (Some(reference), _) => reference.clone(),
-            (None, Some(own)) => own.reference()?,
+        let (reference, dataset) = match (data, own) {
+            (Some(reference), _) => (reference.clone(), open(reference, split)?),
+            (None, Some(own)) => {
+                let (train, val) = own.open_pair()?;
+                (own.reference()?, if split == Split::Train { train } else { val })
+            }
             (None, None) => {
                 let text = "a weights file has no data of its own; name it with --data";
                 return Err(Error::Unusable(text.into()));
             }
         };
-        let mut dataset = open(&reference, split)?;
-        if let (None, Some(own)) = (data, own) {
-            let limit = match split {
-                Split::Train => own.limit_train,
-                Split::Val => own.limit_val,
-            };
-            dataset = limit.map_or(dataset.clone(), |n| dataset.limit(n));
-        }
         self.check_classes(&dataset, &reference)?;
         let skip = own.is_some_and(|own| own.on_bad_sample == OnBadSample::Skip);
         let config = LoaderConfig {

@@ -1,6 +1,6 @@
 //! The keys of a configuration, their defaults and ranges.
 
-use dbb_datasets::{Augment, DataRef, ImageDataset, Preprocess};
+use dbb_datasets::{Augment, DataError, DataRef, ImageDataset, Preprocess, open_pair};
 use dbb_models::blocks::Activation;
 use dbb_models::blocks::DbbConfig;
 use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
@@ -301,8 +301,21 @@ impl DataSection {
     ///
     /// # Errors
     /// If the text names none.
-    pub fn reference(&self) -> Result<DataRef, dbb_datasets::DataError> {
+    pub fn reference(&self) -> Result<DataRef, DataError> {
         self.source.parse()
+    }
+
+    /// The training and the validation images, limits applied.
+    ///
+    /// # Errors
+    /// As [`dbb_datasets::open_pair`].
+    pub fn open_pair(&self) -> Result<(ImageDataset, ImageDataset), DataError> {
+        let (train, val) = open_pair(&self.reference()?)?;
+        let limit = |dataset: ImageDataset, limit: Option<usize>| match limit {
+            Some(n) => dataset.limit(n),
+            None => dataset,
+        };
+        Ok((limit(train, self.limit_train), limit(val, self.limit_val)))
     }
 
     /// How an image of a data set becomes the network's input.
