@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use dbb_datasets::{Augment, DataRef, Loader, LoaderConfig, Pipeline, Split, open};
 use dbb_models::summary::macs;
@@ -85,7 +86,8 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
         if !value.is_finite() {
             return Err(Error::BenchLoss { loss: value, step });
         }
-        network = optimizer.step(&network, loss, LEARNING_RATE);
+        let grads = GradientsParams::from_grads(loss.backward(), &network);
+        network = optimizer.step(&network, grads, LEARNING_RATE);
         finish(&device)?;
         Ok(milliseconds(started))
     })?;

@@ -9,6 +9,7 @@ use crate::evaluate::evaluate;
 use crate::fold::multi_branch_blocks;
 use crate::report::{self, State};
 use crate::run_dir::RunDir;
+use crate::stop::Stop;
 use burn::tensor::Device;
 use dbb_models::Reparameterize;
 use dbb_models::summary::learnable_params;
@@ -71,7 +72,8 @@ pub struct Comparison {
 }
 
 /// Trains every configuration with `seeds` seeds each, from the configuration's own on, into
-/// folders below `out`; a report in `out` is written anew after every run.
+/// folders below `out`; a report in `out` is written anew after every run. `stop` ends it, with
+/// the run under way saved.
 ///
 /// # Errors
 /// As training has them. Finished runs stay where they are.
@@ -80,6 +82,7 @@ pub fn compare(
     seeds: u64,
     out: &Path,
     device: &Device,
+    stop: &Stop,
     observer: &mut dyn Observer,
 ) -> Result<Comparison> {
     let mut comparison = Comparison::default();
@@ -94,7 +97,7 @@ pub fn compare(
     for seed in 0..seeds {
         for config in configs {
             let config = Config { seed: config.seed + seed, ..config.clone() };
-            match run(config, out, device, observer) {
+            match run(config, out, device, stop, observer) {
                 Ok((row, run)) => {
                     comparison.rows.push(row);
                     runs.push(run);
@@ -119,11 +122,13 @@ fn run(
     config: Config,
     out: &Path,
     device: &Device,
+    stop: &Stop,
     observer: &mut dyn Observer,
 ) -> Result<(Row, report::Run)> {
     let (arch, block, seed) = (config.model.arch, config.model.block, config.seed);
     let run = RunDir::new(out.join(format!("{arch}-{block}-seed{seed}")));
     let mut trainer = Trainer::new(config, run, device)?;
+    trainer.stop_on(stop.clone());
     let result = trainer.fit(observer)?;
     let network = trainer.network();
     let deploy = network.reparameterize();

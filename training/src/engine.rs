@@ -2,26 +2,32 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
-use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess};
+use burn::tensor::{Device, Int, Tensor};
+use dbb_datasets::{
+    Batch, DataError, Epoch, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess,
+};
 use dbb_models::summary::Summary;
 use dbb_models::weights::{Dialect, Metadata, write_safetensors};
 use dbb_models::{Classifier, Form, ModelConfig, Reparameterize};
 use serde::Serialize;
 
-use crate::checkpoint::{self, Progress};
+use crate::checkpoint::{self, PartialEpoch, Progress, RunState};
 use crate::config::{Config, OnBadSample};
+use crate::ema::Ema;
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, cross_entropy, evaluate};
+use crate::evaluate::{Evaluation, cross_entropy, evaluate_until};
 use crate::fold::Comparison;
-use crate::metrics::{EpochRecord, Totals, host};
+use crate::gradients::{self, Accumulator};
+use crate::identity::Identity;
+use crate::metrics::{EpochRecord, host};
 use crate::optim::Optimizer;
 use crate::report::{self, State};
-use crate::run_dir::RunDir;
+use crate::run_dir::{Lock, Mark, RunDir};
 use crate::schedule::Schedule;
+use crate::stop::Stop;
 use crate::target::key_map;
 
 /// Told of what happens in a run; draws progress bars, prints lines, or does nothing.
@@ -30,8 +36,10 @@ pub trait Observer {
     fn started(&mut self, _info: &RunInfo) {}
     /// A step is done.
     fn step(&mut self, _step: &Step) {}
-    /// An image could not be read and was left out.
+    /// An image could not be read and was left out; told once for each.
     fn skipped(&mut self, _reason: &str) {}
+    /// Something a user should know and need not act on.
+    fn note(&mut self, _text: &str) {}
     /// An epoch is done and validated.
     fn epoch(&mut self, _record: &EpochRecord) {}
 }
@@ -52,12 +60,14 @@ pub struct RunInfo {
     pub val_data: String,
     /// Learnable parameters.
     pub params_train: usize,
-    /// Steps of an epoch.
+    /// Steps of the optimizer in an epoch.
     pub steps_per_epoch: usize,
     /// Epochs of the whole run.
     pub epochs: usize,
     /// Epochs done before, when resumed.
     pub done: usize,
+    /// Steps done of the epoch that follows them, when resumed.
+    pub done_steps: usize,
 }
 
 /// A step as it has just been done.
@@ -67,12 +77,22 @@ pub struct Step {
     pub epoch: usize,
     /// Step within the epoch, from 1.
     pub step: usize,
+    /// Step within the run, from 1.
+    pub run_step: usize,
+    /// Learning rate.
+    pub lr: f64,
+    /// Mean loss of the images of this step.
+    pub step_loss: f64,
+    /// Euclidean norm of the gradient, before clipping.
+    pub grad_norm: f64,
     /// Mean loss of the epoch so far.
     pub loss: f64,
     /// Top-1 of the epoch so far, percent.
     pub top1: f64,
     /// Images of the epoch so far.
     pub images: usize,
+    /// Images per second of the epoch so far.
+    pub images_per_second: f64,
 }
 
 /// What `train` reports.
@@ -104,57 +124,92 @@ pub struct Trainer {
     summary: Summary,
     env: serde_json::Value,
     device: Device,
-    network: Classifier,
-    optimizer: Optimizer,
     train: Loader,
     val: Loader,
-    progress: Progress,
+    state: RunState,
+    /// The newest checkpoint, and when it was saved.
+    saved: (Option<Mark>, Instant),
+    notes: Vec<String>,
+    stop: Stop,
     run: RunDir,
+    _lock: Lock,
 }
 
 impl Trainer {
     /// A new run in a directory that holds none, on an inference device.
     ///
     /// # Errors
-    /// If the directory holds a run, the data cannot be read, or data and configuration disagree.
+    /// If the directory holds a run or is in use, the data cannot be read, or data and
+    /// configuration disagree.
     pub fn new(config: Config, run: RunDir, device: &Device) -> Result<Self> {
         if run.exists() {
             return Err(Error::RunExists(run.root().into()));
         }
-        let mut trainer = Self::prepare(config, run, device)?;
-        // Written out, so that the run can be repeated whatever the defaults become.
-        let (config, model) = (&mut trainer.config, &trainer.model);
-        config.model.num_classes = Some(model.num_classes);
-        config.model.in_channels = Some(model.in_channels);
-        trainer.run.write(&trainer.run.config(), &config.to_toml())?;
+        let trainer = Self::prepare(config, run, device)?;
+        trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
         trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
         Ok(trainer)
     }
 
-    /// A run that goes on from its last checkpoint, with its own configuration.
+    /// A run that goes on from its newest checkpoint, with its own configuration.
+    ///
+    /// A run is refused whose configuration or data are not those of its checkpoint. `force`
+    /// accepts that, and `overrides`, `KEY=VALUE`, which need it.
     ///
     /// # Errors
-    /// If there is no run or no checkpoint, or one that does not fit.
-    pub fn resume(run: RunDir, device: &Device) -> Result<Self> {
+    /// If there is no run, it is in use, its checkpoint is damaged or does not fit.
+    pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
         if !run.exists() {
             let text = format!("{} holds no run to resume (no config.toml)", run.root().display());
             return Err(Error::Unusable(text));
         }
-        let config = Config::load(&run.config(), &[])?;
+        let config = Config::load(&run.config(), overrides)?;
         let mut trainer = Self::prepare(config, run, device)?;
         // A run that ended before its first checkpoint starts anew.
-        if let Some(&epoch) = trainer.run.checkpoint_epochs()?.last() {
-            let checkpoint = trainer.run.checkpoint(epoch);
-            let fresh =
-                |network: &_| Optimizer::new(&trainer.config.optim, network, &trainer.model);
-            let (network, optimizer, progress) =
-                checkpoint::restore(&checkpoint, trainer.network, fresh)?;
-            trainer = Self { network, optimizer, progress, ..trainer };
+        let Some(&mark) = trainer.run.marks()?.last() else { return Ok(trainer) };
+        let now = trainer.state.progress.identity.clone();
+        trainer.state = trainer.restore(mark)?;
+        let identity = &mut trainer.state.progress.identity;
+        let changes = identity.changes(&now);
+        if !changes.is_empty() && !force {
+            let path = trainer.run.checkpoint(mark);
+            return Err(Error::Changed { path, changes });
+        }
+        let accepted = changes.into_iter().map(|change| format!("accepted: {change}"));
+        let inexact = identity.notes(&now).into_iter().map(|change| {
+            format!("{change}: the last bits may differ from those of a run that was not stopped")
+        });
+        trainer.notes.extend(accepted.chain(inexact));
+        *identity = now;
+        if !overrides.is_empty() {
+            trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
         }
         Ok(trainer)
     }
 
-    fn prepare(config: Config, run: RunDir, device: &Device) -> Result<Self> {
+    /// The state of a checkpoint.
+    fn restore(&mut self, mark: Mark) -> Result<RunState> {
+        let fresh = fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)?;
+        let optimizer = |network: &_| Optimizer::new(&self.config.optim, network, &self.model);
+        let checkpoint = self.run.checkpoint(mark);
+        let restored = checkpoint::restore(&checkpoint, fresh, optimizer);
+        self.saved.0 = Some(mark);
+        restored.map_err(|error| match (error, self.run.marks()) {
+            (Error::Resume { path, reason }, Ok(marks)) if marks.len() > 1 => {
+                let other = self.run.checkpoint(marks[marks.len() - 2]);
+                let hint = format!("{reason}; hint: remove it to go on from {}", other.display());
+                Error::Resume { path, reason: hint }
+            }
+            (error, _) => error,
+        })
+    }
+
+    /// Lets a run be stopped from outside.
+    pub fn stop_on(&mut self, stop: Stop) {
+        self.stop = stop;
+    }
+
+    fn prepare(mut config: Config, run: RunDir, device: &Device) -> Result<Self> {
         let data = &config.data;
         let (train, val) = data.open_pair()?;
         if train.len() < 2 || val.is_empty() {
@@ -200,11 +255,19 @@ impl Trainer {
         let train = loader(train, true, augmented)?;
         let val = loader(val, false, Pipeline::eval(preprocess)?)?;
 
+        // Written out, so that the run can be repeated whatever the defaults become.
+        config.model.num_classes = Some(model.num_classes);
+        config.model.in_channels = Some(model.in_channels);
+        let identity = Identity {
+            config: config.clone(),
+            train_data: train.dataset().fingerprint(),
+            val_data: val.dataset().fingerprint(),
+            device: format!("{device:?}"),
+            threads: rayon::current_num_threads(),
+        };
+        let lock = run.lock()?;
         let device = device.clone().autodiff();
-        device.seed(config.seed);
-        let network = model.init(Form::Train, &device)?;
-        let optimizer = Optimizer::new(&config.optim, &network, &model);
-        let progress = Progress::default();
+        let state = fresh(&config, &model, &device, &identity)?;
         Ok(Self {
             config,
             model,
@@ -212,31 +275,40 @@ impl Trainer {
             summary,
             env,
             device,
-            network,
-            optimizer,
             train,
             val,
-            progress,
+            state,
+            saved: (None, Instant::now()),
+            notes: Vec::new(),
+            stop: Stop::default(),
             run,
+            _lock: lock,
         })
     }
 
     /// What this run is about.
     pub fn info(&self) -> RunInfo {
+        let accumulate = self.config.train.accumulate;
+        let mark = self.state.progress.mark;
         RunInfo {
             model: self.model.clone(),
             train_data: self.train.dataset().describe(),
             val_data: self.val.dataset().describe(),
             params_train: self.summary.params_train,
-            steps_per_epoch: self.train.batches_per_epoch(),
+            steps_per_epoch: self.train.batches_per_epoch().div_ceil(accumulate),
             epochs: self.config.train.epochs,
-            done: self.progress.epoch,
+            done: mark.epoch,
+            done_steps: mark.batch.div_ceil(accumulate),
         }
     }
 
-    /// The network as it is now, in training form on the inference device.
+    /// The network that is validated and exported, in training form on the inference device: the
+    /// moving average if the run keeps one.
     pub fn network(&self) -> Classifier {
-        self.network.valid()
+        match &self.state.ema {
+            Some(ema) => ema.network.clone(),
+            None => self.state.network.valid(),
+        }
     }
 
     /// The validation images.
@@ -250,15 +322,16 @@ impl Trainer {
             config: self.config.clone(),
             summary: self.summary.clone(),
             env: self.env.clone(),
-            records: self.progress.records.clone(),
+            records: self.state.progress.records.clone(),
         }
     }
 
-    /// Trains to the end, one checkpoint per epoch, and writes the folded weights. The run's
-    /// report is written anew after every epoch.
+    /// Trains to the end and writes the folded weights. A checkpoint is saved after every epoch
+    /// and as often as the configuration says, and the run's report is written anew.
     ///
     /// # Errors
-    /// An image or the disk; a loss that is no number, which leaves the last checkpoint.
+    /// An image or the disk; a loss or gradient that is no number; a wish to stop, once the run is
+    /// saved.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         let outcome = self.all_epochs(observer);
         if let Err(error) = &outcome {
@@ -270,81 +343,60 @@ impl Trainer {
 
     fn all_epochs(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         observer.started(&self.info());
+        self.notes.drain(..).for_each(|note| observer.note(&note));
+        self.write_metrics()?;
         self.write_report(&State::Running)?;
-        let schedule = Schedule::new(
-            &self.config.schedule,
-            &self.config.optim,
-            self.config.train.epochs,
-            self.train.batches_per_epoch(),
-        );
-        while self.progress.epoch < self.config.train.epochs {
-            let record = self.epoch(&schedule, observer)?;
-            if self.progress.best_epoch == 0 || record.top1 > self.progress.best_top1 {
-                self.progress.best_epoch = record.epoch;
-                self.progress.best_top1 = record.top1;
+        let steps_per_epoch = self.info().steps_per_epoch;
+        let Config { schedule, optim, train, .. } = &self.config;
+        let schedule = Schedule::new(schedule, optim, train.epochs, steps_per_epoch);
+        self.saved.1 = Instant::now();
+        while self.state.progress.mark.epoch < self.config.train.epochs {
+            match self.epoch(&schedule, observer) {
+                Err(error @ Error::NonFinite { .. })
+                    if self.state.progress.rollbacks < self.config.train.rollbacks =>
+                {
+                    self.roll_back(&error, observer)?;
+                }
+                outcome => outcome?,
             }
-            self.progress.epoch = record.epoch;
-            self.progress.step = record.step;
-            self.progress.records.push(record.clone());
-            self.save()?;
-            self.write_report(&State::Running)?;
-            observer.epoch(&record);
         }
         self.export()?;
         self.write_report(&State::Finished)?;
         Ok(self.result())
     }
 
-    fn epoch(&mut self, schedule: &Schedule, observer: &mut dyn Observer) -> Result<EpochRecord> {
-        let epoch = self.progress.epoch + 1;
-        let mut step = self.progress.step;
-        let (mut totals, mut skipped, mut lr) = (Totals::default(), 0, 0.0);
-        let started = Instant::now();
-        for (index, batch) in self.train.epoch(self.progress.epoch as u64).enumerate() {
-            let batch = batch?;
-            for reason in &batch.skipped {
-                observer.skipped(&reason.to_string());
+    /// Trains what is left of an epoch, validates, and saves.
+    fn epoch(&mut self, schedule: &Schedule, observer: &mut dyn Observer) -> Result<()> {
+        let Mark { epoch, batch } = self.state.progress.mark;
+        let mut batches = self.train.epoch_from(epoch as u64, batch);
+        while batches.len() > 0 {
+            self.step(&mut batches, schedule, observer)?;
+            if self.stop.requested().is_some() || self.is_save_due() {
+                self.save()?;
             }
-            skipped += batch.skipped.len();
-            // A single image has no variance where the map is a single position.
-            if batch.len() < 2 {
-                continue;
-            }
-            lr = schedule.lr(step);
-            let (images, targets) = batch.to_tensors(&self.device);
-            let logits = self.network.forward(images);
-            let loss = cross_entropy(logits.clone(), targets, self.config.train.label_smoothing);
-            let mean_loss = f64::from(host(loss.clone().into_data())[0]);
-            step += 1;
-            if !mean_loss.is_finite() {
-                return Err(self.non_finite(mean_loss, epoch, step));
-            }
-            totals.add(logits.detach(), &batch.labels, mean_loss);
-            self.network = self.optimizer.step(&self.network, loss, lr);
-            observer.step(&Step {
-                epoch,
-                step: index + 1,
-                loss: totals.loss(),
-                top1: totals.top1(),
-                images: totals.images(),
-            });
+            self.leave_if_asked()?;
         }
-        let training_seconds = started.elapsed().as_secs_f64();
+        let (totals, seconds) =
+            (self.state.progress.partial.totals, self.state.progress.partial.seconds);
         if totals.images() == 0 {
             let data = self.train.dataset().describe();
             return Err(Error::Unusable(format!("no image of {data} can be read")));
         }
-        let (validation, comparison) = self.validate()?;
-        for reason in &validation.skipped {
-            observer.skipped(&reason.to_string());
-        }
+        let started = Instant::now();
+        let Some((validation, comparison)) = self.validate()? else {
+            self.save()?;
+            return self.leave_if_asked();
+        };
+        self.left_out(&validation.skipped, observer)?;
         // The last step of an epoch has no loss after it that would tell.
         if !validation.totals.loss().is_finite() {
-            return Err(self.non_finite(validation.totals.loss(), epoch, step));
+            return Err(self.non_finite("validation loss", validation.totals.loss(), None));
         }
-        Ok(EpochRecord {
-            epoch,
-            step,
+        let progress = &mut self.state.progress;
+        let PartialEpoch { skipped, spikes, lr, .. } = std::mem::take(&mut progress.partial);
+        let record = EpochRecord {
+            epoch: epoch + 1,
+            step: progress.step,
             images: totals.images(),
             lr,
             train_loss: totals.loss(),
@@ -353,39 +405,213 @@ impl Trainer {
             top1: validation.totals.top1(),
             top5: validation.totals.top5(),
             fold_max_rel_diff: comparison.max_rel_diff(),
-            images_per_second: totals.images() as f64 / training_seconds,
-            seconds: started.elapsed().as_secs_f64(),
+            images_per_second: totals.images() as f64 / seconds,
+            seconds: seconds + started.elapsed().as_secs_f64(),
             skipped: skipped + validation.skipped.len(),
-        })
+            spikes,
+        };
+        if progress.best_epoch == 0 || record.top1 > progress.best_top1 {
+            progress.best_epoch = record.epoch;
+            progress.best_top1 = record.top1;
+        }
+        progress.mark = Mark { epoch: record.epoch, batch: 0 };
+        progress.records.push(record.clone());
+        self.save()?;
+        self.write_metrics()?;
+        self.write_report(&State::Running)?;
+        observer.epoch(&record);
+        match record.epoch < self.config.train.epochs {
+            true => self.leave_if_asked(),
+            false => Ok(()),
+        }
     }
 
-    /// Evaluates a folded copy, and compares it with the training form on the first batch.
-    fn validate(&self) -> Result<(Evaluation, Comparison)> {
-        let train_form = self.network.valid();
+    /// One step of the optimizer, on `train.accumulate` batches or what is left of the epoch.
+    fn step(
+        &mut self,
+        batches: &mut Epoch,
+        schedule: &Schedule,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let group = self.config.train.accumulate.min(batches.len());
+        let mut gradient = Accumulator::new(group, self.config.train.batch_size);
+        let (mut losses, mut images) = (0.0, 0);
+        for batch in batches.take(group) {
+            let batch = batch?;
+            self.left_out(&batch.skipped, observer)?;
+            self.state.progress.partial.skipped += batch.skipped.len();
+            self.seed_forward();
+            self.state.progress.mark.batch += 1;
+            // A single image has no variance where the map is a single position.
+            if batch.len() < 2 {
+                self.state.progress.partial.skipped += batch.len();
+                continue;
+            }
+            let (inputs, labels) = batch.to_tensors(&self.device);
+            let logits = self.state.network.forward(inputs);
+            let loss = self.loss(logits.clone(), labels, &batch);
+            let mean = f64::from(host(loss.clone().into_data())[0]);
+            if !mean.is_finite() {
+                return Err(self.non_finite("loss", mean, None));
+            }
+            self.state.progress.partial.totals.add(logits.detach(), &batch.labels, mean);
+            gradient.add(&self.state.network, loss, batch.len());
+            losses += mean * batch.len() as f64;
+            images += batch.len();
+        }
+        let RunState { network, ema, optimizer, progress } = &mut self.state;
+        let Some(mut grads) = gradient.finish(network) else { return Ok(()) };
+        let grad_norm = gradients::global_norm(&grads, network);
+        if !grad_norm.is_finite() {
+            return Err(self.non_finite("gradient", grad_norm, Some(&grads)));
+        }
+        if let Some(most) = self.config.train.clip_norm {
+            gradients::clip(&mut grads, network, grad_norm, most);
+        }
+        let rollbacks = i32::try_from(progress.rollbacks).unwrap_or(i32::MAX);
+        let lr = schedule.lr(progress.step) * self.config.train.rollback_lr.powi(rollbacks);
+        *network = optimizer.step(network, grads, lr);
+        progress.step += 1;
+        if let Some(ema) = ema {
+            ema.update(network, progress.step);
+        }
+        let step_loss = losses / images as f64;
+        let partial = &mut progress.partial;
+        if let Some(mean) = progress.spikes.add(step_loss) {
+            partial.spikes += 1;
+            observer.note(&format!(
+                "the loss jumped to {step_loss:.4} at step {}, from a mean of {mean:.4}",
+                progress.step
+            ));
+        }
+        partial.lr = lr;
+        partial.seconds += started.elapsed().as_secs_f64();
+        observer.step(&Step {
+            epoch: progress.mark.epoch + 1,
+            step: progress.mark.batch.div_ceil(self.config.train.accumulate),
+            run_step: progress.step,
+            lr,
+            step_loss,
+            grad_norm,
+            loss: partial.totals.loss(),
+            top1: partial.totals.top1(),
+            images: partial.totals.images(),
+            images_per_second: partial.totals.images() as f64 / partial.seconds,
+        });
+        Ok(())
+    }
+
+    fn loss(&self, logits: Tensor<2>, labels: Tensor<1, Int>, _batch: &Batch) -> Tensor<1> {
+        cross_entropy(logits, labels, self.config.train.label_smoothing)
+    }
+
+    /// Dropout draws from the device's own stream: a new one for every batch, so that a resumed
+    /// run draws as the uninterrupted one would have.
+    fn seed_forward(&self) {
+        let Mark { epoch, batch } = self.state.progress.mark;
+        let place = (epoch as u64) << 32 | batch as u64;
+        // The odd constant of Fibonacci hashing keeps neighbouring seeds and places apart.
+        self.device.seed(self.config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ place);
+    }
+
+    /// Names each image that could not be read once, up to `data.max_bad_samples` of them.
+    fn left_out(&mut self, skipped: &[DataError], observer: &mut dyn Observer) -> Result<()> {
+        let most = self.config.data.max_bad_samples;
+        for reason in skipped {
+            let reason = reason.to_string();
+            let bad = &mut self.state.progress.bad_samples;
+            if bad.insert(reason.clone()) {
+                observer.skipped(&reason);
+                if bad.len() > most {
+                    return Err(Error::BadSamples { count: bad.len(), most, last: reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluates a folded copy, and compares it with the training form on the first batch. `None`
+    /// if it was asked to stop.
+    fn validate(&self) -> Result<Option<(Evaluation, Comparison)>> {
+        let train_form = self.network();
         let deploy = train_form.reparameterize();
         let device = self.device.clone().inner();
         let mut comparison = Comparison::default();
         let mut first = true;
-        let evaluation = evaluate(&deploy, &self.val, |batch, logits| {
+        let evaluation = evaluate_until(&deploy, &self.val, &self.stop, |batch, logits| {
             if std::mem::take(&mut first) {
                 let images: Tensor<4> = batch.to_tensors(&device).0;
                 comparison.add(train_form.forward(images), logits.clone());
             }
         })?;
-        Ok((evaluation, comparison))
+        Ok(evaluation.map(|evaluation| (evaluation, comparison)))
+    }
+
+    /// Whether a checkpoint within the epoch is due. Not at its last step: the end of the epoch is
+    /// saved anyway.
+    fn is_save_due(&self) -> bool {
+        let (train, progress) = (&self.config.train, &self.state.progress);
+        let by_steps = train.checkpoint_steps.is_some_and(|n| progress.step.is_multiple_of(n));
+        let by_time = train.checkpoint_minutes.is_some_and(|minutes| {
+            self.saved.1.elapsed() >= Duration::from_secs_f64(minutes * 60.0)
+        });
+        (by_steps || by_time) && progress.mark.batch < self.train.batches_per_epoch()
     }
 
     fn save(&mut self) -> Result<()> {
-        let network = self.network.valid();
-        checkpoint::save(&self.run, &network, &self.metadata, &self.optimizer, &mut self.progress)?;
-        let lines: Vec<_> = self
-            .progress
-            .records
-            .iter()
-            // Plain data always serialises.
-            .map(|record| serde_json::to_string(record).expect("a record is plain data") + "\n")
-            .collect();
-        Ok(self.run.write(&self.run.metrics(), &lines.concat())?)
+        if self.saved.0 != Some(self.state.progress.mark) {
+            checkpoint::save(
+                &self.run,
+                &mut self.state,
+                &self.metadata,
+                self.config.train.keep_last,
+            )?;
+        }
+        self.saved = (Some(self.state.progress.mark), Instant::now());
+        Ok(())
+    }
+
+    /// Ends a saved run that was asked to stop.
+    fn leave_if_asked(&self) -> Result<()> {
+        let Some(signal) = self.stop.requested() else { return Ok(()) };
+        let (run, mark) = (self.run.root().display(), self.state.progress.mark);
+        let place = self.run.checkpoint(mark);
+        let saved =
+            format!("the run is saved in {}; `dbb train {run} --resume` goes on", place.display());
+        Err(Error::Interrupted { signal, saved })
+    }
+
+    /// Goes back to the newest checkpoint, or to the beginning, and on with a lower learning rate.
+    fn roll_back(&mut self, error: &Error, observer: &mut dyn Observer) -> Result<()> {
+        let rollbacks = self.state.progress.rollbacks + 1;
+        let (state, place) = match self.run.marks()?.last() {
+            Some(&mark) => {
+                let place = self.run.checkpoint(mark).display().to_string();
+                (self.restore(mark)?, place)
+            }
+            None => {
+                let identity = &self.state.progress.identity;
+                let fresh = fresh(&self.config, &self.model, &self.device, identity)?;
+                (fresh, "the beginning".to_string())
+            }
+        };
+        self.state = state;
+        self.state.progress.rollbacks = rollbacks;
+        observer.note(&format!(
+            "{error}; return {rollbacks} of {}: going on from {place} with {} times the learning rate",
+            self.config.train.rollbacks,
+            self.config.train.rollback_lr.powi(rollbacks as i32)
+        ));
+        Ok(())
+    }
+
+    fn write_metrics(&self) -> Result<()> {
+        let records = &self.state.progress.records;
+        // Plain data always serialises.
+        let line = |record| serde_json::to_string(record).expect("a record is plain data") + "\n";
+        let lines: String = records.iter().map(line).collect();
+        Ok(self.run.write(&self.run.metrics(), &lines)?)
     }
 
     fn write_report(&self, state: &State) -> Result<()> {
@@ -394,25 +620,39 @@ impl Trainer {
 
     /// Writes the folded weights, in native names, with the metadata to rebuild the network.
     fn export(&self) -> Result<()> {
-        let deploy = self.network.valid().reparameterize();
+        let deploy = self.network().reparameterize();
         let metadata = Metadata { form: Form::Deploy, ..self.metadata.clone() };
         let tensors = key_map(&metadata, &deploy)?.save(&deploy);
         Ok(write_safetensors(&self.run.deploy_weights(), &tensors, &metadata)?)
     }
 
-    fn non_finite(&self, loss: f64, epoch: usize, step: usize) -> Error {
-        let kept = match self.progress.epoch {
-            0 => "no epoch was finished, so that nothing is kept".to_string(),
-            done => {
-                let place = self.run.checkpoint(done);
-                format!("the checkpoint after epoch {done} is kept in {}", place.display())
+    fn non_finite(
+        &self,
+        what: &'static str,
+        value: f64,
+        grads: Option<&burn::optim::GradientsParams>,
+    ) -> Error {
+        let kept = match self.saved.0 {
+            None => "no checkpoint was saved, so that nothing is kept".to_string(),
+            Some(mark) => {
+                format!("the checkpoint {} is kept", self.run.checkpoint(mark).display())
             }
         };
-        Error::NonFiniteLoss { loss, epoch, step, kept }
+        let progress = &self.state.progress;
+        let layer = gradients::first_non_finite(&self.state.network, grads);
+        Error::NonFinite {
+            what,
+            value,
+            epoch: progress.mark.epoch + 1,
+            step: progress.step + 1,
+            batch: progress.mark.batch,
+            layer: layer.map_or_else(String::new, |layer| format!("; first at {layer}")),
+            kept,
+        }
     }
 
     fn result(&self) -> TrainResult {
-        let records = &self.progress.records;
+        let records = &self.state.progress.records;
         // `fit` has run at least one epoch, now or before it was resumed.
         let last = records.last().expect("a finished run has an epoch");
         let images = |record: &EpochRecord| record.images as f64;
@@ -423,11 +663,28 @@ impl Trainer {
             train_loss: last.train_loss,
             top1: last.top1,
             top5: last.top5,
-            best_top1: self.progress.best_top1,
+            best_top1: self.state.progress.best_top1,
             seconds: records.iter().map(|record| record.seconds).sum(),
             images_per_second: records.iter().map(images).sum::<f64>() / training,
         }
     }
+}
+
+/// A run that has not begun.
+fn fresh(
+    config: &Config,
+    model: &ModelConfig,
+    device: &Device,
+    identity: &Identity,
+) -> Result<RunState> {
+    device.seed(config.seed);
+    let network = gradients::number(model.init(Form::Train, device)?);
+    Ok(RunState {
+        ema: config.train.ema.map(|decay| Ema::new(&network, decay)),
+        optimizer: Optimizer::new(&config.optim, &network, model),
+        network,
+        progress: Progress::new(identity.clone()),
+    })
 }
 
 fn check_classes(model: &ModelConfig, classes: &[String], source: &str) -> Result<()> {

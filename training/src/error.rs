@@ -46,18 +46,67 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// The loss is no number any more.
+    /// Another process trains in the run directory.
     #[error(
-        "the loss is {loss} at epoch {epoch}, step {step}; {kept}; hint: lower optim.lr or raise \
-         schedule.warmup_epochs"
+        "{} is in use by another process (process {owner}); wait for it, or end it first",
+        path.display()
     )]
-    NonFiniteLoss {
-        /// The loss.
-        loss: f64,
+    Locked {
+        /// The run directory.
+        path: PathBuf,
+        /// Its process number, as it wrote it.
+        owner: String,
+    },
+    /// A checkpoint of another run than the one that is to go on.
+    #[error(
+        "cannot resume from {}: {}; hint: undo the change, or accept it with --force",
+        path.display(), changes.join("; ")
+    )]
+    Changed {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What has changed, a sentence each.
+        changes: Vec<String>,
+    },
+    /// Too many images that cannot be read.
+    #[error(
+        "{count} images could not be read, more than data.max_bad_samples = {most} allows; the last \
+         one: {last}"
+    )]
+    BadSamples {
+        /// Images left out.
+        count: usize,
+        /// What is allowed.
+        most: usize,
+        /// The last reason.
+        last: String,
+    },
+    /// Asked to stop by a signal; the run is saved.
+    #[error("stopped by signal {signal}; {saved}")]
+    Interrupted {
+        /// The signal's number.
+        signal: usize,
+        /// What is saved, and how to go on.
+        saved: String,
+    },
+    /// The loss or a gradient is no number any more.
+    #[error(
+        "the {what} is {value} at epoch {epoch}, step {step} (batch {batch} of the epoch{layer}); \
+         {kept}; hint: lower optim.lr, raise schedule.warmup_epochs or set train.clip_norm"
+    )]
+    NonFinite {
+        /// `loss`, `gradient` or `validation loss`.
+        what: &'static str,
+        /// Its value.
+        value: f64,
         /// Epoch, from 1.
         epoch: usize,
         /// Step within the run, from 1.
         step: usize,
+        /// Batch within the epoch, from 1.
+        batch: usize,
+        /// The first layer at fault, after a separator; empty if there is none.
+        layer: String,
         /// What is left to go on with.
         kept: String,
     },
@@ -86,7 +135,7 @@ impl Error {
     /// Whether the program worked and the result is wrong (exit code 3), rather than an input
     /// that the user can mend (exit code 1).
     pub fn is_failed_check(&self) -> bool {
-        matches!(self, Self::NonFiniteLoss { .. } | Self::BenchLoss { .. } | Self::Fold { .. })
+        matches!(self, Self::NonFinite { .. } | Self::BenchLoss { .. } | Self::Fold { .. })
     }
 }
 

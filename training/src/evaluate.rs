@@ -7,6 +7,7 @@ use dbb_models::Classifier;
 
 use crate::error::{Error, Result};
 use crate::metrics::{Totals, host};
+use crate::stop::Stop;
 
 /// What an evaluation found.
 #[derive(Debug, Default)]
@@ -32,11 +33,28 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, smoothing: f64)
 pub fn evaluate(
     network: &Classifier,
     loader: &Loader,
-    mut each: impl FnMut(&Batch, &Tensor<2>),
+    each: impl FnMut(&Batch, &Tensor<2>),
 ) -> Result<Evaluation> {
+    // Nobody holds this wish: it is never expressed.
+    Ok(evaluate_until(network, loader, &Stop::default(), each)?.unwrap_or_default())
+}
+
+/// As [`evaluate`]; `None` if it was asked to stop before the end.
+///
+/// # Errors
+/// If an image cannot be read.
+pub fn evaluate_until(
+    network: &Classifier,
+    loader: &Loader,
+    stop: &Stop,
+    mut each: impl FnMut(&Batch, &Tensor<2>),
+) -> Result<Option<Evaluation>> {
     let device = crate::network_device(network);
     let mut evaluation = Evaluation::default();
     for batch in loader.epoch(0) {
+        if stop.requested().is_some() {
+            return Ok(None);
+        }
         let mut batch = batch?;
         evaluation.skipped.append(&mut batch.skipped);
         if batch.is_empty() {
@@ -53,5 +71,5 @@ pub fn evaluate(
         let data = loader.dataset().describe();
         return Err(Error::Unusable(format!("no image of {data} can be read")));
     }
-    Ok(evaluation)
+    Ok(Some(evaluation))
 }

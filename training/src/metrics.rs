@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 /// Sums over the images seen so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
     images: usize,
     loss: f64,
@@ -90,8 +90,10 @@ pub struct EpochRecord {
     pub images_per_second: f64,
     /// Seconds of training and validation.
     pub seconds: f64,
-    /// Images that could not be read and were left out.
+    /// Images that could not be read and were left out, in training and validation.
     pub skipped: usize,
+    /// Steps whose loss was more than three times the mean of those before.
+    pub spikes: usize,
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleL
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::store::ModuleSnapshot;
-use burn::tensor::Tensor;
 use dbb_models::{Classifier, ModelConfig};
 
 use crate::config::{DecayRule, OptimKind, OptimSection};
@@ -107,9 +106,8 @@ impl Optimizer {
         Self { inner, biases: ids(&Parameter::is_bias), bias_lr: section.bias_lr }
     }
 
-    /// The network after a step along the gradient of a loss it made.
-    pub fn step(&mut self, network: &Classifier, loss: Tensor<1>, lr: f64) -> Classifier {
-        let grads = GradientsParams::from_grads(loss.backward(), network);
+    /// The network after a step along a gradient.
+    pub fn step(&mut self, network: &Classifier, grads: GradientsParams, lr: f64) -> Classifier {
         self.inner.step(self.learning_rates(lr), network.clone(), grads)
     }
 

@@ -1,22 +1,61 @@
 //! The paths of a run directory; nothing else knows them.
 //!
 //! ```text
-//! config.toml          the resolved configuration
-//! env.json             program, device, data
-//! metrics.jsonl        one line per epoch
-//! checkpoints/00012/   after epoch 12: network.bpk, optimizer.bpk, state.json
+//! config.toml               the resolved configuration
+//! env.json                  program, device, data
+//! metrics.jsonl             one line per epoch
+//! checkpoints/00012/        after epoch 12: network.bpk, optimizer.bpk, state.json, with train.ema
+//!                           ema.bpk, and manifest.json with the size and hash of each
+//! checkpoints/00012+00340/  after 340 batches of the epoch that follows
 //! export/deploy.safetensors
-//! report.html          the run for people, rewritten after every epoch
+//! report.html               the run for people, rewritten after every epoch
+//! .lock                     held by the process that trains
 //! ```
 //!
 //! Files are replaced whole; a checkpoint is written beside its place and renamed into it, so
-//! that one with a number as its name is complete.
+//! that one with a mark as its name is complete.
 
-use std::fs;
-use std::io;
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use dbb_models::weights::write_atomically;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::manifest;
+
+/// How far a run has come: the name of a checkpoint.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Mark {
+    /// Epochs done and validated.
+    pub epoch: usize,
+    /// Batches of the next epoch that have been trained on.
+    pub batch: usize,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:05}", self.epoch)?;
+        match self.batch {
+            0 => Ok(()),
+            batch => write!(f, "+{batch:05}"),
+        }
+    }
+}
+
+impl FromStr for Mark {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (epoch, batch) = text.split_once('+').unwrap_or((text, "0"));
+        Ok(Self { epoch: epoch.parse()?, batch: batch.parse()? })
+    }
+}
 
 /// Which checkpoint of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +68,7 @@ pub enum Which {
     Epoch(usize),
 }
 
-impl std::str::FromStr for Which {
+impl FromStr for Which {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -42,6 +81,19 @@ impl std::str::FromStr for Which {
                 .map_err(|_| "expected last, best or the number of an epoch".to_string()),
         }
     }
+}
+
+/// End of the names of what is being written.
+const PARTIAL: &str = ".partial";
+
+/// End of the name of a checkpoint while another one takes its place.
+const REPLACED: &str = ".replaced";
+
+/// The claim of a process to a run directory.
+#[derive(Debug)]
+pub struct Lock {
+    /// The system lets go of the lock when it is closed.
+    _file: File,
 }
 
 /// A run directory.
@@ -106,64 +158,146 @@ impl RunDir {
         checkpoint.join("state.json")
     }
 
+    /// The average of the network of a checkpoint, with `train.ema`.
+    pub fn ema(checkpoint: &Path) -> PathBuf {
+        checkpoint.join("ema.bpk")
+    }
+
+    /// The weights of a checkpoint that are evaluated and exported: the average if there is one.
+    pub fn weights(checkpoint: &Path) -> PathBuf {
+        let ema = Self::ema(checkpoint);
+        if ema.is_file() { ema } else { Self::network(checkpoint) }
+    }
+
     fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }
 
-    /// The checkpoint after an epoch.
-    pub fn checkpoint(&self, epoch: usize) -> PathBuf {
-        self.checkpoints().join(format!("{epoch:05}"))
+    /// The folder of a checkpoint, whether it exists or not.
+    pub fn checkpoint(&self, mark: Mark) -> PathBuf {
+        self.checkpoints().join(mark.to_string())
     }
 
-    /// Epochs of the complete checkpoints, ascending.
+    /// The checkpoints that are there, ascending; each is complete.
     ///
     /// # Errors
     /// If the folder is there and cannot be read.
-    pub fn checkpoint_epochs(&self) -> io::Result<Vec<usize>> {
-        let mut epochs = Vec::new();
+    pub fn marks(&self) -> io::Result<Vec<Mark>> {
+        let mut marks = Vec::new();
         let folder = match fs::read_dir(self.checkpoints()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(epochs),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(marks),
             folder => folder?,
         };
         for entry in folder {
-            epochs.extend(entry?.file_name().to_str().and_then(|name| name.parse::<usize>().ok()));
+            marks.extend(entry?.file_name().to_str().and_then(|name| name.parse::<Mark>().ok()));
         }
-        epochs.sort_unstable();
-        Ok(epochs)
+        marks.sort_unstable();
+        Ok(marks)
     }
 
-    /// Writes a checkpoint: `write` fills a folder, which then takes its place. Older ones are
-    /// removed afterwards, but for those in `keep`.
+    /// Creates the folder and claims it for this process until the lock is dropped or the process
+    /// ends, however it ends. Then removes what a process that was killed left half-written.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another process trains here; what the file system reports.
+    pub fn lock(&self) -> crate::Result<Lock> {
+        let path = self.root.join(".lock");
+        let fail = |error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
+        };
+        fs::create_dir_all(self.checkpoints()).map_err(fail)?;
+        let options = File::options().read(true).write(true).create(true).truncate(false).clone();
+        let mut file = options.open(&path).map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                file.read_to_string(&mut owner).ok();
+                let owner = owner.trim().to_string();
+                return Err(Error::Locked { path: self.root.clone(), owner });
+            }
+            // Some network file systems have no locks: the run goes on without.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(fail(error).into()),
+        }
+        file.set_len(0).map_err(fail)?;
+        writeln!(file, "{}", std::process::id()).map_err(fail)?;
+        self.sweep()?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Removes the neighbours that [`write_atomically`] and [`save_checkpoint`] leave when they
+    /// are killed.
+    ///
+    /// [`save_checkpoint`]: Self::save_checkpoint
+    fn sweep(&self) -> io::Result<()> {
+        for folder in [self.root.clone(), self.checkpoints(), self.root.join("export")] {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+                let name = name.to_string_lossy();
+                if let Some(mark) = name.strip_prefix('.').and_then(|n| n.strip_suffix(REPLACED)) {
+                    // Killed between the two renames of a replacement.
+                    let place = folder.join(mark);
+                    match place.exists() {
+                        true => fs::remove_dir_all(path)?,
+                        false => fs::rename(path, place)?,
+                    }
+                } else if name.starts_with('.') && name.ends_with(PARTIAL) {
+                    match path.is_dir() {
+                        true => fs::remove_dir_all(path)?,
+                        false => fs::remove_file(path)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint: `write` fills a folder, which gets a manifest, reaches the disk and
+    /// then takes its place. Older ones are removed afterwards, but for those in `keep`.
     ///
     /// # Errors
     /// What the file system or `write` reports; earlier checkpoints are left as they were.
     pub fn save_checkpoint<E: From<io::Error>>(
         &self,
-        epoch: usize,
-        keep: &[usize],
+        mark: Mark,
+        keep: &[Mark],
         write: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
-        let partial = self.checkpoints().join(format!(".{epoch:05}.partial"));
-        // What a killed process left behind.
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
-        fs::create_dir_all(&partial)?;
-        let place = self.checkpoint(epoch);
-        let replaced = (|| {
-            write(&partial)?;
-            if place.exists() {
-                fs::remove_dir_all(&place)?;
-            }
-            fs::rename(&partial, &place)?;
-            Ok(())
-        })();
-        if replaced.is_err() {
+        let place = self.checkpoint(mark);
+        let neighbour = |suffix: &str| self.checkpoints().join(format!(".{mark}{suffix}"));
+        let (partial, replaced) = (neighbour(PARTIAL), neighbour(REPLACED));
+        let fail = |error: io::Error| {
+            let text = format!("cannot write the checkpoint {}: {error}", place.display());
+            E::from(io::Error::new(error.kind(), text))
+        };
+        // Not with its parents: a run whose folder is gone has lost its configuration, too.
+        fs::create_dir(&partial).map_err(fail)?;
+        let saved = write(&partial).and_then(|()| {
+            manifest::write(&partial)
+                .and_then(|()| {
+                    if place.exists() {
+                        fs::rename(&place, &replaced)?;
+                    }
+                    fs::rename(&partial, &place)?;
+                    manifest::sync_folder(&self.checkpoints());
+                    if replaced.exists() {
+                        fs::remove_dir_all(&replaced)?;
+                    }
+                    Ok(())
+                })
+                .map_err(fail)
+        });
+        if saved.is_err() {
             fs::remove_dir_all(&partial).ok();
-            return replaced;
+            return saved;
         }
-        for old in self.checkpoint_epochs()? {
-            if old != epoch && !keep.contains(&old) {
+        for old in self.marks()? {
+            if old != mark && !keep.contains(&old) {
                 fs::remove_dir_all(self.checkpoint(old))?;
             }
         }
@@ -175,6 +309,11 @@ impl RunDir {
     /// # Errors
     /// What the file system reports, with the path.
     pub fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+        // A folder that is gone must not come back without its configuration.
+        if let Err(error) = fs::metadata(&self.root) {
+            let text = format!("cannot write {}: {error}", path.display());
+            return Err(io::Error::new(error.kind(), text));
+        }
         write_atomically(path, text.as_bytes())
             .map_err(|e| io::Error::new(e.kind(), format!("cannot write {}: {e}", path.display())))
     }

@@ -13,7 +13,7 @@ use dbb_models::{Arch, BlockKind, Classifier, ModelConfig};
 use crate::checkpoint::read_progress;
 use crate::config::{Config, OnBadSample};
 use crate::error::{Error, Result};
-use crate::run_dir::{RunDir, Which};
+use crate::run_dir::{Mark, RunDir, Which};
 
 /// What flags say of a network; needed for files that do not say it themselves.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +68,7 @@ impl Target {
             let run = RunDir::new(path);
             let checkpoint = find_checkpoint(&run, which)?;
             let config = Config::load(&run.config(), &[])?;
-            (WeightsFile::read(&RunDir::network(&checkpoint))?, Some(config))
+            (WeightsFile::read(&RunDir::weights(&checkpoint))?, Some(config))
         } else {
             (WeightsFile::read(path)?, None)
         };
@@ -238,20 +238,30 @@ fn find_checkpoint(run: &RunDir, which: Which) -> Result<PathBuf> {
         let text = format!("{} is no run directory (it has no config.toml)", run.root().display());
         return Err(Error::Unusable(text));
     }
-    let epochs = run.checkpoint_epochs()?;
-    let Some(&last) = epochs.last() else {
+    let marks = run.marks()?;
+    let Some(&last) = marks.last() else {
         let text = format!("{} has no checkpoint yet", run.root().display());
         return Err(Error::Unusable(text));
     };
-    let epoch = match which {
+    let mark = match which {
         Which::Last => last,
-        Which::Best => read_progress(&run.checkpoint(last))?.best_epoch,
-        Which::Epoch(epoch) => epoch,
+        Which::Best => match read_progress(&run.checkpoint(last))?.best_epoch {
+            0 => last,
+            epoch => Mark { epoch, batch: 0 },
+        },
+        Which::Epoch(epoch) => Mark { epoch, batch: 0 },
     };
-    if !epochs.contains(&epoch) {
-        let text =
-            format!("{} has no checkpoint of epoch {epoch}, only {epochs:?}", run.root().display());
+    if !marks.contains(&mark) {
+        let there: Vec<String> = marks.iter().map(Mark::to_string).collect();
+        let text = format!(
+            "{} has no checkpoint of epoch {}, only {}",
+            run.root().display(),
+            mark.epoch,
+            there.join(", ")
+        );
         return Err(Error::Unusable(text));
     }
-    Ok(run.checkpoint(epoch))
+    // Every byte is checked before it is used.
+    read_progress(&run.checkpoint(mark))?;
+    Ok(run.checkpoint(mark))
 }

@@ -60,7 +60,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         anyhow::ensure!(!twice, "{arch} with {block} blocks is named twice; each pair once");
     }
     let out = args.out.clone().unwrap_or_else(|| default_out("compare".as_ref()));
-    let comparison = compare(&configs, args.seeds, &out, &device, &mut Progress::new())?;
+    let stop = super::signals::stop()?;
+    let comparison = compare(&configs, args.seeds, &out, &device, &stop, &mut Progress::new())?;
     comparison.write(&out)?;
     super::print(args.json, &comparison, || {
         format!(

@@ -10,6 +10,7 @@ mod eval;
 mod export;
 mod options;
 mod progress;
+mod signals;
 mod summary;
 mod train;
 
@@ -42,7 +43,7 @@ enum Command {
 }
 
 /// Runs the program: 0 for success, 1 for something the user can mend, 2 for wrong usage, 3 for
-/// a failed check.
+/// a failed check, 130 and 143 for a run that was interrupted and saved.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
@@ -63,6 +64,7 @@ pub fn main() -> ExitCode {
     }
     say(&format!("error: {error}"));
     match error.downcast_ref::<crate::Error>() {
+        Some(crate::Error::Interrupted { signal, .. }) => ExitCode::from(128 + *signal as u8),
         Some(error) if error.is_failed_check() => ExitCode::from(3),
         _ => ExitCode::from(1),
     }

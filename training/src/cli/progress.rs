@@ -16,7 +16,6 @@ pub struct Progress {
     terminal: bool,
     bar: Option<ProgressBar>,
     info: Option<RunInfo>,
-    epoch_started: Instant,
     last_line: Instant,
 }
 
@@ -24,7 +23,7 @@ impl Progress {
     pub fn new() -> Self {
         let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
-        Self { terminal, bar: None, info: None, epoch_started: now, last_line: now }
+        Self { terminal, bar: None, info: None, last_line: now }
     }
 
     fn line(&self, text: &str) {
@@ -45,8 +44,13 @@ impl Observer for Progress {
         if info.done > 0 {
             self.line(&format!("going on after epoch {} of {}", info.done, info.epochs));
         }
+        if info.done_steps > 0 {
+            let (done, all) = (info.done_steps, info.steps_per_epoch);
+            self.line(&format!("going on after step {done} of {all} of epoch {}", info.done + 1));
+        }
         if self.terminal {
-            let steps = (info.epochs - info.done) * info.steps_per_epoch;
+            let steps = info.epochs.saturating_sub(info.done) * info.steps_per_epoch;
+            let steps = steps.saturating_sub(info.done_steps);
             let bar = ProgressBar::with_draw_target(
                 Some(steps as u64),
                 ProgressDrawTarget::stderr_with_hz(5),
@@ -60,16 +64,20 @@ impl Observer for Progress {
             self.bar = Some(bar);
         }
         self.info = Some(info.clone());
-        self.epoch_started = Instant::now();
         self.last_line = Instant::now();
     }
 
     fn step(&mut self, step: &Step) {
         let Some(info) = &self.info else { return };
-        let rate = step.images as f64 / self.epoch_started.elapsed().as_secs_f64();
         let text = format!(
-            "epoch {}/{} step {}/{} loss {:.4} top-1 {:.2}% {rate:.0} images/s",
-            step.epoch, info.epochs, step.step, info.steps_per_epoch, step.loss, step.top1
+            "epoch {}/{} step {}/{} loss {:.4} top-1 {:.2}% {:.0} images/s",
+            step.epoch,
+            info.epochs,
+            step.step,
+            info.steps_per_epoch,
+            step.loss,
+            step.top1,
+            step.images_per_second
         );
         match &self.bar {
             Some(bar) => {
@@ -88,6 +96,10 @@ impl Observer for Progress {
         self.line(&format!("left out: {reason}"));
     }
 
+    fn note(&mut self, text: &str) {
+        self.line(text);
+    }
+
     fn epoch(&mut self, record: &EpochRecord) {
         let epochs = self.info.as_ref().map_or(record.epoch, |info| info.epochs);
         self.line(&format!(
@@ -101,7 +113,6 @@ impl Observer for Progress {
             record.images_per_second,
             record.fold_max_rel_diff
         ));
-        self.epoch_started = Instant::now();
         self.last_line = Instant::now();
         if record.epoch == epochs
             && let Some(bar) = self.bar.take()

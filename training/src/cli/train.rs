@@ -22,9 +22,13 @@ pub struct Args {
     /// Run directory; by default runs/<config name>-<time>.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on after the last checkpoint of the run, with the run's own configuration.
-    #[arg(long, conflicts_with = "set")]
+    /// Go on after the last checkpoint of the run, with the run's own configuration; with --force
+    /// --set changes it.
+    #[arg(long)]
     resume: bool,
+    /// With --resume: accept a changed configuration or changed data, and list what has changed.
+    #[arg(long, requires = "resume")]
+    force: bool,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -33,15 +37,21 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.resume && !args.set.is_empty() && !args.force {
+        anyhow::bail!(
+            "--resume goes on with the run's own configuration; add --force to change it with --set"
+        );
+    }
     let device = args.device.open()?;
     let mut trainer = if args.resume {
         let run = args.out.clone().unwrap_or_else(|| args.config.clone());
-        Trainer::resume(RunDir::new(run), &device)?
+        Trainer::resume(RunDir::new(run), &device, args.force, &args.set)?
     } else {
         let config = Config::load(&args.config, &args.set)?;
         let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
         Trainer::new(config, RunDir::new(out), &device)?
     };
+    trainer.stop_on(super::signals::stop()?);
     let result = trainer.fit(&mut Progress::new())?;
     let run = RunDir::new(&result.run_dir);
     super::print(args.json, &result, || {

@@ -92,6 +92,8 @@ pub struct DataSection {
     pub workers: usize,
     /// What an image that cannot be read does.
     pub on_bad_sample: OnBadSample,
+    /// Most images that may be left out before the run ends with an error.
+    pub max_bad_samples: usize,
 }
 
 impl Default for DataSection {
@@ -106,6 +108,7 @@ impl Default for DataSection {
             limit_val: None,
             workers: 1,
             on_bad_sample: OnBadSample::Error,
+            max_bad_samples: 100,
         }
     }
 }
@@ -131,6 +134,32 @@ pub struct TrainSection {
     /// Part of the target spread over all classes, 0 up to 1.
     #[serde(default)]
     pub label_smoothing: f64,
+    /// Batches whose gradients make one step of the optimizer.
+    #[serde(default = "one_of")]
+    pub accumulate: usize,
+    /// Largest Euclidean norm of all gradients together; larger ones are scaled down to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Decay of a moving average of weights and running statistics, such as 0.999; the average is
+    /// what is validated and exported. Left out, there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    /// Saves a checkpoint every so many optimizer steps, besides the ends of epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_steps: Option<usize>,
+    /// Saves a checkpoint after so many minutes, besides the ends of epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_minutes: Option<f64>,
+    /// Newest checkpoints that are kept, beside the best.
+    #[serde(default = "one_of")]
+    pub keep_last: usize,
+    /// How often a loss or gradient that is no number may send the run back to its last
+    /// checkpoint; 0 ends the run.
+    #[serde(default)]
+    pub rollbacks: usize,
+    /// Multiplies the learning rate at every such return.
+    #[serde(default = "half")]
+    pub rollback_lr: f64,
 }
 
 /// The optimizer.
@@ -229,6 +258,14 @@ fn one() -> f64 {
     1.0
 }
 
+fn one_of() -> usize {
+    1
+}
+
+fn half() -> f64 {
+    0.5
+}
+
 fn momentum() -> f64 {
     0.9
 }
@@ -258,6 +295,21 @@ impl Config {
         require(train.batch_size > 1, "train.batch_size", &train.batch_size, "at least 2")?;
         let smoothing = train.label_smoothing;
         require((0.0..1.0).contains(&smoothing), "train.label_smoothing", &smoothing, "0 up to 1")?;
+        require(train.accumulate > 0, "train.accumulate", &0, "at least 1")?;
+        require(train.keep_last > 0, "train.keep_last", &0, "at least 1")?;
+        if let Some(norm) = train.clip_norm {
+            let positive = norm > 0.0 && norm.is_finite();
+            require(positive, "train.clip_norm", &norm, "a number above 0")?;
+        }
+        if let Some(decay) = train.ema {
+            let inside = decay > 0.0 && decay < 1.0;
+            require(inside, "train.ema", &decay, "above 0 and below 1")?;
+        }
+        if let Some(minutes) = train.checkpoint_minutes {
+            require(minutes > 0.0, "train.checkpoint_minutes", &minutes, "a number above 0")?;
+        }
+        let factor = train.rollback_lr;
+        require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, "between 0 and 1")?;
         require(optim.lr > 0.0 && optim.lr.is_finite(), "optim.lr", &optim.lr, "a number above 0")?;
         let unit = 0.0..1.0;
         require(unit.contains(&optim.momentum), "optim.momentum", &optim.momentum, "0 up to 1")?;
@@ -287,6 +339,7 @@ impl Config {
             ("data.resize", self.data.resize),
             ("data.limit_train", self.data.limit_train),
             ("data.limit_val", self.data.limit_val),
+            ("train.checkpoint_steps", self.train.checkpoint_steps),
         ] {
             require(value != Some(0), key, &0, "at least 1")?;
         }

@@ -1,0 +1,127 @@
+//! What must not change between the parts of a run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::Config;
+
+/// Keys that decide where and how often, but not what a run computes.
+const FREE_KEYS: [&str; 6] = [
+    "data.source",
+    "data.workers",
+    "data.cache_mb",
+    "train.checkpoint_steps",
+    "train.checkpoint_minutes",
+    "train.keep_last",
+];
+
+/// What a checkpoint was saved under.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The configuration, written out.
+    pub config: Config,
+    /// Fingerprint of the training images.
+    pub train_data: String,
+    /// Fingerprint of the validation images.
+    pub val_data: String,
+    /// The device.
+    pub device: String,
+    /// Threads of the CPU backends.
+    pub threads: usize,
+}
+
+impl Identity {
+    /// What differs in another part of the run and makes it another run: a sentence each.
+    pub fn changes(&self, now: &Self) -> Vec<String> {
+        let (before, after) = (flat(&self.config), flat(&now.config));
+        let none = "not set".to_string();
+        let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
+        let mut changes: Vec<String> = keys
+            .filter(|key| !FREE_KEYS.contains(&key.as_str()) && before.get(*key) != after.get(*key))
+            .map(|key| {
+                let value = |side: &BTreeMap<_, _>| side.get(key).unwrap_or(&none).clone();
+                format!("{key} was {}, is {}", value(&before), value(&after))
+            })
+            .collect();
+        for (what, was, is) in [
+            ("training", &self.train_data, &now.train_data),
+            ("validation", &self.val_data, &now.val_data),
+        ] {
+            if was != is {
+                let short = |text: &str| text.chars().take(12).collect::<String>();
+                let (was, is) = (short(was), short(is));
+                changes
+                    .push(format!("the {what} images are others (fingerprint was {was}, is {is})"));
+            }
+        }
+        changes
+    }
+
+    /// What differs and may change the last bits of results, but not their meaning.
+    pub fn notes(&self, now: &Self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.device != now.device {
+            notes.push(format!("the device was {}, is {}", self.device, now.device));
+        }
+        if self.threads != now.threads {
+            notes.push(format!("there were {} threads, are {}", self.threads, now.threads));
+        }
+        notes
+    }
+}
+
+/// The values of a configuration by dotted key.
+fn flat(config: &Config) -> BTreeMap<String, String> {
+    fn walk(prefix: &str, value: &Value, out: &mut BTreeMap<String, String>) {
+        match value {
+            Value::Object(table) => {
+                for (key, value) in table {
+                    let path = match prefix {
+                        "" => key.clone(),
+                        _ => format!("{prefix}.{key}"),
+                    };
+                    walk(&path, value, out);
+                }
+            }
+            _ => {
+                out.insert(prefix.to_string(), value.to_string());
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    // Plain data always serialises.
+    walk("", &serde_json::to_value(config).expect("a configuration is plain data"), &mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(lr: &str, workers: usize) -> Identity {
+        let text = format!(
+            "[model]\narch = \"resnet20\"\n[data]\nworkers = {workers}\n\
+             [train]\nepochs = 1\nbatch_size = 8\n[optim]\nlr = {lr}\n"
+        );
+        Identity {
+            config: toml::from_str(&text).unwrap(),
+            train_data: "aa".into(),
+            val_data: "bb".into(),
+            device: "Flex".into(),
+            threads: 2,
+        }
+    }
+
+    #[test]
+    fn changes_are_named_by_key_and_place_is_free() {
+        let (was, moved) = (identity("0.1", 1), identity("0.1", 4));
+        assert!(was.changes(&moved).is_empty());
+        assert_eq!(was.changes(&identity("0.2", 1)), ["optim.lr was 0.1, is 0.2"]);
+        let other = Identity { val_data: "cc".into(), threads: 3, ..was.clone() };
+        assert_eq!(was.changes(&other).len(), 1);
+        assert!(was.changes(&other)[0].contains("validation images"));
+        assert_eq!(was.notes(&other), ["there were 2 threads, are 3"]);
+    }
+}
