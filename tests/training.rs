@@ -1,12 +1,8 @@
-//! Training itself: equal runs are equal to the bit, an interrupted run ends as the uninterrupted
-//! one, a run that fails keeps its last good checkpoint, and optimizers, loss and accuracy follow
-//! their definitions.
+//! Training itself: a run that fails keeps its last good checkpoint, and optimizers, loss and
+//! accuracy follow their definitions.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -17,330 +13,10 @@ use dbb_training::evaluate::cross_entropy;
 use dbb_training::metrics::Totals;
 use dbb_training::optim::Optimizer;
 use dbb_training::run_dir::RunDir;
-use serde_json::Value;
-use tempfile::TempDir;
 
-const DBB: &str = env!("CARGO_BIN_EXE_dbb");
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/quick/resnet20-dbb.toml");
-
-/// A tenth of a second per epoch.
-const TINY: [&str; 6] = [
-    "data.limit_train=64",
-    "data.limit_val=40",
-    "data.size=8",
-    "model.width=0.25",
-    "train.batch_size=16",
-    "optim.lr=0.02",
-];
-
-// ---- Runs ----------------------------------------------------------------------------------
-
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
-
-/// The command that trains the tiny configuration with further keys, to `out`.
-fn training(keys: &[&str], out: &Path) -> Command {
-    let mut command = Command::new(DBB);
-    command.args(["train", CONFIG, "--json", "--out"]).arg(out);
-    command.args(TINY.iter().chain(keys).flat_map(|key| ["--set", key]));
-    command
-}
-
-fn resuming(run: &Path) -> Command {
-    let mut command = Command::new(DBB);
-    command.arg("train").arg(run).args(["--resume", "--json"]);
-    command
-}
-
-fn text(output: &Output) -> String {
-    let [stdout, stderr] =
-        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-    format!("exit code {:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}", output.status.code())
-}
-
-fn succeeds(command: &mut Command) -> Value {
-    let output = command.output().expect("the program starts");
-    assert!(output.status.success(), "{command:?}\n{}", text(&output));
-    serde_json::from_slice(&output.stdout).expect("a JSON object")
-}
-
-/// A failure with this exit code and a message that contains each of `parts`.
-fn fails(command: &mut Command, code: i32, parts: &[&str]) {
-    let output = command.output().expect("the program starts");
-    let all = text(&output);
-    assert_eq!(output.status.code(), Some(code), "{command:?}\n{all}");
-    assert!(!all.contains("panicked"), "{all}");
-    for part in parts {
-        assert!(all.contains(part), "no {part:?} from {command:?}\n{all}");
-    }
-}
-
-fn eval(target: &Path, args: &[&str]) -> Value {
-    succeeds(Command::new(DBB).arg("eval").arg(target).arg("--json").args(args))
-}
-
-/// The folded weights of a run.
-fn weights(run: &Path) -> Vec<u8> {
-    fs::read(RunDir::new(run).deploy_weights()).expect("the folded weights")
-}
-
-/// The lines of `metrics.jsonl` without what a clock decides.
-fn metrics(run: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(RunDir::new(run).metrics()).expect("metrics");
-    let record = |line| {
-        let mut record: Value = serde_json::from_str(line).expect("a JSON line");
-        let fields = record.as_object_mut().expect("an object");
-        assert!(fields.remove("seconds").is_some() && fields.remove("images_per_second").is_some());
-        record
-    };
-    text.lines().map(record).collect()
-}
-
-fn number(record: &Value, key: &str) -> f64 {
-    record[key].as_f64().unwrap_or_else(|| panic!("{key} is no number in {record}"))
-}
-
-fn epochs(run: &Path) -> Vec<f64> {
-    metrics(run).iter().map(|record| number(record, "epoch")).collect()
-}
-
-/// Epochs of the checkpoints that are there.
-fn checkpoints(run: &Path) -> Vec<usize> {
-    RunDir::new(run).checkpoint_epochs().expect("checkpoints")
-}
-
-/// Every file below a folder with its content.
-fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            files.extend(snapshot(&path));
-        }
-        files.insert(path.clone(), fs::read(&path).unwrap_or_default());
-    }
-    files
-}
-
-/// Starts a training of many epochs and kills it once it has saved the first.
-fn killed_after_its_first_epoch(keys: &[&str], out: &Path) {
-    let mut command = training(keys, out);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let first = RunDir::new(out).checkpoint(1);
-    // On a busy machine this process may wake up too late.
-    for _ in 0..5 {
-        let mut child = command.spawn().expect("the program starts");
-        let started = Instant::now();
-        while !first.exists() {
-            assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint of {command:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        child.kill().expect("the process can be killed");
-        child.wait().expect("it ends");
-        if !RunDir::new(out).deploy_weights().exists() {
-            return;
-        }
-        fs::remove_dir_all(out).expect("the run");
-    }
-    panic!("{command:?} always ends before it is killed");
-}
-
-// ---- Determinism and resuming --------------------------------------------------------------
-
-#[test]
-fn equal_runs_are_equal_to_the_bit_whoever_loads_the_images() {
-    let folder = folder();
-    let run = |name: &str, keys: &[&str]| {
-        let out = folder.path().join(name);
-        succeeds(&mut training(&[&["train.epochs=2"], keys].concat(), &out));
-        out
-    };
-    let first = run("first", &[]);
-    for (name, keys) in [
-        ("second", &[][..]),
-        ("no worker", &["data.workers=0"]),
-        ("three workers", &["data.workers=3"]),
-    ] {
-        let other = run(name, keys);
-        assert_eq!(metrics(&other), metrics(&first), "{name}");
-        assert!(weights(&other) == weights(&first), "the weights differ: {name}");
-    }
-    let seed = run("another seed", &["seed=1"]);
-    assert!(weights(&seed) != weights(&first), "the seed changes nothing");
-}
-
-/// Bit-equal weights, each epoch once, whatever the optimizer holds.
-fn a_killed_run_ends_as_if_it_had_not_been(keys: &[&str]) {
-    let folder = folder();
-    let keys = [&["train.epochs=5"], keys].concat();
-    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-    succeeds(&mut training(&keys, &whole));
-    killed_after_its_first_epoch(&keys, &killed);
-
-    // What a process killed in the middle of a save leaves.
-    let leftover = killed.join("checkpoints/.00005.partial");
-    fs::create_dir_all(&leftover).expect("a folder");
-    fs::write(leftover.join("network.bpk"), b"half of it").expect("a file");
-    assert_eq!(eval(&killed, &[])["form"], "train", "the complete checkpoint is used");
-
-    let output = resuming(&killed).output().expect("the program starts");
-    assert!(output.status.success(), "{}", text(&output));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("going on after epoch") && stderr.contains("of 5"), "{stderr}");
-    assert!(!stderr.contains("epoch 1/5"), "{stderr}");
-    assert_eq!(epochs(&killed), [1.0, 2.0, 3.0, 4.0, 5.0]);
-    for (resumed, whole) in metrics(&killed).iter().zip(metrics(&whole)) {
-        for (key, value) in whole.as_object().expect("an object") {
-            let (a, b) = (number(resumed, key), value.as_f64().expect("a number"));
-            assert!((a - b).abs() <= 1e-12 * b.abs(), "{key}: {resumed} against {whole}");
-        }
-    }
-    assert!(weights(&killed) == weights(&whole), "the weights differ with {keys:?}");
-    assert!(!leftover.exists(), "{} is left", leftover.display());
-}
-
-#[test]
-fn a_resumed_sgd_run_ends_as_the_uninterrupted_one() {
-    a_killed_run_ends_as_if_it_had_not_been(&[
-        "optim.nesterov=true",
-        "optim.decay=weights",
-        "optim.weight_decay=0.1",
-        "optim.bias_lr=2",
-    ]);
-}
-
-#[test]
-fn a_resumed_adamw_run_ends_as_the_uninterrupted_one() {
-    a_killed_run_ends_as_if_it_had_not_been(&[
-        "optim.kind=adamw",
-        "optim.lr=0.002",
-        "optim.weight_decay=0.1",
-        "train.label_smoothing=0.1",
-    ]);
-}
-
-#[test]
-fn a_run_without_a_checkpoint_starts_anew_and_a_finished_one_stays() {
-    let folder = folder();
-    let (run, empty) = (folder.path().join("run"), folder.path().join("empty"));
-    let result = succeeds(&mut training(&["train.epochs=2"], &run));
-    fs::create_dir(&empty).expect("a folder");
-    fs::copy(RunDir::new(&run).config(), RunDir::new(&empty).config()).expect("a copy");
-    succeeds(&mut resuming(&empty));
-    assert_eq!(metrics(&empty), metrics(&run));
-    assert!(weights(&empty) == weights(&run));
-
-    let (before, tensors) = (snapshot(&run.join("checkpoints")), weights(&run));
-    assert_eq!(succeeds(&mut resuming(&run))["top1"], result["top1"]);
-    assert!(before == snapshot(&run.join("checkpoints")) && tensors == weights(&run));
-}
-
-// ---- Checkpoints ---------------------------------------------------------------------------
-
-#[test]
-fn the_best_and_the_last_checkpoint_are_kept() {
-    let folder = folder();
-    let run = folder.path().join("run");
-    // A rate that spoils what the first epoch learnt.
-    let spoil = ["schedule.kind=step", "schedule.milestones=[1]", "schedule.gamma=20"];
-    let result = succeeds(&mut training(&[&["train.epochs=4"], &spoil[..]].concat(), &run));
-    let records = metrics(&run);
-    let top1 = |record: &&Value| number(record, "top1");
-    // The earliest of equal ones.
-    let best = records
-        .iter()
-        .reduce(|best, record| if top1(&record) > top1(&best) { record } else { best })
-        .expect("an epoch");
-    let mut kept = vec![number(best, "epoch") as usize, 4];
-    kept.dedup();
-    assert_eq!(checkpoints(&run), kept, "{records:?}");
-    assert_eq!(number(&result, "best_top1"), number(best, "top1"));
-    let top1 = |which| eval(&run, &["--deploy", "--checkpoint", which])["top1"].clone();
-    assert_eq!((&top1("best"), &top1("last")), (&best["top1"], &records[3]["top1"]));
-}
-
-#[test]
-fn a_checkpoint_appears_whole_and_clears_what_is_left_behind() {
-    let folder = folder();
-    let run = RunDir::new(folder.path());
-    let save = |epoch: usize, keep: &[usize]| {
-        run.save_checkpoint::<std::io::Error>(epoch, keep, |folder| {
-            assert!(!run.checkpoint(epoch).exists());
-            fs::write(folder.join("content"), epoch.to_string())
-        })
-    };
-    assert!(checkpoints(folder.path()).is_empty());
-    for epoch in 1..=4 {
-        save(epoch, &[2]).expect("a checkpoint");
-    }
-    assert_eq!(checkpoints(folder.path()), [2, 4]);
-
-    let failed = run.save_checkpoint(5, &[4], |folder| {
-        fs::write(folder.join("content"), b"half")?;
-        Err(std::io::Error::other("the disk is full"))
-    });
-    assert_eq!(failed.expect_err("it failed").to_string(), "the disk is full");
-    assert_eq!(checkpoints(folder.path()), [2, 4]);
-    let entries = fs::read_dir(folder.path().join("checkpoints")).expect("checkpoints").count();
-    assert_eq!(entries, 2, "something of the failed checkpoint is left");
-
-    let leftover = folder.path().join("checkpoints/.00005.partial");
-    fs::create_dir(&leftover).expect("a folder");
-    fs::write(leftover.join("other"), b"of a killed process").expect("a file");
-    assert_eq!(checkpoints(folder.path()), [2, 4]);
-    save(5, &[4]).expect("a checkpoint");
-    assert_eq!(checkpoints(folder.path()), [4, 5]);
-    assert!(!leftover.exists() && !run.checkpoint(5).join("other").exists());
-}
-
-#[test]
-fn a_damaged_checkpoint_cannot_be_resumed() {
-    let folder = folder();
-    let (run, other) = (folder.path().join("run"), folder.path().join("other"));
-    killed_after_its_first_epoch(&["train.epochs=9"], &run);
-    succeeds(&mut training(&["train.epochs=1", "optim.kind=adamw", "model.block=base"], &other));
-    let last = checkpoints(&run).pop().expect("one");
-    let checkpoint = RunDir::new(&run).checkpoint(last);
-    let foreign = RunDir::new(&other).checkpoint(1);
-
-    // Changes a file of the checkpoint, which must end the attempt and change nothing.
-    let case = |path: PathBuf, content: Option<Vec<u8>>, parts: &[&str]| {
-        let before = fs::read(&path).expect("a file");
-        match content {
-            Some(content) => fs::write(&path, content).expect("a file"),
-            None => fs::remove_file(&path).expect("a file"),
-        }
-        let state = snapshot(&run);
-        let place = checkpoint.to_str().expect("text");
-        let parts = [&["error: cannot resume from", place], parts].concat();
-        fails(&mut resuming(&run), 1, &parts);
-        assert!(state == snapshot(&run), "the run has changed");
-        fs::write(&path, before).expect("a file");
-    };
-
-    let (network, optimizer) = (RunDir::network(&checkpoint), RunDir::optimizer(&checkpoint));
-    let state = RunDir::state(&checkpoint);
-    for path in [&network, &optimizer, &state] {
-        let whole = fs::read(path).expect("a file");
-        for length in [0, 100, whole.len() / 2, whole.len() - 2] {
-            case(path.clone(), Some(whole[..length].to_vec()), &[]);
-        }
-        case(path.clone(), None, &["No such file"]);
-    }
-    case(state.clone(), Some(b"{}".to_vec()), &["state.json", "missing field"]);
-    let other_optimizer = fs::read(RunDir::optimizer(&foreign)).expect("a file");
-    case(optimizer, Some(other_optimizer), &["optimizer state"]);
-    let other_network = fs::read(RunDir::network(&foreign)).expect("a file");
-    case(network, Some(other_network), &["Missing tensors"]);
-    // Progress that is not the checkpoint's own would repeat or leave out epochs.
-    let text = fs::read_to_string(&state).expect("the progress");
-    let mut progress: Value = serde_json::from_str(&text).expect("JSON");
-    progress["epoch"] = 0.into();
-    case(state, Some(progress.to_string().into_bytes()), &["state.json"]);
-
-    fails(Command::new(DBB).arg("train").arg(folder.path()).arg("--resume"), 1, &["no run"]);
-}
+#[path = "support/runs.rs"]
+mod runs;
+use runs::*;
 
 // ---- A loss that is no number --------------------------------------------------------------
 
@@ -351,7 +27,12 @@ fn a_rate_out_of_all_bounds_ends_the_run_in_its_first_epoch() {
     fails(
         &mut training(&["train.epochs=2", "optim.lr=1e30"], &run),
         3,
-        &["error: the loss is NaN", "epoch 1, step 2", "nothing is kept", "lower optim.lr"],
+        &[
+            "error: the loss is NaN",
+            "epoch 1, step 2 (batch 2 of the epoch; first at the value of ",
+            "nothing is kept",
+            "lower optim.lr",
+        ],
     );
     assert!(checkpoints(&run).is_empty());
     fails(Command::new(DBB).arg("eval").arg(&run), 1, &["no checkpoint yet"]);
@@ -363,19 +44,19 @@ fn ends_in_its_second_epoch(keys: &[&str], parts: &[&str]) {
     let run = folder.path().join("run");
     let spoil = ["schedule.kind=step", "schedule.milestones=[1]", "schedule.gamma=1e30"];
     let keys = [&["train.epochs=3"], &spoil[..], keys].concat();
-    let kept = RunDir::new(&run).checkpoint(1);
-    let parts = [parts, &["is kept in", kept.to_str().expect("text")]].concat();
+    let kept = RunDir::new(&run).checkpoint(after(1));
+    let parts = [parts, &["is kept", kept.to_str().expect("text")]].concat();
     fails(&mut training(&keys, &run), 3, &parts);
 
     let run_dir = RunDir::new(&run);
-    assert_eq!(checkpoints(&run), [1]);
+    assert_eq!(checkpoints(&run), ["00001"]);
     assert_eq!(epochs(&run), [1.0]);
     assert!(!run_dir.deploy_weights().exists());
     assert_eq!(eval(&run, &["--deploy"])["top1"], metrics(&run)[0]["top1"]);
     // Going on gets no further, and spoils nothing.
-    let before = snapshot(&run);
+    let before = snapshot(&kept);
     fails(&mut resuming(&run), 3, &parts);
-    assert!(before == snapshot(&run), "the run has changed");
+    assert!(before == snapshot(&kept), "the checkpoint has changed");
 }
 
 #[test]
@@ -386,7 +67,37 @@ fn a_loss_that_is_no_number_keeps_the_last_good_checkpoint() {
 
 #[test]
 fn weights_ruined_by_the_last_step_of_an_epoch_are_not_kept() {
-    ends_in_its_second_epoch(&["train.batch_size=64"], &["the loss is NaN", "epoch 2"]);
+    ends_in_its_second_epoch(&["train.batch_size=64"], &["the validation loss is NaN", "epoch 2"]);
+}
+
+#[test]
+fn a_run_goes_back_and_on_with_a_lower_rate_as_often_as_it_may() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    let keys = ["train.epochs=2", "optim.lr=1e30", "train.rollback_lr=1e-16"];
+    let once = [&keys[..], &["train.rollbacks=1"]].concat();
+    fails(&mut training(&once, &folder.path().join("once")), 3, &["return 1 of 1"]);
+    // 1e30 and 1e14 are too much, 0.01 is not: twice from the beginning.
+    let twice = [&keys[..], &["train.rollbacks=2"]].concat();
+    let output = training(&twice, &run).output().expect("the program starts");
+    let all = text(&output);
+    assert!(output.status.success(), "{all}");
+    assert!(all.contains("return 2 of 2: going on from the beginning with"), "{all}");
+    let lr = number(&metrics(&run)[0], "lr");
+    assert!(lr > 0.0 && lr < 0.011, "{lr}");
+}
+
+#[test]
+fn a_jump_of_the_loss_is_told_and_counted() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    let spoil = ["schedule.kind=step", "schedule.milestones=[6]", "schedule.gamma=50"];
+    let keys = [&["train.epochs=7"], &spoil[..]].concat();
+    let output = training(&keys, &run).output().expect("the program starts");
+    let all = text(&output);
+    assert!(all.contains("the loss jumped to"), "{all}");
+    let spikes: Vec<f64> = metrics(&run).iter().map(|record| number(record, "spikes")).collect();
+    assert!(spikes[..6].iter().all(|count| *count == 0.0) && spikes[6] > 0.0, "{spikes:?}");
 }
 
 // ---- Optimizers ----------------------------------------------------------------------------

@@ -154,7 +154,7 @@ pub fn restore(
     fresh: RunState,
     optimizer: impl FnOnce(&Classifier) -> Optimizer,
 ) -> Result<RunState> {
-    let fail = |reason: String| Error::Resume { path: checkpoint.into(), reason };
+    let fail = |reason: String| Error::Checkpoint { path: checkpoint.into(), reason };
     let progress = read_progress(checkpoint)?;
     let load = |mut network: Classifier, path: &Path| {
         let mut store = BurnpackStore::from_file(path);
@@ -191,7 +191,7 @@ pub fn restore(
 /// # Errors
 /// If it is damaged, or cannot be read or understood.
 pub fn read_progress(checkpoint: &Path) -> Result<Progress> {
-    let fail = |reason: String| Error::Resume { path: checkpoint.into(), reason };
+    let fail = |reason: String| Error::Checkpoint { path: checkpoint.into(), reason };
     manifest::verify(checkpoint).map_err(fail)?;
     let text = fs::read_to_string(RunDir::state(checkpoint)).map_err(|e| fail(e.to_string()))?;
     let progress: Progress =

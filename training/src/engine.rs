@@ -195,10 +195,10 @@ impl Trainer {
         let restored = checkpoint::restore(&checkpoint, fresh, optimizer);
         self.saved.0 = Some(mark);
         restored.map_err(|error| match (error, self.run.marks()) {
-            (Error::Resume { path, reason }, Ok(marks)) if marks.len() > 1 => {
+            (Error::Checkpoint { path, reason }, Ok(marks)) if marks.len() > 1 => {
                 let other = self.run.checkpoint(marks[marks.len() - 2]);
                 let hint = format!("{reason}; hint: remove it to go on from {}", other.display());
-                Error::Resume { path, reason: hint }
+                Error::Checkpoint { path, reason: hint }
             }
             (error, _) => error,
         })

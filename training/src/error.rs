@@ -38,9 +38,9 @@ pub enum Error {
     /// A new run where there is one.
     #[error("{} already holds a run; give another --out (`dbb train --resume` goes on with a run)", .0.display())]
     RunExists(PathBuf),
-    /// A checkpoint that cannot be resumed.
-    #[error("cannot resume from {}: {reason}", path.display())]
-    Resume {
+    /// A checkpoint that is damaged or does not fit.
+    #[error("cannot use the checkpoint {}: {reason}", path.display())]
+    Checkpoint {
         /// The checkpoint.
         path: PathBuf,
         /// Why.

@@ -62,6 +62,10 @@ pub fn main() -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
+    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+        say(usage.to_string().trim_end());
+        return ExitCode::from(2);
+    }
     say(&format!("error: {error}"));
     match error.downcast_ref::<crate::Error>() {
         Some(crate::Error::Interrupted { signal, .. }) => ExitCode::from(128 + *signal as u8),

@@ -38,9 +38,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.resume && !args.set.is_empty() && !args.force {
-        anyhow::bail!(
-            "--resume goes on with the run's own configuration; add --force to change it with --set"
-        );
+        let text = "--resume goes on with the run's own configuration; add --force to change it with --set\n";
+        return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).into());
     }
     let device = args.device.open()?;
     let mut trainer = if args.resume {

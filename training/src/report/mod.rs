@@ -133,6 +133,7 @@ mod tests {
             images_per_second: 533.25,
             seconds: 53.5,
             skipped: 0,
+            spikes: 0,
         }
     }
 

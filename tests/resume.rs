@@ -1,0 +1,433 @@
+//! A run that is stopped, killed or damaged: what has been saved is whole, damage is found, and the
+//! run that goes on is, bit for bit, the run that was never stopped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use dbb_training::checkpoint::read_progress;
+use dbb_training::config::Config;
+use dbb_training::engine::{Observer, Step, Trainer};
+use dbb_training::run_dir::RunDir;
+use dbb_training::stop::Stop;
+use dbb_training::{Error, manifest};
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use serde_json::Value;
+
+#[path = "support/runs.rs"]
+mod runs;
+use runs::*;
+
+/// Starts a training of many epochs and kills it once it has saved the first.
+fn killed_after_its_first_epoch(keys: &[&str], out: &Path) {
+    let mut command = training(keys, out);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let first = RunDir::new(out).checkpoint(after(1));
+    // On a busy machine this process may wake up too late.
+    for _ in 0..5 {
+        let mut child = command.spawn().expect("the program starts");
+        let started = Instant::now();
+        while !first.exists() {
+            assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint of {command:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().expect("the process can be killed");
+        child.wait().expect("it ends");
+        if !RunDir::new(out).deploy_weights().exists() {
+            return;
+        }
+        fs::remove_dir_all(out).expect("the run");
+    }
+    panic!("{command:?} always ends before it is killed");
+}
+
+// ---- Determinism and resuming --------------------------------------------------------------
+
+#[test]
+fn equal_runs_are_equal_to_the_bit_whoever_loads_the_images() {
+    let folder = folder();
+    let run = |name: &str, keys: &[&str]| {
+        let out = folder.path().join(name);
+        succeeds(&mut training(&[&["train.epochs=2"], keys].concat(), &out));
+        out
+    };
+    let first = run("first", &[]);
+    for (name, keys) in [
+        ("second", &[][..]),
+        ("no worker", &["data.workers=0"]),
+        ("three workers", &["data.workers=3"]),
+    ] {
+        let other = run(name, keys);
+        assert_eq!(metrics(&other), metrics(&first), "{name}");
+        assert!(weights(&other) == weights(&first), "the weights differ: {name}");
+    }
+    let seed = run("another seed", &["seed=1"]);
+    assert!(weights(&seed) != weights(&first), "the seed changes nothing");
+}
+
+/// Bit-equal weights, each epoch once, whatever the optimizer holds.
+fn a_killed_run_ends_as_if_it_had_not_been(keys: &[&str]) {
+    let folder = folder();
+    let keys = [&["train.epochs=5"], keys].concat();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    succeeds(&mut training(&keys, &whole));
+    killed_after_its_first_epoch(&keys, &killed);
+
+    // What a process killed in the middle of a save leaves.
+    let leftover = killed.join("checkpoints/.00005.partial");
+    fs::create_dir_all(&leftover).expect("a folder");
+    fs::write(leftover.join("network.bpk"), b"half of it").expect("a file");
+    assert_eq!(eval(&killed, &[])["form"], "train", "the complete checkpoint is used");
+
+    let output = resuming(&killed).output().expect("the program starts");
+    assert!(output.status.success(), "{}", text(&output));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("going on after epoch") && stderr.contains("of 5"), "{stderr}");
+    assert!(!stderr.contains("epoch 1/5"), "{stderr}");
+    assert_eq!(epochs(&killed), [1.0, 2.0, 3.0, 4.0, 5.0]);
+    for (resumed, whole) in metrics(&killed).iter().zip(metrics(&whole)) {
+        for (key, value) in whole.as_object().expect("an object") {
+            let (a, b) = (number(resumed, key), value.as_f64().expect("a number"));
+            assert!((a - b).abs() <= 1e-12 * b.abs(), "{key}: {resumed} against {whole}");
+        }
+    }
+    assert!(weights(&killed) == weights(&whole), "the weights differ with {keys:?}");
+    assert!(!leftover.exists(), "{} is left", leftover.display());
+}
+
+#[test]
+fn a_resumed_sgd_run_ends_as_the_uninterrupted_one() {
+    a_killed_run_ends_as_if_it_had_not_been(&[
+        "optim.nesterov=true",
+        "optim.decay=weights",
+        "optim.weight_decay=0.1",
+        "optim.bias_lr=2",
+    ]);
+}
+
+#[test]
+fn a_resumed_adamw_run_ends_as_the_uninterrupted_one() {
+    a_killed_run_ends_as_if_it_had_not_been(&[
+        "optim.kind=adamw",
+        "optim.lr=0.002",
+        "optim.weight_decay=0.1",
+        "train.label_smoothing=0.1",
+    ]);
+}
+
+#[test]
+fn a_run_without_a_checkpoint_starts_anew_and_a_finished_one_stays() {
+    let folder = folder();
+    let (run, empty) = (folder.path().join("run"), folder.path().join("empty"));
+    let result = succeeds(&mut training(&["train.epochs=2"], &run));
+    fs::create_dir(&empty).expect("a folder");
+    fs::copy(RunDir::new(&run).config(), RunDir::new(&empty).config()).expect("a copy");
+    succeeds(&mut resuming(&empty));
+    assert_eq!(metrics(&empty), metrics(&run));
+    assert!(weights(&empty) == weights(&run));
+
+    let (before, tensors) = (snapshot(&run.join("checkpoints")), weights(&run));
+    assert_eq!(succeeds(&mut resuming(&run))["top1"], result["top1"]);
+    assert!(before == snapshot(&run.join("checkpoints")) && tensors == weights(&run));
+}
+
+// ---- Checkpoints ---------------------------------------------------------------------------
+
+#[test]
+fn the_best_and_the_last_checkpoint_are_kept() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    // A rate that spoils what the first epoch learnt.
+    let spoil = ["schedule.kind=step", "schedule.milestones=[1]", "schedule.gamma=20"];
+    let result = succeeds(&mut training(&[&["train.epochs=4"], &spoil[..]].concat(), &run));
+    let records = metrics(&run);
+    let top1 = |record: &&Value| number(record, "top1");
+    // The earliest of equal ones.
+    let best = records
+        .iter()
+        .reduce(|best, record| if top1(&record) > top1(&best) { record } else { best })
+        .expect("an epoch");
+    let mut kept = vec![after(number(best, "epoch") as usize).to_string(), "00004".into()];
+    kept.dedup();
+    assert_eq!(checkpoints(&run), kept, "{records:?}");
+    assert_eq!(number(&result, "best_top1"), number(best, "top1"));
+    let top1 = |which| eval(&run, &["--deploy", "--checkpoint", which])["top1"].clone();
+    assert_eq!((&top1("best"), &top1("last")), (&best["top1"], &records[3]["top1"]));
+}
+
+#[test]
+fn a_checkpoint_appears_whole_and_clears_what_is_left_behind() {
+    let folder = folder();
+    let run = RunDir::new(folder.path());
+    let _lock = run.lock().expect("the lock");
+    let save = |epoch: usize, keep: usize| {
+        run.save_checkpoint::<std::io::Error>(after(epoch), &[after(keep)], |folder| {
+            fs::write(folder.join("content"), epoch.to_string())
+        })
+    };
+    assert!(checkpoints(folder.path()).is_empty());
+    for epoch in 1..=4 {
+        save(epoch, 2).expect("a checkpoint");
+    }
+    assert_eq!(checkpoints(folder.path()), ["00002", "00004"]);
+
+    let failed = run.save_checkpoint(after(5), &[after(4)], |folder| {
+        fs::write(folder.join("content"), b"half")?;
+        Err(std::io::Error::other("the disk is full"))
+    });
+    assert_eq!(failed.expect_err("it failed").to_string(), "the disk is full");
+    assert_eq!(checkpoints(folder.path()), ["00002", "00004"]);
+    let entries = fs::read_dir(folder.path().join("checkpoints")).expect("checkpoints").count();
+    assert_eq!(entries, 2, "something of the failed checkpoint is left");
+
+    // What a process leaves that is killed while it writes, and between the two renames of a
+    // replacement: the next one to lock the run clears it, and puts the old one back.
+    drop(_lock);
+    let checkpoints_folder = folder.path().join("checkpoints");
+    let leftover = checkpoints_folder.join(".00005.partial");
+    fs::create_dir(&leftover).expect("a folder");
+    fs::write(leftover.join("other"), b"of a killed process").expect("a file");
+    fs::write(folder.path().join(".metrics.jsonl.17.partial"), b"half").expect("a file");
+    let four = run.checkpoint(after(4));
+    fs::rename(&four, checkpoints_folder.join(".00004.replaced")).expect("a rename");
+    assert_eq!(checkpoints(folder.path()), ["00002"]);
+    let _lock = run.lock().expect("the lock");
+    assert_eq!(checkpoints(folder.path()), ["00002", "00004"]);
+    manifest::verify(&four).expect("whole");
+    save(4, 2).expect("a checkpoint in the place of another");
+    let mut names: Vec<String> = fs::read_dir(folder.path())
+        .expect("the run")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, [".lock", "checkpoints"]);
+    assert_eq!(fs::read_dir(checkpoints_folder).expect("checkpoints").count(), 2);
+}
+
+#[test]
+fn a_damaged_checkpoint_cannot_be_resumed() {
+    let folder = folder();
+    let (run, other) = (folder.path().join("run"), folder.path().join("other"));
+    killed_after_its_first_epoch(&["train.epochs=9"], &run);
+    succeeds(&mut training(&["train.epochs=1", "optim.kind=adamw", "model.block=base"], &other));
+    let checkpoint = newest(&run);
+    let foreign = newest(&other);
+
+    // Changes a file of the checkpoint, which must end the attempt and change nothing.
+    let case = |path: PathBuf, content: Option<Vec<u8>>, parts: &[&str]| {
+        let before = fs::read(&path).expect("a file");
+        match content {
+            Some(content) => fs::write(&path, content).expect("a file"),
+            None => fs::remove_file(&path).expect("a file"),
+        }
+        let state = snapshot(&checkpoint);
+        let place = checkpoint.to_str().expect("text");
+        let parts = [&["error: cannot use the checkpoint", place], parts].concat();
+        fails(&mut resuming(&run), 1, &parts);
+        fails(Command::new(DBB).arg("eval").arg(&run), 1, &parts);
+        assert!(state == snapshot(&checkpoint), "the checkpoint has changed");
+        fs::write(&path, before).expect("a file");
+    };
+    let paths =
+        [RunDir::network(&checkpoint), RunDir::optimizer(&checkpoint), RunDir::state(&checkpoint)];
+    for path in paths {
+        let name = path.file_name().expect("a name").to_str().expect("text");
+        let whole = fs::read(&path).expect("a file");
+        case(path.clone(), Some(whole[..whole.len() / 2].to_vec()), &[name, "is damaged"]);
+        case(path.clone(), None, &[name, "is missing"]);
+        let other = fs::read(foreign.join(name)).expect("a file");
+        case(path.clone(), Some(other), &[name, "is damaged"]);
+    }
+    let manifest = checkpoint.join("manifest.json");
+    case(manifest.clone(), None, &["earlier version"]);
+    case(manifest, Some(b"{}".to_vec()), &["manifest.json", "missing field"]);
+    fails(Command::new(DBB).arg("train").arg(folder.path()).arg("--resume"), 1, &["no run"]);
+}
+
+/// A thousand flipped bits at random places, and every length of a file's beginning.
+#[test]
+fn damage_anywhere_in_a_checkpoint_is_found() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    succeeds(&mut training(&["train.epochs=1", "train.ema=0.9", "data.limit_train=16"], &run));
+    let checkpoint = newest(&run);
+    read_progress(&checkpoint).expect("whole");
+    let mut files: Vec<(PathBuf, Vec<u8>)> = snapshot(&checkpoint).into_iter().collect();
+    files.retain(|(path, _)| path.is_file());
+    assert_eq!(files.len(), 5);
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    for round in 0..1000 {
+        let (path, whole) = &files[round % files.len()];
+        let at = rng.random_range(0..whole.len() * 8);
+        let mut bytes = whole.clone();
+        bytes[at / 8] ^= 1 << (at % 8);
+        fs::write(path, bytes).expect("a file");
+        assert!(read_progress(&checkpoint).is_err(), "bit {at} of {}", path.display());
+        fs::write(path, whole).expect("a file");
+    }
+    for (path, whole) in &files {
+        for length in 0..whole.len().min(64) {
+            fs::write(path, &whole[..length]).expect("a file");
+            assert!(read_progress(&checkpoint).is_err(), "{length} bytes of {}", path.display());
+        }
+        fs::write(path, whole).expect("a file");
+    }
+    read_progress(&checkpoint).expect("whole");
+}
+
+// ---- Stops ---------------------------------------------------------------------------------
+
+/// Everything that a run can remember: random crops, accumulation over batches that do not divide
+/// the epoch, averages, clipping, spikes.
+const FULL: [&str; 9] = [
+    "train.epochs=3",
+    "data.limit_train=150",
+    "augment.pad_crop=1",
+    "augment.hflip=true",
+    "train.accumulate=3",
+    "train.clip_norm=1",
+    "train.ema=0.9",
+    "train.label_smoothing=0.1",
+    "data.workers=2",
+];
+
+fn config(keys: &[&str]) -> Config {
+    let overrides: Vec<String> = TINY.iter().chain(keys).map(ToString::to_string).collect();
+    Config::load(Path::new(CONFIG), &overrides).expect("a configuration")
+}
+
+/// Does something after a step of the optimizer, counted over the run from 1.
+struct After<F>(usize, F);
+
+impl<F: FnMut()> Observer for After<F> {
+    fn step(&mut self, step: &Step) {
+        if step.run_step == self.0 {
+            self.1();
+        }
+    }
+}
+
+/// Trains in this process until a step is done and a signal arrives.
+fn stopped_at(step: usize, mut trainer: Trainer) {
+    let stop = Stop::default();
+    trainer.stop_on(stop.clone());
+    let outcome = trainer.fit(&mut After(step, || stop.request(15)));
+    let error = outcome.expect_err("it was stopped");
+    assert!(matches!(error, Error::Interrupted { signal: 15, .. }), "{error}");
+    assert!(error.to_string().contains("--resume"), "{error}");
+}
+
+/// At the first step, within an epoch, at the last step of an epoch and of the run, and twice; each
+/// part in another process. All bytes are compared.
+#[test]
+fn a_run_stopped_at_any_step_ends_as_the_one_that_was_not() {
+    let folder = folder();
+    let whole = folder.path().join("whole");
+    succeeds(&mut training(&FULL, &whole));
+    let expected = state(&whole);
+    assert_eq!(expected.len(), 4, "network, average, optimizer, progress");
+    // 150 images in batches of 16, three batches a step: four steps an epoch, the last one short.
+    for stops in [&[1][..], &[6], &[8], &[12], &[2, 9]] {
+        let run = folder.path().join(format!("stopped{stops:?}"));
+        let device = Device::default();
+        let trainer = Trainer::new(config(&FULL), RunDir::new(&run), &device).expect("a run");
+        stopped_at(stops[0], trainer);
+        if let Some(second) = stops.get(1) {
+            let trainer = Trainer::resume(RunDir::new(&run), &device, false, &[]);
+            stopped_at(*second, trainer.expect("a run to resume"));
+        }
+        succeeds(&mut resuming(&run));
+        let found = state(&run);
+        for (name, bytes) in &expected {
+            assert!(found[name] == *bytes, "{name} differs after {stops:?}");
+        }
+        assert_eq!(metrics(&run), metrics(&whole), "{stops:?}");
+        assert!(weights(&run) == weights(&whole), "{stops:?}");
+    }
+}
+
+#[test]
+fn checkpoints_within_an_epoch_are_kept_as_the_configuration_says() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    let keys = ["train.epochs=1", "train.checkpoint_steps=1", "train.keep_last=3"];
+    succeeds(&mut training(&keys, &run));
+    assert_eq!(checkpoints(&run), ["00000+00002", "00000+00003", "00001"]);
+    assert_eq!(eval(&run, &[])["form"], "train");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_terminated_run_is_saved_and_goes_on() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    let mut command = training(&["train.epochs=500"], &run);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let started = Instant::now();
+    while RunDir::new(&run).marks().expect("checkpoints").is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // One process at a time.
+    fails(&mut resuming(&run), 1, &["is in use by another process", &child.id().to_string()]);
+    let kill = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status();
+    assert!(kill.expect("kill").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(143), "{}", text(&output));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("the run is saved in") && stderr.contains("--resume"), "{stderr}");
+    manifest::verify(&newest(&run)).expect("whole");
+    let report = fs::read_to_string(RunDir::new(&run).report()).expect("the report");
+    assert!(report.contains("stopped by signal 15"));
+}
+
+// ---- Another run ---------------------------------------------------------------------------
+
+#[test]
+fn a_changed_configuration_is_named_and_needs_force() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    succeeds(&mut training(&["train.epochs=1"], &run));
+    let path = RunDir::new(&run).config();
+    let before = fs::read_to_string(&path).expect("the configuration");
+    let edit = |from: &str, to: &str| {
+        assert!(before.contains(from), "no {from:?} in {before}");
+        fs::write(&path, before.replace(from, to)).expect("the configuration");
+    };
+    edit("epochs = 1", "epochs = 2");
+    fails(&mut resuming(&run), 1, &["train.epochs was 1, is 2", "--force"]);
+    edit("limit_train = 64", "limit_train = 48");
+    fails(&mut resuming(&run), 1, &["data.limit_train", "the training images are others"]);
+    // Another network does not fit, whatever is accepted.
+    edit("width = 0.25", "width = 0.5");
+    fails(resuming(&run).arg("--force"), 1, &["cannot use the checkpoint"]);
+    // Where and how often changes nothing.
+    edit("workers = 1", "workers = 0");
+    succeeds(&mut resuming(&run));
+
+    fs::write(&path, &before).expect("the configuration");
+    fails(resuming(&run).args(["--set", "train.epochs=2"]), 2, &["--force"]);
+    let output = resuming(&run).args(["--force", "--set", "train.epochs=2"]).output();
+    let output = output.expect("the program starts");
+    assert!(output.status.success(), "{}", text(&output));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("accepted: train.epochs was 1, is 2"), "{stderr}");
+    assert_eq!(epochs(&run), [1.0, 2.0]);
+    // The accepted configuration is the run's own now.
+    succeeds(&mut resuming(&run));
+}
+
+#[test]
+fn a_run_whose_folder_vanishes_ends_with_an_error() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    let device = Device::default();
+    let trainer = Trainer::new(config(&["train.epochs=2"]), RunDir::new(&run), &device);
+    let remove = || fs::remove_dir_all(&run).expect("the run");
+    let error = trainer.expect("a run").fit(&mut After(6, remove)).expect_err("it is gone");
+    let text = error.to_string();
+    assert!(text.contains("cannot write") && text.contains(run.to_str().expect("text")), "{text}");
+    assert!(!run.exists(), "a run without its configuration");
+}

@@ -1,0 +1,156 @@
+//! Tiny runs of the program, and what they leave.
+
+// Each test program uses its part.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use dbb_training::run_dir::{Mark, RunDir};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub const DBB: &str = env!("CARGO_BIN_EXE_dbb");
+pub const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/quick/resnet20-dbb.toml");
+
+/// A tenth of a second per epoch.
+pub const TINY: [&str; 6] = [
+    "data.limit_train=64",
+    "data.limit_val=40",
+    "data.size=8",
+    "model.width=0.25",
+    "train.batch_size=16",
+    "optim.lr=0.02",
+];
+
+pub fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// The command that trains the tiny configuration with further keys, to `out`.
+pub fn training(keys: &[&str], out: &Path) -> Command {
+    let mut command = Command::new(DBB);
+    command.args(["train", CONFIG, "--json", "--out"]).arg(out);
+    command.args(TINY.iter().chain(keys).flat_map(|key| ["--set", key]));
+    command
+}
+
+pub fn resuming(run: &Path) -> Command {
+    let mut command = Command::new(DBB);
+    command.arg("train").arg(run).args(["--resume", "--json"]);
+    command
+}
+
+pub fn text(output: &Output) -> String {
+    let [stdout, stderr] =
+        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    format!("exit code {:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}", output.status.code())
+}
+
+pub fn succeeds(command: &mut Command) -> Value {
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{command:?}\n{}", text(&output));
+    serde_json::from_slice(&output.stdout).expect("a JSON object")
+}
+
+/// A failure with this exit code and a message that contains each of `parts`.
+pub fn fails(command: &mut Command, code: i32, parts: &[&str]) {
+    let output = command.output().expect("the program starts");
+    let all = text(&output);
+    assert_eq!(output.status.code(), Some(code), "{command:?}\n{all}");
+    assert!(!all.contains("panicked"), "{all}");
+    for part in parts {
+        assert!(all.contains(part), "no {part:?} from {command:?}\n{all}");
+    }
+}
+
+pub fn eval(target: &Path, args: &[&str]) -> Value {
+    succeeds(Command::new(DBB).arg("eval").arg(target).arg("--json").args(args))
+}
+
+/// The folded weights of a run.
+pub fn weights(run: &Path) -> Vec<u8> {
+    fs::read(RunDir::new(run).deploy_weights()).expect("the folded weights")
+}
+
+/// The lines of `metrics.jsonl` without what a clock decides.
+pub fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(RunDir::new(run).metrics()).expect("metrics");
+    let record = |line| {
+        let mut record: Value = serde_json::from_str(line).expect("a JSON line");
+        without_clock(&mut record);
+        record
+    };
+    text.lines().map(record).collect()
+}
+
+pub fn number(record: &Value, key: &str) -> f64 {
+    record[key].as_f64().unwrap_or_else(|| panic!("{key} is no number in {record}"))
+}
+
+pub fn epochs(run: &Path) -> Vec<f64> {
+    metrics(run).iter().map(|record| number(record, "epoch")).collect()
+}
+
+/// The checkpoint after an epoch.
+pub fn after(epoch: usize) -> Mark {
+    Mark { epoch, batch: 0 }
+}
+
+/// Names of the checkpoints that are there.
+pub fn checkpoints(run: &Path) -> Vec<String> {
+    let marks = RunDir::new(run).marks().expect("checkpoints");
+    marks.iter().map(Mark::to_string).collect()
+}
+
+/// The newest checkpoint.
+pub fn newest(run: &Path) -> PathBuf {
+    let run = RunDir::new(run);
+    run.checkpoint(*run.marks().expect("checkpoints").last().expect("a checkpoint"))
+}
+
+/// Every byte of the newest checkpoint but for what a clock decides, and the hashes of that.
+pub fn state(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let strip = |bytes: Vec<u8>| {
+        let mut progress: Value = serde_json::from_slice(&bytes).expect("the progress");
+        without_clock(&mut progress);
+        progress.to_string().into_bytes()
+    };
+    snapshot(&newest(run))
+        .into_iter()
+        .filter_map(|(path, bytes)| {
+            let name = path.file_name()?.to_str()?.to_string();
+            match name.as_str() {
+                "manifest.json" => None,
+                "state.json" => Some((name, strip(bytes))),
+                _ => Some((name, bytes)),
+            }
+        })
+        .collect()
+}
+
+fn without_clock(value: &mut Value) {
+    match value {
+        Value::Object(table) => {
+            table.retain(|key, _| key != "seconds" && key != "images_per_second");
+            table.values_mut().for_each(without_clock);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_clock),
+        _ => {}
+    }
+}
+
+/// Every file below a folder with its content.
+pub fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(snapshot(&path));
+        }
+        files.insert(path.clone(), fs::read(&path).unwrap_or_default());
+    }
+    files
+}
