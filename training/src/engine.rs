@@ -22,12 +22,15 @@ use crate::optim::Optimizer;
 use crate::report::{self, State};
 use crate::run_dir::RunDir;
 use crate::schedule::Schedule;
+use crate::start;
 use crate::target::key_map;
 
 /// Told of what happens in a run; draws progress bars, prints lines, or does nothing.
 pub trait Observer {
     /// Training begins or goes on.
     fn started(&mut self, _info: &RunInfo) {}
+    /// Something to know of the run, in a sentence.
+    fn note(&mut self, _text: &str) {}
     /// A step is done.
     fn step(&mut self, _step: &Step) {}
     /// An image could not be read and was left out.
@@ -110,6 +113,7 @@ pub struct Trainer {
     val: Loader,
     progress: Progress,
     run: RunDir,
+    notes: Vec<String>,
 }
 
 impl Trainer {
@@ -122,6 +126,11 @@ impl Trainer {
             return Err(Error::RunExists(run.root().into()));
         }
         let mut trainer = Self::prepare(config, run, device)?;
+        let fresh = trainer.network.clone();
+        let (config, device) = (&trainer.config, &trainer.device);
+        if let Some(start) = start::from_weights(config, &trainer.metadata, fresh, device)? {
+            (trainer.network, trainer.notes) = (start.network, start.notes);
+        }
         // Written out, so that the run can be repeated whatever the defaults become.
         let (config, model) = (&mut trainer.config, &trainer.model);
         config.model.num_classes = Some(model.num_classes);
@@ -203,6 +212,7 @@ impl Trainer {
         let device = device.clone().autodiff();
         device.seed(config.seed);
         let network = model.init(Form::Train, &device)?;
+        let network = model.freeze(network, &config.train.freeze)?;
         let optimizer = Optimizer::new(&config.optim, &network, &model);
         let progress = Progress::default();
         Ok(Self {
@@ -218,6 +228,7 @@ impl Trainer {
             val,
             progress,
             run,
+            notes: Vec::new(),
         })
     }
 
@@ -270,6 +281,12 @@ impl Trainer {
 
     fn all_epochs(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         observer.started(&self.info());
+        self.notes.iter().for_each(|note| observer.note(note));
+        if !self.notes.is_empty() && self.progress.epoch == 0 {
+            let before = self.validate()?.0.totals;
+            let (top1, loss) = (before.top1(), before.loss());
+            observer.note(&format!("before training: top-1 {top1:.2}%, loss {loss:.4}"));
+        }
         self.write_report(&State::Running)?;
         let schedule = Schedule::new(
             &self.config.schedule,

@@ -29,6 +29,7 @@ pub mod optim;
 pub mod report;
 pub mod run_dir;
 pub mod schedule;
+pub mod start;
 pub mod target;
 
 pub use error::{Error, Result};

@@ -84,6 +84,10 @@ impl Observer for Progress {
         }
     }
 
+    fn note(&mut self, text: &str) {
+        self.line(text);
+    }
+
     fn skipped(&mut self, reason: &str) {
         self.line(&format!("left out: {reason}"));
     }
