@@ -126,11 +126,7 @@ impl Trainer {
             return Err(Error::RunExists(run.root().into()));
         }
         let mut trainer = Self::prepare(config, run, device)?;
-        let fresh = trainer.network.clone();
-        let (config, device) = (&trainer.config, &trainer.device);
-        if let Some(start) = start::from_weights(config, &trainer.metadata, fresh, device)? {
-            (trainer.network, trainer.notes) = (start.network, start.notes);
-        }
+        trainer.start_from_weights()?;
         // Written out, so that the run can be repeated whatever the defaults become.
         let (config, model) = (&mut trainer.config, &trainer.model);
         config.model.num_classes = Some(model.num_classes);
@@ -159,6 +155,8 @@ impl Trainer {
             let (network, optimizer, progress) =
                 checkpoint::restore(&checkpoint, trainer.network, fresh)?;
             trainer = Self { network, optimizer, progress, ..trainer };
+        } else {
+            trainer.start_from_weights()?;
         }
         Ok(trainer)
     }
@@ -230,6 +228,16 @@ impl Trainer {
             run,
             notes: Vec::new(),
         })
+    }
+
+    /// Takes the weights of `model.init_from`, where there is one, into the fresh network.
+    fn start_from_weights(&mut self) -> Result<()> {
+        let fresh = self.network.clone();
+        if let Some(start) = start::from_weights(&self.config, &self.metadata, fresh, &self.device)?
+        {
+            (self.network, self.notes) = (start.network, start.notes);
+        }
+        Ok(())
     }
 
     /// What this run is about.
