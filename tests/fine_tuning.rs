@@ -102,7 +102,8 @@ fn every_block_starts_from_the_same_function() {
     let output = Command::new(DBB)
         .args(["compare", CONFIG, "--blocks", "base,dbb,acb", "--out"])
         .arg(&out)
-        .args(TINY.iter().chain([&*init_from(&file)]).flat_map(|key| ["--set", key]))
+        .args(TINY.iter().flat_map(|key| ["--set", key]))
+        .args(["--set", &init_from(&file)])
         .output()
         .expect("the program starts");
     let stderr = succeeds(&output);
