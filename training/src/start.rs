@@ -169,8 +169,9 @@ fn origin(path: &Path, start: &WarmStart) -> String {
     }
     if start.unfolded > 0 {
         text += &format!(
-            "; {} layers come folded, without batch statistics: equal in evaluation only, unless \
-             they are frozen",
+            "; {} layers come folded and have lost their batch statistics: equal in evaluation, and \
+             in training only where they are frozen; better start from a training form, such as \
+             checkpoints/*/network.bpk of a run",
             start.unfolded
         );
     }
