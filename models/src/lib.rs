@@ -27,10 +27,12 @@ pub mod algebra;
 pub mod backbones;
 pub mod blocks;
 mod error;
+mod freeze;
 mod fused;
 mod implementation;
 mod reparam;
 pub mod summary;
+mod warm_start;
 pub mod weights;
 mod zoo;
 
@@ -38,4 +40,5 @@ pub use blocks::BlockKind;
 pub use error::ConfigError;
 pub use implementation::{Implementation, LayerCount};
 pub use reparam::Reparameterize;
+pub use warm_start::WarmStart;
 pub use zoo::{Arch, Classifier, Form, LayerBlocks, ModelConfig};

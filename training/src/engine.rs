@@ -27,6 +27,7 @@ use crate::optim::Optimizer;
 use crate::report::{self, State};
 use crate::run_dir::{Lock, Mark, RunDir};
 use crate::schedule::Schedule;
+use crate::start;
 use crate::stop::Stop;
 use crate::target::key_map;
 
@@ -145,7 +146,8 @@ impl Trainer {
         if run.exists() {
             return Err(Error::RunExists(run.root().into()));
         }
-        let trainer = Self::prepare(config, run, device)?;
+        let mut trainer = Self::prepare(config, run, device)?;
+        trainer.begin()?;
         trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
         trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
         Ok(trainer)
@@ -166,7 +168,10 @@ impl Trainer {
         let config = Config::load(&run.config(), overrides)?;
         let mut trainer = Self::prepare(config, run, device)?;
         // A run that ended before its first checkpoint starts anew.
-        let Some(&mark) = trainer.run.marks()?.last() else { return Ok(trainer) };
+        let Some(&mark) = trainer.run.marks()?.last() else {
+            trainer.begin()?;
+            return Ok(trainer);
+        };
         let now = trainer.state.progress.identity.clone();
         trainer.state = trainer.restore(mark)?;
         let identity = &mut trainer.state.progress.identity;
@@ -286,6 +291,19 @@ impl Trainer {
         })
     }
 
+    /// The beginning of the run, with the weights of `model.init_from` where there are any.
+    fn begin(&mut self) -> Result<()> {
+        self.state = fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)?;
+        let RunState { network, ema, .. } = &mut self.state;
+        let start =
+            start::from_weights(&self.config, &self.metadata, network.clone(), &self.device)?;
+        if let Some(start) = start {
+            (*network, self.notes) = (start.network, start.notes);
+            *ema = self.config.train.ema.map(|decay| Ema::new(network, decay));
+        }
+        Ok(())
+    }
+
     /// What this run is about.
     pub fn info(&self) -> RunInfo {
         let accumulate = self.config.train.accumulate;
@@ -343,7 +361,14 @@ impl Trainer {
 
     fn all_epochs(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         observer.started(&self.info());
-        self.notes.drain(..).for_each(|note| observer.note(&note));
+        self.notes.iter().for_each(|note| observer.note(note));
+        if !self.notes.is_empty()
+            && self.state.progress.step == 0
+            && let Some((before, _)) = self.validate()?
+        {
+            let (top1, loss) = (before.totals.top1(), before.totals.loss());
+            observer.note(&format!("before training: top-1 {top1:.2}%, loss {loss:.4}"));
+        }
         self.write_metrics()?;
         self.write_report(&State::Running)?;
         let steps_per_epoch = self.info().steps_per_epoch;
@@ -585,18 +610,16 @@ impl Trainer {
     /// Goes back to the newest checkpoint, or to the beginning, and on with a lower learning rate.
     fn roll_back(&mut self, error: &Error, observer: &mut dyn Observer) -> Result<()> {
         let rollbacks = self.state.progress.rollbacks + 1;
-        let (state, place) = match self.run.marks()?.last() {
+        let place = match self.run.marks()?.last() {
             Some(&mark) => {
-                let place = self.run.checkpoint(mark).display().to_string();
-                (self.restore(mark)?, place)
+                self.state = self.restore(mark)?;
+                self.run.checkpoint(mark).display().to_string()
             }
             None => {
-                let identity = &self.state.progress.identity;
-                let fresh = fresh(&self.config, &self.model, &self.device, identity)?;
-                (fresh, "the beginning".to_string())
+                self.begin()?;
+                "the beginning".to_string()
             }
         };
-        self.state = state;
         self.state.progress.rollbacks = rollbacks;
         observer.note(&format!(
             "{error}; return {rollbacks} of {}: going on from {place} with {} times the learning rate",
@@ -679,6 +702,7 @@ fn fresh(
 ) -> Result<RunState> {
     device.seed(config.seed);
     let network = gradients::number(model.init(Form::Train, device)?);
+    let network = model.freeze(network, &config.train.freeze)?;
     Ok(RunState {
         ema: config.train.ema.map(|decay| Ema::new(&network, decay)),
         optimizer: Optimizer::new(&config.optim, &network, model),

@@ -118,6 +118,17 @@ pub enum Error {
         /// Step, warm-up included, from 1.
         step: usize,
     },
+    /// A run does not start as the network of its weights file.
+    #[error(
+        "the network does not start as the one of model.init_from: logits differ by {differences} \
+         of the largest; at most {tolerance:.0e} is accepted, and nothing was trained"
+    )]
+    Start {
+        /// Largest differences relative to the largest logit, and in which mode.
+        differences: String,
+        /// What is accepted.
+        tolerance: f64,
+    },
     /// The folded network is not the same function.
     #[error(
         "the folded network differs from its training form by {max_rel_diff:.2e} of the largest \
@@ -135,7 +146,13 @@ impl Error {
     /// Whether the program worked and the result is wrong (exit code 3), rather than an input
     /// that the user can mend (exit code 1).
     pub fn is_failed_check(&self) -> bool {
-        matches!(self, Self::NonFinite { .. } | Self::BenchLoss { .. } | Self::Fold { .. })
+        matches!(
+            self,
+            Self::NonFinite { .. }
+                | Self::BenchLoss { .. }
+                | Self::Fold { .. }
+                | Self::Start { .. }
+        )
     }
 }
 

@@ -34,6 +34,7 @@ pub mod report;
 pub mod run_dir;
 pub mod schedule;
 pub mod spikes;
+pub mod start;
 pub mod stop;
 pub mod target;
 

@@ -140,6 +140,11 @@ impl KeyMap {
         self.0.iter().filter(|key| tensors.contains_key(&key.foreign)).count()
     }
 
+    /// The tensor of a state dict that stands for the module's own of a native path.
+    pub fn find<'a>(&self, native: &str, tensors: &'a StateDict) -> Option<&'a TensorData> {
+        tensors.get(&self.0.iter().find(|key| key.native == native)?.foreign)
+    }
+
     /// The tensors of a module under the names and in the layouts of the dialect.
     pub fn save(&self, module: &impl Module) -> StateDict {
         let mut tensors = collect(module);

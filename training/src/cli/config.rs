@@ -45,7 +45,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::load(&file.config, &file.set)?;
     // Builds the network once: a block that cannot stand somewhere is an error of the file.
     let model = config.model.resolve(1000, 3);
-    model.init(dbb_models::Form::Train, &Default::default()).map_err(crate::Error::from)?;
+    model
+        .init(dbb_models::Form::Train, &Default::default())
+        .and_then(|network| model.freeze(network, &config.train.freeze))
+        .map_err(crate::Error::from)?;
     match &args.action {
         Action::Check(_) => {
             let result = serde_json::json!({ "config": file.config, "valid": true });

@@ -1,5 +1,7 @@
 //! The keys of a configuration, their defaults and ranges.
 
+use std::path::PathBuf;
+
 use dbb_datasets::{Augment, DataError, DataRef, ImageDataset, Preprocess, open_pair};
 use dbb_models::blocks::Activation;
 use dbb_models::blocks::DbbConfig;
@@ -46,6 +48,9 @@ pub struct ModelSection {
     /// Multiplies the channels of every layer.
     #[serde(default = "one")]
     pub width: f64,
+    /// Weights file to start from. By default weights are drawn from the seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
     /// Classes; must agree with the data. By default the data's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_classes: Option<usize>,
@@ -160,6 +165,9 @@ pub struct TrainSection {
     /// Multiplies the learning rate at every such return.
     #[serde(default = "half")]
     pub rollback_lr: f64,
+    /// Layers that are not trained, by pattern, their batch norms included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
 }
 
 /// The optimizer.

@@ -1,0 +1,93 @@
+//! Layers that training leaves as they are.
+
+use burn::module::{Flag, Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::tensor::Tensor;
+
+use crate::backbones::matches;
+use crate::error::ConfigError;
+use crate::zoo::{Classifier, ModelConfig};
+
+impl ModelConfig {
+    /// Freezes the layers that fit one of the patterns (`*` stands for any text; layers are named
+    /// as in [`Classifier::units`] and [`Classifier::dense_layers`]): their weights have no
+    /// gradient, and their batch norms normalise with the running statistics and keep them, in
+    /// training as in evaluation.
+    ///
+    /// Frozen layers are no part of a weights file: a network that is loaded anew is frozen anew.
+    ///
+    /// # Errors
+    /// A pattern that fits no layer, or patterns that leave none to train.
+    pub fn freeze(
+        &self,
+        network: Classifier,
+        patterns: &[String],
+    ) -> Result<Classifier, ConfigError> {
+        if patterns.is_empty() {
+            return Ok(network);
+        }
+        let units = network.units([self.arch.default_resolution(); 2]);
+        let dense = network.dense_layers().into_iter().map(|layer| layer.name);
+        let layers: Vec<String> = units.into_iter().map(|unit| unit.name).chain(dense).collect();
+        for pattern in patterns {
+            if !layers.iter().any(|layer| matches(pattern, layer)) {
+                return Err(ConfigError::Pattern {
+                    pattern: pattern.clone(),
+                    arch: self.arch.to_string(),
+                    layers: format!("{}, ...", layers[..layers.len().min(4)].join(", ")),
+                });
+            }
+        }
+        let is_frozen = |layer: &&String| patterns.iter().any(|pattern| matches(pattern, layer));
+        let frozen: Vec<String> =
+            layers.iter().filter(is_frozen).map(|layer| format!("{layer}.")).collect();
+        if frozen.len() == layers.len() {
+            return Err(ConfigError::Option {
+                option: "train.freeze",
+                value: format!("{patterns:?}"),
+                expected: "patterns that leave a layer to train",
+            });
+        }
+        let mut below = Below { layers: frozen, path: Vec::new(), ids: Vec::new() };
+        network.visit(&mut below);
+        Ok(network.freeze_group(ParamGroup::from_ids(below.ids)))
+    }
+}
+
+/// Collects the parameters and flags of some layers.
+struct Below {
+    layers: Vec<String>,
+    path: Vec<String>,
+    ids: Vec<ParamId>,
+}
+
+impl Below {
+    fn note(&mut self, id: ParamId) {
+        let path = self.path.join(".");
+        if self.layers.iter().any(|layer| path.starts_with(layer)) {
+            self.ids.push(id);
+        }
+    }
+}
+
+impl ModuleVisitor for Below {
+    // As in the names of tensors, the variants of enums are no part of a path.
+    fn enter_module(&mut self, name: &str, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.path.push(name.to_string());
+        }
+    }
+
+    fn exit_module(&mut self, _: &str, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.path.pop();
+        }
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.note(param.id);
+    }
+
+    fn visit_flag(&mut self, flag: &Param<Flag>) {
+        self.note(flag.id);
+    }
+}

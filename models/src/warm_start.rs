@@ -1,0 +1,191 @@
+//! A network in training form that starts as the function of another one.
+//!
+//! The reverse of a fold, for fine-tuning: weights of a plain network are put into a network of
+//! blocks without changing what it computes. The first branch of a block (KxK of a Diverse Branch
+//! Block, the square of an asymmetric one) takes the convolution and its batch norm; the closing
+//! norm of every other branch gets scale 0 and shift 0.
+//!
+//! This is exact with batch statistics as well as with running ones. A closing norm gives
+//! `gamma * n + beta`, where `n` is finite whatever it normalises with, since `epsilon` is
+//! positive: with both at zero the branch adds zero, and the block is its first branch. The
+//! branches are not lost. With `g` the gradient of the block's output, the first step sees
+//! `sum(g * n)` for a `gamma` and `sum(g)` for a `beta`, neither of which is zero in general, and
+//! nothing for what stands before them (their gradient has the factor `gamma`); from the second
+//! step on those learn, too, from their fresh values. Two things differ from a plain network from
+//! then on: the shifts of all branches receive the same gradient, so that their sum moves as many
+//! times faster; and the running statistics of new branches begin at mean 0 and variance 1.
+//!
+//! What is folded already has no batch statistics to go back to. It becomes a convolution and a
+//! norm that adds the bias (mean 0, variance 1, scale `sqrt(1 + epsilon)`): exact in evaluation,
+//! not with batch statistics, unless the layer is frozen.
+
+use burn::module::Module;
+use burn::nn::LinearConfig;
+use burn::tensor::TensorData;
+
+use crate::blocks::{ConvBn, ConvUnit};
+use crate::error::ConfigError;
+use crate::weights::{Dialect, KeyMap, StateDict, WeightsError};
+use crate::zoo::{Classifier, ModelConfig};
+
+/// A network that computes what another one does, and how its layers came to it.
+#[derive(Debug)]
+pub struct WarmStart {
+    /// The network.
+    pub network: Classifier,
+    /// Layers whose tensors are those of the source.
+    pub copied: usize,
+    /// Blocks of several branches of which the first took the source's layer.
+    pub joined: usize,
+    /// Layers made from a folded convolution, or from a block that had to be folded first. Where
+    /// there are any, the networks are equal in evaluation only.
+    pub unfolded: usize,
+}
+
+impl ModelConfig {
+    /// Puts the function of `source` into `network`, which this configuration describes and which
+    /// is in training form. Both are of one architecture, width and number of classes
+    /// ([`Classifier::with_new_head`]); their blocks and the form of the source are free. The
+    /// parameters of `network` keep their identities and device.
+    ///
+    /// # Errors
+    /// [`WeightsError::Keys`] if the networks are of other shapes. [`ConfigError::Option`] for a
+    /// Diverse Branch Block without its KxK branch, which is the one to take a plain convolution.
+    pub fn warm_start(
+        &self,
+        network: Classifier,
+        source: &Classifier,
+    ) -> Result<WarmStart, WeightsError> {
+        let keys = KeyMap::new(Dialect::Native, self, &network)?;
+        let mut fresh = keys.save(&network);
+        let mut given = KeyMap::new(Dialect::Native, self, source)?.save(source);
+        let (mut copied, mut joined, mut unfolded) = (0, 0, 0);
+        let mut tensors = StateDict::new();
+        let size = [self.arch.default_resolution(); 2];
+        let sources = source.units(size);
+        for target in network.units(size) {
+            let layer = format!("{}.", target.name);
+            let Some(placed) = sources.iter().find(|placed| placed.name == target.name) else {
+                continue; // the map names what is missing
+            };
+            let (own, theirs) = (take(&mut fresh, &layer), take(&mut given, &layer));
+            let found = if shapes(&own) == shapes(&theirs) {
+                copied += 1;
+                theirs
+            } else {
+                let first = first_branch(target.unit)?;
+                let plain = match placed.unit {
+                    ConvUnit::Base(_) => theirs,
+                    folded => {
+                        unfolded += 1;
+                        conv_bn(folded, first.conv_bn.bn.epsilon)
+                    }
+                };
+                joined += usize::from(target.unit.is_multi_branch());
+                first.join(own, plain)
+            };
+            tensors.extend(found.into_iter().map(|(key, data)| (layer.clone() + &key, data)));
+        }
+        // What is no unit: the classifier, squeeze-and-excitation.
+        tensors.extend(given);
+        Ok(WarmStart { network: keys.load(network, &tensors)?, copied, joined, unfolded })
+    }
+}
+
+impl Classifier {
+    /// The network with a last layer for another number of classes, its weights drawn now.
+    pub fn with_new_head(mut self, num_classes: usize) -> Self {
+        let head = match &mut self {
+            Self::ResNet(network) => &mut network.linear,
+            Self::MobileNetV1(network) => &mut network.linear,
+            Self::MobileNetV2(network) => &mut network.linear,
+            Self::MobileNetV3(network) => &mut network.linear,
+        };
+        let [features, _] = head.weight.lazy_shape().dims();
+        // Burn draws a parameter when it is first read.
+        *head = LinearConfig::new(features, num_classes).init(&head.weight.device()).materialize();
+        self
+    }
+}
+
+/// The branch of a unit that can take a plain convolution with its norm.
+struct FirstBranch<'a> {
+    conv_bn: &'a ConvBn,
+    /// Its path in the unit.
+    path: &'static str,
+    /// The closing norms of the other branches, present or not.
+    others: &'static [&'static str],
+}
+
+fn first_branch(unit: &ConvUnit) -> Result<FirstBranch<'_>, ConfigError> {
+    let missing = |value: &str, expected| {
+        Err(ConfigError::Option { option: "model.dbb.branches", value: value.into(), expected })
+    };
+    match unit {
+        ConvUnit::Base(conv_bn) => Ok(FirstBranch { conv_bn, path: "", others: &[] }),
+        ConvUnit::Dbb(block) => match &block.origin {
+            Some(conv_bn) => {
+                let others = &["pointwise.bn.", "pointwise_kxk.bn2.", "average.avg_bn."];
+                Ok(FirstBranch { conv_bn, path: "origin.", others })
+            }
+            None => missing("a list without \"kxk\"", "\"kxk\" among them, to start from weights"),
+        },
+        ConvUnit::Acb(block) => {
+            let others = &["vertical.bn.", "horizontal.bn."];
+            Ok(FirstBranch { conv_bn: &block.square, path: "square.", others })
+        }
+        ConvUnit::Fused(_) => missing("of a folded network", "a network in training form"),
+    }
+}
+
+impl FirstBranch<'_> {
+    /// The tensors of the unit: those of `plain` here, fresh ones elsewhere, closed with zeros.
+    fn join(&self, mut fresh: StateDict, plain: StateDict) -> StateDict {
+        take(&mut fresh, self.path);
+        fresh.extend(plain.into_iter().map(|(key, data)| (format!("{}{key}", self.path), data)));
+        for (key, data) in &mut fresh {
+            let parameter = self.others.iter().find_map(|norm| key.strip_prefix(norm));
+            if matches!(parameter, Some("gamma" | "beta")) {
+                *data = constant(data.num_elements(), 0.0);
+            }
+        }
+        fresh
+    }
+}
+
+/// A unit in inference as a convolution and a norm that adds the bias.
+fn conv_bn(unit: &ConvUnit, epsilon: f64) -> StateDict {
+    let conv = unit.fuse();
+    let channels = unit.spec().channels[1];
+    // A folded convolution has a bias.
+    let bias = conv.bias.map_or_else(|| constant(channels, 0.0), |bias| bias.val().into_data());
+    StateDict::from([
+        ("conv.weight".to_string(), conv.weight.val().into_data()),
+        ("bn.gamma".to_string(), constant(channels, (1.0 + epsilon).sqrt())),
+        ("bn.beta".to_string(), bias),
+        ("bn.running_mean".to_string(), constant(channels, 0.0)),
+        ("bn.running_var".to_string(), constant(channels, 1.0)),
+    ])
+}
+
+fn constant(channels: usize, value: f64) -> TensorData {
+    TensorData::new(vec![value as f32; channels], [channels])
+}
+
+/// Removes what is below a path; the keys of the result begin after it.
+fn take(tensors: &mut StateDict, path: &str) -> StateDict {
+    let mut taken = StateDict::new();
+    tensors.retain(|key, data| match key.strip_prefix(path) {
+        Some(rest) => {
+            let empty = TensorData::new(Vec::<f32>::new(), [0]);
+            taken.insert(rest.to_string(), std::mem::replace(data, empty));
+            false
+        }
+        None => true,
+    });
+    taken
+}
+
+fn shapes(tensors: &StateDict) -> Vec<(&str, Vec<usize>)> {
+    tensors.iter().map(|(key, data)| (key.as_str(), data.shape().to_vec())).collect()
+}

@@ -1,0 +1,196 @@
+//! Runs that start from the weights of a file and leave layers as they are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use dbb_models::weights::{Dialect, KeyMap, Metadata, StateDict, WeightsFile, write_safetensors};
+use dbb_models::{Arch, BlockKind, Form, ModelConfig};
+use dbb_training::engine::Trainer;
+use dbb_training::run_dir::{Mark, RunDir};
+use tempfile::TempDir;
+
+const DBB: &str = env!("CARGO_BIN_EXE_dbb");
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/quick/resnet20-base.toml");
+
+const TINY: [&str; 7] = [
+    "data.limit_train=64",
+    "data.limit_val=40",
+    "data.size=8",
+    "model.width=0.25",
+    "train.batch_size=16",
+    "train.epochs=1",
+    "optim.lr=0.02",
+];
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn dbb(command: &str, out: &Path, keys: &[&str]) -> Output {
+    let mut program = Command::new(DBB);
+    program.args([command, CONFIG, "--out"]).arg(out);
+    program.args(TINY.iter().chain(keys).flat_map(|key| ["--set", key]));
+    program.output().expect("the program starts")
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
+    stderr
+}
+
+#[track_caller]
+fn fails(output: &Output, code: i32, parts: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "no {part:?} in {stderr}");
+    }
+}
+
+fn init_from(file: &Path) -> String {
+    format!("model.init_from={}", file.display())
+}
+
+/// The network and the tensors of a narrow ResNet-20 as in [`TINY`].
+fn resnet20(num_classes: usize) -> (ModelConfig, StateDict) {
+    let plain = ModelConfig::new(Arch::ResNet20, BlockKind::Base, num_classes);
+    let model = ModelConfig { width: 0.25, in_channels: 1, ..plain };
+    let network = model.init(Form::Train, &Device::default()).expect("a network");
+    let keys = KeyMap::new(Dialect::Native, &model, &network).expect("native names");
+    (model, keys.save(&network))
+}
+
+/// Writes a weights file that says what it holds.
+fn describing(path: &Path, model: ModelConfig, tensors: &StateDict, classes: &[&str]) {
+    let metadata = Metadata {
+        model,
+        form: Form::Train,
+        keys: Dialect::Native,
+        preprocess: serde_json::Value::Null,
+        classes: classes.iter().map(|name| name.to_string()).collect(),
+    };
+    write_safetensors(path, tensors, &metadata).expect("a weights file");
+}
+
+/// The line of standard error that begins so.
+#[track_caller]
+fn lines<'a>(stderr: &'a str, start: &str) -> Vec<&'a str> {
+    let found: Vec<_> = stderr.lines().filter(|line| line.starts_with(start)).collect();
+    assert!(!found.is_empty(), "no line {start:?} in {stderr}");
+    found
+}
+
+/// A file of other classes that does not describe itself: networks of every block begin with the
+/// same new head, and as the same function.
+#[test]
+fn every_block_starts_from_the_same_function() {
+    let folder = folder();
+    let (_, tensors) = resnet20(1000);
+    let views = tensors.iter().map(|(name, data)| {
+        let (shape, bytes) = (data.shape().to_vec(), data.as_bytes());
+        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes).unwrap())
+    });
+    let file = folder.path().join("foreign.safetensors");
+    fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+
+    let out = folder.path().join("runs");
+    let output = Command::new(DBB)
+        .args(["compare", CONFIG, "--blocks", "base,dbb,acb", "--out"])
+        .arg(&out)
+        .args(TINY.iter().flat_map(|key| ["--set", key]))
+        .args(["--set", &init_from(&file)])
+        .output()
+        .expect("the program starts");
+    let stderr = succeeds(&output);
+    assert_eq!(lines(&stderr, "head replaced: 1000 -> 10 classes").len(), 3, "{stderr}");
+    assert_eq!(lines(&stderr, "same function as the file's").len(), 3, "{stderr}");
+    let before = lines(&stderr, "before training: top-1");
+    assert_eq!(before.len(), 3);
+    assert!(before.iter().all(|line| *line == before[0]), "{before:?}");
+}
+
+/// Frozen layers keep the bits of the file through training, others do not, and a resumed run
+/// freezes them again without the file.
+#[test]
+fn frozen_layers_keep_the_weights_of_the_file() {
+    let folder = folder();
+    let (model, tensors) = resnet20(10);
+    let file = folder.path().join("plain.safetensors");
+    describing(&file, model, &tensors, &[]);
+    let out = folder.path().join("run");
+    let freeze = "train.freeze=[\"stem\", \"stage1.*\"]";
+    let block = ["model.block=dbb", "optim.decay=all"];
+    let stderr = succeeds(&dbb("train", &out, &[&init_from(&file), freeze, block[0], block[1]]));
+    assert!(!stderr.contains("head replaced"), "{stderr}");
+
+    let run = RunDir::new(&out);
+    let trained = WeightsFile::read(&RunDir::network(&run.checkpoint(Mark { epoch: 1, batch: 0 })))
+        .expect("a checkpoint");
+    let is_frozen = |key: &str| key.starts_with("stem.") || key.starts_with("stage1.");
+    for (key, data) in &tensors {
+        let key_of_block = match key.rsplit_once(".conv.").or_else(|| key.rsplit_once(".bn.")) {
+            Some((layer, _)) => key.replace(layer, &format!("{layer}.origin")),
+            None => key.clone(),
+        };
+        let found = &trained.tensors[&key_of_block];
+        assert_eq!(is_frozen(key), found == data, "{key}");
+    }
+
+    fs::remove_file(&file).expect("the file is there");
+    let device = Device::default();
+    let resumed = Trainer::resume(run, &device, false, &[]).expect("the run can be resumed");
+    struct Frozen(Vec<String>, Vec<String>);
+    impl ModuleVisitor for Frozen {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.push(name.to_string());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !param.val().is_require_grad() {
+                self.1.push(self.0.join("."));
+            }
+        }
+    }
+    let mut frozen = Frozen(Vec::new(), Vec::new());
+    resumed.network().train().visit(&mut frozen);
+    let names = |key: &&String| key.contains(".stem.") || key.contains(".stage1.");
+    let is_statistic = |key: &&String| key.contains("running_");
+    let learnable = frozen.1.iter().filter(|key| !is_statistic(key)).collect::<Vec<_>>();
+    assert!(learnable.len() > 20 && learnable.iter().all(names), "{learnable:?}");
+}
+
+#[test]
+fn files_that_do_not_fit_are_refused() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    let train = |file: &PathBuf, key: &str| dbb("train", &path("run"), &[&init_from(file), key]);
+
+    fails(&train(&path("absent.pth"), "seed=0"), 1, &["absent.pth", "No such file"]);
+    fails(
+        &train(&folder.path().into(), "seed=0"),
+        1,
+        &["model.init_from", "folder", "weights file"],
+    );
+
+    let (model, mut tensors) = resnet20(10);
+    let file = path("plain.safetensors");
+    describing(&file, model.clone(), &tensors, &[]);
+    fails(&train(&file, "model.arch=resnet32"), 1, &["resnet20", "resnet32", "model.init_from"]);
+    fails(&train(&file, "model.width=0.5"), 1, &["width 0.25", "width 0.5"]);
+    fails(&train(&file, "train.freeze=[\"stage7.*\"]"), 1, &["stage7.*", "stem"]);
+
+    // A network that computes no number is equal to none.
+    let weight = tensors.get_mut("stage2.0.conv1.conv.weight").expect("a kernel");
+    weight.as_mut_slice::<f32>().expect("floats")[0] = f32::NAN;
+    let file = path("nan.safetensors");
+    describing(&file, model, &tensors, &[]);
+    fails(&train(&file, "seed=0"), 3, &["model.init_from", "nothing was trained"]);
+    assert!(!path("run").join("config.toml").exists(), "a refused start leaves no run");
+}
