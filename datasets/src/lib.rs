@@ -28,6 +28,7 @@ mod dataset;
 mod decode;
 mod error;
 mod image;
+pub mod imagenet;
 mod loader;
 mod pipeline;
 pub mod presets;
