@@ -1,6 +1,6 @@
 //! One split of a data set.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, path::PathBuf, sync::Arc};
 
 use burn::data::dataset::{Dataset, DatasetError};
 use sha2::{Digest, Sha256};
@@ -43,6 +43,11 @@ pub trait Source: Send + Sync {
 
     /// Height and width of every image; `None` where they differ or are unknown before decoding.
     fn image_size(&self) -> Option<(usize, usize)>;
+
+    /// The file of a sample, where every sample has its own.
+    fn file(&self, _index: usize) -> Option<PathBuf> {
+        None
+    }
 
     /// Bytes that tell a sample from another: its pixels, or its name and size where reading all
     /// pixels would be slow.
@@ -152,6 +157,15 @@ impl ImageDataset {
     /// If `index >= len()`, like a slice.
     pub fn label(&self, index: usize) -> usize {
         self.class(self.selection[index])
+    }
+
+    /// The file of a sample, where every sample has its own (class folders).
+    ///
+    /// # Panics
+    ///
+    /// If `index >= len()`, like a slice.
+    pub fn file(&self, index: usize) -> Option<PathBuf> {
+        self.source.file(self.selection[index])
     }
 
     /// Class of a position in the source.

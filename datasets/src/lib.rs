@@ -44,3 +44,4 @@ pub use image::Image;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
 pub use pipeline::{Augment, Pipeline, Preprocess};
 pub use reference::{DataRef, Layout, Split, open, open_pair};
+pub use sources::folder::image_files_below;
