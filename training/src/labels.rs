@@ -35,14 +35,15 @@ impl ClassMap {
         Ok(Self { path: path.into(), indices })
     }
 
-    /// The data set with the outputs as its classes. `names` are those of the outputs, where they
-    /// are known; the data set's own stand for those that are not.
+    /// The data set called `data` with outputs as its classes. `names` are those of the outputs,
+    /// where they are known; the data set's own stand for those that are not.
     ///
     /// # Errors
     /// If a class is not in the map, or its index not among `outputs`.
     pub fn apply(
         &self,
         dataset: &ImageDataset,
+        data: &str,
         outputs: Option<usize>,
         names: &[String],
     ) -> Result<ImageDataset> {
@@ -50,16 +51,15 @@ impl ClassMap {
         for class in dataset.classes() {
             let Some(&index) = self.indices.get(class) else {
                 return Err(Error::Unusable(format!(
-                    "{} has no index for \"{class}\", a class of {}",
-                    self.path.display(),
-                    dataset.describe()
+                    "{} has no index for \"{class}\", a class of {data}",
+                    self.path.display()
                 )));
             };
-            if outputs.is_some_and(|outputs| index >= outputs) {
+            if let Some(outputs) = outputs.filter(|outputs| index >= *outputs) {
                 return Err(Error::Unusable(format!(
-                    "{} gives \"{class}\" the index {index}; the network has the outputs 0 to {}",
-                    self.path.display(),
-                    outputs.unwrap_or_default() - 1
+                    "{} gives \"{class}\" the index {index}; the network has {outputs} outputs, \
+                     from 0",
+                    self.path.display()
                 )));
             }
             labels.push(index);
@@ -121,13 +121,18 @@ pub fn label(class: &str) -> &str {
     imagenet::name(class).unwrap_or(class)
 }
 
-/// The data set with the classes of a network of `outputs`: its own where they are the network's,
+/// The data set called `data` with the classes of a network of `outputs`: its own where they are the network's,
 /// else by name. Of a network that names none (`named` is empty) the outputs are ImageNet's, if
 /// there are as many and the data set has classes of ImageNet alone, or else the data set's own.
 ///
 /// # Errors
 /// If the network does not know a class.
-pub fn align(dataset: ImageDataset, named: &[String], outputs: usize) -> Result<ImageDataset> {
+pub fn align(
+    dataset: ImageDataset,
+    data: &str,
+    named: &[String],
+    outputs: usize,
+) -> Result<ImageDataset> {
     let known = classes(named, outputs);
     if dataset.classes() == known {
         return Ok(dataset);
@@ -138,12 +143,11 @@ pub fn align(dataset: ImageDataset, named: &[String], outputs: usize) -> Result<
     match labels {
         Some(labels) => Ok(dataset.relabel(known, &labels)?),
         None if named.is_empty() && dataset.classes().len() == outputs => Ok(dataset),
-        None => Err(Error::Unusable(mismatch(&dataset, named, outputs))),
+        None => Err(Error::Unusable(mismatch(dataset.classes(), data, named, outputs))),
     }
 }
 
-fn mismatch(dataset: &ImageDataset, named: &[String], outputs: usize) -> String {
-    let (data, found) = (dataset.describe(), dataset.classes());
+fn mismatch(found: &[String], data: &str, named: &[String], outputs: usize) -> String {
     let hint = "--class-map FILE says which output a class is";
     if found.len() != outputs {
         let count = found.len();

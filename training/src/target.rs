@@ -117,11 +117,11 @@ impl Target {
     /// If there is no data set, or it has classes that the network does not know.
     pub fn dataset(&self, data: Option<&DataRef>, split: Split) -> Result<ImageDataset> {
         let own = self.config.as_ref().map(|config| &config.data);
-        let dataset = match (data, own) {
-            (Some(reference), _) => open(reference, split)?,
+        let (name, dataset) = match (data, own) {
+            (Some(reference), _) => (reference.to_string(), open(reference, split)?),
             (None, Some(own)) => {
                 let (train, val) = own.open_pair()?;
-                if split == Split::Train { train } else { val }
+                (own.source.clone(), if split == Split::Train { train } else { val })
             }
             (None, None) => {
                 let text = "a weights file has no data of its own; name it with --data";
@@ -132,9 +132,9 @@ impl Target {
         match &self.input.class_map {
             Some(path) => {
                 let names = labels::classes(named, outputs);
-                ClassMap::read(path)?.apply(&dataset, Some(outputs), &names)
+                ClassMap::read(path)?.apply(&dataset, &name, Some(outputs), &names)
             }
-            None => labels::align(dataset, named, outputs),
+            None => labels::align(dataset, &name, named, outputs),
         }
     }
 

@@ -48,9 +48,9 @@ struct Prediction {
 
 #[derive(Serialize)]
 struct Labelled {
-    label: String,
     #[serde(flatten)]
     choice: Choice,
+    label: String,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -96,11 +96,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for reason in &result.failed {
         super::say(&format!("left out: {reason}"));
     }
-    super::print(args.json, &result, || table(&result))?;
-    match result.failed.len() {
-        0 => Ok(()),
-        n => Err(Error::Unusable(format!("{n} inputs could not be used")).into()),
+    if args.json || !result.predictions.is_empty() {
+        super::print(args.json, &result, || table(&result))?;
     }
+    if result.failed.is_empty() {
+        return Ok(());
+    }
+    let (failed, used) = (result.failed.len(), result.predictions.len());
+    let text = format!("inputs that could not be used: {failed}; images classified: {used}");
+    Err(Error::Unusable(text).into())
 }
 
 /// Predictions of image files; returns why some have none.

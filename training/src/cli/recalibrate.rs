@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     super::print(args.json, &result, || {
         format!(
             "statistics of {} batches ({} images) of {}\n\
-             top-1 {:.2}% before, {:.2}% after; loss {:.4} before, {:.4} after; {} images of {}\n\
+             top-1 {:.2}% before, {:.2}% after; loss {:.4} before, {:.4} after; on {}\n\
              written to {}",
             result.batches,
             result.images,
@@ -93,7 +93,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             result.top1_after,
             result.loss_before,
             result.loss_after,
-            result.n,
             val.dataset().describe(),
             result.out.display()
         )

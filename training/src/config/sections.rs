@@ -322,7 +322,8 @@ impl DataSection {
         let (mut train, mut val) = open_pair(&self.reference()?)?;
         if let Some(path) = &self.class_map {
             let map = ClassMap::read(path)?;
-            (train, val) = (map.apply(&train, None, &[])?, map.apply(&val, None, &[])?);
+            let apply = |dataset| map.apply(dataset, &self.source, None, &[]);
+            (train, val) = (apply(&train)?, apply(&val)?);
         }
         let limit = |dataset: ImageDataset, limit: Option<usize>| match limit {
             Some(n) => dataset.limit(n),
