@@ -1,6 +1,6 @@
 //! One split of a data set.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, path::PathBuf, sync::Arc};
 
 use burn::data::dataset::{Dataset, DatasetError};
 use sha2::{Digest, Sha256};
@@ -44,6 +44,11 @@ pub trait Source: Send + Sync {
     /// Height and width of every image; `None` where they differ or are unknown before decoding.
     fn image_size(&self) -> Option<(usize, usize)>;
 
+    /// The file of a sample, where every sample has its own.
+    fn file(&self, _index: usize) -> Option<PathBuf> {
+        None
+    }
+
     /// Bytes that tell a sample from another: its pixels, or its name and size where reading all
     /// pixels would be slow.
     fn identity(&self, index: usize) -> Cow<'_, [u8]>;
@@ -60,6 +65,8 @@ pub struct ImageDataset {
     source: Arc<dyn Source>,
     /// Positions in the source, in order.
     selection: Arc<[usize]>,
+    /// Class of every label of the source.
+    class_of: Arc<[usize]>,
 }
 
 impl ImageDataset {
@@ -87,11 +94,13 @@ impl ImageDataset {
                 format!("labels below {} (the number of classes)", classes.len()),
             ));
         }
+        let class_of = (0..classes.len()).collect();
         Ok(Self {
             name: name.into(),
             classes: classes.into(),
             normalization,
             selection: (0..source.len()).collect(),
+            class_of,
             source,
         })
     }
@@ -138,7 +147,7 @@ impl ImageDataset {
     /// If `index >= len()`, like a slice.
     pub fn get(&self, index: usize) -> Result<Sample, DataError> {
         let at = self.selection[index];
-        Ok(Sample { image: self.source.image(at)?, label: self.source.label(at) })
+        Ok(Sample { image: self.source.image(at)?, label: self.class(at) })
     }
 
     /// Class of a sample, without reading its image.
@@ -147,7 +156,38 @@ impl ImageDataset {
     ///
     /// If `index >= len()`, like a slice.
     pub fn label(&self, index: usize) -> usize {
-        self.source.label(self.selection[index])
+        self.class(self.selection[index])
+    }
+
+    /// The file of a sample, where every sample has its own (class folders).
+    ///
+    /// # Panics
+    ///
+    /// If `index >= len()`, like a slice.
+    pub fn file(&self, index: usize) -> Option<PathBuf> {
+        self.source.file(self.selection[index])
+    }
+
+    /// Class of a position in the source.
+    fn class(&self, at: usize) -> usize {
+        self.class_of[self.source.label(at)]
+    }
+
+    /// The same images with other classes: `labels` gives, for every class so far, its index in
+    /// `classes`. Several may become one, and classes without images may come in.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Setting`] if `labels` has not one entry per class, each below the number of
+    /// `classes`.
+    pub fn relabel(&self, classes: Vec<String>, labels: &[usize]) -> Result<Self, DataError> {
+        if labels.len() != self.classes.len() || labels.iter().any(|new| *new >= classes.len()) {
+            let (old, new) = (self.classes.len(), classes.len());
+            let expected = format!("{old} labels below {new}");
+            return Err(DataError::setting("dataset.labels", labels, expected));
+        }
+        let class_of = self.class_of.iter().map(|&class| labels[class]).collect();
+        Ok(Self { classes: classes.into(), class_of, ..self.clone() })
     }
 
     /// A class-balanced subset of at most `n` samples, always the same one.
@@ -157,7 +197,7 @@ impl ImageDataset {
     pub fn limit(&self, n: usize) -> Self {
         let mut by_class = vec![Vec::new(); self.classes.len()];
         for &at in self.selection.iter() {
-            by_class[self.source.label(at)].push(at);
+            by_class[self.class(at)].push(at);
         }
         let most = by_class.iter().map(Vec::len).max().unwrap_or(0);
         let mut selection: Vec<usize> = (0..most)
@@ -188,7 +228,7 @@ impl ImageDataset {
             field(&(number as u64).to_le_bytes());
         }
         for &at in self.selection.iter() {
-            field(&(self.source.label(at) as u64).to_le_bytes());
+            field(&(self.class(at) as u64).to_le_bytes());
             field(&self.source.identity(at));
         }
         hex(&hash.finalize())
@@ -265,6 +305,24 @@ mod tests {
         assert_eq!(values(&all.limit(6).limit(4)), [0, 1, 4, 7]);
         assert_eq!(all.limit(4).label(3), 2);
         assert!(all.limit(0).is_empty());
+    }
+
+    #[test]
+    fn a_relabelled_set_has_other_classes_and_the_same_images() {
+        let names = |names: [&str; 4]| names.map(str::to_owned).to_vec();
+        let all = dataset(&[0, 1, 2, 0]);
+        let new = all.relabel(names(["w", "x", "y", "z"]), &[3, 1, 3]).unwrap();
+        let labels = |data: &ImageDataset| (0..4).map(|i| data.label(i)).collect::<Vec<_>>();
+        assert_eq!(labels(&new), [3, 1, 3, 3]);
+        assert_eq!(values(&new), values(&all));
+        assert_eq!(new.get(2).unwrap().label, 3);
+        // One of each class that has images.
+        assert_eq!(values(&new.limit(2)), [0, 1]);
+        let again = new.relabel(names(["a", "b", "c", "d"]), &[0, 2, 0, 1]).unwrap();
+        assert_eq!(labels(&again), [1, 2, 1, 1]);
+        assert_ne!(new.fingerprint(), again.fingerprint());
+        assert!(all.relabel(names(["w", "x", "y", "z"]), &[0, 1, 4]).is_err());
+        assert!(all.relabel(names(["w", "x", "y", "z"]), &[0, 1]).is_err());
     }
 
     #[test]

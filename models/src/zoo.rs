@@ -10,7 +10,7 @@ use crate::backbones::{
     DenseLayer, MOBILENET_V3_NORM, MobileNetV1, MobileNetV2, MobileNetV3, NetworkBuilder,
     PlacedUnit, ResNet, ResNetConfig, Shortcut, Size,
 };
-use crate::blocks::{Activation, BlockKind, DbbConfig, NormConfig};
+use crate::blocks::{Activation, BatchNorm, BlockKind, ConvUnit, DbbConfig, NormConfig};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 
@@ -430,6 +430,17 @@ impl Classifier {
             Self::MobileNetV2(network) => network.units(image),
             Self::MobileNetV3(network) => network.units(image),
         }
+    }
+
+    /// Every batch norm, to be changed; none in a folded network.
+    pub fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        let units: Vec<&mut ConvUnit> = match self {
+            Self::ResNet(network) => network.units_mut().collect(),
+            Self::MobileNetV1(network) => network.units_mut().collect(),
+            Self::MobileNetV2(network) => network.units_mut().collect(),
+            Self::MobileNetV3(network) => network.units_mut().collect(),
+        };
+        units.into_iter().flat_map(ConvUnit::norms_mut).collect()
     }
 
     /// The layers that see one value per channel; the last is the classifier.

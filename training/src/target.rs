@@ -13,6 +13,8 @@ use dbb_models::{Arch, BlockKind, Classifier, ModelConfig};
 use crate::checkpoint::read_progress;
 use crate::config::{Config, OnBadSample};
 use crate::error::{Error, Result};
+use crate::input::{self, InputFlags};
+use crate::labels::{self, ClassMap};
 use crate::run_dir::{Mark, RunDir, Which};
 
 /// What flags say of a network; needed for files that do not say it themselves.
@@ -40,6 +42,8 @@ pub struct Target {
     pub config: Option<Config>,
     /// The weights file.
     pub path: PathBuf,
+    /// What flags change of its input.
+    pub input: InputFlags,
 }
 
 /// The names of a network's tensors in the dialect of its metadata.
@@ -84,22 +88,21 @@ impl Target {
                 (network, Metadata { model, form, keys, preprocess, classes })
             }
         };
-        Ok(Self { network, metadata, config, path: file.path })
+        Ok(Self { network, metadata, config, path: file.path, input: InputFlags::default() })
     }
 
-    /// How images become this network's input: as its file says, else as `dataset` has it.
+    /// How images become this network's input: as its file says, else as published weights of its
+    /// architecture expect `dataset`, or a photograph; with the changes of the flags.
     ///
     /// # Errors
     /// If the file's description cannot be understood.
-    pub fn preprocess(&self, dataset: &ImageDataset) -> Result<Preprocess> {
-        if self.metadata.preprocess.is_null() {
-            let mut preprocess = Preprocess::of(dataset);
-            let channels = self.metadata.model.in_channels;
-            let (mean, std) = dataset.normalization().for_channels(channels);
-            preprocess = Preprocess { channels, mean, std, ..preprocess };
-            return Ok(preprocess);
-        }
-        serde_json::from_value(self.metadata.preprocess.clone()).map_err(|e| {
+    pub fn preprocess(&self, dataset: Option<&ImageDataset>) -> Result<Preprocess> {
+        let own = &self.metadata.preprocess;
+        let preprocess = match own.is_null() {
+            true => Ok(input::usual(&self.metadata.model, dataset)),
+            false => serde_json::from_value(own.clone()),
+        };
+        preprocess.map(|preprocess| self.input.change(preprocess)).map_err(|e| {
             Error::Unusable(format!(
                 "{}: its preprocessing is not understood: {e}",
                 self.path.display()
@@ -107,67 +110,82 @@ impl Target {
         })
     }
 
-    /// A loader over a split of a data set, or of the run's own if none is named.
+    /// A split of a data set, or of the run's own if none is named, with the classes of the
+    /// network.
     ///
     /// # Errors
-    /// If there is no data set, or its classes are not the network's.
-    pub fn loader(
-        &self,
-        data: Option<&DataRef>,
-        split: Split,
-        batch_size: usize,
-    ) -> Result<Loader> {
+    /// If there is no data set, or it has classes that the network does not know.
+    pub fn dataset(&self, data: Option<&DataRef>, split: Split) -> Result<ImageDataset> {
         let own = self.config.as_ref().map(|config| &config.data);
-        let (reference, dataset) = match (data, own) {
-            (Some(reference), _) => (reference.clone(), open(reference, split)?),
+        let (name, dataset) = match (data, own) {
+            (Some(reference), _) => (reference.to_string(), open(reference, split)?),
             (None, Some(own)) => {
                 let (train, val) = own.open_pair()?;
-                (own.reference()?, if split == Split::Train { train } else { val })
+                (own.source.clone(), if split == Split::Train { train } else { val })
             }
             (None, None) => {
                 let text = "a weights file has no data of its own; name it with --data";
                 return Err(Error::Unusable(text.into()));
             }
         };
-        self.check_classes(&dataset, &reference)?;
-        let skip = own.is_some_and(|own| own.on_bad_sample == OnBadSample::Skip);
-        let config = LoaderConfig {
-            batch_size,
-            workers: 1,
-            skip_unreadable: skip,
-            ..LoaderConfig::default()
-        };
-        let pipeline = Pipeline::eval(self.preprocess(&dataset)?)?;
+        let (named, outputs) = (&self.metadata.classes, self.metadata.model.num_classes);
+        match &self.input.class_map {
+            Some(path) => {
+                let names = labels::classes(named, outputs);
+                ClassMap::read(path)?.apply(&dataset, &name, Some(outputs), &names)
+            }
+            None => labels::align(dataset, &name, named, outputs),
+        }
+    }
+
+    /// A loader over [such a split](Self::dataset), in the data set's order.
+    ///
+    /// # Errors
+    /// As [`dataset`](Self::dataset) and [`preprocess`](Self::preprocess).
+    pub fn loader(
+        &self,
+        data: Option<&DataRef>,
+        split: Split,
+        batch_size: usize,
+    ) -> Result<Loader> {
+        let config = LoaderConfig { batch_size, ..LoaderConfig::default() };
+        self.loader_with(data, split, config)
+    }
+
+    /// The same in the order of `config`.
+    ///
+    /// # Errors
+    /// As [`loader`](Self::loader).
+    pub fn loader_with(
+        &self,
+        data: Option<&DataRef>,
+        split: Split,
+        config: LoaderConfig,
+    ) -> Result<Loader> {
+        let dataset = self.dataset(data, split)?;
+        let own = self.config.as_ref().map(|config| &config.data);
+        let skip_unreadable = own.is_some_and(|own| own.on_bad_sample == OnBadSample::Skip);
+        let config = LoaderConfig { workers: 1, skip_unreadable, ..config };
+        let pipeline = Pipeline::eval(self.preprocess(Some(&dataset))?)?;
         Ok(Loader::new(Arc::new(dataset), config, pipeline)?)
     }
 
-    fn check_classes(&self, dataset: &ImageDataset, reference: &DataRef) -> Result<()> {
-        let (own, data) = (&self.metadata.classes, dataset.classes());
-        let classes = self.metadata.model.num_classes;
-        if classes != data.len() {
-            return Err(Error::Unusable(format!(
-                "the network has {classes} classes, {reference} has {}",
-                data.len()
-            )));
-        }
-        match own.iter().zip(data).find(|(own, data)| own != data) {
-            Some((own, data)) => Err(Error::Unusable(format!(
-                "the network was trained on other classes than {reference} has: \"{own}\" against \
-                 \"{data}\" at the same place"
-            ))),
-            None => Ok(()),
-        }
+    /// What people call the classes, in order of the logits: by number where nothing is known.
+    pub fn labels(&self) -> Vec<String> {
+        let outputs = self.metadata.model.num_classes;
+        let classes = labels::classes(&self.metadata.classes, outputs);
+        let name = |index: usize| match classes.get(index) {
+            Some(class) => labels::label(class).to_string(),
+            None => format!("class {index}"),
+        };
+        (0..outputs).map(name).collect()
     }
 
     /// Random images of the network's input size, equal for equal `seed`, values from -2 to 2 as
     /// normalised images have them.
     pub fn random_images(&self, images: usize, seed: u64) -> TensorData {
-        let (height, width) = serde_json::from_value(self.metadata.preprocess.clone())
-            .map(|preprocess: Preprocess| preprocess.size)
-            .unwrap_or_else(|_| {
-                let side = self.metadata.model.arch.default_resolution();
-                (side, side)
-            });
+        let side = self.metadata.model.arch.default_resolution();
+        let (height, width) = self.preprocess(None).map_or((side, side), |known| known.size);
         let shape = [images, self.metadata.model.in_channels, height, width];
         let mut state = seed;
         let values: Vec<f32> = (0..shape.iter().product())

@@ -134,6 +134,23 @@ fn image_files(class: &Path) -> Result<Vec<OsString>, DataError> {
     Ok(names)
 }
 
+/// The image files in a folder and in those below it, by path; links to folders are not followed.
+///
+/// # Errors
+///
+/// [`DataError::Io`] if a folder cannot be read.
+pub fn image_files_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut files: Vec<_> = image_files(folder)?.iter().map(|name| folder.join(name)).collect();
+    for (name, kind) in entries(folder)? {
+        let path = folder.join(name);
+        if !path.is_symlink() && kind.is_ok_and(|kind| kind.is_dir()) {
+            files.extend(image_files_below(&path)?);
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
 /// What a folder holds, links followed; hidden entries are left out.
 fn entries(folder: &Path) -> Result<Vec<(OsString, std::io::Result<FileType>)>, DataError> {
     let error = |e| DataError::io(folder, e);
@@ -191,6 +208,10 @@ impl Source for FolderImages {
 
     fn image_size(&self) -> Option<(usize, usize)> {
         None
+    }
+
+    fn file(&self, index: usize) -> Option<PathBuf> {
+        Some(self.path(index))
     }
 
     fn identity(&self, index: usize) -> Cow<'_, [u8]> {

@@ -169,6 +169,18 @@ pub(super) fn units<'a>(
     PlacedUnit::chain(image, before.chain(blocks).chain([("last".to_string(), last)]))
 }
 
+/// Every unit of a network, to be changed.
+pub(super) fn units_mut<'a>(
+    stem: &'a mut ConvUnit,
+    blocks: &'a mut [InvertedResidual],
+    last: &'a mut ConvUnit,
+) -> impl Iterator<Item = &'a mut ConvUnit> {
+    let blocks = blocks.iter_mut().flat_map(|block| {
+        block.expand.iter_mut().chain([&mut block.depthwise, &mut block.project])
+    });
+    std::iter::once(stem).chain(blocks).chain([last])
+}
+
 #[cfg(test)]
 mod tests {
     use super::multiple_of_8;

@@ -128,6 +128,13 @@ impl MobileNetV1 {
         });
         PlacedUnit::chain(image, std::iter::once(("stem".to_string(), &self.stem)).chain(parts))
     }
+
+    /// Every unit, to be changed.
+    pub fn units_mut(&mut self) -> impl Iterator<Item = &mut ConvUnit> {
+        let parts =
+            self.blocks.iter_mut().flat_map(|block| [&mut block.depthwise, &mut block.pointwise]);
+        std::iter::once(&mut self.stem).chain(parts)
+    }
 }
 
 impl SeparableConv {

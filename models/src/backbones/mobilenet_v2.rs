@@ -110,4 +110,9 @@ impl MobileNetV2 {
     pub fn units(&self, image: [usize; 2]) -> Vec<PlacedUnit<'_>> {
         inverted_residual::units(image, &self.stem, &self.blocks, &self.last)
     }
+
+    /// Every unit, to be changed.
+    pub fn units_mut(&mut self) -> impl Iterator<Item = &mut ConvUnit> {
+        inverted_residual::units_mut(&mut self.stem, &mut self.blocks, &mut self.last)
+    }
 }

@@ -177,6 +177,11 @@ impl MobileNetV3 {
         inverted_residual::units(image, &self.stem, &self.blocks, &self.last)
     }
 
+    /// Every unit, to be changed.
+    pub fn units_mut(&mut self) -> impl Iterator<Item = &mut ConvUnit> {
+        inverted_residual::units_mut(&mut self.stem, &mut self.blocks, &mut self.last)
+    }
+
     /// The layers that see one value per channel.
     pub fn dense_layers(&self) -> Vec<DenseLayer> {
         let squeezes = self.blocks.iter().enumerate().filter_map(|(index, block)| {

@@ -176,6 +176,16 @@ impl ResNet {
         }
         units
     }
+
+    /// Every unit, to be changed.
+    pub fn units_mut(&mut self) -> impl Iterator<Item = &mut ConvUnit> {
+        let stages = [&mut self.stage1, &mut self.stage2, &mut self.stage3, &mut self.stage4];
+        let blocks = stages.into_iter().flatten().flat_map(|block| {
+            let shorter = [&mut block.conv1, &mut block.conv2];
+            shorter.into_iter().chain(&mut block.conv3).chain(&mut block.shortcut)
+        });
+        std::iter::once(&mut self.stem).chain(blocks)
+    }
 }
 
 fn run(stage: &[ResidualBlock], map: Tensor<4>) -> Tensor<4> {

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::acb::AsymmetricConvBlock;
-use super::batch_norm::NormConfig;
+use super::batch_norm::{BatchNorm, NormConfig};
 use super::conv_bn::ConvBn;
 use super::conv_spec::{ConvSpec, host_conv};
 use super::dbb::{DbbConfig, DiverseBranchBlock};
@@ -128,17 +128,21 @@ impl ConvUnit {
 
     /// The unit with other constants in all its batch norms.
     pub fn with_norm(mut self, config: NormConfig) -> Self {
-        let norms = match &mut self {
-            Self::Base(block) => vec![&mut block.bn],
-            Self::Dbb(block) => block.norms_mut(),
-            Self::Acb(block) => block.norms_mut().into(),
-            Self::Fused(_) => Vec::new(),
-        };
-        for norm in norms {
+        for norm in self.norms_mut() {
             norm.epsilon = config.epsilon;
             norm.momentum = config.momentum;
         }
         self
+    }
+
+    /// Every batch norm; none in a folded unit.
+    pub fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        match self {
+            Self::Base(block) => vec![&mut block.bn],
+            Self::Dbb(block) => block.norms_mut(),
+            Self::Acb(block) => block.norms_mut().into(),
+            Self::Fused(_) => Vec::new(),
+        }
     }
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.

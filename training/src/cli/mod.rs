@@ -9,7 +9,9 @@ mod devices;
 mod eval;
 mod export;
 mod options;
+mod predict;
 mod progress;
+mod recalibrate;
 mod signals;
 mod summary;
 mod train;
@@ -32,6 +34,8 @@ struct Cli {
 enum Command {
     Train(train::Args),
     Eval(eval::Args),
+    Predict(predict::Args),
+    Recalibrate(recalibrate::Args),
     Reparam(export::ReparamArgs),
     Export(export::ExportArgs),
     Compare(compare::Args),
@@ -48,6 +52,8 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Recalibrate(args) => recalibrate::run(&args),
         Command::Reparam(args) => export::reparam(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::run(&args),

@@ -7,6 +7,7 @@ use clap::Args;
 use dbb_datasets::DataRef;
 use dbb_models::{Arch, BlockKind};
 
+use crate::input::InputFlags;
 use crate::run_dir::Which;
 use crate::target::{ModelFlags, Target};
 
@@ -55,6 +56,40 @@ pub struct TargetOptions {
     /// Channels of the images, for files that do not say it.
     #[arg(long)]
     pub channels: Option<usize>,
+    #[command(flatten)]
+    pub input: InputOptions,
+}
+
+/// What the network's input is made of, instead of what its file says.
+#[derive(Debug, Args)]
+pub struct InputOptions {
+    /// Height and width of the network's input.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub size: Option<u16>,
+    /// Short side of an image before the middle is cut out.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub resize: Option<u16>,
+    /// Mean of each channel on the scale 0 to 1, for example 0.485,0.456,0.406.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation of each channel on the scale 0 to 1.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
+    pub std: Option<Vec<f32>>,
+    /// Which output of the network each class of the data is: TOML, or lines of class, tab, index.
+    #[arg(long, value_name = "FILE")]
+    pub class_map: Option<PathBuf>,
+}
+
+impl InputOptions {
+    fn flags(&self) -> InputFlags {
+        InputFlags {
+            size: self.size.map(usize::from),
+            resize: self.resize.map(usize::from),
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+            class_map: self.class_map.clone(),
+        }
+    }
 }
 
 impl TargetOptions {
@@ -67,7 +102,8 @@ impl TargetOptions {
             classes: self.classes,
             channels: self.channels,
         };
-        Target::load(&self.target, self.checkpoint, &flags, device)
+        let target = Target::load(&self.target, self.checkpoint, &flags, device)?;
+        Ok(Target { input: self.input.flags(), ..target })
     }
 }
 

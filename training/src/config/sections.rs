@@ -9,6 +9,8 @@ use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::labels::ClassMap;
+
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +89,10 @@ pub struct DataSection {
     /// Deviation per channel on the scale 0 to 1. By default that of the data set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
+    /// File that gives the classes of the data other indices: TOML (`n01440764 = 0`), or lines of
+    /// class, tab, index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_map: Option<PathBuf>,
     /// Use that many training images only, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
@@ -109,6 +115,7 @@ impl Default for DataSection {
             resize: None,
             mean: None,
             std: None,
+            class_map: None,
             limit_train: None,
             limit_val: None,
             workers: 1,
@@ -366,12 +373,17 @@ impl DataSection {
         self.source.parse()
     }
 
-    /// The training and the validation images, limits applied.
+    /// The training and the validation images, class map and limits applied.
     ///
     /// # Errors
-    /// As [`dbb_datasets::open_pair`].
-    pub fn open_pair(&self) -> Result<(ImageDataset, ImageDataset), DataError> {
-        let (train, val) = open_pair(&self.reference()?)?;
+    /// As [`dbb_datasets::open_pair`] and [`ClassMap::apply`].
+    pub fn open_pair(&self) -> crate::Result<(ImageDataset, ImageDataset)> {
+        let (mut train, mut val) = open_pair(&self.reference()?)?;
+        if let Some(path) = &self.class_map {
+            let map = ClassMap::read(path)?;
+            let apply = |dataset| map.apply(dataset, &self.source, None, &[]);
+            (train, val) = (apply(&train)?, apply(&val)?);
+        }
         let limit = |dataset: ImageDataset, limit: Option<usize>| match limit {
             Some(n) => dataset.limit(n),
             None => dataset,

@@ -1,0 +1,66 @@
+//! Precise batch norm: running statistics measured anew (Wu & Johnson, "Rethinking Batch in
+//! BatchNorm", 2021).
+//!
+//! The running statistics that training leaves are moving averages over weights that changed all the
+//! while. Here the weights stand still: every norm's mean and variance become the averages over `N`
+//! batches of the batch's mean and of its unbiased variance,
+//! `mean = 1/N sum_k mean_k`, `var = 1/N sum_k var_k`,
+//! with each layer reading what the layers before it make of the batch in training. The `k`-th batch
+//! enters with momentum `1/k`, which is this average.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use dbb_datasets::{Batch, DataError};
+use dbb_models::Classifier;
+
+use crate::error::{Error, Result};
+
+/// What a recalibration went over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Batches.
+    pub batches: usize,
+    /// Images in them.
+    pub images: usize,
+}
+
+/// A copy of a network in training form, on the inference device, with running statistics measured
+/// on batches of its input. The network itself stays as it is.
+///
+/// # Errors
+/// If the network has no batch norm, an image cannot be read, or there is none.
+pub fn recalibrate(
+    network: &Classifier,
+    batches: impl Iterator<Item = std::result::Result<Batch, DataError>>,
+) -> Result<(Classifier, Seen)> {
+    let device = crate::network_device(network).inner().autodiff();
+    // Batch statistics are taken on an autodiff device; nothing is differentiated.
+    let mut network = network.valid().train().no_grad();
+    let momenta: Vec<f64> = network.norms_mut().iter().map(|norm| norm.momentum).collect();
+    if momenta.is_empty() {
+        let text = "the network is folded and has no batch norm left; recalibrate its training \
+                    form, then fold that";
+        return Err(Error::Unusable(text.into()));
+    }
+    let mut seen = Seen::default();
+    for batch in batches {
+        let batch = batch?;
+        if batch.is_empty() {
+            continue;
+        }
+        seen.batches += 1;
+        seen.images += batch.len();
+        for norm in network.norms_mut() {
+            norm.momentum = 1.0 / seen.batches as f64;
+        }
+        let (images, _): (Tensor<4>, _) = batch.to_tensors(&device);
+        network.forward(images);
+    }
+    if seen.images == 0 {
+        return Err(Error::Unusable("there is no image to recalibrate on".into()));
+    }
+    for (norm, momentum) in network.norms_mut().into_iter().zip(momenta) {
+        norm.momentum = momentum;
+    }
+    Ok((network.valid(), seen))
+}
