@@ -23,6 +23,7 @@ use crate::report::{self, State};
 use crate::run_dir::RunDir;
 use crate::schedule::Schedule;
 use crate::target::key_map;
+use crate::tensorboard::TensorBoard;
 
 /// Told of what happens in a run; draws progress bars, prints lines, or does nothing.
 pub trait Observer {
@@ -271,6 +272,7 @@ impl Trainer {
     fn all_epochs(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         observer.started(&self.info());
         self.write_report(&State::Running)?;
+        let mut board = TensorBoard::open(&self.run.tensorboard(), self.progress.step)?;
         let schedule = Schedule::new(
             &self.config.schedule,
             &self.config.optim,
@@ -278,7 +280,7 @@ impl Trainer {
             self.train.batches_per_epoch(),
         );
         while self.progress.epoch < self.config.train.epochs {
-            let record = self.epoch(&schedule, observer)?;
+            let record = self.epoch(&schedule, &mut board, observer)?;
             if self.progress.best_epoch == 0 || record.top1 > self.progress.best_top1 {
                 self.progress.best_epoch = record.epoch;
                 self.progress.best_top1 = record.top1;
@@ -287,6 +289,7 @@ impl Trainer {
             self.progress.step = record.step;
             self.progress.records.push(record.clone());
             self.save()?;
+            board.epoch(&record)?;
             self.write_report(&State::Running)?;
             observer.epoch(&record);
         }
@@ -295,7 +298,12 @@ impl Trainer {
         Ok(self.result())
     }
 
-    fn epoch(&mut self, schedule: &Schedule, observer: &mut dyn Observer) -> Result<EpochRecord> {
+    fn epoch(
+        &mut self,
+        schedule: &Schedule,
+        board: &mut TensorBoard,
+        observer: &mut dyn Observer,
+    ) -> Result<EpochRecord> {
         let epoch = self.progress.epoch + 1;
         let mut step = self.progress.step;
         let (mut totals, mut skipped, mut lr) = (Totals::default(), 0, 0.0);
@@ -319,6 +327,7 @@ impl Trainer {
             if !mean_loss.is_finite() {
                 return Err(self.non_finite(mean_loss, epoch, step));
             }
+            board.step(step, mean_loss, lr)?;
             totals.add(logits.detach(), &batch.labels, mean_loss);
             self.network = self.optimizer.step(&self.network, loss, lr);
             observer.step(&Step {

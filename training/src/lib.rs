@@ -30,6 +30,7 @@ pub mod report;
 pub mod run_dir;
 pub mod schedule;
 pub mod target;
+pub mod tensorboard;
 
 pub use error::{Error, Result};
 

@@ -4,6 +4,7 @@
 //! config.toml          the resolved configuration
 //! env.json             program, device, data
 //! metrics.jsonl        one line per epoch
+//! tensorboard/         event files, which only grow
 //! checkpoints/00012/   after epoch 12: network.bpk, optimizer.bpk, state.json
 //! export/deploy.safetensors
 //! report.html          the run for people, rewritten after every epoch
@@ -79,6 +80,11 @@ impl RunDir {
     /// One line per epoch.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
+    }
+
+    /// The folder of TensorBoard's event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.root.join("tensorboard")
     }
 
     /// The run, or the comparison in this folder, for people.
