@@ -19,7 +19,7 @@ use crate::evaluate::{Evaluation, cross_entropy, evaluate};
 use crate::fold::Comparison;
 use crate::metrics::{EpochRecord, Totals, host};
 use crate::optim::Optimizer;
-use crate::report::{self, State};
+use crate::report::{self, State, Steps};
 use crate::run_dir::RunDir;
 use crate::schedule::Schedule;
 use crate::target::key_map;
@@ -110,6 +110,8 @@ pub struct Trainer {
     train: Loader,
     val: Loader,
     progress: Progress,
+    steps: Steps,
+    reported: Instant,
     run: RunDir,
 }
 
@@ -150,7 +152,9 @@ impl Trainer {
                 |network: &_| Optimizer::new(&trainer.config.optim, network, &trainer.model);
             let (network, optimizer, progress) =
                 checkpoint::restore(&checkpoint, trainer.network, fresh)?;
-            trainer = Self { network, optimizer, progress, ..trainer };
+            let (_, planned) = trainer.steps.done();
+            let steps = Steps::new(progress.step, planned);
+            trainer = Self { network, optimizer, progress, steps, ..trainer };
         }
         Ok(trainer)
     }
@@ -206,6 +210,7 @@ impl Trainer {
         let network = model.init(Form::Train, &device)?;
         let optimizer = Optimizer::new(&config.optim, &network, &model);
         let progress = Progress::default();
+        let steps = Steps::new(0, config.train.epochs * train.batches_per_epoch());
         Ok(Self {
             config,
             model,
@@ -218,6 +223,8 @@ impl Trainer {
             train,
             val,
             progress,
+            steps,
+            reported: Instant::now(),
             run,
         })
     }
@@ -252,11 +259,12 @@ impl Trainer {
             summary: self.summary.clone(),
             env: self.env.clone(),
             records: self.progress.records.clone(),
+            steps: self.steps.clone(),
         }
     }
 
     /// Trains to the end, one checkpoint per epoch, and writes the folded weights. The run's
-    /// report is written anew after every epoch.
+    /// report is written anew after every epoch and every half minute.
     ///
     /// # Errors
     /// An image or the disk; a loss that is no number, which leaves the last checkpoint.
@@ -328,6 +336,10 @@ impl Trainer {
                 return Err(self.non_finite(mean_loss, epoch, step));
             }
             board.step(step, mean_loss, lr)?;
+            self.steps.add(step, mean_loss);
+            if self.reported.elapsed() > report::INTERVAL {
+                self.write_report(&State::Running)?;
+            }
             totals.add(logits.detach(), &batch.labels, mean_loss);
             self.network = self.optimizer.step(&self.network, loss, lr);
             observer.step(&Step {
@@ -397,7 +409,8 @@ impl Trainer {
         Ok(self.run.write(&self.run.metrics(), &lines.concat())?)
     }
 
-    fn write_report(&self, state: &State) -> Result<()> {
+    fn write_report(&mut self, state: &State) -> Result<()> {
+        self.reported = Instant::now();
         Ok(self.run.write(&self.run.report(), &report::train_page(&self.report(), state))?)
     }
 
