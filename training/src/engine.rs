@@ -296,8 +296,9 @@ impl Trainer {
             self.progress.epoch = record.epoch;
             self.progress.step = record.step;
             self.progress.records.push(record.clone());
-            self.save()?;
+            // Before the checkpoint: a resumed run voids what came after its own.
             board.epoch(&record)?;
+            self.save()?;
             self.write_report(&State::Running)?;
             observer.epoch(&record);
         }
