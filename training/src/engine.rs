@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess};
+use dbb_datasets::{Batch, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess};
 use dbb_models::summary::Summary;
 use dbb_models::weights::{Dialect, Metadata, write_safetensors};
 use dbb_models::{Classifier, Form, ModelConfig, Reparameterize};
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{self, Progress};
 use crate::config::{Config, OnBadSample};
+use crate::distributed::Group;
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, cross_entropy, evaluate};
 use crate::fold::Comparison;
@@ -105,6 +107,7 @@ pub struct Trainer {
     summary: Summary,
     env: serde_json::Value,
     device: Device,
+    group: Option<Group>,
     network: Classifier,
     optimizer: Optimizer,
     train: Loader,
@@ -218,6 +221,7 @@ impl Trainer {
             summary,
             env,
             device,
+            group: None,
             network,
             optimizer,
             train,
@@ -227,6 +231,18 @@ impl Trainer {
             reported: Instant::now(),
             run,
         })
+    }
+
+    /// Trains on several devices; the first must be the one the trainer was made with.
+    pub fn with_devices(mut self, devices: &[Device]) -> Self {
+        let smoothing = self.config.train.label_smoothing;
+        let forward = move |network: &Classifier, batch: &Batch, device: &Device| {
+            let (images, targets) = batch.to_tensors(device);
+            let logits = network.forward(images);
+            (logits.clone(), cross_entropy(logits, targets, smoothing))
+        };
+        self.group = (devices.len() > 1).then(|| Group::new(devices, Arc::new(forward)));
+        self
     }
 
     /// What this run is about.
@@ -328,10 +344,7 @@ impl Trainer {
                 continue;
             }
             lr = schedule.lr(step);
-            let (images, targets) = batch.to_tensors(&self.device);
-            let logits = self.network.forward(images);
-            let loss = cross_entropy(logits.clone(), targets, self.config.train.label_smoothing);
-            let mean_loss = f64::from(host(loss.clone().into_data())[0]);
+            let (gradients, logits, mean_loss) = self.gradients(&batch)?;
             step += 1;
             if !mean_loss.is_finite() {
                 return Err(self.non_finite(mean_loss, epoch, step));
@@ -341,8 +354,8 @@ impl Trainer {
             if self.reported.elapsed() > report::INTERVAL {
                 self.write_report(&State::Running)?;
             }
-            totals.add(logits.detach(), &batch.labels, mean_loss);
-            self.network = self.optimizer.step(&self.network, loss, lr);
+            totals.add(logits, &batch.labels, mean_loss);
+            self.network = self.optimizer.apply(&self.network, gradients, lr);
             observer.step(&Step {
                 epoch,
                 step: index + 1,
@@ -379,6 +392,19 @@ impl Trainer {
             seconds: started.elapsed().as_secs_f64(),
             skipped: skipped + validation.skipped.len(),
         })
+    }
+
+    /// Gradients, logits and mean loss of a batch, on one device or several.
+    fn gradients(&self, batch: &Batch) -> Result<(GradientsParams, Tensor<2>, f64)> {
+        if let Some(group) = &self.group {
+            let together = group.gradients(&self.network, batch)?;
+            return Ok((together.gradients, together.logits, together.loss));
+        }
+        let (images, targets) = batch.to_tensors(&self.device);
+        let logits = self.network.forward(images);
+        let loss = cross_entropy(logits.clone(), targets, self.config.train.label_smoothing);
+        let gradients = GradientsParams::from_grads(loss.backward(), &self.network);
+        Ok((gradients, logits.detach(), f64::from(host(loss.into_data())[0])))
     }
 
     /// Evaluates a folded copy, and compares it with the training form on the first batch.

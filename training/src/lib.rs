@@ -20,6 +20,7 @@ pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod device;
+pub mod distributed;
 pub mod engine;
 mod error;
 pub mod evaluate;

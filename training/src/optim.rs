@@ -109,8 +109,18 @@ impl Optimizer {
 
     /// The network after a step along the gradient of a loss it made.
     pub fn step(&mut self, network: &Classifier, loss: Tensor<1>, lr: f64) -> Classifier {
-        let grads = GradientsParams::from_grads(loss.backward(), network);
-        self.inner.step(self.learning_rates(lr), network.clone(), grads)
+        let gradients = GradientsParams::from_grads(loss.backward(), network);
+        self.apply(network, gradients, lr)
+    }
+
+    /// The network after a step along gradients.
+    pub fn apply(
+        &mut self,
+        network: &Classifier,
+        gradients: GradientsParams,
+        lr: f64,
+    ) -> Classifier {
+        self.inner.step(self.learning_rates(lr), network.clone(), gradients)
     }
 
     /// The learning rate of every parameter where the network's is `lr`.
