@@ -92,6 +92,22 @@ impl Batch {
         (Tensor::from_data(images, device), Tensor::from_data(labels, device))
     }
 
+    /// Some of the images, in their order. Those that are missing stay with the whole.
+    ///
+    /// # Panics
+    /// If the range ends beyond the batch.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        let [_, channels, height, width] = self.shape;
+        let pixels = channels * height * width;
+        Self {
+            images: self.images[range.start * pixels..range.end * pixels].to_vec(),
+            shape: [range.len(), channels, height, width],
+            labels: self.labels[range.clone()].to_vec(),
+            indices: self.indices[range].to_vec(),
+            skipped: Vec::new(),
+        }
+    }
+
     pub(crate) fn empty(preprocess: &Preprocess) -> Self {
         let [channels, height, width] = preprocess.shape();
         Self {

@@ -28,6 +28,15 @@ pub enum DeviceError {
          `cargo build --release --features {1}`"
     )]
     NotCompiled(String, &'static str),
+    /// It cannot train together with others.
+    #[error(
+        "the device \"{0}\" cannot train together with others: only cuda has Burn's collective \
+         operations (NCCL); name cuda devices, for example --devices cuda:0,cuda:1, or one --device"
+    )]
+    Alone(String),
+    /// It stands twice in a list.
+    #[error("the device \"{0}\" is named twice; every one of --devices must be another")]
+    Twice(String),
     /// The machine lacks it.
     #[error(
         "there is no device \"{0}\" on this machine ({1} of this kind found); `dbb devices` lists what is there"

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Tensor};
 use dbb_datasets::{
     Batch, DataError, Epoch, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess,
 };
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use crate::checkpoint::{self, PartialEpoch, Progress, RunState};
 use crate::config::{Config, OnBadSample};
+use crate::distributed::Group;
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, cross_entropy, evaluate_until};
@@ -24,12 +26,13 @@ use crate::gradients::{self, Accumulator};
 use crate::identity::Identity;
 use crate::metrics::{EpochRecord, host};
 use crate::optim::Optimizer;
-use crate::report::{self, State};
+use crate::report::{self, State, Steps};
 use crate::run_dir::{Lock, Mark, RunDir};
 use crate::schedule::Schedule;
 use crate::start;
 use crate::stop::Stop;
 use crate::target::key_map;
+use crate::tensorboard::TensorBoard;
 
 /// Told of what happens in a run; draws progress bars, prints lines, or does nothing.
 pub trait Observer {
@@ -125,6 +128,8 @@ pub struct Trainer {
     summary: Summary,
     env: serde_json::Value,
     device: Device,
+    /// Further devices that share every batch.
+    group: Option<Group>,
     train: Loader,
     val: Loader,
     state: RunState,
@@ -132,6 +137,9 @@ pub struct Trainer {
     saved: (Option<Mark>, Instant),
     notes: Vec<String>,
     stop: Stop,
+    steps: Steps,
+    /// When the report was written.
+    reported: Instant,
     run: RunDir,
     _lock: Lock,
 }
@@ -209,6 +217,15 @@ impl Trainer {
         })
     }
 
+    /// Trains on several devices; the first must be the one the trainer was made with.
+    pub fn train_on(&mut self, devices: &[Device]) {
+        let smoothing = self.config.train.label_smoothing;
+        let forward = move |network: &Classifier, batch: &Batch, device: &Device| {
+            forward(network, batch, device, smoothing)
+        };
+        self.group = (devices.len() > 1).then(|| Group::new(devices, Arc::new(forward)));
+    }
+
     /// Lets a run be stopped from outside.
     pub fn stop_on(&mut self, stop: Stop) {
         self.stop = stop;
@@ -280,12 +297,15 @@ impl Trainer {
             summary,
             env,
             device,
+            group: None,
             train,
             val,
             state,
             saved: (None, Instant::now()),
             notes: Vec::new(),
             stop: Stop::default(),
+            steps: Steps::new(0, 0),
+            reported: Instant::now(),
             run,
             _lock: lock,
         })
@@ -341,11 +361,13 @@ impl Trainer {
             summary: self.summary.clone(),
             env: self.env.clone(),
             records: self.state.progress.records.clone(),
+            steps: self.steps.clone(),
         }
     }
 
     /// Trains to the end and writes the folded weights. A checkpoint is saved after every epoch
-    /// and as often as the configuration says, and the run's report is written anew.
+    /// and as often as the configuration says; the run's report is written anew then, and every half
+    /// minute.
     ///
     /// # Errors
     /// An image or the disk; a loss or gradient that is no number; a wish to stop, once the run is
@@ -370,17 +392,21 @@ impl Trainer {
             observer.note(&format!("before training: top-1 {top1:.2}%, loss {loss:.4}"));
         }
         self.write_metrics()?;
-        self.write_report(&State::Running)?;
         let steps_per_epoch = self.info().steps_per_epoch;
+        let done = self.state.progress.step;
+        self.steps = Steps::new(done, self.config.train.epochs * steps_per_epoch);
+        self.write_report(&State::Running)?;
+        let mut board = TensorBoard::open(&self.run.tensorboard(), done)?;
         let Config { schedule, optim, train, .. } = &self.config;
         let schedule = Schedule::new(schedule, optim, train.epochs, steps_per_epoch);
         self.saved.1 = Instant::now();
         while self.state.progress.mark.epoch < self.config.train.epochs {
-            match self.epoch(&schedule, observer) {
+            match self.epoch(&schedule, &mut board, observer) {
                 Err(error @ Error::NonFinite { .. })
                     if self.state.progress.rollbacks < self.config.train.rollbacks =>
                 {
                     self.roll_back(&error, observer)?;
+                    board = TensorBoard::open(&self.run.tensorboard(), self.state.progress.step)?;
                 }
                 outcome => outcome?,
             }
@@ -391,15 +417,23 @@ impl Trainer {
     }
 
     /// Trains what is left of an epoch, validates, and saves.
-    fn epoch(&mut self, schedule: &Schedule, observer: &mut dyn Observer) -> Result<()> {
+    fn epoch(
+        &mut self,
+        schedule: &Schedule,
+        board: &mut TensorBoard,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let Mark { epoch, batch } = self.state.progress.mark;
         let mut batches = self.train.epoch_from(epoch as u64, batch);
         while batches.len() > 0 {
-            self.step(&mut batches, schedule, observer)?;
+            self.step(&mut batches, schedule, board, observer)?;
             if self.stop.requested().is_some() || self.is_save_due() {
                 self.save()?;
             }
             self.leave_if_asked()?;
+            if self.reported.elapsed() > report::INTERVAL {
+                self.write_report(&State::Running)?;
+            }
         }
         let (totals, seconds) =
             (self.state.progress.partial.totals, self.state.progress.partial.seconds);
@@ -441,6 +475,8 @@ impl Trainer {
         }
         progress.mark = Mark { epoch: record.epoch, batch: 0 };
         progress.records.push(record.clone());
+        // Before the checkpoint: a resumed run voids what came after its own.
+        board.epoch(&record)?;
         self.save()?;
         self.write_metrics()?;
         self.write_report(&State::Running)?;
@@ -456,6 +492,7 @@ impl Trainer {
         &mut self,
         batches: &mut Epoch,
         schedule: &Schedule,
+        board: &mut TensorBoard,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let started = Instant::now();
@@ -473,15 +510,12 @@ impl Trainer {
                 self.state.progress.partial.skipped += batch.len();
                 continue;
             }
-            let (inputs, labels) = batch.to_tensors(&self.device);
-            let logits = self.state.network.forward(inputs);
-            let loss = self.loss(logits.clone(), labels, &batch);
-            let mean = f64::from(host(loss.clone().into_data())[0]);
+            let (grads, logits, mean) = self.gradients(&batch)?;
             if !mean.is_finite() {
-                return Err(self.non_finite("loss", mean, None));
+                return Err(self.non_finite("loss", mean, Some(&grads)));
             }
-            self.state.progress.partial.totals.add(logits.detach(), &batch.labels, mean);
-            gradient.add(&self.state.network, loss, batch.len());
+            self.state.progress.partial.totals.add(logits, &batch.labels, mean);
+            gradient.add(&self.state.network, grads, batch.len());
             losses += mean * batch.len() as f64;
             images += batch.len();
         }
@@ -510,6 +544,8 @@ impl Trainer {
                 progress.step
             ));
         }
+        board.step(progress.step, step_loss, lr)?;
+        self.steps.add(progress.step, step_loss);
         partial.lr = lr;
         partial.seconds += started.elapsed().as_secs_f64();
         observer.step(&Step {
@@ -527,8 +563,17 @@ impl Trainer {
         Ok(())
     }
 
-    fn loss(&self, logits: Tensor<2>, labels: Tensor<1, Int>, _batch: &Batch) -> Tensor<1> {
-        cross_entropy(logits, labels, self.config.train.label_smoothing)
+    /// Gradients, logits and mean loss of a batch, on one device or several.
+    fn gradients(&self, batch: &Batch) -> Result<(GradientsParams, Tensor<2>, f64)> {
+        let network = &self.state.network;
+        if let Some(group) = &self.group {
+            let together = group.gradients(network, batch)?;
+            return Ok((together.gradients, together.logits, together.loss));
+        }
+        let smoothing = self.config.train.label_smoothing;
+        let (logits, loss) = forward(network, batch, &self.device, smoothing);
+        let mean = f64::from(host(loss.clone().into_data())[0]);
+        Ok((GradientsParams::from_grads(loss.backward(), network), logits.detach(), mean))
     }
 
     /// Dropout draws from the device's own stream: a new one for every batch, so that a resumed
@@ -637,7 +682,8 @@ impl Trainer {
         Ok(self.run.write(&self.run.metrics(), &lines)?)
     }
 
-    fn write_report(&self, state: &State) -> Result<()> {
+    fn write_report(&mut self, state: &State) -> Result<()> {
+        self.reported = Instant::now();
         Ok(self.run.write(&self.run.report(), &report::train_page(&self.report(), state))?)
     }
 
@@ -649,12 +695,7 @@ impl Trainer {
         Ok(write_safetensors(&self.run.deploy_weights(), &tensors, &metadata)?)
     }
 
-    fn non_finite(
-        &self,
-        what: &'static str,
-        value: f64,
-        grads: Option<&burn::optim::GradientsParams>,
-    ) -> Error {
+    fn non_finite(&self, what: &'static str, value: f64, grads: Option<&GradientsParams>) -> Error {
         let kept = match self.saved.0 {
             None => "no checkpoint was saved, so that nothing is kept".to_string(),
             Some(mark) => {
@@ -691,6 +732,19 @@ impl Trainer {
             images_per_second: records.iter().map(images).sum::<f64>() / training,
         }
     }
+}
+
+/// Logits `[batch, classes]` of a training batch and its mean loss, `[1]`.
+fn forward(
+    network: &Classifier,
+    batch: &Batch,
+    device: &Device,
+    smoothing: f64,
+) -> (Tensor<2>, Tensor<1>) {
+    let (images, labels) = batch.to_tensors(device);
+    let logits = network.forward(images);
+    let loss = cross_entropy(logits.clone(), labels, smoothing);
+    (logits, loss)
 }
 
 /// A run that has not begun.

@@ -27,15 +27,14 @@ impl Accumulator {
         }
     }
 
-    /// Adds a batch of `images` by its mean loss, `[1]`.
-    pub fn add(&mut self, network: &Classifier, loss: Tensor<1>, images: usize) {
+    /// Adds the gradient of the mean loss of a batch of `images`.
+    pub fn add(&mut self, network: &Classifier, mut grads: GradientsParams, images: usize) {
         // Every image counts alike, whatever the size of its batch.
-        let loss = match self.several {
-            true => loss.mul_scalar(images as f64 / self.planned as f64),
-            false => loss,
-        };
+        if self.several {
+            scale(&mut grads, network, images as f64 / self.planned as f64);
+        }
         self.images += images;
-        self.sum.accumulate(network, GradientsParams::from_grads(loss.backward(), network));
+        self.sum.accumulate(network, grads);
     }
 
     /// The gradient, or `None` if no batch had an image.
@@ -198,7 +197,8 @@ mod tests {
             for part in parts {
                 let logits = network.forward(inputs.clone().slice([part.clone()]));
                 let loss = cross_entropy(logits, labels.clone().slice([part.clone()]), 0.0);
-                sum.add(&network, loss, part.len());
+                let grads = GradientsParams::from_grads(loss.backward(), &network);
+                sum.add(&network, grads, part.len());
             }
             let sum = flat(&sum.finish(&network).unwrap(), &network);
             assert_eq!(sum.len(), whole.len());

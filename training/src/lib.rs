@@ -20,6 +20,7 @@ pub mod cli;
 pub mod compare;
 pub mod config;
 pub mod device;
+pub mod distributed;
 pub mod ema;
 pub mod engine;
 mod error;
@@ -41,6 +42,7 @@ pub mod spikes;
 pub mod start;
 pub mod stop;
 pub mod target;
+pub mod tensorboard;
 
 pub use error::{Error, Result};
 

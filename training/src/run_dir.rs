@@ -4,6 +4,7 @@
 //! config.toml               the resolved configuration
 //! env.json                  program, device, data
 //! metrics.jsonl             one line per epoch
+//! tensorboard/              event files, which only grow
 //! checkpoints/00012/        after epoch 12: network.bpk, optimizer.bpk, state.json, with train.ema
 //!                           ema.bpk, and manifest.json with the size and hash of each
 //! checkpoints/00012+00340/  after 340 batches of the epoch that follows
@@ -131,6 +132,11 @@ impl RunDir {
     /// One line per epoch.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
+    }
+
+    /// TensorBoard's event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.root.join("tensorboard")
     }
 
     /// The run, or the comparison in this folder, for people.

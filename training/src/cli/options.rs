@@ -23,12 +23,17 @@ pub struct DeviceOptions {
 }
 
 impl DeviceOptions {
-    /// Opens the device and sets the number of threads.
-    pub fn open(&self) -> crate::Result<Device> {
+    /// Sets the number of threads.
+    pub fn set_threads(&self) {
         if let Some(threads) = self.threads {
             // Fails only if the pool exists already; nothing has used it yet.
             rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().ok();
         }
+    }
+
+    /// Opens the device and sets the number of threads.
+    pub fn open(&self) -> crate::Result<Device> {
+        self.set_threads();
         Ok(crate::device::open(&self.device)?)
     }
 }

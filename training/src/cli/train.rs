@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::options::DeviceOptions;
 use super::progress::Progress;
 use crate::config::Config;
+use crate::distributed;
 use crate::engine::Trainer;
 use crate::run_dir::RunDir;
 
@@ -31,6 +32,9 @@ pub struct Args {
     force: bool,
     #[command(flatten)]
     device: DeviceOptions,
+    /// Train on several devices, each with its part of every batch, for example cuda:0,cuda:1.
+    #[arg(long, value_name = "D,D", value_delimiter = ',', conflicts_with = "device")]
+    devices: Vec<String>,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
@@ -41,15 +45,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let text = "--resume goes on with the run's own configuration; add --force to change it with --set\n";
         return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).into());
     }
-    let device = args.device.open()?;
+    let devices = match args.devices.is_empty() {
+        true => vec![args.device.open()?],
+        false => {
+            args.device.set_threads();
+            distributed::open(&args.devices)?
+        }
+    };
+    let device = &devices[0];
     let mut trainer = if args.resume {
         let run = args.out.clone().unwrap_or_else(|| args.config.clone());
-        Trainer::resume(RunDir::new(run), &device, args.force, &args.set)?
+        Trainer::resume(RunDir::new(run), device, args.force, &args.set)?
     } else {
         let config = Config::load(&args.config, &args.set)?;
         let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
-        Trainer::new(config, RunDir::new(out), &device)?
+        Trainer::new(config, RunDir::new(out), device)?
     };
+    trainer.train_on(&devices);
     trainer.stop_on(super::signals::stop()?);
     let result = trainer.fit(&mut Progress::new())?;
     let run = RunDir::new(&result.run_dir);

@@ -53,7 +53,7 @@ pub fn compare_page(
         names.join(", ")
     };
     let title = format!("{}: {} compared", list(|row| &row.arch), list(|row| &row.block));
-    let mut page = open(title, state, "run", runs.len(), planned);
+    let mut page = open(title, state, &[("run", runs.len(), planned)]);
     page.section("Result", Html::from_iter([summary_table(&groups), verdict(&groups)]));
     page.section(
         "Curves",

@@ -121,11 +121,12 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// A moment in universal time, `2026-01-31 12:05 UTC`.
+/// A moment in universal time, `2026-01-31 12:05:30 UTC`.
 pub fn utc(time: SystemTime) -> String {
-    // A clock before 1970 is shown as that year's first minute.
+    // A clock before 1970 is shown as that year's first second.
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, minutes) = (seconds / 86400, seconds / 60 % 1440);
+    let seconds = seconds % 60;
     // Days to date in the Gregorian calendar, years from March on so that the leap day is last
     // (Hinnant, "chrono-compatible low-level date algorithms").
     let shifted = days + 719_468;
@@ -137,7 +138,7 @@ pub fn utc(time: SystemTime) -> String {
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
     let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
+    format!("{year}-{month:02}-{day:02} {:02}:{:02}:{seconds:02} UTC", minutes / 60, minutes % 60)
 }
 
 #[cfg(test)]
@@ -180,8 +181,8 @@ mod tests {
     #[test]
     fn moments_are_in_universal_time() {
         let at = |seconds| utc(UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01 00:00 UTC");
-        assert_eq!(at(951_825_600), "2000-02-29 12:00 UTC");
-        assert_eq!(at(1_767_225_540), "2025-12-31 23:59 UTC");
+        assert_eq!(at(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(at(951_825_600), "2000-02-29 12:00:00 UTC");
+        assert_eq!(at(1_767_225_599), "2025-12-31 23:59:59 UTC");
     }
 }

@@ -1,12 +1,14 @@
 //! `report.html`: what a run or a comparison has come to, for people.
 //!
-//! One file that loads nothing and needs no script, written anew after every epoch or run. The
-//! pages know no folder but for links; whoever has the numbers writes them.
+//! One file that loads nothing and needs no script, written anew after every epoch or run, and
+//! every [`INTERVAL`] in long ones. The pages know no folder but for links; whoever has the numbers
+//! writes them.
 //!
 //! ```text
 //! format.rs    numbers as people read them
 //! page.rs      markup, tables, sections
 //! chart.rs     charts as inline SVG
+//! steps.rs     the training loss by step
 //! train.rs     the page of a run
 //! compare.rs   the page of a comparison
 //! ```
@@ -15,12 +17,14 @@ mod chart;
 mod compare;
 mod format;
 mod page;
+mod steps;
 mod train;
 
 pub use compare::compare_page;
+pub use steps::Steps;
 pub use train::train_page;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dbb_models::summary::Summary;
 use serde_json::Value;
@@ -30,6 +34,9 @@ use crate::metrics::EpochRecord;
 use chart::Axis;
 use format::{Quantity, utc};
 use page::{Html, Page, facts};
+
+/// How often the page of a run is written within an epoch.
+pub const INTERVAL: Duration = Duration::from_secs(30);
 
 /// A run as a report shows it.
 #[derive(Clone, Debug)]
@@ -42,6 +49,8 @@ pub struct Run {
     pub env: Value,
     /// Every epoch so far.
     pub records: Vec<EpochRecord>,
+    /// Its steps since it was started or resumed.
+    pub steps: Steps,
 }
 
 /// Whether more is to come.
@@ -56,12 +65,13 @@ pub enum State {
 }
 
 const EPOCH: Axis = Axis { name: "epoch", quantity: Quantity::Epoch, from_zero: false };
+const STEP: Axis = Axis { name: "step", quantity: Quantity::Epoch, from_zero: false };
 const TIME: Axis = Axis { name: "training time", quantity: Quantity::Duration, from_zero: true };
 const LOSS: Axis = Axis { name: "loss", quantity: Quantity::Number, from_zero: false };
 const TOP1: Axis = Axis { name: "top-1", quantity: Quantity::Percent, from_zero: false };
 
-/// A page with its heading, and how far things have come.
-fn open(title: String, state: &State, unit: &str, done: usize, planned: usize) -> Page {
+/// A page with its heading, and how far things have come: units done and planned, the finest last.
+fn open(title: String, state: &State, progress: &[(&str, usize, usize)]) -> Page {
     let mut page = Page::new(title, *state == State::Running);
     let (class, text) = match state {
         State::Running => ("running", "running"),
@@ -69,10 +79,16 @@ fn open(title: String, state: &State, unit: &str, done: usize, planned: usize) -
         State::Stopped(_) => ("stopped", "stopped"),
     };
     let written = utc(SystemTime::now());
+    let [done, planned] = progress.last().map_or([0, 1], |&(_, done, planned)| [done, planned]);
+    let progress: Vec<_> = progress
+        .iter()
+        .map(|(unit, done, planned)| format!("{unit} {done} of {planned}"))
+        .collect();
+    let progress = progress.join(", ");
     page.add(Html::raw(format!(
         "<p class=\"state\"><span class=\"badge {class}\">{text}</span> \
          <progress value=\"{done}\" max=\"{planned}\" aria-label=\"progress\"></progress> \
-         <span>{unit} {done} of {planned}</span> <span class=\"muted\">written {written}</span></p>\n"
+         <span>{progress}</span> <span class=\"muted\">updated {written}</span></p>\n"
     )));
     if let State::Stopped(reason) = state {
         let reason = Html::from(reason.as_str());
@@ -147,6 +163,7 @@ mod tests {
             config: toml::from_str(&text).unwrap(),
             summary: Summary::new(&model, [28, 28]).unwrap(),
             env: serde_json::json!({"device": "Device<Flex>", "train_fingerprint": "0123abcd"}),
+            steps: Steps::new(8 * top1.len(), 16),
             records: top1.iter().enumerate().map(|(i, &top1)| record(i + 1, top1)).collect(),
         }
     }

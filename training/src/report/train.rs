@@ -3,7 +3,7 @@
 use super::chart::{Axis, Chart, Series};
 use super::format::Quantity::{self, Count, Duration, Epoch, Number, Percent};
 use super::page::{Html, cards, details, preformatted, table};
-use super::{EPOCH, LOSS, Run, State, TOP1, environment, open};
+use super::{EPOCH, LOSS, Run, STEP, State, Steps, TOP1, environment, open};
 use crate::metrics::EpochRecord;
 
 /// The report of a run.
@@ -11,11 +11,16 @@ pub fn train_page(run: &Run, state: &State) -> String {
     let (records, epochs) = (&run.records, run.config.train.epochs);
     let model = &run.config.model;
     let title = format!("{} with {} blocks, seed {}", model.arch, model.block, run.config.seed);
-    let mut page = open(title, state, "epoch", records.len(), epochs);
+    let mut progress = vec![("epoch", records.len(), epochs)];
+    if *state == State::Running {
+        let (done, planned) = run.steps.done();
+        progress.push(("step", done, planned));
+    }
+    let mut page = open(title, state, &progress);
     page.add(headline(run, state));
     page.add(Html::raw(format!(
         "<div class=\"charts\">\n{}</div>\n",
-        charts(records).iter().map(Chart::figure).collect::<Html>()
+        charts(records, &run.steps).iter().map(Chart::figure).collect::<Html>()
     )));
     page.section("Epochs", details("Every epoch in numbers", &epoch_table(records)));
     let config = preformatted(&run.config.to_toml());
@@ -82,7 +87,7 @@ fn headline(run: &Run, state: &State) -> Html {
     cards(&facts)
 }
 
-fn charts(records: &[EpochRecord]) -> [Chart; 4] {
+fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
     let line = |name, value: fn(&EpochRecord) -> f64| {
         Series::line(name, records.iter().map(|record| [record.epoch as f64, value(record)]))
     };
@@ -107,6 +112,16 @@ fn charts(records: &[EpochRecord]) -> [Chart; 4] {
             x: EPOCH,
             y: LOSS,
             series: vec![line("validation", |r| r.val_loss), line("training", |r| r.train_loss)],
+        },
+        Chart {
+            title: "Training loss by step",
+            note: match steps.per_point() {
+                1 => "Of every step since the start or the last resume.".into(),
+                n => format!("Mean of every {n} steps since the start or the last resume."),
+            },
+            x: STEP,
+            y: LOSS,
+            series: vec![Series::line("training", steps.points().iter().copied())],
         },
         Chart {
             title: "Learning rate",
@@ -200,6 +215,12 @@ mod tests {
         run.records.clear();
         let page = train_page(&run, &State::Running);
         assert!(page.contains("epoch 0 of 2") && page.contains("No epoch is finished"));
+        assert_well_formed(&page);
+        run.steps = Steps::new(0, 16);
+        (1..=3).for_each(|step| run.steps.add(step, 2.5 / step as f64));
+        let page = train_page(&run, &State::Running);
+        assert!(page.contains("epoch 0 of 2, step 3 of 16") && page.contains("value=\"3\""));
+        assert!(page.contains("training: at last 0.8333 (step 3)"), "the curve of the first epoch");
         assert_well_formed(&page);
     }
 
