@@ -236,6 +236,6 @@ mod tests {
         assert_eq!(first_non_finite(&network, Some(&grads)), None);
         scale(&mut grads, &network, f64::INFINITY);
         let found = first_non_finite(&network, Some(&grads)).unwrap();
-        assert!(found.starts_with("the gradient of conv1"), "{found}");
+        assert!(found.starts_with("the gradient of stem"), "{found}");
     }
 }
