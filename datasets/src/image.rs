@@ -106,6 +106,11 @@ impl Image {
         &self.pixels
     }
 
+    /// The pixels, to be changed in place.
+    pub(crate) fn pixels_mut(&mut self) -> &mut [u8] {
+        &mut self.pixels
+    }
+
     /// One pixel's channels.
     ///
     /// # Panics

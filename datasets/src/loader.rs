@@ -68,8 +68,21 @@ pub struct Batch {
     pub labels: Vec<usize>,
     /// Positions in the data set.
     pub indices: Vec<usize>,
+    /// What every image was mixed with; `None` where each is itself.
+    pub mixed: Option<Mixed>,
     /// Why images are missing; empty unless [`LoaderConfig::skip_unreadable`].
     pub skipped: Vec<DataError>,
+}
+
+/// How the images of a batch were mixed: each is part itself, part another of the batch.
+///
+/// Its loss is `share` times that of its label plus `1 - share` times that of its partner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mixed {
+    /// Classes of the images mixed in, one per image.
+    pub partners: Vec<usize>,
+    /// Part of an image that is its own, the same for all, 0 to 1.
+    pub share: f32,
 }
 
 impl Batch {
@@ -115,6 +128,7 @@ impl Batch {
             shape: [0, channels, height, width],
             labels: Vec::new(),
             indices: Vec::new(),
+            mixed: None,
             skipped: Vec::new(),
         }
     }
@@ -131,13 +145,25 @@ impl Batch {
         self.labels.push(sample.label);
         self.indices.push(index);
     }
+
+    /// Mixes the images where the pipeline says so.
+    fn mix(&mut self, pipeline: &Pipeline, rng: &mut impl Rng) {
+        if self.is_empty() {
+            return;
+        }
+        self.mixed = pipeline.mix(&mut self.images, rng).map(|share| {
+            let mut partners = self.labels.clone();
+            partners.rotate_right(1); // as the images: each with the one before it
+            Mixed { partners, share }
+        });
+    }
 }
 
 /// Batches of a data set, epoch by epoch.
 ///
 /// The order of an epoch depends on (seed, epoch), the augmentation of a sample on (seed, epoch,
-/// index): neither on the number of workers nor on earlier epochs, so that a run can be resumed
-/// at any batch.
+/// index), the mixing of a batch on (seed, epoch, batch): neither on the number of workers nor on
+/// earlier epochs, so that a run can be resumed at any batch.
 #[derive(Debug, Clone)]
 pub struct Loader(Arc<Plan>);
 
@@ -226,14 +252,15 @@ impl Plan {
         order
     }
 
-    fn build(&self, epoch: u64, indices: &[usize]) -> Result<Batch, DataError> {
+    /// Builds a batch, the `number`th of the epoch.
+    fn build(&self, epoch: u64, number: usize, indices: &[usize]) -> Result<Batch, DataError> {
+        let seed = self.config.seed;
         let mut batch = Batch::empty(self.pipeline.preprocess());
         let pixels: usize = batch.shape[1..].iter().product();
         batch.images.reserve_exact(indices.len() * pixels);
         for &index in indices {
             match self.dataset.get(index) {
                 Ok(sample) => {
-                    let seed = self.config.seed;
                     let mut rng = stream(Purpose::Augment, seed, epoch, index as u64);
                     batch.push(index, &sample, &self.pipeline, &mut rng);
                 }
@@ -241,12 +268,13 @@ impl Plan {
                 Err(error) => return Err(error),
             }
         }
+        batch.mix(&self.pipeline, &mut stream(Purpose::Mix, seed, epoch, number as u64));
         Ok(batch)
     }
 
     /// Builds a batch; a panic becomes an error.
     fn build_guarded(&self, epoch: u64, batch: usize, order: &[usize]) -> Result<Batch, DataError> {
-        let build = || self.build(epoch, &order[self.range(batch)]);
+        let build = || self.build(epoch, batch, &order[self.range(batch)]);
         // Nothing half-changed is seen afterwards: the batch is dropped, the rest is only read.
         catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|panic| {
             Err(DataError::Panic { epoch, batch, message: panic_text(panic.as_ref()) })
@@ -458,9 +486,17 @@ mod tests {
     }
 
     fn loader(fake: Fake, config: LoaderConfig) -> Loader {
+        let augment = Augment { pad_crop: 2, hflip: true, ..Augment::default() };
+        loader_with(augment, fake, config)
+    }
+
+    fn mixing(fake: Fake, config: LoaderConfig) -> Loader {
+        loader_with(Augment { mixup: 1.0, cutmix: 1.0, ..Augment::default() }, fake, config)
+    }
+
+    fn loader_with(augment: Augment, fake: Fake, config: LoaderConfig) -> Loader {
         let classes = vec!["even".to_owned(), "odd".to_owned()];
         let data = ImageDataset::new("fake", classes, presets::MNIST, Arc::new(fake)).unwrap();
-        let augment = Augment { pad_crop: 2, hflip: true, ..Augment::default() };
         let pipeline = Pipeline::new(Preprocess::of(&data), augment).unwrap();
         Loader::new(Arc::new(data), config, pipeline).unwrap()
     }
@@ -476,6 +512,7 @@ mod tests {
         shape: [usize; 4],
         labels: Vec<usize>,
         indices: Vec<usize>,
+        mixed: Option<Mixed>,
     }
 
     fn content(loader: &Loader, epoch: u64) -> Vec<Content> {
@@ -490,6 +527,7 @@ mod tests {
                 shape: batch.shape,
                 labels: batch.labels,
                 indices: batch.indices,
+                mixed: batch.mixed,
             })
             .collect()
     }
@@ -506,6 +544,54 @@ mod tests {
         for workers in [1, 4, 30] {
             assert!(content(workers) == alone, "{workers} workers");
         }
+    }
+
+    #[test]
+    fn mixing_depends_on_epoch_and_batch_alone() {
+        let mixing = |workers| mixing(Fake::of(50), training(8, workers));
+        let whole = content(&mixing(0), 3);
+        for (workers, first) in [(1, 0), (4, 2), (0, 6)] {
+            let rest = contents(mixing(workers).epoch_from(3, first));
+            assert!(rest == whole[first..], "{workers} workers, from {first}");
+        }
+        let shares = |epoch| -> Vec<f32> {
+            content(&mixing(0), epoch).into_iter().map(|b| b.mixed.unwrap().share).collect()
+        };
+        assert_ne!(shares(3), shares(4));
+        assert_ne!(shares(3)[0], shares(3)[1]);
+    }
+
+    #[test]
+    fn images_are_mixed_with_their_partners() {
+        let config = LoaderConfig { skip_unreadable: true, ..training(8, 0) };
+        let fake = || Fake { fails: Some(9), ..Fake::of(20) };
+        let plain = loader_with(Augment::default(), fake(), config.clone()).epoch(0);
+        let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
+        let mut images = 0;
+        for (plain, batch) in plain.zip(mixing(fake(), config).epoch(0)) {
+            let (plain, batch) = (plain.unwrap(), batch.unwrap());
+            assert_eq!((&plain.labels, plain.mixed), (&batch.labels, None));
+            let mixed = batch.mixed.as_ref().unwrap();
+            for (image, pixels) in batch.images.chunks(16).enumerate() {
+                let partner = (image + batch.labels.len() - 1) % batch.labels.len();
+                assert_eq!(mixed.partners[image], batch.labels[partner]);
+                // The fake images differ by the same amount in every pixel: however they are
+                // mixed, the mean says by how much.
+                let [own, other] = [image, partner].map(|at| mean(&plain.images[16 * at..][..16]));
+                let expected = mixed.share * own + (1.0 - mixed.share) * other;
+                assert!((mean(pixels) - expected).abs() < 1e-5, "{image}");
+            }
+            images += batch.len();
+        }
+        assert_eq!(images, 19);
+    }
+
+    #[test]
+    fn a_batch_without_images_is_not_mixed() {
+        let fake = Fake { fails: Some(0), ..Fake::of(1) };
+        let config = LoaderConfig { skip_unreadable: true, ..training(8, 0) };
+        let batch = mixing(fake, config).epoch(0).next().unwrap().unwrap();
+        assert!(batch.is_empty() && batch.mixed.is_none());
     }
 
     #[test]

@@ -3,14 +3,16 @@
 use std::ops::RangeInclusive;
 
 use rand::{Rng, RngExt};
+use rand_distr::{Beta, Distribution};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     DataError, Image, ImageDataset,
     image::check_channels,
     transforms::{
-        center_crop, flip, normalize, pad_crop, random_resized_crop, resize, resize_short_side,
-        to_channels,
+        ColorJitter, MAX_MAGNITUDE, center_crop, color_jitter, cutmix, flip, lighting, mixup,
+        normalize, pad_crop, rand_augment, random_erasing, random_resized_crop, resize,
+        resize_short_side, to_channels, trivial_augment,
     },
 };
 
@@ -90,7 +92,7 @@ impl Preprocess {
     pub fn apply(&self, image: &Image) -> Result<Vec<f32>, DataError> {
         self.validate()?;
         let mut out = Vec::new();
-        self.finish(self.fit(image), &mut out);
+        self.finish(self.fit(image), &self.mean, &mut out);
         Ok(out)
     }
 
@@ -107,9 +109,9 @@ impl Preprocess {
         }
     }
 
-    /// Channels and normalisation of an image that has its size, appended to `out`.
-    fn finish(&self, image: Image, out: &mut Vec<f32>) {
-        normalize(&to_channels(image, self.channels), &self.mean, &self.std, out);
+    /// Channels and normalisation, about `mean`, of an image that has its size, appended to `out`.
+    fn finish(&self, image: Image, mean: &[f32], out: &mut Vec<f32>) {
+        normalize(&to_channels(image, self.channels), mean, &self.std, out);
     }
 }
 
@@ -129,6 +131,39 @@ pub struct Augment {
     pub rrc_scale: (f32, f32),
     /// Smallest and largest width over height of that part, above 0.
     pub rrc_ratio: (f32, f32),
+    /// A policy of drawn changes.
+    pub policy: Policy,
+    /// Changes that `randaugment` makes of an image, 1 to 16.
+    pub num_ops: u32,
+    /// Strength of `randaugment`, 0 to 30.
+    pub magnitude: u32,
+    /// Random changes of brightness, contrast, saturation and hue.
+    pub color_jitter: ColorJitter,
+    /// Standard deviation of a shift of colours along ImageNet's principal components, 0 to 1 (0.1
+    /// is usual); 0 is off.
+    pub lighting: f32,
+    /// Probability that a random rectangle is set to the mean colour, 0 to 1.
+    pub random_erasing: f32,
+    /// Blend the images of a batch in pairs, with shares from Beta(alpha, alpha): alpha, 0 to 100;
+    /// 0 is off. Beside `cutmix` a coin decides for each batch.
+    pub mixup: f32,
+    /// Replace a rectangle of each image by another's, with areas from Beta(alpha, alpha): alpha,
+    /// 0 to 100; 0 is off.
+    pub cutmix: f32,
+}
+
+/// A policy of drawn changes: shear, move, turn, brightness, colour, contrast, sharpness, tones.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// No policy.
+    #[default]
+    None,
+    /// `num_ops` changes of strength `magnitude`.
+    RandAugment,
+    /// One change of random, wide strength.
+    TrivialAugment,
 }
 
 impl Default for Augment {
@@ -139,6 +174,14 @@ impl Default for Augment {
             random_resized_crop: false,
             rrc_scale: (0.08, 1.0),
             rrc_ratio: (3.0 / 4.0, 4.0 / 3.0),
+            policy: Policy::None,
+            num_ops: 2,
+            magnitude: 9,
+            color_jitter: ColorJitter::default(),
+            lighting: 0.0,
+            random_erasing: 0.0,
+            mixup: 0.0,
+            cutmix: 0.0,
         }
     }
 }
@@ -162,6 +205,28 @@ impl Augment {
         if !ordered(self.rrc_ratio) {
             let expected = "[low, high] with 0 < low <= high";
             return Err(DataError::setting("augment.rrc_ratio", self.rrc_ratio, expected));
+        }
+        if !(1..=16).contains(&self.num_ops) {
+            return Err(DataError::setting("augment.num_ops", self.num_ops, "1 to 16"));
+        }
+        if self.magnitude > MAX_MAGNITUDE {
+            let expected = format!("0 to {MAX_MAGNITUDE}");
+            return Err(DataError::setting("augment.magnitude", self.magnitude, expected));
+        }
+        let jitter = &self.color_jitter;
+        for (name, value, most) in [
+            ("augment.color_jitter.brightness", jitter.brightness, 2.0),
+            ("augment.color_jitter.contrast", jitter.contrast, 2.0),
+            ("augment.color_jitter.saturation", jitter.saturation, 2.0),
+            ("augment.color_jitter.hue", jitter.hue, 0.5),
+            ("augment.lighting", self.lighting, 1.0),
+            ("augment.random_erasing", self.random_erasing, 1.0),
+            ("augment.mixup", self.mixup, 100.0),
+            ("augment.cutmix", self.cutmix, 100.0),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                return Err(DataError::setting(name, value, format!("0 to {most}")));
+            }
         }
         Ok(())
     }
@@ -205,6 +270,10 @@ impl Pipeline {
             let pad_crop = augment.pad_crop;
             return Err(DataError::setting("augment.pad_crop", pad_crop, expected));
         }
+        if augment.lighting > 0.0 && preprocess.channels != 3 {
+            let expected = "0 for a network of grey images: it shifts colours";
+            return Err(DataError::setting("augment.lighting", augment.lighting, expected));
+        }
         Ok(Self { preprocess, augment })
     }
 
@@ -228,6 +297,9 @@ impl Pipeline {
     }
 
     /// Appends the network's input, `[channels, height, width]`, to `out`.
+    ///
+    /// The order: crop, mirror, policy, colour jitter, lighting, normalisation, erasing. Lighting is
+    /// added on the 0 to 1 scale, neither rounded nor cut off.
     pub fn append(&self, image: &Image, rng: &mut impl Rng, out: &mut Vec<f32>) {
         let (preprocess, augment) = (&self.preprocess, &self.augment);
         let mut image = if augment.random_resized_crop {
@@ -242,7 +314,41 @@ impl Pipeline {
         if augment.hflip && rng.random() {
             image = flip(&image);
         }
-        preprocess.finish(image, out);
+        image = match augment.policy {
+            Policy::None => image,
+            Policy::RandAugment => rand_augment(image, augment.num_ops, augment.magnitude, rng),
+            Policy::TrivialAugment => trivial_augment(image, rng),
+        };
+        color_jitter(&mut image, &augment.color_jitter, rng);
+        let start = out.len();
+        if augment.lighting > 0.0 {
+            // Added to the pixels or taken from their mean: the same.
+            let shift = lighting(augment.lighting, rng);
+            let mean: Vec<f32> = preprocess.mean.iter().zip(shift).map(|(m, s)| m - s).collect();
+            preprocess.finish(image, &mean, out);
+        } else {
+            preprocess.finish(image, &preprocess.mean, out);
+        }
+        if augment.random_erasing > 0.0 {
+            random_erasing(&mut out[start..], preprocess.size, augment.random_erasing, rng);
+        }
+    }
+
+    /// Mixes the images of a batch, `[batch, channels, height, width]`, each with the one before it
+    /// and the first with the last, where the augmentation says so: the part of an image that is its
+    /// own then, 0 to 1.
+    pub fn mix(&self, images: &mut [f32], rng: &mut impl Rng) -> Option<f32> {
+        let (mixing, cutting) = (self.augment.mixup, self.augment.cutmix);
+        let cut = cutting > 0.0 && (mixing == 0.0 || rng.random());
+        let alpha = if cut { cutting } else { mixing };
+        // No distribution has an alpha of 0: nothing is mixed.
+        let share = Beta::new(alpha, alpha).ok()?.sample(rng);
+        let [channels, height, width] = self.preprocess.shape();
+        Some(if cut {
+            cutmix(images, channels, (height, width), share, rng)
+        } else {
+            mixup(images, channels * height * width, share)
+        })
     }
 }
 
@@ -258,6 +364,19 @@ mod tests {
             channels,
             mean: vec![0.0; channels],
             std: vec![1.0 / 255.0; channels], // so that outputs are grey levels
+        }
+    }
+
+    fn everything() -> Augment {
+        let color_jitter =
+            ColorJitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.4 };
+        Augment {
+            hflip: true,
+            policy: Policy::TrivialAugment,
+            color_jitter,
+            lighting: 0.1,
+            random_erasing: 0.5,
+            ..Augment::default()
         }
     }
 
@@ -319,13 +438,73 @@ mod tests {
         for augment in [
             Augment::default(),
             Augment { pad_crop: 2, hflip: true, ..Augment::default() },
-            Augment { random_resized_crop: true, ..Augment::default() },
+            Augment { random_resized_crop: true, ..everything() },
+            Augment { policy: Policy::RandAugment, ..everything() },
         ] {
             for (height, width) in [(1, 1), (5, 7), (3, 40), (64, 9)] {
                 let image = Image::new(height, width, 1, vec![9; height * width]).unwrap();
                 let out = augment.apply(&image, &preprocess, &mut rng).unwrap();
                 assert_eq!(out.len(), 3 * 5 * 7);
             }
+        }
+    }
+
+    #[test]
+    fn lighting_shifts_each_channel_before_its_deviation_divides() {
+        let std = vec![0.5, 0.25, 0.125];
+        let preprocess = Preprocess { mean: vec![0.2; 3], std, ..plain((1, 2), 3) };
+        let image = Image::new(1, 2, 1, vec![0, 255]).unwrap();
+        let augment = Augment { lighting: 0.1, ..Augment::default() };
+        let rng = || stream(Purpose::Augment, 0, 0, 0);
+        let shift = lighting(0.1, &mut rng());
+        let out = augment.apply(&image, &preprocess, &mut rng()).unwrap();
+        let expected = (0..3).flat_map(|channel| {
+            [0.0, 1.0].map(|v| (v + shift[channel] - 0.2) / preprocess.std[channel])
+        });
+        assert!(shift.iter().all(|shift| shift.abs() > 1e-5), "{shift:?}");
+        for (value, expected) in out.iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-6, "{value}, {expected}");
+        }
+    }
+
+    #[test]
+    fn erasing_sets_the_mean_colour_of_one_image_only() {
+        let preprocess = Preprocess { mean: vec![0.5], std: vec![0.5], ..plain((8, 8), 1) };
+        let augment = Augment { random_erasing: 1.0, ..Augment::default() };
+        let pipeline = Pipeline::new(preprocess, augment).unwrap();
+        let white = Image::new(8, 8, 1, vec![255; 64]).unwrap();
+        let mut out = vec![9.0; 64];
+        pipeline.append(&white, &mut stream(Purpose::Augment, 0, 0, 0), &mut out);
+        assert_eq!(out[..64], [9.0; 64]);
+        assert!(out[64..].contains(&0.0) && out[64..].contains(&1.0));
+    }
+
+    #[test]
+    fn a_coin_decides_between_blending_and_cutting() {
+        let draw = |mixup, cutmix, batch| {
+            let augment = Augment { mixup, cutmix, ..Augment::default() };
+            let pipeline = Pipeline::new(plain((8, 8), 1), augment).unwrap();
+            let mut images = [[0.0; 64], [1.0; 64]].concat();
+            let share = pipeline.mix(&mut images, &mut stream(Purpose::Mix, 0, 0, batch));
+            let blended = images.iter().any(|value| *value != 0.0 && *value != 1.0);
+            // Whatever was done, the second image is as bright as its share is large.
+            if let Some(share) = share {
+                let mean = images[64..].iter().sum::<f32>() / 64.0;
+                assert!((mean - share).abs() < 1e-5, "{mean}, {share}");
+            }
+            (share, blended)
+        };
+        assert_eq!(draw(0.0, 0.0, 0).0, None);
+        let blended = |mixup, cutmix| (0..200).filter(|i| draw(mixup, cutmix, *i).1).count();
+        assert_eq!((blended(1.0, 0.0), blended(0.0, 1.0)), (200, 0));
+        assert!((70..130).contains(&blended(1.0, 1.0)));
+        // The variance of Beta(a, a) is 1 / (8 a + 4).
+        for alpha in [0.2f32, 1.0, 4.0] {
+            let shares = (0..4000).map(|i| draw(alpha, 0.0, i).0.unwrap() - 0.5);
+            let (sum, squares) = shares.fold((0.0, 0.0), |(s, q), v| (s + v, q + v * v));
+            assert!((sum / 4000.0).abs() < 0.03, "{alpha}: {sum}");
+            let ratio = squares / 4000.0 * (8.0 * alpha + 4.0);
+            assert!((ratio - 1.0).abs() < 0.08, "{alpha}: {ratio}");
         }
     }
 
@@ -344,10 +523,18 @@ mod tests {
             assert!(text.starts_with(name), "{text}");
         }
         let good = Augment { random_resized_crop: true, ..Augment::default() };
+        let beyond = ColorJitter { hue: 0.6, ..ColorJitter::default() };
         for (name, bad) in [
             ("augment.pad_crop", Augment { pad_crop: 4, ..good.clone() }),
             ("augment.rrc_scale", Augment { rrc_scale: (0.5, 1.5), ..good.clone() }),
-            ("augment.rrc_ratio", Augment { rrc_ratio: (2.0, 1.0), ..good }),
+            ("augment.rrc_ratio", Augment { rrc_ratio: (2.0, 1.0), ..good.clone() }),
+            ("augment.num_ops", Augment { num_ops: 0, ..good.clone() }),
+            ("augment.magnitude", Augment { magnitude: 31, ..good.clone() }),
+            ("augment.color_jitter.hue", Augment { color_jitter: beyond, ..good.clone() }),
+            ("augment.lighting", Augment { lighting: -0.1, ..good.clone() }),
+            ("augment.random_erasing", Augment { random_erasing: 1.1, ..good.clone() }),
+            ("augment.mixup", Augment { mixup: f32::NAN, ..good.clone() }),
+            ("augment.cutmix", Augment { cutmix: f32::INFINITY, ..good }),
         ] {
             let text = bad.validate().unwrap_err().to_string();
             assert!(text.starts_with(name), "{text}");
@@ -355,6 +542,9 @@ mod tests {
         let wide = Augment { pad_crop: 3, ..Augment::default() };
         assert!(Pipeline::new(plain((3, 9), 1), wide.clone()).is_ok());
         assert!(Pipeline::new(plain((2, 9), 1), wide).is_err());
+        let lit = Augment { lighting: 0.1, ..Augment::default() };
+        assert!(Pipeline::new(plain((1, 1), 3), lit.clone()).is_ok());
+        assert!(Pipeline::new(plain((1, 1), 1), lit).is_err());
     }
 
     #[test]
@@ -362,6 +552,10 @@ mod tests {
         let augment: Augment = serde_json::from_str(r#"{"hflip": true}"#).unwrap();
         assert_eq!(augment, Augment { hflip: true, ..Augment::default() });
         assert!(serde_json::from_str::<Augment>(r#"{"flip": true}"#).is_err());
+        let text = r#"{"policy": "randaugment", "color_jitter": {"hue": 0.5}}"#;
+        let augment: Augment = serde_json::from_str(text).unwrap();
+        assert_eq!((augment.policy, augment.num_ops), (Policy::RandAugment, 2));
+        assert_eq!((augment.color_jitter.hue, augment.color_jitter.contrast), (0.5, 0.0));
         let preprocess = plain((2, 3), 1);
         let text = serde_json::to_string(&preprocess).unwrap();
         assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), preprocess);

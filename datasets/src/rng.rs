@@ -9,13 +9,16 @@ pub(crate) enum Purpose {
     Shuffle,
     /// The augmentation of one sample in one epoch.
     Augment,
+    /// The mixing of one batch in one epoch.
+    Mix,
 }
 
-/// The stream of one purpose, seed, epoch and sample.
+/// The stream of one purpose, seed, epoch and sample or batch.
 pub(crate) fn stream(purpose: Purpose, seed: u64, epoch: u64, index: u64) -> ChaCha8Rng {
     let tag: [u8; 8] = match purpose {
         Purpose::Shuffle => *b"shuffle\0",
         Purpose::Augment => *b"augment\0",
+        Purpose::Mix => *b"mix\0\0\0\0\0",
     };
     let parts = [tag, seed.to_le_bytes(), epoch.to_le_bytes(), index.to_le_bytes()];
     let mut key = [0; 32];
@@ -34,6 +37,7 @@ mod tests {
         let mut firsts: Vec<u64> = [
             stream(Purpose::Shuffle, 1, 2, 3),
             stream(Purpose::Augment, 1, 2, 3),
+            stream(Purpose::Mix, 1, 2, 3),
             stream(Purpose::Augment, 2, 1, 3),
             stream(Purpose::Augment, 1, 3, 2),
             stream(Purpose::Augment, 3, 2, 1),
@@ -43,7 +47,7 @@ mod tests {
         .collect();
         firsts.sort_unstable();
         firsts.dedup();
-        assert_eq!(firsts.len(), 5);
+        assert_eq!(firsts.len(), 6);
     }
 
     #[test]
