@@ -318,7 +318,7 @@ fn recalibrated_statistics_are_averages_over_batches() {
         let images = map.data.iter().map(|&value| value as f32).collect();
         let shape = [map.shape[0], 3, 8, 8];
         let (labels, indices) = (vec![0; shape[0]], (0..shape[0]).collect());
-        Ok(Batch { images, shape, labels, indices, skipped: Vec::new() })
+        Ok(Batch { images, shape, labels, indices, mixed: None, skipped: Vec::new() })
     };
     let (new, seen) = recalibrate(&network, batches.iter().map(as_batch)).expect("statistics");
     assert_eq!(seen, Seen { batches: 3, images: 16 });

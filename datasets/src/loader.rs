@@ -116,8 +116,20 @@ impl Batch {
             images: self.images[range.start * pixels..range.end * pixels].to_vec(),
             shape: [range.len(), channels, height, width],
             labels: self.labels[range.clone()].to_vec(),
-            indices: self.indices[range].to_vec(),
+            indices: self.indices[range.clone()].to_vec(),
+            mixed: self.mixed.as_ref().map(|mixed| Mixed {
+                partners: mixed.partners[range].to_vec(),
+                share: mixed.share,
+            }),
             skipped: Vec::new(),
+        }
+    }
+
+    /// Of every image the class that makes up most of it.
+    pub fn main_labels(&self) -> &[usize] {
+        match &self.mixed {
+            Some(mixed) if mixed.share < 0.5 => &mixed.partners,
+            _ => &self.labels,
         }
     }
 

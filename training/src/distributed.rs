@@ -253,6 +253,7 @@ mod tests {
             shape: [images, 3, 8, 8],
             labels: (0..images).map(|i| i * 3 % 5).collect(),
             indices: (0..images).collect(),
+            mixed: None,
             skipped: Vec::new(),
         }
     }
@@ -317,6 +318,7 @@ mod tests {
             shape: [8, 3, 8, 8],
             labels: half.labels.repeat(2),
             indices: (0..8).collect(),
+            mixed: None,
             skipped: Vec::new(),
         };
         let equal = difference(Form::Train, BlockKind::Base, &twice, 2);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use dbb_datasets::{
     Batch, DataError, Epoch, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess,
 };
@@ -514,7 +514,8 @@ impl Trainer {
             if !mean.is_finite() {
                 return Err(self.non_finite("loss", mean, Some(&grads)));
             }
-            self.state.progress.partial.totals.add(logits, &batch.labels, mean);
+            let labels = batch.main_labels();
+            self.state.progress.partial.totals.add(logits, labels, mean);
             gradient.add(&self.state.network, grads, batch.len());
             losses += mean * batch.len() as f64;
             images += batch.len();
@@ -734,7 +735,8 @@ impl Trainer {
     }
 }
 
-/// Logits `[batch, classes]` of a training batch and its mean loss, `[1]`.
+/// Logits `[batch, classes]` of a training batch and its mean loss, `[1]`. The loss of a mixed image
+/// is that of both labels by their shares (Zhang et al., ICLR 2018; Yun et al., ICCV 2019).
 fn forward(
     network: &Classifier,
     batch: &Batch,
@@ -743,8 +745,18 @@ fn forward(
 ) -> (Tensor<2>, Tensor<1>) {
     let (images, labels) = batch.to_tensors(device);
     let logits = network.forward(images);
-    let loss = cross_entropy(logits.clone(), labels, smoothing);
-    (logits, loss)
+    let own = cross_entropy(logits.clone(), labels, smoothing);
+    let Some(mixed) = &batch.mixed else { return (logits, own) };
+    let other = cross_entropy(logits.clone(), labels_on(&mixed.partners, device), smoothing);
+    let share = f64::from(mixed.share);
+    (logits, own.mul_scalar(share) + other.mul_scalar(1.0 - share))
+}
+
+/// Classes `[batch]`.
+fn labels_on(labels: &[usize], device: &Device) -> Tensor<1, Int> {
+    let labels: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
+    let shape = [labels.len()];
+    Tensor::from_data(TensorData::new(labels, shape), device)
 }
 
 /// A run that has not begun.
