@@ -280,8 +280,15 @@ fn train_prints_one_json_object_and_leaves_a_run_directory() {
         let entries = fs::read_dir(format!("{out}/{path}")).expect("a folder");
         entries.map(|e| e.expect("an entry").file_name().into_string().expect("text")).collect()
     };
-    let files =
-        ["checkpoints", "config.toml", "env.json", "export", "metrics.jsonl", "report.html"];
+    let files = [
+        "checkpoints",
+        "config.toml",
+        "env.json",
+        "export",
+        "metrics.jsonl",
+        "report.html",
+        "tensorboard",
+    ];
     assert_eq!(names(""), files.map(String::from).into());
     assert!(names("checkpoints").contains("00002"), "{:?}", names("checkpoints"));
     let files = ["network.bpk", "optimizer.bpk", "state.json"];
