@@ -288,6 +288,7 @@ fn train_prints_one_json_object_and_leaves_a_run_directory() {
         "export",
         "metrics.jsonl",
         "report.html",
+        "tensorboard",
     ];
     assert_eq!(names(""), files.map(String::from).into());
     assert!(names("checkpoints").contains("00002"), "{:?}", names("checkpoints"));
