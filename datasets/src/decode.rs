@@ -39,13 +39,24 @@ impl From<ImageError> for Refusal {
     }
 }
 
+impl Refusal {
+    fn of(self, path: &Path) -> DataError {
+        match self {
+            Self::Unreadable(error) => DataError::io(path, error),
+            Self::Damaged(reason) => DataError::corrupt(path, reason),
+            Self::TooLarge(reason) => DataError::TooLarge { path: path.to_owned(), reason },
+        }
+    }
+}
+
 /// Reads and decodes a file; see [`Image::open`].
 pub(crate) fn open(path: &Path) -> Result<RgbImage, DataError> {
-    read(path).and_then(|bytes| decode(&bytes)).map_err(|refusal| match refusal {
-        Refusal::Unreadable(error) => DataError::io(path, error),
-        Refusal::Damaged(reason) => DataError::corrupt(path, reason),
-        Refusal::TooLarge(reason) => DataError::TooLarge { path: path.to_owned(), reason },
-    })
+    read(path).and_then(|bytes| decode(&bytes)).map_err(|refusal| refusal.of(path))
+}
+
+/// Decodes the content of a file; see [`Image::from_bytes`].
+pub(crate) fn from_bytes(bytes: &[u8], path: &Path) -> Result<RgbImage, DataError> {
+    decode(bytes).map_err(|refusal| refusal.of(path))
 }
 
 /// A file's bytes. What has no size, such as a device, is read up to the limit.

@@ -13,7 +13,7 @@ use thiserror::Error;
 pub enum DataError {
     /// The text does not name a data set.
     #[error(
-        "`{text}` names no data set: {reason}; write `sample`, a folder, or KIND:PATH with KIND one of folder, idx, cifar10, cifar100"
+        "`{text}` names no data set: {reason}; write `sample`, a folder, or KIND:PATH with KIND one of folder, tar, idx, cifar10, cifar100"
     )]
     Reference {
         /// The text as written.
@@ -124,6 +124,21 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// The file that is at fault, where it is one: an image file, or `archive!member` in an
+    /// archive. What is to be named once is told apart by it.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Layout { path, .. }
+            | Self::Io { path, .. }
+            | Self::Corrupt { path, .. }
+            | Self::TooLarge { path, .. }
+            | Self::Entry { path, .. }
+            | Self::Classes { path, .. }
+            | Self::EmptyClass { path } => Some(path),
+            _ => None,
+        }
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }

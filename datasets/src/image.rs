@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use image::RgbImage;
+
 use crate::{DataError, decode};
 
 /// An 8-bit image, grey or RGB.
@@ -75,9 +77,22 @@ impl Image {
     /// is allocated for the pixels.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
-        let decoded = decode::open(path)?;
-        let (width, height) = decoded.dimensions();
-        Self::new(height as usize, width as usize, 3, decoded.into_raw())
+        Self::decoded(decode::open(path)?, path)
+    }
+
+    /// Decodes the content of an image file as [`open`](Self::open) does; errors call it `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_bytes(bytes: &[u8], path: impl AsRef<Path>) -> Result<Self, DataError> {
+        let path = path.as_ref();
+        Self::decoded(decode::from_bytes(bytes, path)?, path)
+    }
+
+    fn decoded(image: RgbImage, path: &Path) -> Result<Self, DataError> {
+        let (width, height) = image.dimensions();
+        Self::new(height as usize, width as usize, 3, image.into_raw())
             .map_err(|e| DataError::corrupt(path, e.to_string()))
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DataError, ImageDataset,
-    sources::{cifar, folder, idx, sample},
+    sources::{cifar, folder, idx, sample, tar},
 };
 
 /// A layout of data on disk.
@@ -18,6 +18,8 @@ use crate::{
 pub enum Layout {
     /// Class folders: `train/<class>/*.jpg`, `val/<class>/*.jpg`.
     Folder,
+    /// Tar archives of images with their classes, as WebDataset writes them, or of class folders.
+    Tar,
     /// IDX files, as MNIST and Fashion-MNIST are published.
     Idx,
     /// CIFAR-10, binary version.
@@ -27,13 +29,15 @@ pub enum Layout {
 }
 
 /// Every layout, in the order in which they are tried.
-const LAYOUTS: [Layout; 4] = [Layout::Folder, Layout::Idx, Layout::Cifar10, Layout::Cifar100];
+const LAYOUTS: [Layout; 5] =
+    [Layout::Folder, Layout::Tar, Layout::Idx, Layout::Cifar10, Layout::Cifar100];
 
 impl Layout {
     /// The name written before the colon of `KIND:PATH`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Folder => "folder",
+            Self::Tar => "tar",
             Self::Idx => "idx",
             Self::Cifar10 => "cifar10",
             Self::Cifar100 => "cifar100",
@@ -43,6 +47,7 @@ impl Layout {
     fn recognise(self, path: &Path) -> bool {
         match self {
             Self::Folder => folder::recognise(path),
+            Self::Tar => tar::recognise(path),
             Self::Idx => idx::recognise(path),
             Self::Cifar10 => cifar::CIFAR10.recognise(path),
             Self::Cifar100 => cifar::CIFAR100.recognise(path),
@@ -52,6 +57,7 @@ impl Layout {
     fn looked_for(self) -> String {
         match self {
             Self::Folder => folder::LOOKED_FOR.to_owned(),
+            Self::Tar => tar::LOOKED_FOR.to_owned(),
             Self::Idx => idx::LOOKED_FOR.to_owned(),
             Self::Cifar10 => cifar::CIFAR10.looked_for(),
             Self::Cifar100 => cifar::CIFAR100.looked_for(),
@@ -61,6 +67,7 @@ impl Layout {
     fn open(self, path: &Path, split: Split) -> Result<ImageDataset, DataError> {
         match self {
             Self::Folder => folder::open(path, split),
+            Self::Tar => tar::open(path, split),
             Self::Idx => idx::open(path, split),
             Self::Cifar10 => cifar::CIFAR10.open(path, split),
             Self::Cifar100 => cifar::CIFAR100.open(path, split),
@@ -68,7 +75,7 @@ impl Layout {
     }
 }
 
-/// A data set, as users write it: `sample`, a folder, or `KIND:PATH`.
+/// A data set, as users write it: `sample`, a folder, an archive, or `KIND:PATH`.
 ///
 /// Parsing looks at the text alone, so that a config can be read where its data is not;
 /// [`open`] looks at the folder. A folder named `sample` is written `./sample`.
@@ -77,7 +84,7 @@ impl Layout {
 pub enum DataRef {
     /// The bundled sample of Fashion-MNIST.
     Sample,
-    /// A folder.
+    /// A folder, or an archive.
     Folder {
         /// Its layout; `None` to recognise it.
         layout: Option<Layout>,
@@ -215,8 +222,11 @@ pub fn open_pair(data: &DataRef) -> Result<(ImageDataset, ImageDataset), DataErr
 }
 
 fn recognise(path: &Path) -> Result<Layout, DataError> {
-    // An unreadable folder is told apart from one of unknown content.
-    std::fs::read_dir(path).map_err(|e| DataError::io(path, e))?;
+    // What cannot be read is told apart from what is of unknown content.
+    let kind = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
+    if kind.is_dir() {
+        std::fs::read_dir(path).map_err(|e| DataError::io(path, e))?;
+    }
     LAYOUTS.into_iter().find(|layout| layout.recognise(path)).ok_or_else(|| DataError::Layout {
         path: path.to_owned(),
         wanted: "data set".to_owned(),
@@ -258,7 +268,7 @@ mod tests {
     fn what_is_no_reference_is_refused_with_the_choices() {
         for text in ["", "idx:", "imagenet:/data"] {
             let error = text.parse::<DataRef>().unwrap_err().to_string();
-            assert!(error.contains("folder, idx, cifar10, cifar100"), "{error}");
+            assert!(error.contains("folder, tar, idx, cifar10, cifar100"), "{error}");
         }
     }
 
@@ -284,7 +294,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data: DataRef = dir.path().to_str().unwrap().parse().unwrap();
         let text = open(&data, Split::Val).unwrap_err().to_string();
-        for expected in ["train/<class>", "idx3-ubyte", "data_batch_1.bin", "train.bin"] {
+        for expected in
+            ["train/<class>", "train-*.tar", "idx3-ubyte", "data_batch_1.bin", "train.bin"]
+        {
             assert!(text.contains(expected), "{expected}: {text}");
         }
         let gone: DataRef = "no/such/folder".parse().unwrap();
@@ -303,11 +315,14 @@ mod tests {
         put("ten/test_batch.bin");
         put("idx/t10k-images-idx3-ubyte.gz");
         put("folder/validation/cat/1.jpg");
+        put("shards/train-0.tar");
+        put("one.tar");
         let layout = |name: &str| recognise(&dir.path().join(name)).unwrap();
         assert_eq!(layout("hundred"), Layout::Cifar100);
         assert_eq!(layout("ten"), Layout::Cifar10);
         assert_eq!(layout("idx"), Layout::Idx);
         assert_eq!(layout("folder"), Layout::Folder);
+        assert_eq!((layout("shards"), layout("one.tar")), (Layout::Tar, Layout::Tar));
     }
 
     #[test]

@@ -4,7 +4,10 @@ pub(crate) mod cifar;
 pub(crate) mod folder;
 pub(crate) mod idx;
 pub(crate) mod memory;
+mod names;
 pub(crate) mod sample;
+mod shard;
+pub(crate) mod tar;
 
 /// Class names of a layout that stores none: "0", "1", ...
 fn numbered(classes: usize) -> Vec<String> {

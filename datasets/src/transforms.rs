@@ -35,3 +35,14 @@ pub use random_resized_crop::random_resized_crop;
 pub use resize::{resize, resize_short_side};
 pub use to_channels::to_channels;
 pub use tone::{auto_contrast, equalize, posterize, solarize};
+
+/// A rectangle inside an image.
+#[derive(Debug, Clone, Copy)]
+struct Area {
+    /// First row.
+    top: usize,
+    /// First column.
+    left: usize,
+    /// Height and width.
+    size: (usize, usize),
+}

@@ -5,15 +5,18 @@
 
 use std::{
     borrow::Cow,
+    collections::HashSet,
     ffi::{OsStr, OsString},
     fs::FileType,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use super::names::Names;
 use crate::{DataError, Image, ImageDataset, Source, Split, presets};
 
-const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "gif", "webp"];
+/// How the names of images end, in any case.
+pub(super) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "gif", "webp"];
 
 pub(crate) const LOOKED_FOR: &str = "train/<class>/*.jpg and val/<class>/*.jpg (also test/ or validation/; .jpeg, .png, .gif, .webp)";
 
@@ -23,8 +26,12 @@ const NOT_UTF8: &str = "its name is not UTF-8; rename it";
 struct FolderImages {
     /// One folder per class.
     folders: Vec<PathBuf>,
-    /// Class and file name of each image.
-    files: Vec<(usize, OsString)>,
+    /// Class of each image.
+    labels: Vec<u32>,
+    /// File name of each image.
+    names: Names,
+    /// Images whose name is not UTF-8: whoever is told of such a file could not name it.
+    nameless: HashSet<usize>,
 }
 
 /// Whether a folder holds class folders of some split.
@@ -57,11 +64,17 @@ pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataErro
     }
 
     let folders: Vec<PathBuf> = classes.iter().map(|name| inside.join(name)).collect();
-    let mut files = Vec::new();
-    for (class, path) in folders.iter().enumerate() {
-        let before = files.len();
-        files.extend(image_files(path)?.into_iter().map(|name| (class, name)));
-        if files.len() == before {
+    let (mut labels, mut names, mut nameless) = (Vec::new(), Names::default(), HashSet::new());
+    for (class, path) in (0u32..).zip(&folders) {
+        let before = labels.len();
+        for name in image_files(path)? {
+            if name.to_str().is_none() {
+                nameless.insert(labels.len());
+            }
+            names.push(&name.to_string_lossy());
+            labels.push(class);
+        }
+        if labels.len() == before {
             return Err(DataError::EmptyClass { path: path.clone() });
         }
     }
@@ -69,7 +82,7 @@ pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataErro
         format!("{} ({split})", folder.display()),
         classes,
         presets::IMAGENET,
-        Arc::new(FolderImages { folders, files }),
+        Arc::new(FolderImages { folders, labels, names, nameless }),
     )
 }
 
@@ -179,24 +192,22 @@ fn is_image(name: &OsStr) -> bool {
 
 impl FolderImages {
     fn path(&self, index: usize) -> PathBuf {
-        let (class, name) = &self.files[index];
-        self.folders[*class].join(name)
+        self.folders[self.label(index)].join(self.names.get(index))
     }
 }
 
 impl Source for FolderImages {
     fn len(&self) -> usize {
-        self.files.len()
+        self.labels.len()
     }
 
     fn label(&self, index: usize) -> usize {
-        self.files[index].0
+        self.labels[index] as usize
     }
 
     fn image(&self, index: usize) -> Result<Image, DataError> {
         let path = self.path(index);
-        if self.files[index].1.to_str().is_none() {
-            // Whoever is told of this file could not name it.
+        if self.nameless.contains(&index) {
             return Err(DataError::entry(&path, NOT_UTF8));
         }
         Image::open(path)
@@ -218,7 +229,7 @@ impl Source for FolderImages {
         // A file that has gone since differs from every file that is there.
         let size = self.path(index).metadata().map_or(u64::MAX, |m| m.len());
         let mut bytes = size.to_le_bytes().to_vec();
-        bytes.extend_from_slice(self.files[index].1.as_encoded_bytes());
+        bytes.extend_from_slice(self.names.get(index).as_bytes());
         Cow::Owned(bytes)
     }
 }

@@ -2,7 +2,7 @@
 
 use rand::{Rng, RngExt};
 
-use super::{crop::window, resize};
+use super::{Area, resize::resize_area};
 use crate::Image;
 
 /// Cuts out a random rectangle and resizes it to `size` = (height, width), both at least 1.
@@ -18,16 +18,7 @@ pub fn random_resized_crop(
     rng: &mut impl Rng,
 ) -> Image {
     let area = draw(image.size(), scale, ratio, rng);
-    let part = window(image, area.top as isize, area.left as isize, area.size);
-    resize(&part, size)
-}
-
-/// A rectangle inside an image.
-struct Area {
-    top: usize,
-    left: usize,
-    /// Height and width.
-    size: (usize, usize),
+    resize_area(image, area, size)
 }
 
 fn draw(

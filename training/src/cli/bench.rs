@@ -41,8 +41,8 @@ pub struct Args {
     /// Operations: fast (this project's kernels, where there are any) or plain (the backend's).
     #[arg(long = "impl", value_name = "IMPL", default_value_t = Implementation::Fast)]
     implementation: Implementation,
-    /// Data of the loader: sample, a folder, or KIND:PATH with KIND folder, idx, cifar10 or
-    /// cifar100.
+    /// Data of the loader: sample, a folder, or KIND:PATH with KIND folder, tar, idx,
+    /// cifar10 or cifar100.
     #[arg(long, default_value = "sample")]
     data: DataRef,
     /// Threads of the loader; 0 decodes in the measuring thread.

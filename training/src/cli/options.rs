@@ -115,7 +115,7 @@ impl TargetOptions {
 /// Which images.
 #[derive(Debug, Args)]
 pub struct DataOptions {
-    /// Data: sample, a folder, or KIND:PATH with KIND folder, idx, cifar10 or cifar100; by
+    /// Data: sample, a folder, or KIND:PATH with KIND folder, tar, idx, cifar10 or cifar100; by
     /// default the run's own.
     #[arg(long)]
     pub data: Option<DataRef>,

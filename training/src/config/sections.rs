@@ -75,7 +75,7 @@ pub struct ModelSection {
 #[serde(deny_unknown_fields, default)]
 pub struct DataSection {
     /// `sample` (bundled), a folder whose layout is recognised, or `KIND:PATH` with KIND one of
-    /// `folder`, `idx`, `cifar10`, `cifar100`.
+    /// `folder`, `tar`, `idx`, `cifar10`, `cifar100`.
     pub source: String,
     /// Height and width of the network's input. By default the images', or 224.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,448 @@
+//! Tar archives, for data sets of millions of images: a few large files instead.
+//!
+//! Either as WebDataset writes them, `key.jpg` beside `key.cls`, whose text is the class's number;
+//! or class folders, `<class>/name.jpg`. Headers are read once, when the data set is opened; an
+//! image is read from its place in its archive when asked for, in any order.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    names::Names,
+    numbered,
+    shard::{self, Class, Member},
+};
+use crate::{DataError, Image, ImageDataset, Source, Split, presets};
+
+pub(crate) const LOOKED_FOR: &str = "train-*.tar and val-*.tar, or *.tar in train/ and val/ (also test or validation), or one .tar of train/<class>/*.jpg and val/<class>/*.jpg";
+
+/// One class name a line, for archives whose classes are numbers.
+const CLASS_NAMES: &str = "classes.txt";
+
+/// Most classes that numbers in archives can mean: a wrong number costs no memory.
+pub(super) const MAX_CLASSES: usize = 1_000_000;
+
+/// The images of one split: where each lies.
+struct TarImages {
+    archives: Vec<PathBuf>,
+    places: Vec<Place>,
+    names: Names,
+}
+
+struct Place {
+    offset: u64,
+    bytes: u32,
+    archive: u32,
+    label: u32,
+}
+
+/// Whether a path is an archive, or a folder that holds archives of some split.
+pub(crate) fn recognise(path: &Path) -> bool {
+    let shards = |split| archives(path, split).is_ok_and(|found| !found.is_empty());
+    shards(Split::Train) || shards(Split::Val)
+}
+
+/// Opens one split. Without names of the classes, the other split counts for their number too.
+pub(crate) fn open(path: &Path, split: Split) -> Result<ImageDataset, DataError> {
+    let missing = || DataError::Layout {
+        path: path.to_owned(),
+        wanted: format!("{split} archives"),
+        looked_for: LOOKED_FOR.to_owned(),
+    };
+    let archives = archives(path, split)?;
+    let members = members(path, &archives, split)?;
+    if members.iter().all(Vec::is_empty) {
+        return Err(missing());
+    }
+    let others = || -> Result<BTreeSet<Class>, DataError> {
+        let archives = self::archives(path, split.other())?;
+        Ok(classes_of(&self::members(path, &archives, split.other())?))
+    };
+    let found = classes_of(&members);
+    let classes = match named_classes(path)? {
+        Some(names) => names,
+        None => match (found.first(), found.last()) {
+            (Some(Class::Number(_)), Some(Class::Number(last))) => {
+                let others = others()?;
+                let last = others.iter().filter_map(Class::number).fold(*last, u32::max);
+                numbered(last as usize + 1)
+            }
+            _ => {
+                let others = others()?;
+                let names = |classes: &BTreeSet<Class>| -> Vec<String> {
+                    classes.iter().map(Class::to_string).collect()
+                };
+                if !others.is_empty() {
+                    let (train, val) = match split {
+                        Split::Train => (names(&found), names(&others)),
+                        Split::Val => (names(&others), names(&found)),
+                    };
+                    super::folder::same_classes(path, &train, &val)?;
+                }
+                names(&found)
+            }
+        },
+    };
+
+    let (mut places, mut names) = (Vec::new(), Names::default());
+    for (archive, members) in (0u32..).zip(&members) {
+        for Member { name, offset, bytes, class } in members {
+            let label = match class {
+                Class::Number(number) => Some(*number).filter(|n| (*n as usize) < classes.len()),
+                Class::Name(name) => {
+                    classes.iter().position(|class| class == name).map(|at| at as u32)
+                }
+            };
+            let label = label.ok_or_else(|| {
+                let reason = format!(
+                    "its class is {class}, but {CLASS_NAMES} names {} others; mend one of them",
+                    classes.len()
+                );
+                DataError::entry(&inside(&archives[archive as usize], name), &reason)
+            })?;
+            places.push(Place { offset: *offset, bytes: *bytes, archive, label });
+            names.push(name);
+        }
+    }
+    ImageDataset::new(
+        format!("{} ({split})", path.display()),
+        classes,
+        presets::IMAGENET,
+        Arc::new(TarImages { archives, places, names }),
+    )
+}
+
+/// The archives of a split, sorted: the path itself, or those of a folder.
+fn archives(path: &Path, split: Split) -> Result<Vec<PathBuf>, DataError> {
+    let is_archive = |path: &Path| path.extension().is_some_and(|end| end == "tar");
+    if path.is_file() {
+        return Ok(if is_archive(path) { vec![path.to_owned()] } else { Vec::new() });
+    }
+    let list = |folder: &Path, start: &str| -> Result<Vec<PathBuf>, DataError> {
+        let error = |e| DataError::io(folder, e);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(error)? {
+            let path = entry.map_err(error)?.path();
+            let name = path.file_stem().map(|stem| stem.as_encoded_bytes()).unwrap_or_default();
+            // `train.tar`, `train-000000.tar`, `train_0.tar`, but not `trained.tar`.
+            let rest = name.strip_prefix(start.as_bytes());
+            let fits = rest.is_some_and(|rest| match rest {
+                _ if start.is_empty() => !name.starts_with(b"."),
+                [] => true,
+                [first, ..] => !first.is_ascii_alphanumeric(),
+            });
+            if fits && is_archive(&path) {
+                found.push(path);
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    };
+    for name in split_names(split) {
+        let folder = path.join(name);
+        let inside = if folder.is_dir() { list(&folder, "")? } else { Vec::new() };
+        let found = if inside.is_empty() { list(path, name)? } else { inside };
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn split_names(split: Split) -> &'static [&'static str] {
+    match split {
+        Split::Train => &["train"],
+        Split::Val => &["val", "validation", "test"],
+    }
+}
+
+/// The images of each archive. Where one archive holds both splits, their folders tell them apart.
+fn members(path: &Path, archives: &[PathBuf], split: Split) -> Result<Vec<Vec<Member>>, DataError> {
+    let both = archives.first().is_some_and(|first| first == path);
+    let read = |archive: &PathBuf| {
+        let mut members = shard::read(archive)?;
+        if both {
+            let of_split = |member: &Member| {
+                let split_folder = member.name.rsplit('/').nth(2);
+                split_folder.is_some_and(|folder| split_names(split).contains(&folder))
+            };
+            members.retain(of_split);
+        }
+        Ok(members)
+    };
+    archives.iter().map(read).collect()
+}
+
+fn classes_of(members: &[Vec<Member>]) -> BTreeSet<Class> {
+    members.iter().flatten().map(|member| member.class.clone()).collect()
+}
+
+/// The names of `classes.txt`, in the folder of the archives or beside the archive.
+fn named_classes(path: &Path) -> Result<Option<Vec<String>>, DataError> {
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    let Some(file) = folder.map(|folder| folder.join(CLASS_NAMES)).filter(|file| file.is_file())
+    else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(&file).map_err(|e| DataError::io(&file, e))?;
+    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    let distinct: BTreeSet<&String> = names.iter().collect();
+    if names.is_empty() || names.iter().any(String::is_empty) || distinct.len() < names.len() {
+        let reason = "each line has to name one class, each class once";
+        return Err(DataError::corrupt(&file, reason));
+    }
+    Ok(Some(names))
+}
+
+/// What messages call a member of an archive.
+pub(super) fn inside(archive: &Path, member: &str) -> PathBuf {
+    format!("{}!{member}", archive.display()).into()
+}
+
+impl Source for TarImages {
+    fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.places[index].label as usize
+    }
+
+    fn image(&self, index: usize) -> Result<Image, DataError> {
+        let Place { offset, bytes, archive, .. } = self.places[index];
+        let name = inside(&self.archives[archive as usize], self.names.get(index));
+        if u64::from(bytes) > Image::MAX_FILE_BYTES {
+            let reason = format!("more than {} bytes", Image::MAX_FILE_BYTES);
+            return Err(DataError::TooLarge { path: name, reason });
+        }
+        let read = || {
+            // Opened anew: no handle is shared, and no number of archives is too large.
+            let mut file = File::open(&self.archives[archive as usize])?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut content = vec![0; bytes as usize];
+            file.read_exact(&mut content)?;
+            Ok(content)
+        };
+        let content = read().map_err(|e| DataError::io(&name, e))?;
+        Image::from_bytes(&content, name)
+    }
+
+    fn channels(&self) -> usize {
+        3
+    }
+
+    fn image_size(&self) -> Option<(usize, usize)> {
+        None
+    }
+
+    fn identity(&self, index: usize) -> Cow<'_, [u8]> {
+        let mut bytes = u64::from(self.places[index].bytes).to_le_bytes().to_vec();
+        bytes.extend_from_slice(self.names.get(index).as_bytes());
+        Cow::Owned(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+    use tar::{Builder, Header};
+
+    use super::*;
+    use crate::{Loader, LoaderConfig, Pipeline, Preprocess};
+
+    /// A PNG of one grey value, which tells it apart.
+    fn png(value: u8) -> Vec<u8> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let image = image::GrayImage::from_pixel(4, 3, image::Luma([value]));
+        image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    fn archive(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        for (name, content) in members {
+            let mut header = Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, &content[..]).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn folder(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        dir
+    }
+
+    /// Grey value and label of every sample, read from the last to the first.
+    fn content(data: &ImageDataset) -> Vec<(u8, usize)> {
+        let read = |index| data.get(index).map(|s| (s.image.pixels()[0], s.label)).unwrap();
+        let mut all: Vec<_> = (0..data.len()).rev().map(read).collect();
+        all.reverse();
+        all
+    }
+
+    fn cls(number: &str) -> Vec<u8> {
+        number.into()
+    }
+
+    fn open_text(dir: &Path, split: Split) -> Result<ImageDataset, String> {
+        open(dir, split).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn shards_of_images_and_numbers_are_read() {
+        let long = |end: &str| format!("{}z.{end}", "deep/".repeat(40));
+        let (image, class) = (long("jpg"), long("cls"));
+        let first = archive(&[
+            ("0.cls", cls("1\n")),
+            ("0.png", png(1)),
+            (&image, png(2)),
+            (&class, cls("0")),
+        ]);
+        let second =
+            archive(&[("b/2.png", png(3)), ("b/2.json", cls("{}")), ("b/2.cls", cls("2"))]);
+        let dir = folder(&[
+            ("train-000001.tar", second),
+            ("train-000000.tar", first),
+            ("trained.tar", archive(&[("x.png", png(9))])),
+            ("val/v.tar", archive(&[("9.png", png(4)), ("9.cls", cls("4"))])),
+        ]);
+        let data = dir.path().to_str().unwrap().parse().unwrap();
+        let (train, val) = crate::open_pair(&data).unwrap();
+        assert_eq!(content(&train), [(1, 1), (2, 0), (3, 2)]);
+        assert_eq!(content(&val), [(4, 4)]);
+        // Class 4 is in val alone, yet train has five classes too.
+        assert_eq!(train.classes(), ["0", "1", "2", "3", "4"]);
+        assert_ne!(train.fingerprint(), val.fingerprint());
+
+        fs::write(dir.path().join("classes.txt"), "a\nb\nc\nd\ne\n").unwrap();
+        assert_eq!(open(dir.path(), Split::Val).unwrap().classes()[4], "e");
+        fs::write(dir.path().join("classes.txt"), "a\nb\n").unwrap();
+        let text = open_text(dir.path(), Split::Train).unwrap_err();
+        assert!(text.contains("train-000001.tar!b/2.png") && text.contains("is 2"), "{text}");
+    }
+
+    #[test]
+    fn one_archive_of_class_folders_has_both_splits() {
+        let whole = archive(&[
+            ("set/val/ant/1.png", png(1)),
+            ("set/train/bee/1.png", png(2)),
+            ("set/train/bee/.2.png", png(9)),
+            ("set/train/ant/3.png", png(3)),
+            ("set/val/bee/4.png", png(4)),
+        ]);
+        let dir = folder(&[("set.tar", whole)]);
+        let path = dir.path().join("set.tar");
+        assert!(recognise(&path));
+        let train = open(&path, Split::Train).unwrap();
+        assert_eq!(content(&train), [(2, 1), (3, 0)]);
+        assert_eq!(train.classes(), ["ant", "bee"]);
+        assert_eq!(content(&open(&path, Split::Val).unwrap()), [(1, 0), (4, 1)]);
+    }
+
+    #[test]
+    fn a_name_in_an_extended_header_is_read() {
+        let mut builder = Builder::new(Vec::new());
+        let path = "train/ant/\u{fc}.png";
+        let records = [("mtime", &b"1.5"[..]), ("path", path.as_bytes())];
+        builder.append_pax_extensions(records).unwrap();
+        let content = png(7);
+        let mut header = Header::new_ustar();
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, "other/cow/x.png", &content[..]).unwrap();
+        let dir = folder(&[("set.tar", builder.into_inner().unwrap())]);
+        let data = open(&dir.path().join("set.tar"), Split::Train).unwrap();
+        assert_eq!((data.classes(), data.len()), (&["ant".to_owned()][..], 1));
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_archive_is_told_with_its_member() {
+        let image = || ("train/ant/a.png", png(1));
+        let whole = archive(&[image()]);
+        let cases = [
+            (whole[..540].to_vec(), "it ends within the member at byte 512"),
+            (vec![7; 1024], "set.tar is damaged"),
+            (archive(&[("a.png", png(1)), ("b.cls", cls("1"))]), "set.tar!a.png cannot be used"),
+            (archive(&[("a.png", png(1))]), "set.tar!a.png cannot be used"),
+            (archive(&[image(), ("a.cls", cls("cat"))]), "set.tar!a.cls is damaged"),
+            (archive(&[image(), ("a.cls", cls("1000000"))]), "0 to 999999"),
+            (archive(&[("train/notes.txt", cls(""))]), "no train archives found"),
+        ];
+        for (bytes, expected) in cases {
+            let dir = folder(&[("set.tar", bytes)]);
+            let text = open_text(&dir.path().join("set.tar"), Split::Train).unwrap_err();
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_member_is_named_or_left_out_wherever_it_lies() {
+        for bad in [0, 2, 5] {
+            let names: Vec<String> = (0..6).map(|i| format!("train/ant/{i}.png")).collect();
+            let content = |i: usize| if i == bad { vec![0; 9] } else { png(i as u8) };
+            let members: Vec<_> =
+                names.iter().enumerate().map(|(i, name)| (name.as_str(), content(i))).collect();
+            let dir = folder(&[("set.tar", archive(&members))]);
+            let data = Arc::new(open(&dir.path().join("set.tar"), Split::Train).unwrap());
+            let pipeline =
+                Pipeline::eval(Preprocess { size: (4, 4), ..Preprocess::of(&data) }).unwrap();
+            for workers in [0, 1, 4] {
+                let config = LoaderConfig { batch_size: 2, workers, ..Default::default() };
+                let skipping = LoaderConfig { skip_unreadable: true, ..config.clone() };
+                let named = format!("set.tar!train/ant/{bad}.png");
+
+                let loader = Loader::new(Arc::clone(&data), config, pipeline.clone()).unwrap();
+                let failed: Vec<_> = loader.epoch(0).filter_map(Result::err).collect();
+                assert_eq!(failed.len(), 1);
+                let path = failed[0].path().unwrap().display().to_string();
+                assert!(path.ends_with(&named), "{path}");
+
+                let loader = Loader::new(Arc::clone(&data), skipping, pipeline.clone()).unwrap();
+                let batches: Vec<_> = loader.epoch(0).map(Result::unwrap).collect();
+                let seen: usize = batches.iter().map(|batch| batch.len()).sum();
+                let skipped: Vec<_> = batches.iter().flat_map(|batch| &batch.skipped).collect();
+                assert_eq!((seen, skipped.len()), (5, 1));
+                assert!(skipped[0].to_string().contains(&named), "{}", skipped[0]);
+            }
+        }
+    }
+
+    proptest! {
+        /// Cut and altered archives are refused or read, without a panic.
+        #[test]
+        fn no_archive_makes_it_panic(
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            kept in any::<prop::sample::Index>(),
+            cut in any::<bool>(),
+        ) {
+            let long = format!("{}b.png", "train/ant/".repeat(12));
+            let mut bytes =
+                archive(&[("train/ant/a.png", png(1)), (&long, png(2)), ("c/d.cls", cls("3"))]);
+            for (at, value) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if cut {
+                bytes.truncate(kept.index(bytes.len()));
+            }
+            let dir = folder(&[("set.tar", bytes)]);
+            if let Ok(data) = open(&dir.path().join("set.tar"), Split::Train) {
+                (0..data.len()).for_each(|index| drop(data.get(index)));
+            }
+        }
+    }
+}
