@@ -29,6 +29,7 @@ pub mod blocks;
 mod error;
 mod fused;
 mod implementation;
+pub mod onnx;
 mod reparam;
 pub mod summary;
 pub mod weights;
