@@ -7,6 +7,7 @@ use burn::tensor::{Device, TensorData};
 use dbb_datasets::{
     DataRef, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, Split, open,
 };
+use dbb_models::onnx;
 use dbb_models::weights::{self, KeyMap, Metadata, WeightsFile};
 use dbb_models::{Arch, BlockKind, Classifier, ModelConfig};
 
@@ -159,15 +160,36 @@ impl Target {
         }
     }
 
+    /// Height and width of the network's input: as its file says, else as its paper has it.
+    pub fn input_size(&self) -> [usize; 2] {
+        serde_json::from_value(self.metadata.preprocess.clone())
+            .map(|preprocess: Preprocess| preprocess.size.into())
+            .unwrap_or_else(|_| [self.metadata.model.arch.default_resolution(); 2])
+    }
+
+    /// The images an ONNX graph of the network takes: normalised, or pixels that it normalises.
+    ///
+    /// # Errors
+    /// If it is to normalise them and the file does not say how.
+    pub fn onnx_input(&self, with_preprocess: bool) -> Result<onnx::Input> {
+        let normalization = with_preprocess.then(|| {
+            let preprocess = serde_json::from_value(self.metadata.preprocess.clone());
+            let Preprocess { mean, std, .. } = preprocess.map_err(|_| {
+                Error::Unusable(format!(
+                    "{} does not say how its images are normalised; leave --with-preprocess out \
+                     and normalise them before the network",
+                    self.path.display()
+                ))
+            })?;
+            Ok::<_, Error>(onnx::Normalization { mean, std })
+        });
+        Ok(onnx::Input { size: self.input_size(), normalization: normalization.transpose()? })
+    }
+
     /// Random images of the network's input size, equal for equal `seed`, values from -2 to 2 as
     /// normalised images have them.
     pub fn random_images(&self, images: usize, seed: u64) -> TensorData {
-        let (height, width) = serde_json::from_value(self.metadata.preprocess.clone())
-            .map(|preprocess: Preprocess| preprocess.size)
-            .unwrap_or_else(|_| {
-                let side = self.metadata.model.arch.default_resolution();
-                (side, side)
-            });
+        let [height, width] = self.input_size();
         let shape = [images, self.metadata.model.in_channels, height, width];
         let mut state = seed;
         let values: Vec<f32> = (0..shape.iter().product())

@@ -136,3 +136,43 @@ fn check(channels: usize, normalization: &Normalization) -> Result<(), ConfigErr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::zoo::{Arch, ModelConfig};
+    use crate::{BlockKind, backbones::PlacedUnit};
+    use burn::tensor::Device;
+
+    /// One convolution for every unit and squeeze, no batch norm, nothing unused, names unique.
+    #[test]
+    fn a_graph_is_the_folded_network_and_no_more() {
+        for (arch, squeezes) in [
+            (Arch::ResNet18, 0),
+            (Arch::ResNet20, 0),
+            (Arch::MobileNetV1, 0),
+            (Arch::MobileNetV2, 0),
+            (Arch::MobileNetV3Large, 8),
+        ] {
+            let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Dbb, 10) };
+            let network = config.init(Form::Train, &Device::default()).unwrap();
+            let mut graph = Graph::default();
+            network.trace(&mut graph, Value("images".into()));
+
+            let convs = graph.nodes.iter().filter(|node| node.op_type == "Conv");
+            let units: Vec<PlacedUnit> = network.units([32, 32]);
+            assert_eq!(convs.clone().count(), units.len() + 2 * squeezes, "{arch}");
+            assert!(convs.clone().all(|node| node.input.len() == 3), "{arch}: a bias is missing");
+            assert!(graph.nodes.iter().all(|node| node.op_type != "BatchNormalization"), "{arch}");
+
+            let used: BTreeSet<_> = graph.nodes.iter().flat_map(|node| &node.input).collect();
+            let constants = graph.constants.iter().map(|constant| &constant.name);
+            assert!(constants.clone().all(|name| used.contains(name)), "{arch}: unused constant");
+            let names: BTreeSet<_> =
+                graph.nodes.iter().map(|node| &node.name).chain(constants).collect();
+            assert_eq!(names.len(), graph.nodes.len() + graph.constants.len(), "{arch}: names");
+        }
+    }
+}
