@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
+
 use burn::tensor::Device;
 use dbb_models::blocks::{Activation, BlockKind};
 use dbb_models::onnx::{Input, Normalization, write_onnx};
@@ -38,7 +41,7 @@ fn written(
     let path = folder.path().join("network.onnx");
     let input = Input { size: SIZE, normalization };
     write_onnx(&path, network, &metadata(model), &input).expect("an ONNX file");
-    std::fs::read(path).expect("the file just written")
+    fs::read(path).expect("the file just written")
 }
 
 fn run(file: &Model, images: Value) -> Array {
@@ -51,14 +54,13 @@ fn config(arch: Arch, block: BlockKind) -> ModelConfig {
     ModelConfig { width: 0.125, ..ModelConfig::new(arch, block, 10) }
 }
 
-/// Every kind of stem, block, shortcut and nonlinearity; batches of one and three from one file.
-#[test]
-fn another_runtime_computes_the_same_logits() {
+/// Every kind of stem, block, shortcut and nonlinearity.
+fn networks() -> Vec<(ModelConfig, Classifier)> {
     let relu6 = ModelConfig {
         activation: Some(Activation::Relu6),
         ..config(Arch::MobileNetV1, BlockKind::Dbb)
     };
-    for model in [
+    let models = [
         config(Arch::ResNet18, BlockKind::Dbb),
         config(Arch::ResNet50, BlockKind::Base),
         config(Arch::ResNet18Cifar, BlockKind::Acb),
@@ -68,18 +70,45 @@ fn another_runtime_computes_the_same_logits() {
         config(Arch::MobileNetV2, BlockKind::Dbb),
         config(Arch::MobileNetV3Large, BlockKind::Base),
         config(Arch::MobileNetV3Small, BlockKind::Dbb),
-    ] {
-        let network = network(&model);
+    ];
+    models.into_iter().map(|model| (model.clone(), network(&model))).collect()
+}
+
+/// Random images, and what a network in training form makes of them in inference.
+fn images_and_logits(network: &Classifier, batch: usize) -> (Array, Array) {
+    let images = Array::random(&[batch, 3, SIZE[0], SIZE[1]], [-2.0, 2.0], 2).rounded();
+    let logits = network.forward(images.tensor(&Device::default())).into();
+    (images, logits)
+}
+
+#[test]
+fn another_runtime_computes_the_same_logits() {
+    for (model, network) in networks() {
         let file = Model::load(written(&model, &network, None)).expect("rten reads the file");
         for batch in [1, 3] {
-            let shape = [batch, 3, SIZE[0], SIZE[1]];
-            let images = Array::random(&shape, [-2.0, 2.0], 2).rounded();
-            let values = images.data.iter().map(|&value| value as f32).collect::<Vec<_>>();
-            let actual = run(&file, Value::from_shape(shape, values).expect("images"));
-            let expected = network.forward(images.tensor(&Device::default())).into();
+            let (images, expected) = images_and_logits(&network, batch);
+            let values: Vec<_> = images.data.iter().map(|&value| value as f32).collect();
+            let images = Value::from_shape(&images.shape[..], values).expect("images");
             let what = format!("{} {}, batch {batch}", model.arch, model.block);
-            assert_close(&what, &actual, &expected, 1e-4, 0.0);
+            assert_close(&what, &run(&file, images), &expected, 1e-4, 0.0);
         }
+    }
+}
+
+/// What `tests/interop/onnx_check.py` reads, into `target/tmp/onnx`.
+#[test]
+#[ignore = "writes files for a check outside the suite"]
+fn files_for_other_runtimes() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("onnx");
+    fs::create_dir_all(&folder).expect("a folder");
+    for (index, (model, network)) in networks().into_iter().enumerate() {
+        let path = folder.join(format!("{index}-{}-{}.onnx", model.arch, model.block));
+        fs::write(&path, written(&model, &network, None)).expect("a file");
+        let (images, logits) = images_and_logits(&network, 3);
+        let json = serde_json::json!({
+            "shape": images.shape, "images": images.data, "logits": logits.data,
+        });
+        fs::write(path.with_extension("json"), json.to_string()).expect("a file");
     }
 }
 
