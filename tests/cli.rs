@@ -541,6 +541,27 @@ fn burnpack_holds_the_same_network() {
 }
 
 #[test]
+fn onnx_holds_the_folded_network() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let out = run.folder.at("network.onnx");
+    let export = ["export", &run.path, "--format", "onnx", "--out", &out];
+    assert_eq!(keys(&json(&export)), FOLD_KEYS);
+    let plain = fs::read(&out).expect("the file");
+    json(&[&export[..], &["--with-preprocess"]].concat());
+    let pixels = fs::read(&out).expect("the file");
+    assert!(pixels.len() > plain.len(), "the graph does not normalise");
+
+    let out = run.folder.at("refused.onnx");
+    let export = ["export", &run.path, "--out", &out, "--format"];
+    let refused =
+        |more: &[&str], parts: &[&str]| dbb(&[&export[..], more].concat()).fails(1, parts);
+    refused(&["onnx", "--form", "train"], &["folded", "--form"]);
+    refused(&["onnx", "--keys", "official"], &["native names", "--keys"]);
+    refused(&["burnpack", "--with-preprocess"], &["--format onnx"]);
+    assert!(!exists(&out));
+}
+
+#[test]
 fn mobilenet_v1_has_official_names() {
     let mut expected = BTreeMap::new();
     let mut channels = 8;

@@ -30,6 +30,7 @@ mod error;
 mod freeze;
 mod fused;
 mod implementation;
+pub mod onnx;
 pub mod quantize;
 mod reparam;
 pub mod summary;

@@ -12,6 +12,7 @@ use crate::backbones::{
 };
 use crate::blocks::{Activation, BatchNorm, BlockKind, ConvUnit, DbbConfig, NormConfig};
 use crate::error::ConfigError;
+use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
 
 /// An architecture of the zoo. To add one, name it here and say in `Arch::definition` what
@@ -409,6 +410,16 @@ impl Classifier {
             Self::MobileNetV1(network) => network.forward(images),
             Self::MobileNetV2(network) => network.forward(images),
             Self::MobileNetV3(network) => network.forward(images),
+        }
+    }
+
+    /// What [`Self::forward`] computes in inference, as nodes of an ONNX graph.
+    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
+        match self {
+            Self::ResNet(network) => network.trace(graph, images),
+            Self::MobileNetV1(network) => network.trace(graph, images),
+            Self::MobileNetV2(network) => network.trace(graph, images),
+            Self::MobileNetV3(network) => network.trace(graph, images),
         }
     }
 

@@ -7,6 +7,7 @@ use burn::tensor::{Device, TensorData};
 use dbb_datasets::{
     DataRef, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, Split, open,
 };
+use dbb_models::onnx;
 use dbb_models::weights::{self, KeyMap, Metadata, WeightsFile};
 use dbb_models::{Arch, BlockKind, Classifier, ModelConfig};
 
@@ -181,11 +182,31 @@ impl Target {
         (0..outputs).map(name).collect()
     }
 
+    /// Height and width of the network's input: as its file says, else as its paper has it.
+    pub fn input_size(&self) -> [usize; 2] {
+        let side = self.metadata.model.arch.default_resolution();
+        self.preprocess(None).map_or([side; 2], |known| known.size.into())
+    }
+
+    /// The images an ONNX graph of the network takes: normalised, or pixels that it normalises.
+    ///
+    /// # Errors
+    /// As [`preprocess`](Self::preprocess).
+    pub fn onnx_input(&self, with_preprocess: bool) -> Result<onnx::Input> {
+        let normalization = match with_preprocess {
+            true => {
+                let Preprocess { mean, std, .. } = self.preprocess(None)?;
+                Some(onnx::Normalization { mean, std })
+            }
+            false => None,
+        };
+        Ok(onnx::Input { size: self.input_size(), normalization })
+    }
+
     /// Random images of the network's input size, equal for equal `seed`, values from -2 to 2 as
     /// normalised images have them.
     pub fn random_images(&self, images: usize, seed: u64) -> TensorData {
-        let side = self.metadata.model.arch.default_resolution();
-        let (height, width) = self.preprocess(None).map_or((side, side), |known| known.size);
+        let [height, width] = self.input_size();
         let shape = [images, self.metadata.model.in_channels, height, width];
         let mut state = seed;
         let values: Vec<f32> = (0..shape.iter().product())

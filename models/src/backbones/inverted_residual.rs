@@ -11,6 +11,7 @@ use burn::tensor::{Device, Tensor};
 use super::{NetworkBuilder, PlacedUnit};
 use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue};
 use crate::error::ConfigError;
+use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
 
 /// The nearest multiple of 8, but not less than nine tenths of `channels` (the rule of the
@@ -96,6 +97,23 @@ impl InvertedResidual {
         let residual = self.residual.then_some(input);
         self.project.forward_then(map, Epilogue { residual, activation: None })
     }
+
+    /// [`Self::forward`] in inference, as nodes of an ONNX graph; `name` is the block's path.
+    fn trace(&self, name: &str, graph: &mut Graph, input: &Value) -> Value {
+        let path = |part: &str| format!("{name}.{part}");
+        let activation = Some(self.activation);
+        let map = match &self.expand {
+            Some(expand) => graph.unit(&path("expand"), expand, input, None, activation),
+            None => input.clone(),
+        };
+        let map = graph.unit(&path("depthwise"), &self.depthwise, &map, None, activation);
+        let map = match &self.squeeze_excite {
+            Some(squeeze_excite) => squeeze_excite.trace(&path("squeeze_excite"), graph, &map),
+            None => map,
+        };
+        let residual = self.residual.then_some(input);
+        graph.unit(&path("project"), &self.project, &map, residual, None)
+    }
 }
 
 /// Squeeze-and-excitation (Hu et al., CVPR 2018): every channel times a weight from 0 to 1 that
@@ -133,6 +151,23 @@ impl SqueezeExcite {
         // min(max(x + 3, 0), 6) / 6
         input * hard_sigmoid(weights, 1.0 / 6.0, 0.5)
     }
+
+    /// [`Self::forward`] in inference, as nodes of an ONNX graph; `name` is the block's path.
+    fn trace(&self, name: &str, graph: &mut Graph, input: &Value) -> Value {
+        let [pool, fc1, fc2] = ["pool", "fc1", "fc2"].map(|part| format!("{name}.{part}"));
+        let map = graph.mean(&pool, input);
+        let map = graph.conv(&fc1, &self.fc1, &map);
+        let map = graph.activation(&fc1, Activation::Relu, &map);
+        let map = graph.conv(&fc2, &self.fc2, &map);
+        let weights = graph.hard_sigmoid(&fc2, &map);
+        graph.multiply(name, input, &weights)
+    }
+}
+
+/// The blocks one after the other, as nodes of an ONNX graph.
+pub(super) fn trace(blocks: &[InvertedResidual], graph: &mut Graph, map: Value) -> Value {
+    let blocks = blocks.iter().enumerate();
+    blocks.fold(map, |map, (index, block)| block.trace(&format!("blocks.{index}"), graph, &map))
 }
 
 /// The last map of each resolution, from that of `map` on.

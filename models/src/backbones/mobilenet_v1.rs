@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 use super::{DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{Activation, ConvSpec, ConvUnit};
 use crate::error::ConfigError;
+use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
 
 /// Output channels and stride of the thirteen separable convolutions (the paper's table 1).
@@ -97,6 +98,20 @@ impl MobileNetV1 {
         let map = self.stem.forward_then(images, self.activation);
         let map = self.blocks.iter().fold(map, |map, block| block.forward(map));
         self.linear.forward(self.pool.forward(map).flatten(1, 3))
+    }
+
+    /// [`Self::forward`] in inference, as nodes of an ONNX graph.
+    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
+        let activation = Some(self.activation);
+        let mut map = graph.unit("stem", &self.stem, &images, None, activation);
+        for (index, block) in self.blocks.iter().enumerate() {
+            let units = [("depthwise", &block.depthwise), ("pointwise", &block.pointwise)];
+            for (part, unit) in units {
+                map = graph.unit(&format!("blocks.{index}.{part}"), unit, &map, None, activation);
+            }
+        }
+        let features = graph.features("pool", &map);
+        graph.linear("linear", &self.linear, &features)
     }
 
     /// The last map of each resolution, 1/2 to 1/32 of the image; for detection and

@@ -10,6 +10,7 @@ use super::inverted_residual::{self, InvertedResidual, InvertedResidualConfig, m
 use super::{DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{Activation, ConvSpec, ConvUnit};
 use crate::error::ConfigError;
+use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
 
 /// Expansion, output channels, repetitions and stride of the stages (the paper's table 2).
@@ -92,6 +93,16 @@ impl MobileNetV2 {
         let map = self.blocks.iter().fold(map, |map, block| block.forward(map));
         let map = self.last.forward_then(map, Activation::Relu6);
         self.linear.forward(self.dropout.forward(self.pool.forward(map).flatten(1, 3)))
+    }
+
+    /// [`Self::forward`] in inference, as nodes of an ONNX graph.
+    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
+        let activation = Some(Activation::Relu6);
+        let map = graph.unit("stem", &self.stem, &images, None, activation);
+        let map = inverted_residual::trace(&self.blocks, graph, map);
+        let map = graph.unit("last", &self.last, &map, None, activation);
+        let features = graph.features("pool", &map);
+        graph.linear("linear", &self.linear, &features)
     }
 
     /// The last map of each resolution, 1/2 to 1/32 of the image; for detection and

@@ -10,6 +10,7 @@ use super::mobilenet_v2::DROPOUT;
 use super::{DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{Activation, ConvSpec, ConvUnit, NormConfig};
 use crate::error::ConfigError;
+use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
 
 /// One line of the paper's tables 1 and 2: kernel, expanded and output channels,
@@ -163,6 +164,17 @@ impl MobileNetV3 {
         let features = self.pool.forward(map).flatten(1, 3);
         let hidden = HS.forward(self.hidden.forward(features));
         self.linear.forward(self.dropout.forward(hidden))
+    }
+
+    /// [`Self::forward`] in inference, as nodes of an ONNX graph.
+    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
+        let map = graph.unit("stem", &self.stem, &images, None, Some(HS));
+        let map = inverted_residual::trace(&self.blocks, graph, map);
+        let map = graph.unit("last", &self.last, &map, None, Some(HS));
+        let features = graph.features("pool", &map);
+        let hidden = graph.linear("hidden", &self.hidden, &features);
+        let hidden = graph.activation("hidden", HS, &hidden);
+        graph.linear("linear", &self.linear, &hidden)
     }
 
     /// The last map of each resolution, 1/2 (1/4 in the small network) to 1/32 of the image; for

@@ -13,6 +13,7 @@ use super::{DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue};
 use crate::error::ConfigError;
 use crate::fused;
+use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
 
 /// The shape of a residual network.
@@ -133,6 +134,21 @@ impl ResNet {
         self.linear.forward(self.pool.forward(map).flatten(1, 3))
     }
 
+    /// [`Self::forward`] in inference, as nodes of an ONNX graph.
+    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
+        let mut map = graph.unit("stem", &self.stem, &images, None, Some(Activation::Relu));
+        if let Some(pool) = &self.max_pool {
+            map = graph.max_pool("max_pool", pool, &map);
+        }
+        for (stage, blocks) in self.stages().into_iter().enumerate() {
+            for (index, block) in blocks.iter().enumerate() {
+                map = block.trace(&format!("stage{}.{index}", stage + 1), graph, &map);
+            }
+        }
+        let features = graph.features("pool", &map);
+        graph.linear("linear", &self.linear, &features)
+    }
+
     /// The map after each stage, in order; for detection and segmentation heads.
     pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let mut map = self.forward_stem(images);
@@ -243,6 +259,26 @@ impl ResidualBlock {
             (None, None) => input,
         };
         last.forward_then(map, Epilogue::new(shortcut, Activation::Relu))
+    }
+
+    /// [`Self::forward`] in inference, as nodes of an ONNX graph; `name` is the block's path.
+    fn trace(&self, name: &str, graph: &mut Graph, input: &Value) -> Value {
+        let path = |part: &str| format!("{name}.{part}");
+        let relu = Some(Activation::Relu);
+        let map = graph.unit(&path("conv1"), &self.conv1, input, None, relu);
+        let (last_name, last, map) = match &self.conv3 {
+            Some(conv3) => {
+                let map = graph.unit(&path("conv2"), &self.conv2, &map, None, relu);
+                ("conv3", conv3, map)
+            }
+            None => ("conv2", &self.conv2, map),
+        };
+        let shortcut = match (&self.shortcut, self.zero_channels) {
+            (Some(projection), _) => graph.unit(&path("shortcut"), projection, input, None, None),
+            (None, Some(channels)) => graph.subsample(&path("shortcut"), input, channels),
+            (None, None) => input.clone(),
+        };
+        graph.unit(&path(last_name), last, &map, Some(&shortcut), relu)
     }
 
     /// Appends the block's units; returns the size of its output.

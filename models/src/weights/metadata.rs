@@ -24,5 +24,5 @@ pub struct Metadata {
 
 impl Metadata {
     /// Key of the file's own metadata table that holds this as JSON.
-    pub(super) const KEY: &'static str = "dbb_zoo";
+    pub(crate) const KEY: &'static str = "dbb_zoo";
 }

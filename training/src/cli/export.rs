@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::TensorData;
 use clap::ValueEnum;
 use dbb_datasets::Split;
+use dbb_models::onnx::write_onnx;
 use dbb_models::weights::{Dialect, Metadata, as_conv_bn, write_burnpack, write_safetensors};
 use dbb_models::{Classifier, Form};
 use serde::Serialize;
@@ -59,6 +60,9 @@ pub struct ExportArgs {
     /// Names of the tensors.
     #[arg(long, value_enum, default_value_t = Keys::Native)]
     keys: Keys,
+    /// Let the ONNX graph take pixels from 0 to 255 (uint8) and normalise them itself.
+    #[arg(long)]
+    with_preprocess: bool,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -93,6 +97,8 @@ enum Format {
     Safetensors,
     /// Burn's own; native names only.
     Burnpack,
+    /// Read by onnxruntime and many compilers; folded, native names only.
+    Onnx,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -112,7 +118,7 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let target = args.target.load(&device)?;
     let (deploy, report) = measured_fold(&target, &args.data)?;
-    write(&target, &deploy, Form::Deploy, args.keys, Format::Safetensors, &args.out)?;
+    write(&target, &deploy, Form::Deploy, args.keys, Format::Safetensors, false, &args.out)?;
     print(args.json, report, &args.out)
 }
 
@@ -122,6 +128,15 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         args.format != Format::Burnpack || args.keys == Keys::Native,
         "burnpack holds native names only; leave --keys out or export safetensors"
+    );
+    anyhow::ensure!(
+        args.format == Format::Onnx || !args.with_preprocess,
+        "--with-preprocess is for --format onnx: weights alone compute nothing"
+    );
+    anyhow::ensure!(
+        args.format != Format::Onnx
+            || (args.form == FormOption::Deploy && args.keys == Keys::Native),
+        "an ONNX file holds the folded network in native names; leave --form and --keys out"
     );
     let (network, report, form) = match args.form {
         FormOption::Deploy => {
@@ -137,7 +152,8 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
             (target.network.clone(), unfolded(&target), Form::Train)
         }
     };
-    write(&target, &network, form, args.keys, args.format, &args.out)?;
+    let format = args.format;
+    write(&target, &network, form, args.keys, format, args.with_preprocess, &args.out)?;
     print(args.json, report, &args.out)
 }
 
@@ -177,6 +193,7 @@ fn write(
     form: Form,
     keys: Keys,
     format: Format,
+    with_preprocess: bool,
     out: &Path,
 ) -> crate::Result<()> {
     let metadata = Metadata { form, keys: keys.into(), ..target.metadata.clone() };
@@ -193,6 +210,9 @@ fn write(
             write_safetensors(out, &tensors, &metadata)?;
         }
         Format::Burnpack => write_burnpack(out, network, &metadata)?,
+        Format::Onnx => {
+            write_onnx(out, network, &metadata, &target.onnx_input(with_preprocess)?)?;
+        }
     }
     Ok(())
 }

@@ -1,0 +1,202 @@
+//! A graph of ONNX operators, written down layer by layer.
+
+use burn::nn::conv::Conv2d;
+use burn::nn::pool::MaxPool2d;
+use burn::nn::{Linear, PaddingConfig2d};
+
+use super::proto::{self, Attribute, Node, data_type};
+use crate::blocks::{Activation, ConvSpec, ConvUnit};
+
+/// What a node or the input of a graph yields.
+#[derive(Clone, Debug)]
+pub(crate) struct Value(pub(super) String);
+
+/// The nodes and constants of a graph. Every method adds what one layer computes and returns its
+/// output; `name` is the layer's path in the network.
+#[derive(Debug, Default)]
+pub(crate) struct Graph {
+    pub(super) nodes: Vec<Node>,
+    pub(super) constants: Vec<proto::Tensor>,
+}
+
+impl Graph {
+    /// What `ConvUnit::forward_then` computes in inference, whatever block the unit is: one
+    /// convolution with bias, then the residual, then the activation.
+    pub fn unit(
+        &mut self,
+        name: &str,
+        unit: &ConvUnit,
+        input: &Value,
+        residual: Option<&Value>,
+        activation: Option<Activation>,
+    ) -> Value {
+        let mut map = self.conv(name, &unit.fuse(), input);
+        if let Some(residual) = residual {
+            map = self.node("Add", &format!("{name}.add"), [&map, residual], vec![]);
+        }
+        match activation {
+            Some(activation) => self.activation(name, activation, &map),
+            None => map,
+        }
+    }
+
+    /// A convolution with explicit, symmetric padding and its bias, if it has one.
+    pub fn conv(&mut self, name: &str, conv: &Conv2d, input: &Value) -> Value {
+        let spec = ConvSpec::of(conv);
+        let weight = self.floats(
+            &format!("{name}.weight"),
+            &spec.weight_shape(),
+            conv.weight.val().into_data().iter(),
+        );
+        let bias = conv.bias.as_ref().map(|bias| {
+            let values = bias.val().into_data();
+            self.floats(&format!("{name}.bias"), &[spec.channels[1]], values.iter())
+        });
+        let [height, width] = spec.padding;
+        let attributes = vec![
+            Attribute::ints("kernel_shape", spec.kernel_size),
+            Attribute::ints("strides", spec.stride),
+            Attribute::ints("pads", [height, width, height, width]),
+            Attribute::int("group", spec.groups as i64),
+        ];
+        self.node("Conv", name, [Some(input), Some(&weight), bias.as_ref()], attributes)
+    }
+
+    /// A nonlinearity after the layer `name`.
+    pub fn activation(&mut self, name: &str, activation: Activation, input: &Value) -> Value {
+        match activation {
+            Activation::Relu => self.node("Relu", &format!("{name}.relu"), [input], vec![]),
+            Activation::Relu6 => {
+                let bounds = [("zero", 0.0), ("six", 6.0)];
+                let [zero, six] = bounds.map(|(name, bound)| self.scalar(name, bound));
+                self.node("Clip", &format!("{name}.relu6"), [input, &zero, &six], vec![])
+            }
+            Activation::HardSwish => {
+                self.node("HardSwish", &format!("{name}.hard_swish"), [input], vec![])
+            }
+        }
+    }
+
+    /// `min(max(x + 3, 0), 6) / 6`, after the layer `name`.
+    pub fn hard_sigmoid(&mut self, name: &str, input: &Value) -> Value {
+        let attributes = vec![Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)];
+        self.node("HardSigmoid", &format!("{name}.hard_sigmoid"), [input], attributes)
+    }
+
+    /// A product; a factor of one value per channel holds for all positions.
+    pub fn multiply(&mut self, name: &str, a: &Value, b: &Value) -> Value {
+        self.node("Mul", name, [a, b], vec![])
+    }
+
+    /// The largest value of every window.
+    pub fn max_pool(&mut self, name: &str, pool: &MaxPool2d, input: &Value) -> Value {
+        let pads = match pool.padding {
+            PaddingConfig2d::Explicit(top, left, bottom, right) => [top, left, bottom, right],
+            // The networks of the zoo pad by numbers.
+            _ => [0; 4],
+        };
+        let attributes = vec![
+            Attribute::ints("kernel_shape", pool.kernel_size),
+            Attribute::ints("strides", pool.stride),
+            Attribute::ints("pads", pads),
+        ];
+        self.node("MaxPool", name, [input], attributes)
+    }
+
+    /// Mean over all positions, `[batch, channels, 1, 1]`.
+    pub fn mean(&mut self, name: &str, input: &Value) -> Value {
+        self.node("GlobalAveragePool", name, [input], vec![])
+    }
+
+    /// The same as features of a linear layer, `[batch, channels]`.
+    pub fn features(&mut self, name: &str, input: &Value) -> Value {
+        let means = self.mean(name, input);
+        self.node("Flatten", &format!("{name}.flatten"), [&means], vec![Attribute::int("axis", 1)])
+    }
+
+    /// A linear layer with bias.
+    pub fn linear(&mut self, name: &str, linear: &Linear, input: &Value) -> Value {
+        let [inputs, outputs] = linear.weight.lazy_shape().dims();
+        let weight = linear.weight.val().into_data();
+        let weight = self.floats(&format!("{name}.weight"), &[inputs, outputs], weight.iter());
+        let bias = linear.bias.as_ref().map(|bias| {
+            self.floats(&format!("{name}.bias"), &[outputs], bias.val().into_data().iter())
+        });
+        self.node("Gemm", name, [Some(input), Some(&weight), bias.as_ref()], vec![])
+    }
+
+    /// Every second position, with channels of zeros before and after.
+    pub fn subsample(&mut self, name: &str, input: &Value, zero_channels: [usize; 2]) -> Value {
+        let starts = self.ints("subsample.starts", &[0, 0]);
+        let ends = self.ints("subsample.ends", &[i64::MAX, i64::MAX]);
+        let axes = self.ints("subsample.axes", &[2, 3]);
+        let steps = self.ints("subsample.steps", &[2, 2]);
+        let bounds = [input, &starts, &ends, &axes, &steps];
+        let map = self.node("Slice", &format!("{name}.slice"), bounds, vec![]);
+        let [before, after] = zero_channels.map(|channels| channels as i64);
+        let pads = [0, before, 0, 0, 0, after, 0, 0];
+        let pads = self.ints(&format!("{name}.pads"), &pads);
+        self.node("Pad", &format!("{name}.pad"), [&map, &pads], vec![])
+    }
+
+    /// Pixels from 0 to 255 to `(pixel / 255 - mean) / std`.
+    pub fn normalize(&mut self, name: &str, mean: &[f32], std: &[f32], pixels: &Value) -> Value {
+        let to = Attribute::int("to", data_type::FLOAT.into());
+        let map = self.node("Cast", &format!("{name}.cast"), [pixels], vec![to]);
+        let shape = [1, mean.len(), 1, 1];
+        let mut levels = |part: &str, values: &[f32]| {
+            self.floats(&format!("{name}.{part}"), &shape, values.iter().map(|v| 255.0 * v))
+        };
+        let (mean, std) = (levels("mean", mean), levels("std", std));
+        let map = self.node("Sub", &format!("{name}.centre"), [&map, &mean], vec![]);
+        self.node("Div", &format!("{name}.scale"), [&map, &std], vec![])
+    }
+
+    /// Adds a node of one output, which has its name.
+    fn node<'a>(
+        &mut self,
+        op_type: &str,
+        name: &str,
+        inputs: impl IntoIterator<Item = impl Into<Option<&'a Value>>>,
+        attributes: Vec<Attribute>,
+    ) -> Value {
+        let inputs = inputs.into_iter().filter_map(Into::into);
+        self.nodes.push(Node {
+            input: inputs.map(|value| value.0.clone()).collect(),
+            output: vec![name.into()],
+            name: name.into(),
+            op_type: op_type.into(),
+            attribute: attributes,
+        });
+        Value(name.into())
+    }
+
+    fn scalar(&mut self, name: &str, value: f32) -> Value {
+        self.floats(name, &[], std::iter::once(value))
+    }
+
+    fn floats(&mut self, name: &str, shape: &[usize], values: impl Iterator<Item = f32>) -> Value {
+        let raw_data = values.flat_map(f32::to_le_bytes).collect();
+        self.constant(name, shape, data_type::FLOAT, raw_data)
+    }
+
+    fn ints(&mut self, name: &str, values: &[i64]) -> Value {
+        let raw_data = values.iter().copied().flat_map(i64::to_le_bytes).collect();
+        self.constant(name, &[values.len()], data_type::INT64, raw_data)
+    }
+
+    /// Adds a constant, once by name.
+    fn constant(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        data_type: i32,
+        raw_data: Vec<u8>,
+    ) -> Value {
+        if !self.constants.iter().any(|constant| constant.name == name) {
+            let dims = shape.iter().map(|&length| length as i64).collect();
+            self.constants.push(proto::Tensor { dims, data_type, name: name.into(), raw_data });
+        }
+        Value(name.into())
+    }
+}

@@ -1,0 +1,178 @@
+//! Writing networks as ONNX, for the runtimes and compilers that read it.
+//!
+//! A file holds the folded network: one `Conv` with bias for every unit, whatever block it was,
+//! and no batch norm. Operator set 18 (ONNX 1.13), weights in `f32` under the native names of the
+//! deploy form.
+//!
+//! | | name | type | shape |
+//! |---|---|---|---|
+//! | input | `images` | `float`, normalised; or `uint8`, pixels from 0 to 255 ([`Normalization`]) | `[batch, channels, height, width]` |
+//! | output | `logits` | `float` | `[batch, classes]` |
+//!
+//! `batch` is free. The entry `dbb_zoo` of the file's metadata holds [`Metadata`] as JSON, with
+//! preprocessing and class names. Equal networks are equal bytes.
+
+mod graph;
+mod proto;
+
+pub(crate) use graph::{Graph, Value};
+
+use std::io;
+use std::path::Path;
+
+use prost::Message;
+
+use crate::error::ConfigError;
+use crate::weights::{Dialect, Metadata, WeightsError, write_atomically};
+use crate::zoo::{Classifier, Form};
+use proto::{Dimension, ValueInfo, data_type};
+
+/// Version of ONNX's operators that files are written in.
+pub const OPSET: i64 = 18;
+
+/// Version of the file format that came with [`OPSET`].
+const IR_VERSION: i64 = 8;
+
+/// Readers refuse longer messages of protobuf.
+const MAX_BYTES: usize = i32::MAX as usize;
+
+/// The images a graph takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// Height and width.
+    pub size: [usize; 2],
+    /// What the graph itself does to pixels from 0 to 255; without it, it takes normalised images.
+    pub normalization: Option<Normalization>,
+}
+
+/// `(pixel / 255 - mean) / std`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalization {
+    /// Mean per channel, on the 0 to 1 scale.
+    pub mean: Vec<f32>,
+    /// Standard deviation per channel, on the 0 to 1 scale.
+    pub std: Vec<f32>,
+}
+
+/// Writes a network as ONNX, folded if it is not yet, whole or not at all.
+///
+/// # Errors
+/// Constants that are not one per channel; a network above the 2 GiB that ONNX files can hold;
+/// what the file system reports.
+pub fn write_onnx(
+    path: &Path,
+    network: &Classifier,
+    metadata: &Metadata,
+    input: &Input,
+) -> Result<(), WeightsError> {
+    let model = model(network, metadata, input)?;
+    let refused = |source| WeightsError::Io { action: "write", path: path.into(), source };
+    let length = model.encoded_len();
+    if length > MAX_BYTES {
+        let text = format!(
+            "an ONNX file holds at most 2 GiB, this network takes {} MiB; make it narrower",
+            length >> 20
+        );
+        return Err(refused(io::Error::new(io::ErrorKind::FileTooLarge, text)));
+    }
+    write_atomically(path, &model.encode_to_vec()).map_err(refused)
+}
+
+fn model(
+    network: &Classifier,
+    metadata: &Metadata,
+    input: &Input,
+) -> Result<proto::Model, ConfigError> {
+    let metadata = Metadata { form: Form::Deploy, keys: Dialect::Native, ..metadata.clone() };
+    let mut graph = Graph::default();
+    let images = Value("images".into());
+    let (elem_type, meaning, network_input) = match &input.normalization {
+        None => (data_type::FLOAT, "normalised images", images),
+        Some(normalization) => {
+            let Normalization { mean, std } = normalization;
+            check(metadata.model.in_channels, normalization)?;
+            let normalised = graph.normalize("normalize", mean, std, &images);
+            (data_type::UINT8, "pixels from 0 to 255", normalised)
+        }
+    };
+    network.trace(&mut graph, network_input);
+    // Every network ends with its classifier.
+    if let Some(classifier) = graph.nodes.last_mut() {
+        classifier.output = vec!["logits".into()];
+    }
+
+    let batch = || Dimension::named("batch");
+    let [channels, height, width] =
+        [metadata.model.in_channels, input.size[0], input.size[1]].map(Dimension::fixed);
+    let image = vec![batch(), channels, height, width];
+    let scores = vec![batch(), Dimension::fixed(metadata.model.num_classes)];
+    Ok(proto::Model {
+        ir_version: IR_VERSION,
+        producer_name: env!("CARGO_PKG_NAME").into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        opset_import: vec![proto::OperatorSet { domain: String::new(), version: OPSET }],
+        graph: Some(proto::Graph {
+            node: graph.nodes,
+            name: metadata.model.arch.to_string(),
+            initializer: graph.constants,
+            input: vec![ValueInfo::new("images", elem_type, image, meaning)],
+            output: vec![ValueInfo::new("logits", data_type::FLOAT, scores, "class scores")],
+        }),
+        metadata_props: vec![proto::Property {
+            key: Metadata::KEY.into(),
+            // Plain data with string keys always serialises.
+            value: serde_json::to_string(&metadata).expect("metadata is plain data"),
+        }],
+    })
+}
+
+fn check(channels: usize, normalization: &Normalization) -> Result<(), ConfigError> {
+    let Normalization { mean, std } = normalization;
+    for (option, values) in [("mean", mean), ("std", std)] {
+        if values.len() != channels {
+            let expected = "one value per channel of the images";
+            return Err(ConfigError::Option { option, value: format!("{values:?}"), expected });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::zoo::{Arch, ModelConfig};
+    use crate::{BlockKind, backbones::PlacedUnit};
+    use burn::tensor::Device;
+
+    /// One convolution for every unit and squeeze, no batch norm, nothing unused, names unique.
+    #[test]
+    fn a_graph_is_the_folded_network_and_no_more() {
+        for (arch, squeezes) in [
+            (Arch::ResNet18, 0),
+            (Arch::ResNet20, 0),
+            (Arch::MobileNetV1, 0),
+            (Arch::MobileNetV2, 0),
+            (Arch::MobileNetV3Large, 8),
+        ] {
+            let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Dbb, 10) };
+            let network = config.init(Form::Train, &Device::default()).unwrap();
+            let mut graph = Graph::default();
+            network.trace(&mut graph, Value("images".into()));
+
+            let convs = graph.nodes.iter().filter(|node| node.op_type == "Conv");
+            let units: Vec<PlacedUnit> = network.units([32, 32]);
+            assert_eq!(convs.clone().count(), units.len() + 2 * squeezes, "{arch}");
+            assert!(convs.clone().all(|node| node.input.len() == 3), "{arch}: a bias is missing");
+            assert!(graph.nodes.iter().all(|node| node.op_type != "BatchNormalization"), "{arch}");
+
+            let used: BTreeSet<_> = graph.nodes.iter().flat_map(|node| &node.input).collect();
+            let constants = graph.constants.iter().map(|constant| &constant.name);
+            assert!(constants.clone().all(|name| used.contains(name)), "{arch}: unused constant");
+            let names: BTreeSet<_> =
+                graph.nodes.iter().map(|node| &node.name).chain(constants).collect();
+            assert_eq!(names.len(), graph.nodes.len() + graph.constants.len(), "{arch}: names");
+        }
+    }
+}
