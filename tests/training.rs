@@ -100,6 +100,50 @@ fn a_jump_of_the_loss_is_told_and_counted() {
     assert!(spikes[..6].iter().all(|count| *count == 0.0) && spikes[6] > 0.0, "{spikes:?}");
 }
 
+// ---- Data -----------------------------------------------------------------------------------
+
+#[test]
+fn validation_images_can_be_cut_from_the_training_images() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    let keys = ["train.epochs=1", "data.val_from_train=0.25", "data.limit_val=5000"];
+    succeeds(&mut training(&keys, &run));
+    // A quarter of the sample's 10,000 training images; its own validation images are apart.
+    assert_eq!(eval(&run, &[])["n"], 2500);
+    assert_eq!(eval(&run, &["--data", "sample"])["n"], 2000);
+}
+
+/// One file of three cannot be read: named once in three epochs, counted in each.
+#[test]
+fn an_image_that_cannot_be_read_is_named_once_and_counted_every_time() {
+    let folder = folder();
+    let (data, run) = (folder.path().join("data"), folder.path().join("run"));
+    for (class, value) in [("bee", 0), ("cat", 250)] {
+        for split in ["train", "val"] {
+            let class = data.join(split).join(class);
+            std::fs::create_dir_all(&class).expect("a folder");
+            for n in 0..4 {
+                let image = image::GrayImage::from_pixel(8, 8, image::Luma([value + n]));
+                image.save(class.join(format!("{n}.png"))).expect("an image");
+            }
+        }
+    }
+    std::fs::write(data.join("train/bee/1.png"), b"no image").expect("a file");
+    let source = format!("data.source={}", data.display());
+    let keys = ["train.epochs=3", "train.batch_size=4", "data.limit_train=100", &source];
+    let train = |more: &[&str], out: &str| training(&[&keys, more].concat(), &run.join(out));
+    fails(&mut train(&[], "error"), 1, &["bee/1.png is damaged"]);
+    let none = ["data.on_bad_sample=skip", "data.max_bad_samples=0"];
+    fails(&mut train(&none, "none"), 1, &["1 images could not be read", "max_bad_samples = 0"]);
+    let output = train(&["data.on_bad_sample=skip"], "skip").output().expect("it starts");
+    let all = text(&output);
+    assert!(output.status.success(), "{all}");
+    assert_eq!(all.matches("bee/1.png").count(), 1, "{all}");
+    for record in metrics(&run.join("skip")) {
+        assert_eq!((&record["images"], &record["skipped"]), (&7.into(), &1.into()));
+    }
+}
+
 // ---- Optimizers ----------------------------------------------------------------------------
 
 /// A parameter in double precision, with what the optimizer remembers of it.

@@ -3,9 +3,14 @@
 use std::{borrow::Cow, path::PathBuf, sync::Arc};
 
 use burn::data::dataset::{Dataset, DatasetError};
+use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
-use crate::{DataError, Image, presets::Normalization};
+use crate::{
+    DataError, Image,
+    presets::Normalization,
+    rng::{Purpose, stream},
+};
 
 /// An image and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,6 +214,44 @@ impl ImageDataset {
         Self { selection: selection.into(), ..self.clone() }
     }
 
+    /// Two parts, of which the second has `share` of each class, rounded, drawn by `seed`, and the
+    /// first the rest: at least one image of every class that has two. Both keep their order.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Setting`] unless `share` lies between 0 and 1, or if it leaves a part empty.
+    pub fn split(&self, share: f64, seed: u64) -> Result<(Self, Self), DataError> {
+        if !(share > 0.0 && share < 1.0) {
+            return Err(DataError::setting("share", share, "above 0 and below 1"));
+        }
+        let mut by_class = vec![Vec::new(); self.classes.len()];
+        for index in 0..self.len() {
+            by_class[self.label(index)].push(self.selection[index]);
+        }
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        for (class, mut of_class) in by_class.into_iter().enumerate() {
+            of_class.shuffle(&mut stream(Purpose::Split, seed, 0, class as u64));
+            let apart = (of_class.len() as f64 * share).round() as usize;
+            let apart = apart.min(of_class.len().saturating_sub(1));
+            second.extend(of_class.drain(..apart));
+            first.append(&mut of_class);
+        }
+        if second.is_empty() {
+            let expected = format!("a share of {} images that is an image", self.len());
+            return Err(DataError::setting("share", share, expected));
+        }
+        let part = |mut selection: Vec<usize>, name: &str| {
+            selection.sort_unstable();
+            Self {
+                name: format!("{}, {name}", self.name),
+                selection: selection.into(),
+                ..self.clone()
+            }
+        };
+        let percent = share * 100.0;
+        Ok((part(first, "the rest"), part(second, &format!("{percent:.0}% set apart"))))
+    }
+
     /// SHA-256, in hexadecimal, of the class names, labels and images in their order.
     ///
     /// Images are told apart by their pixels, in class folders by file name and size: enough to
@@ -323,6 +366,28 @@ mod tests {
         assert_ne!(new.fingerprint(), again.fingerprint());
         assert!(all.relabel(names(["w", "x", "y", "z"]), &[0, 1, 4]).is_err());
         assert!(all.relabel(names(["w", "x", "y", "z"]), &[0, 1]).is_err());
+    }
+
+    #[test]
+    fn a_split_takes_its_share_of_every_class_and_loses_nothing() {
+        let all = dataset(&[0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2]);
+        let (rest, apart) = all.split(0.4, 7).unwrap();
+        let labels = |dataset: &ImageDataset| -> Vec<usize> {
+            let mut labels: Vec<usize> = (0..dataset.len()).map(|i| dataset.label(i)).collect();
+            labels.sort_unstable();
+            labels
+        };
+        // Two of five; the only one of its class is trained on.
+        assert_eq!(labels(&apart), [0, 0, 1, 1]);
+        assert_eq!(labels(&rest), [0, 0, 0, 1, 1, 1, 2]);
+        let mut both = [values(&rest), values(&apart)].concat();
+        both.sort_unstable();
+        assert_eq!(both, values(&all));
+        assert_eq!(values(&all.split(0.4, 7).unwrap().1), values(&apart));
+        assert!((8..20).any(|seed| values(&all.split(0.4, seed).unwrap().1) != values(&apart)));
+        for share in [0.0, 1.0, f64::NAN, 0.01] {
+            assert!(all.split(share, 0).is_err(), "{share}");
+        }
     }
 
     #[test]

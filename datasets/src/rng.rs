@@ -11,11 +11,14 @@ pub(crate) enum Purpose {
     Augment,
     /// The mixing of one batch in one epoch.
     Mix,
+    /// The samples of one class that a split sets apart.
+    Split,
 }
 
 /// The stream of one purpose, seed, epoch and sample or batch.
 pub(crate) fn stream(purpose: Purpose, seed: u64, epoch: u64, index: u64) -> ChaCha8Rng {
     let tag: [u8; 8] = match purpose {
+        Purpose::Split => *b"split\0\0\0",
         Purpose::Shuffle => *b"shuffle\0",
         Purpose::Augment => *b"augment\0",
         Purpose::Mix => *b"mix\0\0\0\0\0",

@@ -233,7 +233,7 @@ impl Trainer {
 
     fn prepare(mut config: Config, run: RunDir, device: &Device) -> Result<Self> {
         let data = &config.data;
-        let (train, val) = data.open_pair()?;
+        let (train, val) = data.open_pair(config.seed)?;
         if train.len() < 2 || val.is_empty() {
             let text = format!("{} has too few images to train on and validate with", data.source);
             return Err(Error::Unusable(text));

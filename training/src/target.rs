@@ -117,12 +117,11 @@ impl Target {
     /// # Errors
     /// If there is no data set, or it has classes that the network does not know.
     pub fn dataset(&self, data: Option<&DataRef>, split: Split) -> Result<ImageDataset> {
-        let own = self.config.as_ref().map(|config| &config.data);
-        let (name, dataset) = match (data, own) {
+        let (name, dataset) = match (data, &self.config) {
             (Some(reference), _) => (reference.to_string(), open(reference, split)?),
             (None, Some(own)) => {
-                let (train, val) = own.open_pair()?;
-                (own.source.clone(), if split == Split::Train { train } else { val })
+                let (train, val) = own.data.open_pair(own.seed)?;
+                (own.data.source.clone(), if split == Split::Train { train } else { val })
             }
             (None, None) => {
                 let text = "a weights file has no data of its own; name it with --data";

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dbb_datasets::{Augment, DataError, DataRef, ImageDataset, Preprocess, open_pair};
+use dbb_datasets::{Augment, DataError, DataRef, ImageDataset, Preprocess, Split, open, open_pair};
 use dbb_models::blocks::Activation;
 use dbb_models::blocks::DbbConfig;
 use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
@@ -93,6 +93,10 @@ pub struct DataSection {
     /// class, tab, index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_map: Option<PathBuf>,
+    /// Validate on this share of the training images, of every class, drawn by the seed and not
+    /// trained on; the data set's own validation images stay unseen, to be measured at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_from_train: Option<f64>,
     /// Use that many training images only, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
@@ -116,6 +120,7 @@ impl Default for DataSection {
             mean: None,
             std: None,
             class_map: None,
+            val_from_train: None,
             limit_train: None,
             limit_val: None,
             workers: 1,
@@ -323,6 +328,10 @@ impl Config {
         if let Some(minutes) = train.checkpoint_minutes {
             require(minutes > 0.0, "train.checkpoint_minutes", &minutes, "a number above 0")?;
         }
+        if let Some(share) = self.data.val_from_train {
+            let inside = share > 0.0 && share < 1.0;
+            require(inside, "data.val_from_train", &share, "above 0 and below 1")?;
+        }
         let factor = train.rollback_lr;
         require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, "between 0 and 1")?;
         require(optim.lr > 0.0 && optim.lr.is_finite(), "optim.lr", &optim.lr, "a number above 0")?;
@@ -373,12 +382,17 @@ impl DataSection {
         self.source.parse()
     }
 
-    /// The training and the validation images, class map and limits applied.
+    /// The training and the validation images, class map and limits applied; `seed` draws
+    /// `val_from_train`.
     ///
     /// # Errors
-    /// As [`dbb_datasets::open_pair`] and [`ClassMap::apply`].
-    pub fn open_pair(&self) -> crate::Result<(ImageDataset, ImageDataset)> {
-        let (mut train, mut val) = open_pair(&self.reference()?)?;
+    /// As [`dbb_datasets::open_pair`], [`ImageDataset::split`] and [`ClassMap::apply`].
+    pub fn open_pair(&self, seed: u64) -> crate::Result<(ImageDataset, ImageDataset)> {
+        let (mut train, mut val) = match self.val_from_train {
+            // The other split is not even looked for.
+            Some(share) => open(&self.reference()?, Split::Train)?.split(share, seed)?,
+            None => open_pair(&self.reference()?)?,
+        };
         if let Some(path) = &self.class_map {
             let map = ClassMap::read(path)?;
             let apply = |dataset| map.apply(dataset, &self.source, None, &[]);
