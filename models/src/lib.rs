@@ -19,6 +19,41 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A file of this project rebuilds its network by itself; load, fold, run:
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use dbb_models::weights::{WeightsError, WeightsFile, rebuild};
+//! use dbb_models::Reparameterize;
+//!
+//! fn logits(path: &std::path::Path, images: Tensor<4>) -> Result<Option<Tensor<2>>, WeightsError> {
+//!     let file = WeightsFile::read(path)?;
+//!     // Files of other programs have no metadata; `weights::adopt` takes a `ModelConfig` instead.
+//!     let Some(metadata) = &file.metadata else { return Ok(None) };
+//!     let network = rebuild(&file, metadata, &images.device())?;
+//!     Ok(Some(network.reparameterize().forward(images)))
+//! }
+//! # use dbb_models::{Arch, BlockKind, Form, ModelConfig};
+//! # use dbb_models::weights::{Dialect, KeyMap, Metadata, write_safetensors};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let device = Device::default();
+//! # let model = ModelConfig { width: 0.25, ..ModelConfig::new(Arch::ResNet20, BlockKind::Dbb, 10) };
+//! # let network = model.init(Form::Train, &device)?;
+//! # let tensors = KeyMap::new(Dialect::Native, &model, &network)?.save(&network);
+//! # let (form, keys, preprocess) = (Form::Train, Dialect::Native, Default::default());
+//! # let metadata = Metadata { model, form, keys, preprocess, classes: Vec::new() };
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("network.safetensors");
+//! # write_safetensors(&path, &tensors, &metadata)?;
+//! # let images = Tensor::ones([1, 3, 32, 32], &device);
+//! # let expected = network.forward(images.clone());
+//! # let logits = logits(&path, images)?.expect("our own file");
+//! # let largest = |values: Tensor<2>| values.abs().max().into_scalar::<f32>();
+//! # assert!(largest(logits - expected.clone()) < 1e-4 * largest(expected));
+//! # Ok(())
+//! # }
+//! ```
 
 // The derive writes paths that begin with the name of this crate.
 extern crate self as dbb_models;
