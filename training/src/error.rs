@@ -69,6 +69,19 @@ pub enum Error {
         /// Step, warm-up included, from 1.
         step: usize,
     },
+    /// A folded block is not the same function.
+    #[error(
+        "the folded block {name} differs from its training form by {max_rel_diff:.2e} of the \
+         largest output; at most {tolerance:.0e} is accepted, and nothing was written"
+    )]
+    BlockFold {
+        /// Name of the block.
+        name: String,
+        /// Largest difference relative to the largest output.
+        max_rel_diff: f64,
+        /// What is accepted.
+        tolerance: f64,
+    },
     /// The folded network is not the same function.
     #[error(
         "the folded network differs from its training form by {max_rel_diff:.2e} of the largest \
@@ -86,7 +99,14 @@ impl Error {
     /// Whether the program worked and the result is wrong (exit code 3), rather than an input
     /// that the user can mend (exit code 1).
     pub fn is_failed_check(&self) -> bool {
-        matches!(self, Self::NonFiniteLoss { .. } | Self::BenchLoss { .. } | Self::Fold { .. })
+        matches!(
+            self,
+            Self::NonFiniteLoss { .. }
+                | Self::BenchLoss { .. }
+                | Self::Fold { .. }
+                | Self::BlockFold { .. }
+                | Self::Weights(WeightsError::Overflow { .. })
+        )
     }
 }
 

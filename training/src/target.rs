@@ -169,17 +169,7 @@ impl Target {
                 (side, side)
             });
         let shape = [images, self.metadata.model.in_channels, height, width];
-        let mut state = seed;
-        let values: Vec<f32> = (0..shape.iter().product())
-            .map(|_| {
-                // SplitMix64 (Steele et al., 2014).
-                state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-                let mut z = state;
-                z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-                (z >> 40) as f32 / (1u64 << 24) as f32 * 4.0 - 2.0
-            })
-            .collect();
+        let values = weights::random_values(shape.iter().product(), seed);
         TensorData::new(values, shape)
     }
 }

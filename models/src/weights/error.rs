@@ -56,6 +56,29 @@ pub enum WeightsError {
         /// Keys with another shape, and both shapes.
         misshapen: Vec<String>,
     },
+    /// A block that cannot be folded.
+    #[error("{}block {name}: {detail}", file(path))]
+    Block {
+        /// The file, once known.
+        path: Option<PathBuf>,
+        /// Its name.
+        name: String,
+        /// Why.
+        detail: String,
+    },
+    /// A value beyond the range of the type it is to be written in.
+    #[error(
+        "{name} holds {value:e}, beyond the range of {dtype}; nothing was written; hint: bf16 and \
+         f32 have a wider range"
+    )]
+    Overflow {
+        /// Name of the tensor.
+        name: String,
+        /// The value.
+        value: f64,
+        /// The type.
+        dtype: &'static str,
+    },
     /// The network of the file or of the flags cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -81,9 +104,20 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    pub(super) fn in_file(mut self, file: &Path) -> Self {
-        if let Self::Keys { path, .. } = &mut self {
+    /// The same error, with the file it is about.
+    pub fn in_file(mut self, file: &Path) -> Self {
+        if let Self::Keys { path, .. } | Self::Block { path, .. } = &mut self {
             *path = Some(file.to_path_buf());
+        }
+        self
+    }
+
+    /// The same error, with every key below a prefix.
+    pub(super) fn below(mut self, prefix: &str) -> Self {
+        if let Self::Keys { missing, unexpected, misshapen, .. } = &mut self {
+            for key in [missing, unexpected, misshapen].into_iter().flatten() {
+                key.insert_str(0, prefix);
+            }
         }
         self
     }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use burn::store::burn_pack::{self, MAGIC_NUMBER};
 use burn::store::pytorch_reader::PytorchReader;
 use burn::store::{ModuleSnapshot, bridge};
-use burn::tensor::{DType, TensorData};
+use burn::tensor::TensorData;
 use safetensors::{Dtype, SafeTensors, View};
 
 use super::atomic::write_atomically;
+use super::dtype;
 use super::error::WeightsError;
 use super::metadata::Metadata;
 use super::state_dict::StateDict;
@@ -58,6 +59,22 @@ pub fn write_safetensors(
     tensors: &StateDict,
     metadata: &Metadata,
 ) -> Result<(), WeightsError> {
+    write_tensors(path, tensors, Some(metadata))
+}
+
+/// Writes the tensors of a network that is not of the zoo as safetensors, whole or not at all.
+///
+/// # Errors
+/// What the file system reports.
+pub fn write_foreign(path: &Path, tensors: &StateDict) -> Result<(), WeightsError> {
+    write_tensors(path, tensors, None)
+}
+
+fn write_tensors(
+    path: &Path,
+    tensors: &StateDict,
+    metadata: Option<&Metadata>,
+) -> Result<(), WeightsError> {
     let views = tensors.iter().map(|(name, data)| (name, TensorView(data)));
     let bytes = safetensors::serialize(views, None).map_err(|e| damaged(path, "safetensors", e))?;
     write(path, &with_table(&bytes, metadata))
@@ -65,13 +82,17 @@ pub fn write_safetensors(
 
 /// Puts the table of metadata into the header of a safetensors file. The crate would take it as a
 /// `HashMap` and write it in random order, so that equal networks were unequal files.
-fn with_table(file: &[u8], metadata: &Metadata) -> Vec<u8> {
+fn with_table(file: &[u8], metadata: Option<&Metadata>) -> Vec<u8> {
     // A length of eight bytes, a JSON object padded with spaces, the tensors.
     let (length, rest) = file.split_first_chunk().expect("a file starts with a length");
     let (header, tensors) = rest.split_at(u64::from_le_bytes(*length) as usize);
     // "format" is what the Hugging Face libraries look for; "pt" means row-major as PyTorch.
-    let table = serde_json::json!({ "format": "pt", Metadata::KEY: json(metadata) });
-    let mut whole = format!("{{\"__metadata__\":{table},").into_bytes();
+    let mut table = serde_json::json!({ "format": "pt" });
+    if let Some(metadata) = metadata {
+        table[Metadata::KEY] = json(metadata).into();
+    }
+    let comma = if header.starts_with(b"{}") { "" } else { "," };
+    let mut whole = format!("{{\"__metadata__\":{table}{comma}").into_bytes();
     whole.extend_from_slice(&header[1..]);
     whole.resize(whole.len().next_multiple_of(8), b' ');
     [&(whole.len() as u64).to_le_bytes(), &*whole, tensors].concat()
@@ -116,18 +137,10 @@ fn read_safetensors(path: &Path, bytes: &[u8]) -> Result<Content, WeightsError> 
     let file = SafeTensors::deserialize(bytes).map_err(error)?;
     let mut tensors = StateDict::new();
     for (name, view) in file.iter() {
-        let dtype = match view.dtype() {
-            Dtype::F64 => DType::F64,
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            Dtype::I64 => DType::I64,
-            Dtype::I32 => DType::I32,
-            other => {
-                let detail = format!("tensor {name} has type {other:?}, expected a float type");
-                return Err(damaged(path, "safetensors", detail));
-            }
-        };
+        let dtype = dtype::from_safetensors(view.dtype()).ok_or_else(|| {
+            let detail = format!("tensor {name} has type {:?}, which is not read", view.dtype());
+            damaged(path, "safetensors", detail)
+        })?;
         let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape(), dtype);
         tensors.insert(name.to_string(), data);
     }
@@ -185,14 +198,8 @@ struct TensorView<'a>(&'a TensorData);
 
 impl View for TensorView<'_> {
     fn dtype(&self) -> Dtype {
-        match self.0.dtype() {
-            DType::F64 => Dtype::F64,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-            DType::I64 => Dtype::I64,
-            DType::I32 => Dtype::I32,
-            _ => Dtype::F32,
-        }
+        // Every tensor of a state dict is of a type that files have.
+        dtype::to_safetensors(self.0.dtype()).expect("a type of safetensors")
     }
 
     fn shape(&self) -> &[usize] {

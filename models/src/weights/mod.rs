@@ -11,7 +11,9 @@
 //! | PyTorch `.pth` (zip and legacy pickle; no code is run) | all dialects | - |
 
 mod atomic;
+mod block_fold;
 mod dialect;
+mod dtype;
 mod error;
 mod format;
 mod metadata;
@@ -21,9 +23,11 @@ mod state_dict;
 mod torchvision;
 
 pub use atomic::write_atomically;
+pub use block_fold::{BlockFold, FoldedBlock, has_folded_blocks, random_values};
 pub use dialect::{Dialect, KeyMap};
+pub use dtype::convert_floats;
 pub use error::WeightsError;
-pub use format::{WeightsFile, write_burnpack, write_safetensors};
+pub use format::{WeightsFile, write_burnpack, write_foreign, write_safetensors};
 pub use metadata::Metadata;
 pub use plain::as_conv_bn;
 pub use state_dict::StateDict;

@@ -9,6 +9,7 @@ use dbb_models::weights::{Dialect, Metadata, as_conv_bn, write_burnpack, write_s
 use dbb_models::{Classifier, Form};
 use serde::Serialize;
 
+use super::fold_blocks::BlockOptions;
 use super::options::{DataOptions, DeviceOptions, TargetOptions};
 use crate::fold::{FoldReport, fold};
 use crate::target::{Target, key_map};
@@ -17,6 +18,9 @@ use crate::target::{Target, key_map};
 const RANDOM_IMAGES: usize = 32;
 
 /// Fold every block of several branches into one convolution and write the weights.
+///
+/// A file that does not say what network it holds is folded block by block, by the names of the
+/// papers' code, unless --arch says it; every other tensor of it stays as it is.
 ///
 /// Example: dbb reparam runs/first --out deploy.safetensors
 #[derive(Debug, clap::Args)]
@@ -28,9 +32,11 @@ pub struct ReparamArgs {
     /// File to write.
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
-    /// Names of the tensors.
-    #[arg(long, value_enum, default_value_t = Keys::Native)]
-    keys: Keys,
+    /// Names of the tensors [default: native].
+    #[arg(long, value_enum)]
+    keys: Option<Keys>,
+    #[command(flatten)]
+    blocks: BlockOptions,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -110,9 +116,20 @@ struct Result {
 
 pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
+    if let Some(file) = args.target.unknown_network()? {
+        anyhow::ensure!(
+            args.keys.is_none_or(|keys| keys == Keys::Official) && args.data.data.is_none(),
+            "{} does not say what network it holds: its blocks are folded one by one, under the \
+             names of the papers' code; --keys and --data need --arch and --classes",
+            file.path.display()
+        );
+        return super::fold_blocks::run(file, &args.blocks, &args.out, args.json);
+    }
+    args.blocks.refuse_for_networks()?;
     let target = args.target.load(&device)?;
     let (deploy, report) = measured_fold(&target, &args.data)?;
-    write(&target, &deploy, Form::Deploy, args.keys, Format::Safetensors, &args.out)?;
+    let keys = args.keys.unwrap_or(Keys::Native);
+    write(&target, &deploy, Form::Deploy, keys, Format::Safetensors, &args.out)?;
     print(args.json, report, &args.out)
 }
 
