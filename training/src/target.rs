@@ -79,9 +79,7 @@ impl Target {
             }
             None => {
                 let model = flags.model(&file.path)?;
-                let (network, keys, form) = weights::adopt(&file, &model, device)?;
-                let (preprocess, classes) = (serde_json::Value::Null, Vec::new());
-                (network, Metadata { model, form, keys, preprocess, classes })
+                weights::adopt(&file, &model, device)?
             }
         };
         Ok(Self { network, metadata, config, path: file.path })

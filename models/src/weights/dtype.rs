@@ -4,7 +4,6 @@ use burn::tensor::{BoolStore, DType, TensorData};
 use safetensors::Dtype;
 
 use super::error::WeightsError;
-use super::state_dict::StateDict;
 
 /// The types that both Burn and safetensors have.
 const TYPES: [(DType, Dtype); 13] = [
@@ -58,18 +57,4 @@ pub(super) fn narrowed(
             Err(WeightsError::Overflow { name: name.to_string(), value, dtype: dtype.name() })
         }
     }
-}
-
-/// A state dict with all its fractions in one type; counters stay as they are.
-///
-/// # Errors
-/// [`WeightsError::Overflow`] if a value is beyond the range of the type.
-pub fn convert_floats(tensors: StateDict, dtype: DType) -> Result<StateDict, WeightsError> {
-    tensors
-        .into_iter()
-        .map(|(name, data)| {
-            let data = if is_float(data.dtype()) { narrowed(&name, data, dtype)? } else { data };
-            Ok((name, data))
-        })
-        .collect()
 }

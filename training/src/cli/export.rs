@@ -6,7 +6,7 @@ use burn::tensor::TensorData;
 use clap::ValueEnum;
 use dbb_datasets::Split;
 use dbb_models::weights::{Dialect, Metadata, as_conv_bn, write_burnpack, write_safetensors};
-use dbb_models::{Classifier, Form};
+use dbb_models::{Arch, Classifier, Form};
 use serde::Serialize;
 
 use super::fold_blocks::BlockOptions;
@@ -81,14 +81,22 @@ enum Keys {
     /// Names of torchvision; a folded network is written as convolutions with batch norms that
     /// change nothing, so that torchvision itself loads it.
     Torchvision,
+    /// Names of timm, written likewise; its ResNets have torchvision's.
+    Timm,
+    /// Names of the best-known CIFAR ResNets (akamaster's), written likewise.
+    Akamaster,
 }
 
-impl From<Keys> for Dialect {
-    fn from(keys: Keys) -> Self {
-        match keys {
-            Keys::Native => Self::Native,
-            Keys::Official => Self::Official,
-            Keys::Torchvision => Self::Torchvision,
+impl Keys {
+    fn dialect(self, arch: Arch) -> Dialect {
+        match self {
+            Self::Native => Dialect::Native,
+            Self::Official => Dialect::Official,
+            // One name for both libraries' ResNets.
+            Self::Timm if arch.name().starts_with("resnet") => Dialect::Torchvision,
+            Self::Timm => Dialect::Timm,
+            Self::Torchvision => Dialect::Torchvision,
+            Self::Akamaster => Dialect::Akamaster,
         }
     }
 }
@@ -196,9 +204,10 @@ fn write(
     format: Format,
     out: &Path,
 ) -> crate::Result<()> {
-    let metadata = Metadata { form, keys: keys.into(), ..target.metadata.clone() };
+    let keys = keys.dialect(target.metadata.model.arch);
+    let metadata = Metadata { form, keys, ..target.metadata.clone() };
     match format {
-        Format::Safetensors if keys == Keys::Torchvision && form == Form::Deploy => {
+        Format::Safetensors if metadata.keys.is_plain() && form == Form::Deploy => {
             let device = crate::network_device(network);
             let (plain, model) = as_conv_bn(network, &metadata.model, &device)?;
             let metadata = Metadata { model, form: Form::Train, ..metadata };
