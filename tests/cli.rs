@@ -653,7 +653,12 @@ fn a_fold_that_is_wrong_is_refused_and_writes_nothing() {
     let name = spoilt.keys().find(|name| name.ends_with("running_var")).expect("a norm").clone();
     let variance = spoilt.get_mut(&name).expect("the norm");
     variance.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
-    write_tensors(&file, &spoilt, Some(table(&file)));
+    let mut table = table(&file);
+    write_tensors(&file, &spoilt, Some(table.clone()));
+    dbb(&["reparam", &file, "--out", &out]).fails(1, &[&file, "SHA-256", "bytes have changed"]);
+    // Whoever changes weights on purpose takes the digest away.
+    table.remove("dbb_zoo_sha256").expect("a digest");
+    write_tensors(&file, &spoilt, Some(table));
 
     let commands = [&["reparam", &file][..], &["export", &file, "--format", "burnpack"]];
     for command in commands {
@@ -714,6 +719,50 @@ fn a_foreign_file_needs_flags_that_fit() {
     );
     let other = [&eval[..], &flags, &["--arch", "resnet18", "--classes", "10"]].concat();
     dbb(&other).fails(1, &[&foreign, "missing: stage1.0", "unexpected: conv1.dbb_reparam.bias"]);
+}
+
+/// A checkpoint of the paper's code, without a word on what network it holds.
+#[test]
+fn blocks_of_an_unknown_network_fold_one_by_one() {
+    let folder = Folder::new();
+    let out = folder.at("folded.safetensors");
+    let fixture = format!("{REPOSITORY}/tests/fixtures/resnet18_dbb_w0125");
+    let report = json(&["reparam", &format!("{fixture}.pth"), "--out", &out]);
+    assert_eq!(keys(&report)[..8], FOLD_KEYS);
+    assert_eq!(number(&report, "blocks_folded"), 16.0);
+    assert!(number(&report, "max_rel_diff") <= 1e-5, "{report}");
+    let (folded, fixture_tensors) = (tensors(&out), tensors(&format!("{fixture}.safetensors")));
+    let mut kernels = 0;
+    for (name, tensor) in &folded {
+        // Blocks have the shapes the paper's code folds them into; the rest is as it was.
+        if name.contains("dbb_reparam") {
+            assert_eq!(tensor.shape, fixture_tensors[&format!("deploy.{name}")].shape, "{name}");
+            kernels += usize::from(name.ends_with("weight"));
+        } else {
+            assert!(tensor == &fixture_tensors[name], "{name}");
+        }
+    }
+    assert_eq!(kernels, 16);
+
+    let text = dbb(&["reparam", &format!("{fixture}.pth"), "--out", &out]).succeeds().stdout;
+    let line = "stage1.0.conv1: dbb 3x3, 8 to 8 channels, 1 groups, difference";
+    assert!(text.contains(line) && text.contains("16 blocks folded"), "{text}");
+    // Folded already: nothing to do.
+    let again = folder.at("again.safetensors");
+    assert_eq!(number(&json(&["reparam", &out, "--out", &again]), "blocks_folded"), 0.0);
+    assert!(tensors(&again) == folded);
+
+    let other = folder.at("other.safetensors");
+    let plain: BTreeMap<_, _> =
+        folded.into_iter().filter(|(name, _)| name.starts_with("linear")).collect();
+    write_tensors(&other, &plain, None);
+    let refused = |extra: &[&str], parts: &[&str]| {
+        dbb(&[&["reparam", &other, "--out", &again][..], extra].concat()).fails(1, parts);
+    };
+    refused(&[], &[&other, "no block under the names", "--arch"]);
+    refused(&["--keys", "torchvision"], &[&other, "--keys and --data need --arch"]);
+    refused(&["--classes", "10"], &[&other, "--arch is missing"]);
+    dbb(&["reparam", &other, "--out", &again, "--groups", "neck"]).fails(2, &["neck.*=2"]);
 }
 
 // ---- compare -------------------------------------------------------------------------------

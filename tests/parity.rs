@@ -68,9 +68,14 @@ fn checkpoints_of_pytorch() {
         report.same_tensors("state dict", &file.tensors, &fixture.state());
         for tensors in [file.tensors.clone(), fixture.state()] {
             let file = WeightsFile { tensors: config.with_stem(tensors), ..file.clone() };
-            let (network, dialect, form) =
+            let (network, found) =
                 adopt(&file, &config.model(&fixture), &Device::default()).expect("weights fit");
-            assert_eq!((dialect, form), (Dialect::Official, Form::Train), "{}", report.file);
+            assert_eq!(
+                (found.keys, found.form),
+                (Dialect::Official, Form::Train),
+                "{}",
+                report.file
+            );
             let logits = network.forward(fixture.array("input").tensor(&Device::default()));
             report.check(
                 "logits of adopted file",

@@ -14,6 +14,8 @@ use dbb_models::weights::{
     write_burnpack, write_safetensors,
 };
 use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize};
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use safetensors::SafeTensors;
 use support::{Array, randomise};
 use tempfile::TempDir;
@@ -118,8 +120,8 @@ fn a_written_network_is_read_bit_for_bit() {
                 assert!(logits(&read) == logits(&network), "{what}: logits");
 
                 // Without its metadata the file is a foreign one.
-                let (adopted, dialect, found) = adopt(&file, model, &device()).expect(&what);
-                assert_eq!((dialect, found), (way.dialect(), form), "{what}");
+                let (adopted, found) = adopt(&file, model, &device()).expect(&what);
+                assert_eq!((found.keys, found.form), (way.dialect(), form), "{what}");
                 assert!(logits(&adopted) == logits(&network), "{what}: adopted logits");
             }
         }
@@ -505,6 +507,66 @@ fn a_damaged_checkpoint() {
     }
 }
 
+/// A bit anywhere among the tensors, the metadata included.
+#[test]
+fn a_flipped_bit_in_a_tensor_is_noticed() {
+    let folder = TempDir::new().expect("a folder");
+    for way in WAYS {
+        let (path, _) = small_file(&folder, way);
+        let bytes = fs::read(&path).expect("the file");
+        let (header, _) = header_length(way, &bytes);
+        let good = native_state(&small_model(), &load(&path).expect("the good file"));
+        let positions: Vec<_> = (header..bytes.len()).step_by(97).collect();
+        let mut noticed = 0;
+        for &position in &positions {
+            match with_flipped(&path, position, 0x10, load) {
+                Err(_) => noticed += 1,
+                // A burnpack aligns its tensors; what lies between is part of none.
+                Ok(network) => {
+                    assert!(native_state(&small_model(), &network) == good, "{position}")
+                }
+            }
+        }
+        let dense = matches!(way, Written::Safetensors(_));
+        assert!(
+            if dense { noticed == positions.len() } else { noticed > 100 },
+            "{way:?}: {noticed}"
+        );
+    }
+}
+
+/// Several bytes changed anywhere, and the end cut off: weights or an error, no panic.
+#[test]
+fn files_damaged_at_random() {
+    let folder = TempDir::new().expect("a folder");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/checkpoints");
+    let mut files: Vec<_> = WAYS.map(|way| small_file(&folder, way).0).into();
+    files.extend(["model.pth", "ema.pth", "legacy.pth.tar"].map(|name| fixtures.join(name)));
+    for file in files {
+        let good = fs::read(&file).expect("the file");
+        let path = folder.path().join("damaged");
+        let damage = (prop::collection::vec((0..good.len(), 1..=255u8), 1..8), 0..64usize);
+        let mut runner = TestRunner::new_with_rng(
+            ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() },
+            TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+        );
+        let result = runner.run(&damage, |(flips, cut)| {
+            let mut bytes = good.clone();
+            // Most damage at the beginning, where structure is.
+            for (index, (position, flip)) in flips.into_iter().enumerate() {
+                bytes[if index % 2 == 0 { position % 700 } else { position }] ^= flip;
+            }
+            bytes.truncate(good.len() - cut.saturating_sub(32));
+            fs::write(&path, &bytes).expect("a file");
+            if let Err(error) = WeightsFile::read(&path) {
+                prop_assert!(error.to_string().contains("damaged"), "{}", error);
+            }
+            Ok(())
+        });
+        result.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
+}
+
 /// Loading names every key at fault, and changes nothing.
 #[test]
 fn keys_that_do_not_fit() {
@@ -557,6 +619,20 @@ fn keys_that_do_not_fit() {
     }
 }
 
+/// A misspelt name is told beside the name it is like.
+#[test]
+fn the_nearest_name_is_told() {
+    let model = small_model();
+    let network = network(&model, Form::Deploy);
+    let keys = KeyMap::new(Dialect::Official, &model, &network).expect("names");
+    let mut state = keys.save(&network);
+    let moved = state.remove("stage2.0.conv1.conv.weight").expect("a kernel");
+    state.insert("stage2.0.convl.conv.weight".into(), moved);
+    let error = keys.load(network, &state).expect_err("another name").to_string();
+    let hint = "stage2.0.conv1.conv.weight may be what the file calls stage2.0.convl.conv.weight";
+    assert!(error.contains(hint), "{error}");
+}
+
 /// A foreign file whose keys do not fit names the file and the keys.
 #[test]
 fn a_foreign_file_of_another_network() {
@@ -564,7 +640,10 @@ fn a_foreign_file_of_another_network() {
     let (path, model) = small_file(&folder, Written::Safetensors(Dialect::Official));
     let file = WeightsFile::read(&path).expect("the file");
     for (other, words) in [
-        (ModelConfig { num_classes: 11, ..model.clone() }, ["2 misshapen", "number of classes"]),
+        (
+            ModelConfig { num_classes: 11, ..model.clone() },
+            ["2 misshapen", "has 10 classes, the network 11"],
+        ),
         (ModelConfig { width: 0.125, ..model.clone() }, ["misshapen", "width"]),
         (ModelConfig { arch: Arch::MobileNetV1, ..model.clone() }, ["missing", "unexpected"]),
         (ModelConfig { arch: Arch::ResNet34, ..model.clone() }, ["missing", "stage1.2.conv1"]),

@@ -129,6 +129,19 @@ pub enum Error {
         /// What is accepted.
         tolerance: f64,
     },
+    /// A folded block is not the same function.
+    #[error(
+        "the folded block {name} differs from its training form by {max_rel_diff:.2e} of the \
+         largest output; at most {tolerance:.0e} is accepted, and nothing was written"
+    )]
+    BlockFold {
+        /// Name of the block.
+        name: String,
+        /// Largest difference relative to the largest output.
+        max_rel_diff: f64,
+        /// What is accepted.
+        tolerance: f64,
+    },
     /// The folded network is not the same function.
     #[error(
         "the folded network differs from its training form by {max_rel_diff:.2e} of the largest \
@@ -151,7 +164,9 @@ impl Error {
             Self::NonFinite { .. }
                 | Self::BenchLoss { .. }
                 | Self::Fold { .. }
+                | Self::BlockFold { .. }
                 | Self::Start { .. }
+                | Self::Weights(WeightsError::Overflow { .. })
         )
     }
 }

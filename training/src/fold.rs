@@ -1,6 +1,7 @@
 //! A fold that is measured, and refused where it is wrong.
 
 use burn::tensor::{Tensor, TensorData};
+use dbb_models::weights::{BlockFold, FoldedBlock, StateDict, WeightsFile, has_folded_blocks};
 use dbb_models::{Classifier, Reparameterize, summary::learnable_params};
 use serde::Serialize;
 
@@ -97,13 +98,57 @@ pub fn fold(
         top1_agreement: 100.0 * comparison.agreeing as f64 / comparison.images.max(1) as f64,
         compared_on: format!("{compared_on} ({} images)", comparison.images),
     };
-    // What is no number is beyond every tolerance. A label can only change where its margin is
-    // smaller than twice the difference, so that within it the labels hold as well.
-    if report.max_rel_diff <= TOLERANCE {
+    // A label can only change where its margin is smaller than twice the difference, so that
+    // within it the labels hold as well.
+    if within_tolerance(report.max_rel_diff) {
         Ok((deploy, report))
     } else {
         Err(Error::Fold { max_rel_diff: report.max_rel_diff, tolerance: TOLERANCE })
     }
+}
+
+/// Folds every block in a file of an unknown network, each checked against its training form.
+///
+/// # Errors
+/// If the file holds no block, one that cannot be folded, or one whose fold differs by more than
+/// [`TOLERANCE`].
+pub fn fold_blocks(
+    file: WeightsFile,
+    options: &BlockFold,
+) -> Result<(StateDict, Vec<FoldedBlock>)> {
+    let path = file.path;
+    let is_folded = has_folded_blocks(&file.tensors);
+    let (tensors, blocks) = options.fold(file.tensors).map_err(|error| error.in_file(&path))?;
+    if blocks.is_empty() && !is_folded {
+        return Err(Error::Unusable(format!(
+            "{} says nothing of its network and has no block under the names of the papers' code \
+             (dbb_origin.conv.weight and so on, square_conv.weight and so on); to fold the \
+             batch norms of a network of the zoo, say which it is with --arch",
+            path.display()
+        )));
+    }
+    match blocks.iter().find(|block| !within_tolerance(block.max_rel_diff)) {
+        Some(block) => Err(Error::BlockFold {
+            name: block.name.clone(),
+            max_rel_diff: block.max_rel_diff,
+            tolerance: TOLERANCE,
+        }),
+        None => Ok((tensors, blocks)),
+    }
+}
+
+/// What is no number is beyond every tolerance.
+fn within_tolerance(max_rel_diff: f64) -> bool {
+    max_rel_diff <= TOLERANCE
+}
+
+/// Learnable values of a state dict: all fractions but running statistics.
+pub fn learnable_values(tensors: &StateDict) -> usize {
+    let learnable = |(key, data): &(&String, &TensorData)| {
+        let statistic = ["running_mean", "running_var"].iter().any(|end| key.ends_with(end));
+        data.dtype().is_float() && !statistic
+    };
+    tensors.iter().filter(learnable).map(|(_, data)| data.num_elements()).sum()
 }
 
 /// Blocks of several branches in a network.

@@ -84,9 +84,9 @@ fn read(path: &Path, model: &ModelConfig, device: &Device) -> Result<(Classifier
     let mut nearest: Option<WeightsError> = None;
     for model in std::iter::once(own).chain(plain) {
         match weights::adopt(&file, &model, device) {
-            Ok((network, keys, form)) => {
-                let (preprocess, classes) = (serde_json::Value::Null, Vec::new());
-                return Ok((network, Metadata { model, form, keys, preprocess, classes }));
+            Ok((network, metadata)) => {
+                check_architecture(path, &metadata.model, &model)?;
+                return Ok((network, metadata));
             }
             Err(error) if nearest.as_ref().is_none_or(|e| misfits(&error) < misfits(e)) => {
                 nearest = Some(error);

@@ -84,9 +84,7 @@ impl Target {
             }
             None => {
                 let model = flags.model(&file.path)?;
-                let (network, keys, form) = weights::adopt(&file, &model, device)?;
-                let (preprocess, classes) = (serde_json::Value::Null, Vec::new());
-                (network, Metadata { model, form, keys, preprocess, classes })
+                weights::adopt(&file, &model, device)?
             }
         };
         Ok(Self { network, metadata, config, path: file.path, input: InputFlags::default() })
@@ -207,17 +205,7 @@ impl Target {
     pub fn random_images(&self, images: usize, seed: u64) -> TensorData {
         let [height, width] = self.input_size();
         let shape = [images, self.metadata.model.in_channels, height, width];
-        let mut state = seed;
-        let values: Vec<f32> = (0..shape.iter().product())
-            .map(|_| {
-                // SplitMix64 (Steele et al., 2014).
-                state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-                let mut z = state;
-                z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-                (z >> 40) as f32 / (1u64 << 24) as f32 * 4.0 - 2.0
-            })
-            .collect();
+        let values = weights::random_values(shape.iter().product(), seed);
         TensorData::new(values, shape)
     }
 }

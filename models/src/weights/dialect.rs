@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::WeightsError;
 use super::state_dict::{StateDict, apply, collect, shapes};
-use super::{official, torchvision};
-use crate::blocks::{BlockKind, ConvUnit};
+use super::{akamaster, official, timm, torchvision};
+use crate::blocks::{Activation, BlockKind, ConvUnit};
 use crate::zoo::{Arch, Classifier, ModelConfig};
 
 /// A way to name the tensors of a network.
@@ -23,11 +23,16 @@ pub enum Dialect {
     Official,
     /// The names of torchvision, for plain convolutions with batch norm only.
     Torchvision,
+    /// The names of timm where torchvision has others, for plain convolutions with batch norm only.
+    Timm,
+    /// The names of the best-known CIFAR ResNets, for plain convolutions with batch norm only.
+    Akamaster,
 }
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 3] = [Self::Native, Self::Official, Self::Torchvision];
+    pub const ALL: [Self; 5] =
+        [Self::Native, Self::Official, Self::Torchvision, Self::Timm, Self::Akamaster];
 
     /// Whether the dialect has names for an architecture.
     pub fn supports(self, arch: Arch) -> bool {
@@ -35,6 +40,40 @@ impl Dialect {
             Self::Native => true,
             Self::Official => official::layer(arch, "stem").is_some(),
             Self::Torchvision => torchvision::knows(arch),
+            Self::Timm => timm::knows(arch),
+            Self::Akamaster => akamaster::knows(arch),
+        }
+    }
+
+    /// Whether it has names for plain convolutions with batch norm only, so that a folded network
+    /// is written as such ([`as_conv_bn`](super::as_conv_bn)).
+    pub fn is_plain(self) -> bool {
+        matches!(self, Self::Torchvision | Self::Timm | Self::Akamaster)
+    }
+
+    /// The configuration as the code base of the dialect trains it: timm's MobileNetV1 has ReLU6.
+    pub(super) fn trained(self, model: &ModelConfig) -> ModelConfig {
+        let mut model = model.clone();
+        if self == Self::Timm && model.arch == Arch::MobileNetV1 {
+            model.activation = model.activation.or(Some(Activation::Relu6));
+        }
+        model
+    }
+
+    /// The modules of a layer's convolution and batch norm in a plain dialect.
+    fn layer(self, network: &Classifier, layer: &str) -> [String; 2] {
+        match self {
+            Self::Timm => timm::layer(network, layer),
+            _ => torchvision::layer(network, layer),
+        }
+    }
+
+    /// The name, in a plain dialect, of a tensor that belongs to no convolution with batch norm.
+    fn dense_tensor(self, network: &Classifier, native: &str) -> String {
+        match self {
+            Self::Timm => timm::dense_tensor(native),
+            Self::Akamaster => native.to_string(),
+            _ => torchvision::dense_tensor(network, native),
         }
     }
 }
@@ -45,6 +84,8 @@ impl std::fmt::Display for Dialect {
             Self::Native => "native",
             Self::Official => "official",
             Self::Torchvision => "torchvision",
+            Self::Timm => "timm",
+            Self::Akamaster => "akamaster",
         })
     }
 }
@@ -84,7 +125,7 @@ impl KeyMap {
                 available: available.join(", "),
             });
         }
-        if dialect == Dialect::Torchvision && !torchvision::holds(network) {
+        if dialect.is_plain() && !is_plain(network) {
             return Err(WeightsError::Unfolded { dialect: dialect.to_string() });
         }
         let units = network.units([model.arch.default_resolution(); 2]);
@@ -103,11 +144,9 @@ impl KeyMap {
                     let tensor = official::tensor(placed.unit, model.block_of(placed), tensor);
                     (format!("{layer}.{tensor}"), false)
                 }
-                (Dialect::Torchvision, None) => {
-                    (torchvision::dense_tensor(network, native), transposed)
-                }
-                (Dialect::Torchvision, Some((placed, tensor))) => {
-                    let [conv, bn] = torchvision::layer(network, &placed.name);
+                (_, None) => (dialect.dense_tensor(network, native), transposed),
+                (_, Some((placed, tensor))) => {
+                    let [conv, bn] = dialect.layer(network, &placed.name);
                     let tensor = match official::pytorch_norm(tensor).strip_prefix("bn.") {
                         Some(tensor) => format!("{bn}.{tensor}"),
                         None => tensor.replace("conv", &conv),
@@ -157,12 +196,12 @@ impl KeyMap {
     }
 
     /// Puts tensors into a module, all of them or none. Counters of batches
-    /// (`num_batches_tracked`) are left aside.
+    /// (`num_batches_tracked`) and of averaged steps (`n_averaged`) are left aside.
     ///
     /// # Errors
     /// [`WeightsError::Keys`] names every missing, unexpected and misshapen key.
     pub fn load<M: Module>(&self, mut module: M, tensors: &StateDict) -> Result<M, WeightsError> {
-        let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
+        let (mut missing, mut misshapen, mut classes) = (Vec::new(), Vec::new(), None);
         let mut native = StateDict::new();
         for key in &self.0 {
             let Some(data) = tensors.get(&key.foreign) else {
@@ -171,6 +210,10 @@ impl KeyMap {
             };
             if data.shape().to_vec() != key.shape {
                 let found = data.shape().to_vec();
+                // The classifier reads the same features, but has other classes.
+                if key.native == "linear.weight" && found.get(1..) == Some(&key.shape[1..]) {
+                    classes = Some([found[0], key.shape[0]]);
+                }
                 misshapen.push(format!("{} {found:?} (expected {:?})", key.foreign, key.shape));
                 continue;
             }
@@ -178,16 +221,23 @@ impl KeyMap {
             native.insert(key.native.clone(), if key.transpose { transposed(data) } else { data });
         }
         let known = |name: &str| {
-            name.ends_with("num_batches_tracked") || self.0.iter().any(|key| key.foreign == name)
+            name.ends_with("num_batches_tracked")
+                || name == "n_averaged"
+                || self.0.iter().any(|key| key.foreign == name)
         };
         let unexpected: Vec<_> = tensors.keys().filter(|name| !known(name)).cloned().collect();
         if !(missing.is_empty() && misshapen.is_empty() && unexpected.is_empty()) {
-            return Err(WeightsError::Keys { path: None, missing, unexpected, misshapen });
+            return Err(WeightsError::Keys { path: None, missing, unexpected, misshapen, classes });
         }
         let applied = apply(&mut module, native);
         assert_eq!(applied, self.0.len(), "the map was made for this module");
         Ok(module)
     }
+}
+
+/// Whether every unit is a plain convolution with batch norm.
+fn is_plain(network: &Classifier) -> bool {
+    network.units([32, 32]).iter().all(|placed| matches!(placed.unit, ConvUnit::Base(_)))
 }
 
 /// A matrix of 32-bit floats with its axes exchanged.

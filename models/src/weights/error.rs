@@ -44,7 +44,7 @@ pub enum WeightsError {
     #[error(
         "{}the weights do not fit the network{}",
         file(path),
-        mismatch(missing, unexpected, misshapen)
+        mismatch(missing, unexpected, misshapen, *classes)
     )]
     Keys {
         /// The file, once known.
@@ -55,6 +55,31 @@ pub enum WeightsError {
         unexpected: Vec<String>,
         /// Keys with another shape, and both shapes.
         misshapen: Vec<String>,
+        /// Classes of the file and of the network, where the classifiers differ in nothing else.
+        classes: Option<[usize; 2]>,
+    },
+    /// A block that cannot be folded.
+    #[error("{}block {name}: {detail}", file(path))]
+    Block {
+        /// The file, once known.
+        path: Option<PathBuf>,
+        /// Its name.
+        name: String,
+        /// Why.
+        detail: String,
+    },
+    /// A value beyond the range of the type it is to be written in.
+    #[error(
+        "{name} holds {value:e}, beyond the range of {dtype}; nothing was written; hint: bf16 and \
+         f32 have a wider range"
+    )]
+    Overflow {
+        /// Name of the tensor.
+        name: String,
+        /// The value.
+        value: f64,
+        /// The type.
+        dtype: &'static str,
     },
     /// The network of the file or of the flags cannot be built.
     #[error(transparent)]
@@ -81,9 +106,20 @@ pub enum WeightsError {
 }
 
 impl WeightsError {
-    pub(super) fn in_file(mut self, file: &Path) -> Self {
-        if let Self::Keys { path, .. } = &mut self {
+    /// The same error, with the file it is about.
+    pub fn in_file(mut self, file: &Path) -> Self {
+        if let Self::Keys { path, .. } | Self::Block { path, .. } = &mut self {
             *path = Some(file.to_path_buf());
+        }
+        self
+    }
+
+    /// The same error, with every key below a prefix.
+    pub(super) fn below(mut self, prefix: &str) -> Self {
+        if let Self::Keys { missing, unexpected, misshapen, .. } = &mut self {
+            for key in [missing, unexpected, misshapen].into_iter().flatten() {
+                key.insert_str(0, prefix);
+            }
         }
         self
     }
@@ -93,23 +129,49 @@ fn file(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default()
 }
 
-fn mismatch(missing: &[String], unexpected: &[String], misshapen: &[String]) -> String {
+/// Names that a message shows of each kind.
+const SHOWN: usize = 12;
+/// Similarity (Jaro-Winkler, 0 to 1) from which a name may be meant by another.
+const SIMILAR: f64 = 0.8;
+
+fn mismatch(
+    missing: &[String],
+    unexpected: &[String],
+    misshapen: &[String],
+    classes: Option<[usize; 2]>,
+) -> String {
     let mut text = String::new();
     for (what, keys) in [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
     {
         if keys.is_empty() {
             continue;
         }
-        let shown: Vec<_> = keys.iter().take(6).map(String::as_str).collect();
+        let shown: Vec<_> = keys.iter().take(SHOWN).map(String::as_str).collect();
         let rest = keys.len() - shown.len();
         text += &format!("\n  {} {what}: {}", keys.len(), shown.join(", "));
         if rest > 0 {
             text += &format!(" and {rest} more");
         }
     }
-    if misshapen.iter().any(|key| key.starts_with("linear.")) {
-        text +=
-            "\n  hint: the classifier has another number of classes or the network another width";
+    for name in missing.iter().take(3) {
+        if let Some(nearest) = nearest(name, unexpected) {
+            text += &format!("\n  hint: {name} may be what the file calls {nearest}");
+        }
+    }
+    if let Some([file, network]) = classes {
+        text += &format!(
+            "\n  hint: the file has {file} classes, the network {network}; give the file's number \
+             of classes, or train on yours with model.init_from, which replaces the classifier"
+        );
+    } else if misshapen.iter().any(|key| key.starts_with("linear.")) {
+        text += "\n  hint: the network has another width, or its classifier other features";
     }
     text
+}
+
+/// The name most like another, if any is like it.
+fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
+    let likeness = names.iter().map(|other| (strsim::jaro_winkler(name, other), other.as_str()));
+    let best = likeness.max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness >= SIMILAR).map(|(_, other)| other)
 }

@@ -4,15 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::store::burn_pack::{self, MAGIC_NUMBER};
-use burn::store::pytorch_reader::PytorchReader;
 use burn::store::{ModuleSnapshot, bridge};
-use burn::tensor::{DType, TensorData};
+use burn::tensor::TensorData;
 use safetensors::{Dtype, SafeTensors, View};
 
 use super::atomic::write_atomically;
+use super::digest::{self, digest};
+use super::dtype;
 use super::error::WeightsError;
 use super::metadata::Metadata;
-use super::state_dict::StateDict;
+use super::pytorch;
+use super::state_dict::{StateDict, collect};
 use crate::zoo::Classifier;
 
 /// The content of a weights file.
@@ -33,14 +35,25 @@ impl WeightsFile {
     /// A file that cannot be read, is damaged, or is none of these.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let io = |source| WeightsError::Io { action: "read", path: path.into(), source };
+        // A pipe or a device may have no end.
+        if !fs::metadata(path).map_err(io)?.is_file() {
+            return Err(io(std::io::Error::other("it is no regular file")));
+        }
         let bytes = fs::read(path).map_err(io)?;
-        let (tensors, metadata) = if bytes.starts_with(&MAGIC_NUMBER.to_le_bytes()) {
-            read_burnpack(path, bytes)?
-        } else if is_pytorch(&bytes) {
-            (read_pytorch(path)?, None)
-        } else {
-            read_safetensors(path, &bytes)?
-        };
+        let Content { format, tensors, metadata, recorded } =
+            if bytes.starts_with(&MAGIC_NUMBER.to_le_bytes()) {
+                read_burnpack(path, bytes)?
+            } else if pytorch::is_pytorch(&bytes) {
+                let tensors = pytorch::read(path)?;
+                Content { format: "PyTorch", tensors, metadata: None, recorded: None }
+            } else {
+                read_safetensors(path, &bytes)?
+            };
+        let metadata_text = metadata.as_deref().unwrap_or_default();
+        if recorded.is_some_and(|recorded| recorded != digest(metadata_text, &tensors)) {
+            let text = "its SHA-256 is not the one that was written with it; bytes have changed";
+            return Err(damaged(path, format, text));
+        }
         let metadata = metadata
             .map(|json| serde_json::from_str(&json))
             .transpose()
@@ -58,20 +71,42 @@ pub fn write_safetensors(
     tensors: &StateDict,
     metadata: &Metadata,
 ) -> Result<(), WeightsError> {
+    write_tensors(path, tensors, Some(metadata))
+}
+
+/// Writes the tensors of a network that is not of the zoo as safetensors, whole or not at all.
+///
+/// # Errors
+/// What the file system reports.
+pub fn write_foreign(path: &Path, tensors: &StateDict) -> Result<(), WeightsError> {
+    write_tensors(path, tensors, None)
+}
+
+fn write_tensors(
+    path: &Path,
+    tensors: &StateDict,
+    metadata: Option<&Metadata>,
+) -> Result<(), WeightsError> {
     let views = tensors.iter().map(|(name, data)| (name, TensorView(data)));
     let bytes = safetensors::serialize(views, None).map_err(|e| damaged(path, "safetensors", e))?;
-    write(path, &with_table(&bytes, metadata))
+    // "format" is what the Hugging Face libraries look for; "pt" means row-major as PyTorch.
+    let mut table = serde_json::json!({ "format": "pt" });
+    if let Some(metadata) = metadata {
+        let metadata = json(metadata);
+        table[digest::KEY] = digest(&metadata, tensors).into();
+        table[Metadata::KEY] = metadata.into();
+    }
+    write(path, &with_table(&bytes, &table))
 }
 
 /// Puts the table of metadata into the header of a safetensors file. The crate would take it as a
 /// `HashMap` and write it in random order, so that equal networks were unequal files.
-fn with_table(file: &[u8], metadata: &Metadata) -> Vec<u8> {
+fn with_table(file: &[u8], table: &serde_json::Value) -> Vec<u8> {
     // A length of eight bytes, a JSON object padded with spaces, the tensors.
     let (length, rest) = file.split_first_chunk().expect("a file starts with a length");
     let (header, tensors) = rest.split_at(u64::from_le_bytes(*length) as usize);
-    // "format" is what the Hugging Face libraries look for; "pt" means row-major as PyTorch.
-    let table = serde_json::json!({ "format": "pt", Metadata::KEY: json(metadata) });
-    let mut whole = format!("{{\"__metadata__\":{table},").into_bytes();
+    let comma = if header.starts_with(b"{}") { "" } else { "," };
+    let mut whole = format!("{{\"__metadata__\":{table}{comma}").into_bytes();
     whole.extend_from_slice(&header[1..]);
     whole.resize(whole.len().next_multiple_of(8), b' ');
     [&(whole.len() as u64).to_le_bytes(), &*whole, tensors].concat()
@@ -87,8 +122,10 @@ pub fn write_burnpack(
     network: &Classifier,
     metadata: &Metadata,
 ) -> Result<(), WeightsError> {
+    let metadata = json(metadata);
     let bytes = burn_pack::Writer::new(network.collect(None, None, false))
-        .with_metadata(Metadata::KEY, &json(metadata))
+        .with_metadata(Metadata::KEY, &metadata)
+        .with_metadata(digest::KEY, &digest(&metadata, &collect(network)))
         .into_bytes()
         .map_err(|e| damaged(path, "burnpack", e))?;
     write(path, &bytes)
@@ -107,38 +144,40 @@ fn json(metadata: &Metadata) -> String {
     serde_json::to_string(metadata).expect("metadata is plain data")
 }
 
-type Content = (StateDict, Option<String>);
+/// What a reader finds.
+struct Content {
+    format: &'static str,
+    tensors: StateDict,
+    /// Our metadata, as JSON.
+    metadata: Option<String>,
+    /// The digest the file was written with.
+    recorded: Option<String>,
+}
 
 fn read_safetensors(path: &Path, bytes: &[u8]) -> Result<Content, WeightsError> {
     let error = |e| damaged(path, "safetensors", e);
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(error)?;
-    let metadata = header.metadata().as_ref().and_then(|table| table.get(Metadata::KEY).cloned());
+    let entry = |key| header.metadata().as_ref().and_then(|table| table.get(key).cloned());
+    let (metadata, recorded) = (entry(Metadata::KEY), entry(digest::KEY));
     let file = SafeTensors::deserialize(bytes).map_err(error)?;
     let mut tensors = StateDict::new();
     for (name, view) in file.iter() {
-        let dtype = match view.dtype() {
-            Dtype::F64 => DType::F64,
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            Dtype::I64 => DType::I64,
-            Dtype::I32 => DType::I32,
-            other => {
-                let detail = format!("tensor {name} has type {other:?}, expected a float type");
-                return Err(damaged(path, "safetensors", detail));
-            }
-        };
+        let dtype = dtype::from_safetensors(view.dtype()).ok_or_else(|| {
+            let detail = format!("tensor {name} has type {:?}, which is not read", view.dtype());
+            damaged(path, "safetensors", detail)
+        })?;
         let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape(), dtype);
         tensors.insert(name.to_string(), data);
     }
-    Ok((tensors, metadata))
+    Ok(Content { format: "safetensors", tensors, metadata, recorded })
 }
 
 fn read_burnpack(path: &Path, bytes: Vec<u8>) -> Result<Content, WeightsError> {
     let error = |e| damaged(path, "burnpack", e);
     let reader = burn_pack::Reader::from_bytes(burn_pack::Bytes::from_bytes_vec(bytes));
     let reader = reader.map_err(error)?;
-    let metadata = reader.metadata().get(Metadata::KEY).cloned();
+    let entry = |key| reader.metadata().get(key).cloned();
+    let (metadata, recorded) = (entry(Metadata::KEY), entry(digest::KEY));
     let mut tensors = StateDict::new();
     for tensor in reader.into_tensors().map_err(error)? {
         // Burn puts the names of enum variants into the path; fields are lower case.
@@ -146,27 +185,7 @@ fn read_burnpack(path: &Path, bytes: Vec<u8>) -> Result<Content, WeightsError> {
         let name = parts.collect::<Vec<_>>().join(".");
         tensors.insert(name, bridge::into_data(tensor).map_err(error)?);
     }
-    Ok((tensors, metadata))
-}
-
-/// Zip archives, pickles of protocol 2 and up, and the tar archives of the first versions.
-fn is_pytorch(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"PK\x03\x04")
-        || bytes.starts_with(b"\x80\x02")
-        || bytes.get(257..262) == Some(b"ustar")
-}
-
-fn read_pytorch(path: &Path) -> Result<StateDict, WeightsError> {
-    // Training scripts save the weights below "state_dict", beside the epoch and the optimizer.
-    let reader = PytorchReader::with_top_level_key(path, "state_dict")
-        .or_else(|_| PytorchReader::new(path))
-        .map_err(|e| damaged(path, "PyTorch", e))?;
-    let mut tensors = StateDict::new();
-    for (name, tensor) in reader.into_tensors() {
-        let data = bridge::into_data(bridge::from_pytorch(tensor));
-        tensors.insert(name, data.map_err(|e| damaged(path, "PyTorch", e))?);
-    }
-    Ok(tensors)
+    Ok(Content { format: "burnpack", tensors, metadata, recorded })
 }
 
 /// `DataParallel` of PyTorch puts `module.` before every key.
@@ -177,7 +196,11 @@ fn without_module_prefix(tensors: StateDict) -> StateDict {
     tensors.into_iter().map(|(key, data)| (key["module.".len()..].to_string(), data)).collect()
 }
 
-fn damaged(path: &Path, format: &'static str, error: impl std::fmt::Display) -> WeightsError {
+pub(super) fn damaged(
+    path: &Path,
+    format: &'static str,
+    error: impl std::fmt::Display,
+) -> WeightsError {
     WeightsError::Format { path: path.into(), format, detail: error.to_string() }
 }
 
@@ -185,14 +208,8 @@ struct TensorView<'a>(&'a TensorData);
 
 impl View for TensorView<'_> {
     fn dtype(&self) -> Dtype {
-        match self.0.dtype() {
-            DType::F64 => Dtype::F64,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-            DType::I64 => Dtype::I64,
-            DType::I32 => Dtype::I32,
-            _ => Dtype::F32,
-        }
+        // Every tensor of a state dict is of a type that files have.
+        dtype::to_safetensors(self.0.dtype()).expect("a type of safetensors")
     }
 
     fn shape(&self) -> &[usize] {

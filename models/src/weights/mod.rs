@@ -9,21 +9,30 @@
 //! | safetensors | all dialects | all dialects |
 //! | burnpack | native | native |
 //! | PyTorch `.pth` (zip and legacy pickle; no code is run) | all dialects | - |
+//!
+//! Files of this project carry a SHA-256 of their tensors, so that damage is noticed.
 
+mod akamaster;
 mod atomic;
+mod block_fold;
 mod dialect;
+mod digest;
+mod dtype;
 mod error;
 mod format;
 mod metadata;
 mod official;
 mod plain;
+mod pytorch;
 mod state_dict;
+mod timm;
 mod torchvision;
 
 pub use atomic::write_atomically;
+pub use block_fold::{BlockFold, FoldedBlock, has_folded_blocks, random_values};
 pub use dialect::{Dialect, KeyMap};
 pub use error::WeightsError;
-pub use format::{WeightsFile, write_burnpack, write_safetensors};
+pub use format::{WeightsFile, write_burnpack, write_foreign, write_safetensors};
 pub use metadata::Metadata;
 pub use plain::as_conv_bn;
 pub use state_dict::StateDict;
@@ -49,8 +58,8 @@ pub fn rebuild(
     keys.load(network, &file.tensors).map_err(|error| error.in_file(&file.path))
 }
 
-/// The network that the tensors of a foreign file fit, its dialect and its form, both found by
-/// which keys occur in it.
+/// The network that the tensors of a foreign file fit and what it is: its dialect and its form are
+/// found by which keys occur in it.
 ///
 /// # Errors
 /// If the configuration does not match the tensors; every key at fault is named.
@@ -58,19 +67,27 @@ pub fn adopt(
     file: &WeightsFile,
     model: &ModelConfig,
     device: &Device,
-) -> Result<(Classifier, Dialect, Form), WeightsError> {
+) -> Result<(Classifier, Metadata), WeightsError> {
     let mut candidates = Vec::new();
-    for form in [Form::Train, Form::Deploy] {
-        let network = model.undrawn(form, device)?;
-        for dialect in Dialect::ALL {
+    for keys in Dialect::ALL {
+        let model = keys.trained(model);
+        for form in [Form::Train, Form::Deploy] {
+            let network = model.undrawn(form, device)?;
             // A dialect without names for this network is no candidate.
-            let Ok(keys) = KeyMap::new(dialect, model, &network) else { continue };
-            candidates.push((keys.matches(&file.tensors), network.clone(), keys, dialect, form));
+            let Ok(map) = KeyMap::new(keys, &model, &network) else { continue };
+            let metadata = Metadata {
+                model: model.clone(),
+                form,
+                keys,
+                preprocess: serde_json::Value::Null,
+                classes: Vec::new(),
+            };
+            candidates.push((map.matches(&file.tensors), network, map, metadata));
         }
     }
     // Every architecture has at least its native names.
-    let (_, network, keys, dialect, form) =
+    let (_, network, keys, metadata) =
         candidates.into_iter().max_by_key(|candidate| candidate.0).expect("there is a dialect");
     let network = keys.load(network, &file.tensors).map_err(|error| error.in_file(&file.path))?;
-    Ok((network, dialect, form))
+    Ok((network, metadata))
 }

@@ -30,7 +30,7 @@ const BLOCKS: [(BlockKind, &[(&str, &str)]); 3] = [
 ];
 
 /// The module that holds the folded convolution of a block in the paper's code.
-fn fused_module(kind: BlockKind) -> &'static str {
+pub(super) fn fused_module(kind: BlockKind) -> &'static str {
     match kind {
         BlockKind::Base => "conv",
         BlockKind::Dbb => "dbb_reparam",

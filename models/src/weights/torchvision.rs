@@ -1,7 +1,6 @@
 //! The names of torchvision, for networks of plain convolutions with batch norm.
 
 use crate::backbones::{MobileNetV2, MobileNetV3};
-use crate::blocks::ConvUnit;
 use crate::zoo::{Arch, Classifier};
 
 /// Whether torchvision has a network of this architecture.
@@ -16,11 +15,6 @@ pub(super) fn knows(arch: Arch) -> bool {
             false
         }
     }
-}
-
-/// Whether every unit is a plain convolution with batch norm; nothing else has a name here.
-pub(super) fn holds(network: &Classifier) -> bool {
-    network.units([32, 32]).iter().all(|placed| matches!(placed.unit, ConvUnit::Base(_)))
 }
 
 /// The modules of a layer's convolution and batch norm.
@@ -107,7 +101,7 @@ fn pair(sequence: &str) -> [String; 2] {
 }
 
 /// The index in `blocks.3`.
-fn block_index(block: &str) -> usize {
+pub(super) fn block_index(block: &str) -> usize {
     // The names come from the network's own units.
     block.rsplit('.').next().and_then(|index| index.parse().ok()).expect("a block has an index")
 }

@@ -7,9 +7,10 @@ use clap::ValueEnum;
 use dbb_datasets::Split;
 use dbb_models::onnx::write_onnx;
 use dbb_models::weights::{Dialect, Metadata, as_conv_bn, write_burnpack, write_safetensors};
-use dbb_models::{Classifier, Form};
+use dbb_models::{Arch, Classifier, Form};
 use serde::Serialize;
 
+use super::fold_blocks::BlockOptions;
 use super::options::{DataOptions, DeviceOptions, TargetOptions};
 use crate::fold::{FoldReport, fold};
 use crate::target::{Target, key_map};
@@ -18,6 +19,9 @@ use crate::target::{Target, key_map};
 const RANDOM_IMAGES: usize = 32;
 
 /// Fold every block of several branches into one convolution and write the weights.
+///
+/// A file that does not say what network it holds is folded block by block, by the names of the
+/// papers' code, unless --arch says it; every other tensor of it stays as it is.
 ///
 /// Example: dbb reparam runs/first --out deploy.safetensors
 #[derive(Debug, clap::Args)]
@@ -29,9 +33,11 @@ pub struct ReparamArgs {
     /// File to write.
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
-    /// Names of the tensors.
-    #[arg(long, value_enum, default_value_t = Keys::Native)]
-    keys: Keys,
+    /// Names of the tensors [default: native].
+    #[arg(long, value_enum)]
+    keys: Option<Keys>,
+    #[command(flatten)]
+    blocks: BlockOptions,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -79,14 +85,22 @@ enum Keys {
     /// Names of torchvision; a folded network is written as convolutions with batch norms that
     /// change nothing, so that torchvision itself loads it.
     Torchvision,
+    /// Names of timm, written likewise; its ResNets have torchvision's.
+    Timm,
+    /// Names of the best-known CIFAR ResNets (akamaster's), written likewise.
+    Akamaster,
 }
 
-impl From<Keys> for Dialect {
-    fn from(keys: Keys) -> Self {
-        match keys {
-            Keys::Native => Self::Native,
-            Keys::Official => Self::Official,
-            Keys::Torchvision => Self::Torchvision,
+impl Keys {
+    fn dialect(self, arch: Arch) -> Dialect {
+        match self {
+            Self::Native => Dialect::Native,
+            Self::Official => Dialect::Official,
+            // One name for both libraries' ResNets.
+            Self::Timm if arch.name().starts_with("resnet") => Dialect::Torchvision,
+            Self::Timm => Dialect::Timm,
+            Self::Torchvision => Dialect::Torchvision,
+            Self::Akamaster => Dialect::Akamaster,
         }
     }
 }
@@ -116,9 +130,20 @@ struct Result {
 
 pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
+    if let Some(file) = args.target.unknown_network()? {
+        anyhow::ensure!(
+            args.keys.is_none_or(|keys| keys == Keys::Official) && args.data.data.is_none(),
+            "{} does not say what network it holds: its blocks are folded one by one, under the \
+             names of the papers' code; --keys and --data need --arch and --classes",
+            file.path.display()
+        );
+        return super::fold_blocks::run(file, &args.blocks, &args.out, args.json);
+    }
+    args.blocks.refuse_for_networks()?;
     let target = args.target.load(&device)?;
     let (deploy, report) = measured_fold(&target, &args.data)?;
-    write(&target, &deploy, Form::Deploy, args.keys, Format::Safetensors, false, &args.out)?;
+    let keys = args.keys.unwrap_or(Keys::Native);
+    write(&target, &deploy, Form::Deploy, keys, Format::Safetensors, false, &args.out)?;
     print(args.json, report, &args.out)
 }
 
@@ -196,9 +221,10 @@ fn write(
     with_preprocess: bool,
     out: &Path,
 ) -> crate::Result<()> {
-    let metadata = Metadata { form, keys: keys.into(), ..target.metadata.clone() };
+    let keys = keys.dialect(target.metadata.model.arch);
+    let metadata = Metadata { form, keys, ..target.metadata.clone() };
     match format {
-        Format::Safetensors if keys == Keys::Torchvision && form == Form::Deploy => {
+        Format::Safetensors if metadata.keys.is_plain() && form == Form::Deploy => {
             let device = crate::network_device(network);
             let (plain, model) = as_conv_bn(network, &metadata.model, &device)?;
             let metadata = Metadata { model, form: Form::Train, ..metadata };

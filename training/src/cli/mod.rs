@@ -8,6 +8,7 @@ mod config;
 mod devices;
 mod eval;
 mod export;
+mod fold_blocks;
 mod options;
 mod predict;
 mod progress;

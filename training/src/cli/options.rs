@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use dbb_datasets::DataRef;
+use dbb_models::weights::WeightsFile;
 use dbb_models::{Arch, BlockKind};
 
 use crate::input::InputFlags;
@@ -109,6 +110,20 @@ impl TargetOptions {
         };
         let target = Target::load(&self.target, self.checkpoint, &flags, device)?;
         Ok(Target { input: self.input.flags(), ..target })
+    }
+
+    /// The weights file, if neither it nor a flag says what network it holds.
+    pub fn unknown_network(&self) -> crate::Result<Option<WeightsFile>> {
+        let described = self.arch.is_some()
+            || self.block.is_some()
+            || self.width.is_some()
+            || self.classes.is_some()
+            || self.channels.is_some();
+        if described || !self.target.is_file() {
+            return Ok(None);
+        }
+        let file = WeightsFile::read(&self.target)?;
+        Ok(file.metadata.is_none().then_some(file))
     }
 }
 

@@ -1,0 +1,68 @@
+//! PyTorch checkpoints; no code in them is run.
+
+use std::fs;
+use std::path::Path;
+
+use burn::store::bridge;
+use burn::store::pytorch_reader::PytorchReader;
+
+use super::error::WeightsError;
+use super::state_dict::StateDict;
+
+/// Where training scripts keep the weights, beside the epoch and the optimizer. An average of the
+/// weights comes first: it is what such scripts evaluate.
+const CONTAINERS: [&str; 9] = [
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "params",
+];
+/// Tensors may share their storage, but not so that they outgrow the file by more than this.
+const LARGEST_EXPANSION: u64 = 4;
+
+/// Zip archives, pickles of protocol 2 and up, and the tar archives of the first versions.
+pub(super) fn is_pytorch(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK\x03\x04")
+        || bytes.starts_with(b"\x80\x02")
+        || bytes.get(257..262) == Some(b"ustar")
+}
+
+/// The weights of a checkpoint.
+///
+/// # Errors
+/// A damaged file, one without tensors, and one whose tensors claim to be larger than it.
+pub(super) fn read(path: &Path) -> Result<StateDict, WeightsError> {
+    let error = |e: String| super::format::damaged(path, "PyTorch", e);
+    let whole = PytorchReader::new(path).map_err(|e| error(e.to_string()))?;
+    // Of several, the one with most tensors, and the first of those.
+    let contained = CONTAINERS
+        .iter()
+        .rev()
+        .filter_map(|key| PytorchReader::with_top_level_key(path, key).ok())
+        .max_by_key(weights_in)
+        .filter(|reader| weights_in(reader) > 0);
+    let tensors = contained.unwrap_or(whole).into_tensors();
+    if tensors.is_empty() {
+        return Err(error("it holds no tensor by name; expected a state_dict()".into()));
+    }
+    let length = fs::metadata(path).map_or(0, |found| found.len());
+    let claimed = tensors.values().fold(0u64, |sum, t| sum.saturating_add(t.byte_len() as u64));
+    if claimed > length.saturating_mul(LARGEST_EXPANSION) {
+        return Err(error(format!("its {length} bytes claim to hold {claimed} bytes of tensors")));
+    }
+    let tensors = tensors.into_iter().map(|(name, tensor)| {
+        let data = bridge::into_data(bridge::from_pytorch(tensor));
+        Ok((name, data.map_err(|e| error(e.to_string()))?))
+    });
+    tensors.collect()
+}
+
+/// How many tensors a container holds, without counters of batches, which averages leave out.
+fn weights_in(reader: &PytorchReader) -> usize {
+    reader.tensors().keys().filter(|key| !key.ends_with("num_batches_tracked")).count()
+}
