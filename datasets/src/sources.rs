@@ -9,6 +9,9 @@ pub(crate) mod sample;
 mod shard;
 pub(crate) mod tar;
 
+/// Most bytes that a file of images is read into: several times what the published ones have.
+const MAX_BYTES: u64 = 4 << 30;
+
 /// Class names of a layout that stores none: "0", "1", ...
 fn numbered(classes: usize) -> Vec<String> {
     (0..classes).map(|class| class.to_string()).collect()

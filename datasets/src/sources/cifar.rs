@@ -1,11 +1,13 @@
 //! CIFAR-10 and CIFAR-100 in their binary form: records of label bytes and a 32x32 RGB image.
 
 use std::{
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::{memory::MemoryImages, numbered};
+use super::{MAX_BYTES, memory::MemoryImages, numbered};
 use crate::{
     DataError, ImageDataset, Split,
     presets::{self, Normalization},
@@ -118,7 +120,13 @@ impl Cifar {
     }
 
     fn read(&self, path: &Path, images: &mut MemoryImages) -> Result<(), DataError> {
-        let bytes = std::fs::read(path).map_err(|e| DataError::io(path, e))?;
+        let io = |e| DataError::io(path, e);
+        let mut bytes = Vec::new();
+        File::open(path).and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(io)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            let reason = format!("more than {MAX_BYTES} bytes");
+            return Err(DataError::TooLarge { path: path.to_owned(), reason });
+        }
         let record = self.label_bytes + CHANNELS * PLANE;
         if bytes.is_empty() || bytes.len() % record != 0 {
             let reason = format!(
@@ -173,6 +181,8 @@ impl Cifar {
 mod tests {
     use std::fs;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A record whose red, green and blue planes count up from different values.
@@ -206,6 +216,25 @@ mod tests {
         assert_eq!(image.pixel(1, 2), [34, 84, 134]);
         assert_eq!(train.classes().len(), 10);
         assert_eq!(CIFAR10.open(dir.path(), Split::Val).unwrap().label(0), 5);
+    }
+
+    proptest! {
+        /// Cut and altered files are read or refused, and never more images than they hold.
+        #[test]
+        fn a_damaged_file_is_read_or_refused(
+            kept in 0usize..=6148,
+            changes in prop::collection::vec((0usize..6148, any::<u8>()), 0..8),
+        ) {
+            let dir = cifar10();
+            let path = dir.path().join("cifar-10-batches-bin").join(CIFAR10.val[0]);
+            let mut bytes = fs::read(&path).unwrap();
+            let len = bytes.len();
+            changes.iter().for_each(|(at, value)| bytes[at % len] = *value);
+            bytes.truncate(kept);
+            fs::write(&path, bytes).unwrap();
+            let opened = CIFAR10.open(dir.path(), Split::Val);
+            prop_assert!(opened.map_or(true, |data| data.len() * 3073 == kept));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use super::{memory::MemoryImages, numbered};
+use super::{MAX_BYTES, memory::MemoryImages, numbered};
 use crate::{DataError, ImageDataset, Split, presets};
 
 /// Unsigned bytes in one dimension.
@@ -144,6 +144,11 @@ fn read_idx<const N: usize>(
         .try_fold(1usize, |product, size| product.checked_mul(*size))
         .ok_or_else(|| corrupt(format!("its header announces impossible sizes {sizes:?}")))?;
 
+    if expected as u64 > MAX_BYTES {
+        let reason = format!("its header announces {expected} bytes, at most {MAX_BYTES} are read");
+        return Err(DataError::TooLarge { path: path.to_owned(), reason });
+    }
+
     // `take` rather than a buffer of the announced size: the header may lie. One byte more than
     // announced finds trailing bytes and makes gzip check its sum.
     let mut bytes = Vec::new();
@@ -170,6 +175,8 @@ mod tests {
     use std::{fs, io::Write};
 
     use flate2::{Compression, write::GzEncoder};
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -204,6 +211,27 @@ mod tests {
         let dir = folder();
         change(dir.path());
         open(dir.path(), Split::Train).unwrap_err().to_string()
+    }
+
+    proptest! {
+        /// Any bytes behind a right or wrong header are read or refused, without a panic and without
+        /// the memory a header merely claims.
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            header in prop::collection::vec(prop_oneof![0u32..40, any::<u32>()], 3),
+            magic in prop_oneof![Just(IMAGES_MAGIC), Just(LABELS_MAGIC), any::<u32>()],
+            rest in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let numbers = [&[magic], &header[..]].concat();
+            let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_be_bytes()).chain(rest).collect();
+            let path = Path::new("images");
+            if let Ok(labels) = read_labels(&bytes[..], path) {
+                prop_assert_eq!(labels.len() + 8, bytes.len());
+            }
+            if let Ok(images) = read_images(&bytes[..], path, vec![0; header[0] as usize % 99], path) {
+                prop_assert_eq!(images.pixels.len() + 16, bytes.len());
+            }
+        }
     }
 
     #[test]
