@@ -570,7 +570,8 @@ mod tests {
             content(&mixing(0), epoch).into_iter().map(|b| b.mixed.unwrap().share).collect()
         };
         assert_ne!(shares(3), shares(4));
-        assert_ne!(shares(3)[0], shares(3)[1]);
+        // Areas of such small images may well be equal twice.
+        assert!(shares(3).iter().any(|share| *share != shares(3)[0]));
     }
 
     #[test]

@@ -133,7 +133,19 @@ impl Space {
             Op::Posterize => (self.posterize, false),
             Op::Solarize => (255.0, false),
         };
-        (most * f64::from(magnitude) / f64::from(MAX_MAGNITUDE), signed)
+        let amount = match op {
+            // torchvision spreads magnitudes in `f32`, from both ends; the last bit of a factor
+            // decides the level of a pixel.
+            Op::Brightness | Op::Color | Op::Contrast | Op::Sharpness => {
+                let step = most as f32 / MAX_MAGNITUDE as f32;
+                f64::from(match magnitude < MAX_MAGNITUDE / 2 {
+                    true => step * magnitude as f32,
+                    false => (-step).mul_add((MAX_MAGNITUDE - magnitude) as f32, most as f32),
+                })
+            }
+            _ => most * f64::from(magnitude) / f64::from(MAX_MAGNITUDE),
+        };
+        (amount, signed)
     }
 }
 
