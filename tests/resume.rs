@@ -279,13 +279,15 @@ fn damage_anywhere_in_a_checkpoint_is_found() {
 
 // ---- Stops ---------------------------------------------------------------------------------
 
-/// Everything that a run can remember: random crops, accumulation over batches that do not divide
+/// Everything that a run can remember: random crops, mixed images, accumulation over batches that do not divide
 /// the epoch, averages, clipping, spikes.
-const FULL: [&str; 9] = [
+const FULL: [&str; 11] = [
     "train.epochs=3",
     "data.limit_train=150",
     "augment.pad_crop=1",
     "augment.hflip=true",
+    "augment.mixup=0.2",
+    "augment.cutmix=1.0",
     "train.accumulate=3",
     "train.clip_norm=1",
     "train.ema=0.9",
