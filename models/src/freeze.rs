@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use crate::backbones::matches;
 use crate::error::ConfigError;
+use crate::layer_path::LayerPath;
 use crate::zoo::{Classifier, ModelConfig};
 
 impl ModelConfig {
@@ -47,7 +48,7 @@ impl ModelConfig {
                 expected: "patterns that leave a layer to train",
             });
         }
-        let mut below = Below { layers: frozen, path: Vec::new(), ids: Vec::new() };
+        let mut below = Below { layers: frozen, path: LayerPath::default(), ids: Vec::new() };
         network.visit(&mut below);
         Ok(network.freeze_group(ParamGroup::from_ids(below.ids)))
     }
@@ -56,13 +57,13 @@ impl ModelConfig {
 /// Collects the parameters and flags of some layers.
 struct Below {
     layers: Vec<String>,
-    path: Vec<String>,
+    path: LayerPath,
     ids: Vec<ParamId>,
 }
 
 impl Below {
     fn note(&mut self, id: ParamId) {
-        let path = self.path.join(".");
+        let path = self.path.name();
         if self.layers.iter().any(|layer| path.starts_with(layer)) {
             self.ids.push(id);
         }
@@ -70,17 +71,12 @@ impl Below {
 }
 
 impl ModuleVisitor for Below {
-    // As in the names of tensors, the variants of enums are no part of a path.
     fn enter_module(&mut self, name: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.path.push(name.to_string());
-        }
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.path.pop();
-        }
+        self.path.exit(container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {

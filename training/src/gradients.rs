@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
-use dbb_models::Classifier;
+use dbb_models::{Classifier, LayerPath};
 
 use crate::metrics::host;
 
@@ -98,16 +98,16 @@ fn scale(grads: &mut GradientsParams, network: &Classifier, factor: f64) {
 pub fn first_non_finite(network: &Classifier, grads: Option<&GradientsParams>) -> Option<String> {
     struct Search<'a> {
         grads: Option<&'a GradientsParams>,
-        path: Vec<String>,
+        path: LayerPath,
         found: Option<String>,
     }
     impl ModuleVisitor for Search<'_> {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.to_string());
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
         }
 
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -122,14 +122,11 @@ pub fn first_non_finite(network: &Classifier, grads: Option<&GradientsParams>) -
                 Some(grads) if grads.get::<D>(param.id).is_some_and(bad) => "the gradient",
                 _ => return,
             };
-            // Names of enum variants are no part of a layer's name; fields are lower case.
-            let lower = |part: &&String| !part.starts_with(char::is_uppercase);
-            let name: Vec<&str> = self.path.iter().filter(lower).map(String::as_str).collect();
-            self.found = Some(format!("{what} of {}", name.join(".")));
+            self.found = Some(format!("{what} of {}", self.path.name()));
         }
     }
     let search = |grads| {
-        let mut search = Search { grads, path: Vec::new(), found: None };
+        let mut search = Search { grads, path: LayerPath::default(), found: None };
         network.visit(&mut search);
         search.found
     };

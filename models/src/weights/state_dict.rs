@@ -6,6 +6,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::store::{ModuleSnapshot, bridge};
 use burn::tensor::{Tensor, TensorData};
 
+use crate::layer_path::LayerPath;
+
 /// Tensors by key, on the host.
 pub type StateDict = BTreeMap<String, TensorData>;
 
@@ -28,24 +30,20 @@ pub(super) fn collect(module: &impl Module) -> StateDict {
 pub(super) fn shapes(module: &impl Module) -> BTreeMap<String, Vec<usize>> {
     #[derive(Default)]
     struct Shapes {
-        path: Vec<String>,
+        path: LayerPath,
         found: BTreeMap<String, Vec<usize>>,
     }
     impl ModuleVisitor for Shapes {
         fn enter_module(&mut self, name: &str, container: &str) {
-            if !container.starts_with("Enum:") {
-                self.path.push(name.to_string());
-            }
+            self.path.enter(name, container);
         }
 
         fn exit_module(&mut self, _: &str, container: &str) {
-            if !container.starts_with("Enum:") {
-                self.path.pop();
-            }
+            self.path.exit(container);
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.found.insert(self.path.join("."), param.lazy_shape().to_vec());
+            self.found.insert(self.path.name(), param.lazy_shape().to_vec());
         }
     }
     let mut shapes = Shapes::default();
