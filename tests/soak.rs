@@ -21,21 +21,10 @@ mod runs;
 use runs::*;
 
 /// A checkpoint after every step, of a run that remembers all that a run can.
-const KEYS: [&str; 13] = [
-    "train.epochs=150",
-    "data.limit_train=150",
-    "data.workers=2",
-    "augment.pad_crop=1",
-    "augment.hflip=true",
-    "augment.mixup=0.2",
-    "augment.cutmix=1.0",
-    "train.accumulate=3",
-    "train.clip_norm=1",
-    "train.ema=0.9",
-    "train.checkpoint_steps=1",
-    "train.keep_last=2",
-    "train.label_smoothing=0.1",
-];
+fn keys() -> Vec<&'static str> {
+    let saving = ["train.epochs=150", "train.checkpoint_steps=1", "train.keep_last=2"];
+    [&saving[..], &FULL].concat()
+}
 
 fn spawn(command: &mut Command) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts")
@@ -61,12 +50,12 @@ fn wait(run: &Path, rng: &mut ChaCha8Rng) {
 fn a_run_killed_at_random_moments_ends_as_the_one_that_was_not() {
     let folder = folder();
     let (whole, run) = (folder.path().join("whole"), folder.path().join("killed"));
-    succeeds(&mut training(&KEYS, &whole));
+    succeeds(&mut training(&keys(), &whole));
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let (mut killed, mut saving) = (0, 0);
     while killed < kills() {
         let mut child = match run.exists() {
-            false => spawn(&mut training(&KEYS, &run)),
+            false => spawn(&mut training(&keys(), &run)),
             true => spawn(&mut resuming(&run)),
         };
         wait(&run, &mut rng);
@@ -99,7 +88,7 @@ fn a_signal_at_random_moments_saves_and_ends_within_a_second() {
     let mut longest = Duration::ZERO;
     for round in 0..20 {
         let mut child = match run.exists() {
-            false => spawn(&mut training(&KEYS, &run)),
+            false => spawn(&mut training(&keys(), &run)),
             true => spawn(&mut resuming(&run)),
         };
         wait(&run, &mut rng);

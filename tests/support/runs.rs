@@ -25,6 +25,21 @@ pub const TINY: [&str; 6] = [
     "optim.lr=0.02",
 ];
 
+/// Everything that a run can remember: random crops, mixed images, accumulation over batches that
+/// do not divide the epoch, averages, clipping.
+pub const FULL: [&str; 10] = [
+    "data.limit_train=150",
+    "data.workers=2",
+    "augment.pad_crop=1",
+    "augment.hflip=true",
+    "augment.mixup=0.2",
+    "augment.cutmix=1.0",
+    "train.accumulate=3",
+    "train.clip_norm=1",
+    "train.ema=0.9",
+    "train.label_smoothing=0.1",
+];
+
 pub fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }

@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::engine::{Observer, Trainer};
+use crate::engine::Trainer;
 use crate::error::{Error, Result};
 use crate::evaluate::evaluate;
 use crate::fold::multi_branch_blocks;
+use crate::observer::Observer;
 use crate::report::{self, State};
 use crate::run_dir::RunDir;
 use crate::stop::Stop;

@@ -25,6 +25,7 @@ use crate::fold::Comparison;
 use crate::gradients::{self, Accumulator};
 use crate::identity::Identity;
 use crate::metrics::{EpochRecord, host};
+use crate::observer::{Observer, RunInfo, Step};
 use crate::optim::Optimizer;
 use crate::report::{self, State, Steps};
 use crate::run_dir::{Lock, Mark, RunDir};
@@ -33,71 +34,6 @@ use crate::start;
 use crate::stop::Stop;
 use crate::target::key_map;
 use crate::tensorboard::TensorBoard;
-
-/// Told of what happens in a run; draws progress bars, prints lines, or does nothing.
-pub trait Observer {
-    /// Training begins or goes on.
-    fn started(&mut self, _info: &RunInfo) {}
-    /// A step is done.
-    fn step(&mut self, _step: &Step) {}
-    /// An image could not be read and was left out; told once for each.
-    fn skipped(&mut self, _reason: &str) {}
-    /// Something a user should know and need not act on.
-    fn note(&mut self, _text: &str) {}
-    /// An epoch is done and validated.
-    fn epoch(&mut self, _record: &EpochRecord) {}
-}
-
-/// An observer that looks away.
-pub struct Silent;
-
-impl Observer for Silent {}
-
-/// What a run is about.
-#[derive(Clone, Debug)]
-pub struct RunInfo {
-    /// The network.
-    pub model: ModelConfig,
-    /// Training data in a line.
-    pub train_data: String,
-    /// Validation data in a line.
-    pub val_data: String,
-    /// Learnable parameters.
-    pub params_train: usize,
-    /// Steps of the optimizer in an epoch.
-    pub steps_per_epoch: usize,
-    /// Epochs of the whole run.
-    pub epochs: usize,
-    /// Epochs done before, when resumed.
-    pub done: usize,
-    /// Steps done of the epoch that follows them, when resumed.
-    pub done_steps: usize,
-}
-
-/// A step as it has just been done.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// Epoch, from 1.
-    pub epoch: usize,
-    /// Step within the epoch, from 1.
-    pub step: usize,
-    /// Step within the run, from 1.
-    pub run_step: usize,
-    /// Learning rate.
-    pub lr: f64,
-    /// Mean loss of the images of this step.
-    pub step_loss: f64,
-    /// Euclidean norm of the gradient, before clipping.
-    pub grad_norm: f64,
-    /// Mean loss of the epoch so far.
-    pub loss: f64,
-    /// Top-1 of the epoch so far, percent.
-    pub top1: f64,
-    /// Images of the epoch so far.
-    pub images: usize,
-    /// Images per second of the epoch so far.
-    pub images_per_second: f64,
-}
 
 /// What `train` reports.
 #[derive(Clone, Debug, Serialize)]
@@ -200,9 +136,14 @@ impl Trainer {
         Ok(trainer)
     }
 
+    /// The run before its beginning.
+    fn fresh(&self) -> Result<RunState> {
+        fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)
+    }
+
     /// The state of a checkpoint.
     fn restore(&mut self, mark: Mark) -> Result<RunState> {
-        let fresh = fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)?;
+        let fresh = self.fresh()?;
         let optimizer = |network: &_| Optimizer::new(&self.config.optim, network, &self.model);
         let checkpoint = self.run.checkpoint(mark);
         let restored = checkpoint::restore(&checkpoint, fresh, optimizer);
@@ -243,18 +184,6 @@ impl Trainer {
         let model = config.model.resolve(classes.len(), preprocess.channels);
         check_classes(&model, &classes, &data.source)?;
         let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
-        let env = serde_json::json!({
-            "dbb": env!("CARGO_PKG_VERSION"),
-            "device": format!("{device:?}"),
-            "threads": rayon::current_num_threads(),
-            "os": std::env::consts::OS,
-            "cpu": std::env::consts::ARCH,
-            "train_data": train.describe(),
-            "train_fingerprint": train.fingerprint(),
-            "val_data": val.describe(),
-            "val_fingerprint": val.fingerprint(),
-        });
-
         let metadata = Metadata {
             model: model.clone(),
             form: Form::Train,
@@ -287,6 +216,17 @@ impl Trainer {
             device: format!("{device:?}"),
             threads: rayon::current_num_threads(),
         };
+        let env = serde_json::json!({
+            "dbb": env!("CARGO_PKG_VERSION"),
+            "device": &identity.device,
+            "threads": identity.threads,
+            "os": std::env::consts::OS,
+            "cpu": std::env::consts::ARCH,
+            "train_data": train.dataset().describe(),
+            "train_fingerprint": &identity.train_data,
+            "val_data": val.dataset().describe(),
+            "val_fingerprint": &identity.val_data,
+        });
         let lock = run.lock()?;
         let device = device.clone().autodiff();
         let state = fresh(&config, &model, &device, &identity)?;
@@ -311,9 +251,8 @@ impl Trainer {
         })
     }
 
-    /// The beginning of the run, with the weights of `model.init_from` where there are any.
+    /// Puts the weights of `model.init_from`, where there are any, into a run that has not begun.
     fn begin(&mut self) -> Result<()> {
-        self.state = fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)?;
         let RunState { network, ema, .. } = &mut self.state;
         let start =
             start::from_weights(&self.config, &self.metadata, network.clone(), &self.device)?;
@@ -662,6 +601,7 @@ impl Trainer {
                 self.run.checkpoint(mark).display().to_string()
             }
             None => {
+                self.state = self.fresh()?;
                 self.begin()?;
                 "the beginning".to_string()
             }

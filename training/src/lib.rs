@@ -2,7 +2,7 @@
 //! [`dbb_datasets`]; the program `dbb` is a thin layer over this library.
 //!
 //! ```no_run
-//! use dbb_training::{config::Config, engine::{Silent, Trainer}, run_dir::RunDir};
+//! use dbb_training::{config::Config, engine::Trainer, observer::Silent, run_dir::RunDir};
 //!
 //! # fn main() -> dbb_training::Result<()> {
 //! let overrides = ["train.epochs=1".to_string()];
@@ -32,6 +32,7 @@ pub mod input;
 pub mod labels;
 pub mod manifest;
 pub mod metrics;
+pub mod observer;
 pub mod optim;
 pub mod predict;
 pub mod recalibrate;

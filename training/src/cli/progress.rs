@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::engine::{Observer, RunInfo, Step};
 use crate::metrics::EpochRecord;
+use crate::observer::{Observer, RunInfo, Step};
 
 /// How often a long epoch says where it is, off the terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
