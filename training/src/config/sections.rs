@@ -367,7 +367,12 @@ impl Config {
         ] {
             require(value != Some(0), key, &0, "at least 1")?;
         }
-        self.augment.validate().map_err(|e| fault("augment", e.to_string()))?;
+        self.augment.validate().map_err(|error| match &error {
+            DataError::Setting { name, value, expected } => {
+                fault(name, format!("{value} is out of range; expected {expected}"))
+            }
+            _ => fault("augment", error.to_string()),
+        })?;
         self.data.reference().map_err(|e| fault("data.source", e.to_string()))?;
         Ok(())
     }
