@@ -1154,6 +1154,7 @@ fn configuration_mistakes_have_a_line() {
     train(QUICK_DBB, &["optim.lrr=1"], &out).fails(1, &["--set optim.lrr", "did you mean `lr`?"]);
     train(QUICK_DBB, &["optim.lr"], &out).fails(1, &["--set optim.lr", "KEY=VALUE"]);
     train(QUICK_DBB, &["optim.lr=-1"], &out).fails(1, &["--set optim.lr", "above 0"]);
+    train(QUICK_DBB, &["augment.mixup=-1"], &out).fails(1, &["--set augment.mixup", "0 to 100"]);
     let wrong = "model.num_classes=7";
     train(QUICK_DBB, &[wrong], &out).fails(1, &["model.num_classes is 7", "sample has 10 classes"]);
     assert!(!exists(&out));
