@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 
 use burn::tensor::Device;
 use dbb_models::blocks::{Activation, BlockKind};
@@ -92,23 +91,6 @@ fn another_runtime_computes_the_same_logits() {
             let what = format!("{} {}, batch {batch}", model.arch, model.block);
             assert_close(&what, &run(&file, images), &expected, 1e-4, 0.0);
         }
-    }
-}
-
-/// What `tests/interop/onnx_check.py` reads, into `target/tmp/onnx`.
-#[test]
-#[ignore = "writes files for a check outside the suite"]
-fn files_for_other_runtimes() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("onnx");
-    fs::create_dir_all(&folder).expect("a folder");
-    for (index, (model, network)) in networks().into_iter().enumerate() {
-        let path = folder.join(format!("{index}-{}-{}.onnx", model.arch, model.block));
-        fs::write(&path, written(&model, &network, None)).expect("a file");
-        let (images, logits) = images_and_logits(&network, 3);
-        let json = serde_json::json!({
-            "shape": images.shape, "images": images.data, "logits": logits.data,
-        });
-        fs::write(path.with_extension("json"), json.to_string()).expect("a file");
     }
 }
 

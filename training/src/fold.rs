@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::metrics::host;
+use crate::probe::Probe;
 
 /// Largest difference of logits that is accepted, relative to the largest logit.
 pub const TOLERANCE: f64 = 1e-4;
@@ -37,6 +38,11 @@ impl Comparison {
     /// Largest difference relative to the largest logit.
     pub fn max_rel_diff(&self) -> f64 {
         self.max_abs_diff / self.max_abs.max(f64::MIN_POSITIVE)
+    }
+
+    /// Percent of images with the same label.
+    pub fn top1_agreement(&self) -> f64 {
+        100.0 * self.agreeing as f64 / self.images.max(1) as f64
     }
 }
 
@@ -69,22 +75,19 @@ pub struct FoldReport {
     pub compared_on: String,
 }
 
-/// Folds a network and compares both forms on batches of images.
+/// Folds a network and compares both forms.
 ///
 /// # Errors
 /// If an image cannot be read, or the difference is beyond [`TOLERANCE`].
-pub fn fold(
-    network: &Classifier,
-    batches: impl Iterator<Item = Result<TensorData>>,
-    compared_on: String,
-) -> Result<(Classifier, FoldReport)> {
+pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldReport)> {
     let deploy = network.reparameterize();
     let device = crate::network_device(network);
     let mut comparison = Comparison::default();
-    for images in batches {
-        let images: Tensor<4> = Tensor::from_data(images?, &device);
+    for batch in probe.batches() {
+        let images: Tensor<4> = Tensor::from_data(batch?.images, &device);
         comparison.add(network.forward(images.clone()), deploy.forward(images));
     }
+    let compared_on = probe.describe();
     if comparison.images == 0 {
         let text = format!("there is no image to compare the fold on: {compared_on}");
         return Err(Error::Unusable(text));
@@ -95,7 +98,7 @@ pub fn fold(
         params_deploy: learnable_params(&deploy),
         max_abs_diff: comparison.max_abs_diff,
         max_rel_diff: comparison.max_rel_diff(),
-        top1_agreement: 100.0 * comparison.agreeing as f64 / comparison.images.max(1) as f64,
+        top1_agreement: comparison.top1_agreement(),
         compared_on: format!("{compared_on} ({} images)", comparison.images),
     };
     // A label can only change where its margin is smaller than twice the difference, so that

@@ -35,15 +35,19 @@ pub mod metrics;
 pub mod observer;
 pub mod optim;
 pub mod predict;
+pub mod probe;
 pub mod recalibrate;
 pub mod report;
+pub mod rounding;
 pub mod run_dir;
 pub mod schedule;
 pub mod spikes;
 pub mod start;
 pub mod stop;
+pub mod stored;
 pub mod target;
 pub mod tensorboard;
+pub mod timm_folder;
 
 pub use error::{Error, Result};
 

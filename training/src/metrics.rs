@@ -47,6 +47,13 @@ impl Totals {
     }
 }
 
+/// Images whose label has the highest of the logits `[batch, classes]`.
+pub(crate) fn top1_hits(logits: Tensor<2>, labels: &[usize]) -> usize {
+    let [_, classes] = logits.dims();
+    let values = host(logits.into_data());
+    values.chunks(classes).zip(labels).filter(|(row, label)| rank_of(row, **label) == 0).count()
+}
+
 /// How many classes are preferred to the label; ties go to the earlier class, and a logit that
 /// is no number is preferred to by every other.
 fn rank_of(logits: &[f32], label: usize) -> usize {

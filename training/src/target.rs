@@ -16,7 +16,11 @@ use crate::config::{Config, OnBadSample};
 use crate::error::{Error, Result};
 use crate::input::{self, InputFlags};
 use crate::labels::{self, ClassMap};
+use crate::probe::Probe;
 use crate::run_dir::{Mark, RunDir, Which};
+
+/// Images that forms of a network are compared on without data.
+const RANDOM_IMAGES: usize = 32;
 
 /// What flags say of a network; needed for files that do not say it themselves.
 #[derive(Clone, Debug, Default)]
@@ -166,6 +170,18 @@ impl Target {
         let config = LoaderConfig { workers: 1, skip_unreadable, ..config };
         let pipeline = Pipeline::eval(self.preprocess(Some(&dataset))?)?;
         Ok(Loader::new(Arc::new(dataset), config, pipeline)?)
+    }
+
+    /// What forms of the network are compared on: the validation images of a data set, or of the
+    /// run's own if none is named, else random ones.
+    ///
+    /// # Errors
+    /// As [`loader`](Self::loader).
+    pub fn probe(&self, data: Option<&DataRef>, batch_size: usize) -> Result<Probe> {
+        match data.is_none() && self.config.is_none() {
+            true => Ok(Probe::Random(self.random_images(RANDOM_IMAGES, 0))),
+            false => Ok(Probe::Data(self.loader(data, Split::Val, batch_size)?)),
+        }
     }
 
     /// What people call the classes, in order of the logits: by number where nothing is known.

@@ -4,6 +4,7 @@ use burn::tensor::{BoolStore, DType, TensorData};
 use safetensors::Dtype;
 
 use super::error::WeightsError;
+use super::state_dict::StateDict;
 
 /// The types that both Burn and safetensors have.
 const TYPES: [(DType, Dtype); 13] = [
@@ -35,6 +36,19 @@ pub(super) fn to_safetensors(dtype: DType) -> Option<Dtype> {
 /// Whether a type holds fractions.
 pub(super) fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// The tensors with all that hold fractions in another float type, each value rounded once to the
+/// nearest.
+///
+/// # Errors
+/// [`WeightsError::Overflow`] if a finite value is beyond the range of the type.
+pub fn with_dtype(tensors: StateDict, dtype: DType) -> Result<StateDict, WeightsError> {
+    let convert = |(name, data): (String, TensorData)| {
+        let data = if is_float(data.dtype()) { narrowed(&name, data, dtype)? } else { data };
+        Ok((name, data))
+    };
+    tensors.into_iter().map(convert).collect()
 }
 
 /// The tensor in another float type, each value rounded once to the nearest.

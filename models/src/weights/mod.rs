@@ -31,6 +31,7 @@ mod torchvision;
 pub use atomic::write_atomically;
 pub use block_fold::{BlockFold, FoldedBlock, has_folded_blocks, random_values};
 pub use dialect::{Dialect, KeyMap};
+pub use dtype::with_dtype;
 pub use error::WeightsError;
 pub use format::{WeightsFile, write_burnpack, write_foreign, write_safetensors};
 pub use metadata::Metadata;

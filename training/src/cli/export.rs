@@ -1,22 +1,21 @@
 //! `dbb reparam` and `dbb export`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use burn::tensor::TensorData;
 use clap::ValueEnum;
-use dbb_datasets::Split;
 use dbb_models::onnx::write_onnx;
-use dbb_models::weights::{Dialect, Metadata, as_conv_bn, write_burnpack, write_safetensors};
+use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
 use dbb_models::{Arch, Classifier, Form};
 use serde::Serialize;
 
 use super::fold_blocks::BlockOptions;
 use super::options::{DataOptions, DeviceOptions, TargetOptions};
 use crate::fold::{FoldReport, fold};
-use crate::target::{Target, key_map};
-
-/// Images that a fold is compared on without data.
-const RANDOM_IMAGES: usize = 32;
+use crate::probe::Probe;
+use crate::rounding::{Precision, Rounding};
+use crate::stored::Stored;
+use crate::target::Target;
+use crate::timm_folder;
 
 /// Fold every block of several branches into one convolution and write the weights.
 ///
@@ -36,6 +35,9 @@ pub struct ReparamArgs {
     /// Names of the tensors [default: native].
     #[arg(long, value_enum)]
     keys: Option<Keys>,
+    /// Number type of the weights [default: f32].
+    #[arg(long, value_enum)]
+    dtype: Option<Precision>,
     #[command(flatten)]
     blocks: BlockOptions,
     #[command(flatten)]
@@ -57,15 +59,18 @@ pub struct ExportArgs {
     /// Format of the file.
     #[arg(long, value_enum)]
     format: Format,
-    /// File to write.
+    /// File or, for timm, folder to write.
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
     /// Folded or in training form.
     #[arg(long, value_enum, default_value_t = FormOption::Deploy)]
     form: FormOption,
-    /// Names of the tensors.
-    #[arg(long, value_enum, default_value_t = Keys::Native)]
-    keys: Keys,
+    /// Names of the tensors [default: native; timm in its own format].
+    #[arg(long, value_enum)]
+    keys: Option<Keys>,
+    /// Number type of the weights [default: f32].
+    #[arg(long, value_enum)]
+    dtype: Option<Precision>,
     /// Let the ONNX graph take pixels from 0 to 255 (uint8) and normalise them itself.
     #[arg(long)]
     with_preprocess: bool,
@@ -113,6 +118,9 @@ enum Format {
     Burnpack,
     /// Read by onnxruntime and many compilers; folded, native names only.
     Onnx,
+    /// A folder that timm loads and the Hugging Face Hub takes, with classes and preprocessing;
+    /// folded, timm's names only.
+    Timm,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -125,6 +133,8 @@ enum FormOption {
 struct Result {
     #[serde(flatten)]
     report: FoldReport,
+    #[serde(flatten)]
+    rounding: Option<Rounding>,
     out: PathBuf,
 }
 
@@ -132,40 +142,35 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     if let Some(file) = args.target.unknown_network()? {
         anyhow::ensure!(
-            args.keys.is_none_or(|keys| keys == Keys::Official) && args.data.data.is_none(),
+            args.keys.is_none_or(|keys| keys == Keys::Official)
+                && args.data.data.is_none()
+                && args.dtype.is_none(),
             "{} does not say what network it holds: its blocks are folded one by one, under the \
-             names of the papers' code; --keys and --data need --arch and --classes",
+             names of the papers' code and in their own number type; --keys, --data and --dtype \
+             need --arch and --classes",
             file.path.display()
         );
         return super::fold_blocks::run(file, &args.blocks, &args.out, args.json);
     }
     args.blocks.refuse_for_networks()?;
     let target = args.target.load(&device)?;
-    let (deploy, report) = measured_fold(&target, &args.data)?;
+    let probe = || target.probe(args.data.data.as_ref(), args.data.batch_size as usize);
+    let (deploy, report) = fold(&target.network, &probe()?)?;
     let keys = args.keys.unwrap_or(Keys::Native);
-    write(&target, &deploy, Form::Deploy, keys, Format::Safetensors, false, &args.out)?;
-    print(args.json, report, &args.out)
+    let mut stored = stored(&target, &deploy, Form::Deploy, keys)?;
+    let rounding = stored.round(args.dtype.unwrap_or_default(), probe)?;
+    write_safetensors(&args.out, &stored.tensors, &stored.metadata).map_err(crate::Error::from)?;
+    print(args.json, &Result { report, rounding, out: args.out.clone() })
 }
 
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
+    args.refuse_contradictions()?;
     let device = args.device.open()?;
     let target = args.target.load(&device)?;
-    anyhow::ensure!(
-        args.format != Format::Burnpack || args.keys == Keys::Native,
-        "burnpack holds native names only; leave --keys out or export safetensors"
-    );
-    anyhow::ensure!(
-        args.format == Format::Onnx || !args.with_preprocess,
-        "--with-preprocess is for --format onnx: weights alone compute nothing"
-    );
-    anyhow::ensure!(
-        args.format != Format::Onnx
-            || (args.form == FormOption::Deploy && args.keys == Keys::Native),
-        "an ONNX file holds the folded network in native names; leave --form and --keys out"
-    );
+    let probe = || target.probe(args.data.data.as_ref(), args.data.batch_size as usize);
     let (network, report, form) = match args.form {
         FormOption::Deploy => {
-            let (deploy, report) = measured_fold(&target, &args.data)?;
+            let (deploy, report) = fold(&target.network, &probe()?)?;
             (deploy, report, Form::Deploy)
         }
         FormOption::Train => {
@@ -177,25 +182,79 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
             (target.network.clone(), unfolded(&target), Form::Train)
         }
     };
-    let format = args.format;
-    write(&target, &network, form, args.keys, format, args.with_preprocess, &args.out)?;
-    print(args.json, report, &args.out)
+    let rounding = write(args, &target, &network, form, probe)?;
+    print(args.json, &Result { report, rounding, out: args.out.clone() })
 }
 
-fn measured_fold(target: &Target, data: &DataOptions) -> crate::Result<(Classifier, FoldReport)> {
-    if data.data.is_none() && target.config.is_none() {
-        let images = target.random_images(RANDOM_IMAGES, 0);
-        let on = "seeded random input".to_string();
-        return fold(&target.network, std::iter::once(Ok(images)), on);
+impl ExportArgs {
+    /// Options that a format cannot have.
+    fn refuse_contradictions(&self) -> anyhow::Result<()> {
+        let native = self.keys.is_none_or(|keys| keys == Keys::Native);
+        let folded = self.form == FormOption::Deploy;
+        anyhow::ensure!(
+            self.format != Format::Burnpack || native,
+            "burnpack holds native names only; leave --keys out or export safetensors"
+        );
+        anyhow::ensure!(
+            self.format == Format::Onnx || !self.with_preprocess,
+            "--with-preprocess is for --format onnx: weights alone compute nothing"
+        );
+        anyhow::ensure!(
+            self.format != Format::Onnx || (folded && native),
+            "an ONNX file holds the folded network in native names; leave --form and --keys out"
+        );
+        anyhow::ensure!(
+            self.format != Format::Timm
+                || (folded && self.keys.is_none_or(|keys| keys == Keys::Timm)),
+            "timm's folder holds the folded network in timm's names; leave --form and --keys out"
+        );
+        anyhow::ensure!(
+            matches!(self.format, Format::Safetensors | Format::Timm)
+                || self.dtype.unwrap_or_default() == Precision::F32,
+            "--dtype is for --format safetensors and timm; burnpack and ONNX files hold f32"
+        );
+        Ok(())
     }
-    let loader = target.loader(data.data.as_ref(), Split::Val, data.batch_size as usize)?;
-    let on = loader.dataset().describe();
-    let batches = loader.epoch(0).filter_map(|batch| match batch {
-        Ok(batch) if batch.is_empty() => None,
-        Ok(batch) => Some(Ok(TensorData::new(batch.images, batch.shape))),
-        Err(error) => Some(Err(error.into())),
-    });
-    fold(&target.network, batches, on)
+}
+
+fn write(
+    args: &ExportArgs,
+    target: &Target,
+    network: &Classifier,
+    form: Form,
+    probe: impl FnOnce() -> crate::Result<Probe>,
+) -> crate::Result<Option<Rounding>> {
+    let dtype = args.dtype.unwrap_or_default();
+    let native = || Metadata { form, keys: Dialect::Native, ..target.metadata.clone() };
+    match args.format {
+        Format::Safetensors => {
+            let mut stored = stored(target, network, form, args.keys.unwrap_or(Keys::Native))?;
+            let rounding = stored.round(dtype, probe)?;
+            write_safetensors(&args.out, &stored.tensors, &stored.metadata)?;
+            Ok(rounding)
+        }
+        Format::Timm => {
+            let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
+            let mut stored = stored(target, network, form, Keys::Timm)?;
+            let rounding = stored.round(dtype, probe)?;
+            config.write(&args.out, &stored)?;
+            Ok(rounding)
+        }
+        Format::Burnpack => {
+            write_burnpack(&args.out, network, &native())?;
+            Ok(None)
+        }
+        Format::Onnx => {
+            let input = target.onnx_input(args.with_preprocess)?;
+            write_onnx(&args.out, network, &native(), &input)?;
+            Ok(None)
+        }
+    }
+}
+
+fn stored(target: &Target, network: &Classifier, form: Form, keys: Keys) -> crate::Result<Stored> {
+    let keys = keys.dialect(target.metadata.model.arch);
+    Stored::new(network, Metadata { form, keys, ..target.metadata.clone() })
 }
 
 /// The report of an export that folds nothing.
@@ -212,45 +271,14 @@ fn unfolded(target: &Target) -> FoldReport {
     }
 }
 
-fn write(
-    target: &Target,
-    network: &Classifier,
-    form: Form,
-    keys: Keys,
-    format: Format,
-    with_preprocess: bool,
-    out: &Path,
-) -> crate::Result<()> {
-    let keys = keys.dialect(target.metadata.model.arch);
-    let metadata = Metadata { form, keys, ..target.metadata.clone() };
-    match format {
-        Format::Safetensors if metadata.keys.is_plain() && form == Form::Deploy => {
-            let device = crate::network_device(network);
-            let (plain, model) = as_conv_bn(network, &metadata.model, &device)?;
-            let metadata = Metadata { model, form: Form::Train, ..metadata };
-            let tensors = key_map(&metadata, &plain)?.save(&plain);
-            write_safetensors(out, &tensors, &metadata)?;
-        }
-        Format::Safetensors => {
-            let tensors = key_map(&metadata, network)?.save(network);
-            write_safetensors(out, &tensors, &metadata)?;
-        }
-        Format::Burnpack => write_burnpack(out, network, &metadata)?,
-        Format::Onnx => {
-            write_onnx(out, network, &metadata, &target.onnx_input(with_preprocess)?)?;
-        }
-    }
-    Ok(())
-}
-
-fn print(json: bool, report: FoldReport, out: &Path) -> anyhow::Result<()> {
-    let result = Result { report, out: out.into() };
-    super::print(json, &result, || {
+fn print(json: bool, result: &Result) -> anyhow::Result<()> {
+    super::print(json, result, || {
         let r = &result.report;
+        let rounding = result.rounding.as_ref().map(rounding_text);
         format!(
             "{} blocks folded: {} parameters became {}\n\
              largest difference of logits {:.2e} ({:.2e} of the largest), top-1 agrees on {:.2}%, \
-             compared on {}\nwritten to {}",
+             compared on {}\n{}written to {}",
             r.blocks_folded,
             r.params_train,
             r.params_deploy,
@@ -258,7 +286,19 @@ fn print(json: bool, report: FoldReport, out: &Path) -> anyhow::Result<()> {
             r.max_rel_diff,
             r.top1_agreement,
             r.compared_on,
-            out.display()
+            rounding.unwrap_or_default(),
+            result.out.display()
         )
     })
+}
+
+fn rounding_text(rounding: &Rounding) -> String {
+    let accuracy = match (rounding.top1, rounding.top1_dtype) {
+        (Some(exact), Some(rounded)) => format!(": {exact:.2}% became {rounded:.2}%"),
+        _ => String::new(),
+    };
+    format!(
+        "weights in {}: logits differ by {:.2e} of the largest, top-1 agrees on {:.2}%{accuracy}\n",
+        rounding.dtype, rounding.dtype_max_rel_diff, rounding.dtype_top1_agreement
+    )
 }

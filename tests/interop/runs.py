@@ -1,0 +1,87 @@
+"""Small runs of the program, and what it says of them."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+CONFIG = Path(__file__).parents[2] / "configs/quick/resnet20-dbb.toml"
+CLASSES = 10
+
+# Largest difference of logits, relative to the largest.
+TOLERANCE = 1e-4
+
+_program: Path
+
+
+def set_program(path: Path) -> None:
+    global _program
+    _program = path
+
+
+def dbb(*args) -> dict:
+    """What a command prints as JSON."""
+    command = [_program, *map(str, args), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+@dataclass
+class Run:
+    """A run and random images `[3, channels, 64, 64]` for its network."""
+
+    path: Path
+    arch: str
+    block: str
+    keys: dict
+    images: np.ndarray
+
+    @classmethod
+    def train(cls, path: Path, arch: str, block: str, keys: dict) -> "Run":
+        keys = {"in_channels": 3, **keys}
+        settings = {f"model.{key}": value for key, value in keys.items()}
+        settings |= {"model.arch": arch, "model.block": block, "data.size": 64, "data.resize": 72}
+        settings |= {"data.limit_train": 96, "data.limit_val": 32, "train.epochs": 2}
+        settings |= {"train.batch_size": 16, "optim.lr": 0.02, "model.width": keys.get("width", 1)}
+        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        dbb("train", CONFIG, *sets, "--out", path)
+        shape = (3, keys["in_channels"], 64, 64)
+        images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        save_file({"images": images}, path / "images.safetensors")
+        return cls(path, arch, block, keys, images)
+
+    @property
+    def name(self) -> str:
+        changed = {key: value for key, value in self.keys.items() if (key, value) != ("in_channels", 3)}
+        return " ".join([self.arch, self.block, *(f"{key}={v}" for key, v in changed.items())])
+
+    def probabilities(self, path: Path) -> np.ndarray:
+        """What the training form, with all its branches, makes of images: `[n, classes]`."""
+        predictions = dbb("predict", self.path, path, "--top", CLASSES)["predictions"]
+        rows = [[0.0] * CLASSES for _ in predictions]
+        for row, prediction in zip(rows, predictions):
+            for choice in prediction["top"]:
+                row[choice["index"]] = choice["probability"]
+        return np.array(rows)
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        """The logits of the images but for a constant for each image, which softmax takes away."""
+        return _centred(np.log(self.probabilities(self.path / "images.safetensors")))
+
+    def compare(self, logits: np.ndarray, what: str) -> None:
+        """Another library's logits of the same images."""
+        difference = abs(_centred(logits.astype(np.float64)) - self.expected).max()
+        relative = difference / abs(logits).max()
+        print(f"{self.name:40} {what:42} logits {abs(logits).max():.3g}, differ by {relative:.1e}")
+        assert relative <= TOLERANCE, f"logits differ by {relative:.1e} of the largest"
+
+
+def _centred(logits: np.ndarray) -> np.ndarray:
+    return logits - logits.mean(axis=1, keepdims=True)
