@@ -61,27 +61,22 @@ class Run:
         changed = {key: value for key, value in self.keys.items() if (key, value) != ("in_channels", 3)}
         return " ".join([self.arch, self.block, *(f"{key}={v}" for key, v in changed.items())])
 
-    def probabilities(self, path: Path) -> np.ndarray:
-        """What the training form, with all its branches, makes of images: `[n, classes]`."""
+    def predict(self, path: Path, value: str) -> np.ndarray:
+        """What the training form, all branches in place, makes of images: `[n, classes]`."""
         predictions = dbb("predict", self.path, path, "--top", CLASSES)["predictions"]
-        rows = [[0.0] * CLASSES for _ in predictions]
+        rows = np.zeros((len(predictions), CLASSES))
         for row, prediction in zip(rows, predictions):
             for choice in prediction["top"]:
-                row[choice["index"]] = choice["probability"]
-        return np.array(rows)
+                row[choice["index"]] = choice[value]
+        return rows
 
     @cached_property
-    def expected(self) -> np.ndarray:
-        """The logits of the images but for a constant for each image, which softmax takes away."""
-        return _centred(np.log(self.probabilities(self.path / "images.safetensors")))
+    def logits(self) -> np.ndarray:
+        return self.predict(self.path / "images.safetensors", "logit")
 
     def compare(self, logits: np.ndarray, what: str) -> None:
         """Another library's logits of the same images."""
-        difference = abs(_centred(logits.astype(np.float64)) - self.expected).max()
-        relative = difference / abs(logits).max()
-        print(f"{self.name:40} {what:42} logits {abs(logits).max():.3g}, differ by {relative:.1e}")
+        largest = abs(self.logits).max()
+        relative = abs(logits - self.logits).max() / largest
+        print(f"{self.name:40} {what:50} differs by {relative:.1e} of {largest:.3g}")
         assert relative <= TOLERANCE, f"logits differ by {relative:.1e} of the largest"
-
-
-def _centred(logits: np.ndarray) -> np.ndarray:
-    return logits - logits.mean(axis=1, keepdims=True)

@@ -36,4 +36,4 @@ def check(run: Run) -> None:
         if name != "f32":
             cost = f"logits differ by {report['dtype_max_rel_diff']:.1e}"
             size = f"{path.stat().st_size:,} bytes"
-            print(f"{run.name:40} {f'safetensors {name}, {size}':42} {cost}")
+            print(f"{run.name:40} {f'safetensors {name}, {size}':50} {cost}")

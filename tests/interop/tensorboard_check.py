@@ -38,4 +38,4 @@ def check(run: Run) -> None:
     for tag in ("train/loss", "train/lr"):
         steps = [event.step for event in board.Scalars(tag)]
         assert steps == [1, *range(10, last + 1, 10)], f"{tag}: steps {steps}"
-    print(f"{run.name:40} {f'tensorboard, {len(EPOCH_CURVES) + 2} curves':42} {last} steps as in metrics.jsonl")
+    print(f"{run.name:40} {f'tensorboard, {len(EPOCH_CURVES) + 2} curves':50} {last} steps as in metrics.jsonl")

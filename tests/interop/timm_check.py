@@ -42,5 +42,5 @@ def check(run: Run) -> None:
     image = timm.data.create_transform(**config)(photograph.convert(mode))
     with torch.no_grad():
         probabilities = network(image.unsqueeze(0)).softmax(1).numpy()
-    difference = abs(probabilities - run.probabilities(path)).max()
+    difference = abs(probabilities - run.predict(path, "probability")).max()
     assert difference <= PIXEL_TOLERANCE, f"preprocessing changes probabilities by {difference:.3f}"

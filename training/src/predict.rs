@@ -23,24 +23,26 @@ pub struct Choice {
     pub index: usize,
     /// Its softmax, 0 to 1.
     pub probability: f32,
+    /// What the network itself says of it.
+    pub logit: f32,
 }
 
 /// The `top` most probable classes for each of the logits `[batch, classes]`, the best first; equal
 /// ones in their order.
 pub fn choices(logits: Tensor<2>, top: usize) -> Vec<Vec<Choice>> {
     let [_, classes] = logits.dims();
-    let probabilities = host(softmax(logits, 1).into_data());
-    let of_image = |row: &[f32]| {
-        let mut choices: Vec<Choice> = row
-            .iter()
-            .enumerate()
-            .map(|(index, &probability)| Choice { index, probability })
-            .collect();
-        choices.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    let probabilities = host(softmax(logits.clone(), 1).into_data());
+    let logits = host(logits.into_data());
+    let of_image = |(logits, probabilities): (&[f32], &[f32])| {
+        let outputs = logits.iter().zip(probabilities).enumerate();
+        let choice = |(index, (&logit, &probability))| Choice { index, probability, logit };
+        let mut choices: Vec<Choice> = outputs.map(choice).collect();
+        // Probabilities that round to 0 are equal, their logits are not.
+        choices.sort_by(|a, b| b.logit.total_cmp(&a.logit));
         choices.truncate(top);
         choices
     };
-    probabilities.chunks(classes).map(of_image).collect()
+    logits.chunks(classes).zip(probabilities.chunks(classes)).map(of_image).collect()
 }
 
 /// Image files in the order given, and within a folder and those below it by name.
