@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
@@ -10,46 +10,22 @@ use dbb_models::weights::{Dialect, KeyMap, Metadata, StateDict, WeightsFile, wri
 use dbb_models::{Arch, BlockKind, Form, ModelConfig};
 use dbb_training::engine::Trainer;
 use dbb_training::run_dir::{Mark, RunDir};
-use tempfile::TempDir;
 
-const DBB: &str = env!("CARGO_BIN_EXE_dbb");
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/quick/resnet20-base.toml");
+#[path = "support/runs.rs"]
+mod runs;
+#[path = "support/stored.rs"]
+mod stored;
+use runs::*;
+use stored::*;
 
-const TINY: [&str; 7] = [
-    "data.limit_train=64",
-    "data.limit_val=40",
-    "data.size=8",
-    "model.width=0.25",
-    "train.batch_size=16",
-    "train.epochs=1",
-    "optim.lr=0.02",
-];
+const TRAIN: [&str; 2] = ["train", QUICK_BASE];
 
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
-}
-
-fn dbb(command: &str, out: &Path, keys: &[&str]) -> Output {
+/// One epoch of the tiny recipe.
+fn tiny(command: &[&str], out: &Path, keys: &[&str]) -> Call {
     let mut program = Command::new(DBB);
-    program.args([command, CONFIG, "--out"]).arg(out);
-    program.args(TINY.iter().chain(keys).flat_map(|key| ["--set", key]));
-    program.output().expect("the program starts")
-}
-
-#[track_caller]
-fn succeeds(output: &Output) -> String {
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{stderr}");
-    stderr
-}
-
-#[track_caller]
-fn fails(output: &Output, code: i32, parts: &[&str]) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "no {part:?} in {stderr}");
-    }
+    program.args(command).arg("--out").arg(out);
+    program.args(TINY.iter().chain(&["train.epochs=1"]).chain(keys).flat_map(|key| ["--set", key]));
+    call(&mut program)
 }
 
 fn init_from(file: &Path) -> String {
@@ -91,22 +67,12 @@ fn lines<'a>(stderr: &'a str, start: &str) -> Vec<&'a str> {
 fn every_block_starts_from_the_same_function() {
     let folder = folder();
     let (_, tensors) = resnet20(1000);
-    let views = tensors.iter().map(|(name, data)| {
-        let (shape, bytes) = (data.shape().to_vec(), data.as_bytes());
-        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes).unwrap())
-    });
     let file = folder.path().join("foreign.safetensors");
-    fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+    write_tensors(&file, &stored(&tensors), None);
 
     let out = folder.path().join("runs");
-    let output = Command::new(DBB)
-        .args(["compare", CONFIG, "--blocks", "base,dbb,acb", "--out"])
-        .arg(&out)
-        .args(TINY.iter().flat_map(|key| ["--set", key]))
-        .args(["--set", &init_from(&file)])
-        .output()
-        .expect("the program starts");
-    let stderr = succeeds(&output);
+    let blocks = ["compare", QUICK_BASE, "--blocks", "base,dbb,acb"];
+    let stderr = tiny(&blocks, &out, &[&init_from(&file)]).succeeds().stderr;
     assert_eq!(lines(&stderr, "head replaced: 1000 -> 10 classes").len(), 3, "{stderr}");
     assert_eq!(lines(&stderr, "same function as the file's").len(), 3, "{stderr}");
     let before = lines(&stderr, "before training: top-1");
@@ -125,7 +91,8 @@ fn frozen_layers_keep_the_weights_of_the_file() {
     let out = folder.path().join("run");
     let freeze = "train.freeze=[\"stem\", \"stage1.*\"]";
     let block = ["model.block=dbb", "optim.decay=all"];
-    let stderr = succeeds(&dbb("train", &out, &[&init_from(&file), freeze, block[0], block[1]]));
+    let keys = [&init_from(&file), freeze, block[0], block[1]];
+    let stderr = tiny(&TRAIN, &out, &keys).succeeds().stderr;
     assert!(!stderr.contains("head replaced"), "{stderr}");
 
     let run = RunDir::new(&out);
@@ -170,27 +137,24 @@ fn frozen_layers_keep_the_weights_of_the_file() {
 fn files_that_do_not_fit_are_refused() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    let train = |file: &PathBuf, key: &str| dbb("train", &path("run"), &[&init_from(file), key]);
+    let train = |file: &PathBuf, key: &str| tiny(&TRAIN, &path("run"), &[&init_from(file), key]);
 
-    fails(&train(&path("absent.pth"), "seed=0"), 1, &["absent.pth", "No such file"]);
-    fails(
-        &train(&folder.path().into(), "seed=0"),
-        1,
-        &["model.init_from", "folder", "weights file"],
-    );
+    train(&path("absent.pth"), "seed=0").fails(1, &["absent.pth", "No such file"]);
+    let no_file = ["model.init_from", "folder", "weights file"];
+    train(&folder.path().into(), "seed=0").fails(1, &no_file);
 
     let (model, mut tensors) = resnet20(10);
     let file = path("plain.safetensors");
     describing(&file, model.clone(), &tensors, &[]);
-    fails(&train(&file, "model.arch=resnet32"), 1, &["resnet20", "resnet32", "model.init_from"]);
-    fails(&train(&file, "model.width=0.5"), 1, &["width 0.25", "width 0.5"]);
-    fails(&train(&file, "train.freeze=[\"stage7.*\"]"), 1, &["stage7.*", "stem"]);
+    train(&file, "model.arch=resnet32").fails(1, &["resnet20", "resnet32", "model.init_from"]);
+    train(&file, "model.width=0.5").fails(1, &["width 0.25", "width 0.5"]);
+    train(&file, "train.freeze=[\"stage7.*\"]").fails(1, &["stage7.*", "stem"]);
 
     // A network that computes no number is equal to none.
     let weight = tensors.get_mut("stage2.0.conv1.conv.weight").expect("a kernel");
     weight.as_mut_slice::<f32>().expect("floats")[0] = f32::NAN;
     let file = path("nan.safetensors");
     describing(&file, model, &tensors, &[]);
-    fails(&train(&file, "seed=0"), 3, &["model.init_from", "nothing was trained"]);
+    train(&file, "seed=0").fails(3, &["model.init_from", "nothing was trained"]);
     assert!(!path("run").join("config.toml").exists(), "a refused start leaves no run");
 }

@@ -82,11 +82,9 @@ fn a_killed_run_ends_as_if_it_had_not_been(keys: &[&str]) {
     fs::write(leftover.join("network.bpk"), b"half of it").expect("a file");
     assert_eq!(eval(&killed, &[])["form"], "train", "the complete checkpoint is used");
 
-    let output = resuming(&killed).output().expect("the program starts");
-    assert!(output.status.success(), "{}", text(&output));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("going on after epoch") && stderr.contains("of 5"), "{stderr}");
-    assert!(!stderr.contains("epoch 1/5"), "{stderr}");
+    let resumed = call(&mut resuming(&killed)).succeeds();
+    resumed.says(&["going on after epoch", "of 5"]);
+    assert!(!resumed.stderr.contains("epoch 1/5"), "{}", resumed.all());
     assert_eq!(epochs(&killed), [1.0, 2.0, 3.0, 4.0, 5.0]);
     for (resumed, whole) in metrics(&killed).iter().zip(metrics(&whole)) {
         for (key, value) in whole.as_object().expect("an object") {
@@ -129,9 +127,9 @@ fn a_run_without_a_checkpoint_starts_anew_and_a_finished_one_stays() {
     assert_eq!(metrics(&empty), metrics(&run));
     assert!(weights(&empty) == weights(&run));
 
-    let (before, tensors) = (snapshot(&run.join("checkpoints")), weights(&run));
+    let (before, tensors) = (snapshot(run.join("checkpoints")), weights(&run));
     assert_eq!(succeeds(&mut resuming(&run))["top1"], result["top1"]);
-    assert!(before == snapshot(&run.join("checkpoints")) && tensors == weights(&run));
+    assert!(before == snapshot(run.join("checkpoints")) && tensors == weights(&run));
 }
 
 // ---- Checkpoints ---------------------------------------------------------------------------
@@ -287,7 +285,7 @@ fn full() -> Vec<&'static str> {
 
 fn config(keys: &[&str]) -> Config {
     let overrides: Vec<String> = TINY.iter().chain(keys).map(ToString::to_string).collect();
-    Config::load(Path::new(CONFIG), &overrides).expect("a configuration")
+    Config::load(Path::new(QUICK_DBB), &overrides).expect("a configuration")
 }
 
 /// Does something after a step of the optimizer, counted over the run from 1.
@@ -367,9 +365,7 @@ fn a_terminated_run_is_saved_and_goes_on() {
     let kill = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status();
     assert!(kill.expect("kill").success());
     let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(143), "{}", text(&output));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("the run is saved in") && stderr.contains("--resume"), "{stderr}");
+    Call::new(&command, output).fails(143, &["the run is saved in", "--resume"]);
     manifest::verify(&newest(&run)).expect("whole");
     let report = fs::read_to_string(RunDir::new(&run).report()).expect("the report");
     assert!(report.contains("stopped by signal 15"));
@@ -401,11 +397,8 @@ fn a_changed_configuration_is_named_and_needs_force() {
 
     fs::write(&path, &before).expect("the configuration");
     fails(resuming(&run).args(["--set", "train.epochs=2"]), 2, &["--force"]);
-    let output = resuming(&run).args(["--force", "--set", "train.epochs=2"]).output();
-    let output = output.expect("the program starts");
-    assert!(output.status.success(), "{}", text(&output));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("accepted: train.epochs was 1, is 2"), "{stderr}");
+    let accepted = call(resuming(&run).args(["--force", "--set", "train.epochs=2"]));
+    accepted.succeeds().says(&["accepted: train.epochs was 1, is 2"]);
     assert_eq!(epochs(&run), [1.0, 2.0]);
     // The accepted configuration is the run's own now.
     succeeds(&mut resuming(&run));

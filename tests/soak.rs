@@ -121,7 +121,7 @@ fn a_disk_that_fills_up_leaves_the_earlier_checkpoints() {
     let run = disk.join("run");
     let outcome = std::panic::catch_unwind(|| {
         succeeds(&mut training(&["train.epochs=1"], &run));
-        let good = snapshot(&newest(&run));
+        let good = snapshot(newest(&run));
         let force = ["--force", "--set", "train.epochs=50"];
         let used = good.values().map(Vec::len).sum::<usize>();
         // All room but for half a checkpoint.
@@ -132,7 +132,7 @@ fn a_disk_that_fills_up_leaves_the_earlier_checkpoints() {
         while std::io::Write::write_all(&mut more, &[1; 4096]).is_ok() {}
         more.set_len(more.metadata().expect("its size").len() - used as u64 / 2).expect("room");
         fails(resuming(&run).args(force), 1, &["cannot write", "No space left"]);
-        assert!(snapshot(&newest(&run)) == good, "the earlier checkpoint has changed");
+        assert!(snapshot(newest(&run)) == good, "the earlier checkpoint has changed");
         // An open file keeps its room.
         drop(more);
         fs::remove_file(filler).expect("room again");

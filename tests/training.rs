@@ -79,10 +79,8 @@ fn a_run_goes_back_and_on_with_a_lower_rate_as_often_as_it_may() {
     fails(&mut training(&once, &folder.path().join("once")), 3, &["return 1 of 1"]);
     // 1e30 and 1e14 are too much, 0.01 is not: twice from the beginning.
     let twice = [&keys[..], &["train.rollbacks=2"]].concat();
-    let output = training(&twice, &run).output().expect("the program starts");
-    let all = text(&output);
-    assert!(output.status.success(), "{all}");
-    assert!(all.contains("return 2 of 2: going on from the beginning with"), "{all}");
+    let trained = call(&mut training(&twice, &run)).succeeds();
+    trained.says(&["return 2 of 2: going on from the beginning with"]);
     let lr = number(&metrics(&run)[0], "lr");
     assert!(lr > 0.0 && lr < 0.011, "{lr}");
 }
@@ -93,9 +91,7 @@ fn a_jump_of_the_loss_is_told_and_counted() {
     let run = folder.path().join("run");
     let spoil = ["schedule.kind=step", "schedule.milestones=[6]", "schedule.gamma=50"];
     let keys = [&["train.epochs=7"], &spoil[..]].concat();
-    let output = training(&keys, &run).output().expect("the program starts");
-    let all = text(&output);
-    assert!(all.contains("the loss jumped to"), "{all}");
+    call(&mut training(&keys, &run)).says(&["the loss jumped to"]);
     let spikes: Vec<f64> = metrics(&run).iter().map(|record| number(record, "spikes")).collect();
     assert!(spikes[..6].iter().all(|count| *count == 0.0) && spikes[6] > 0.0, "{spikes:?}");
 }
@@ -135,10 +131,8 @@ fn an_image_that_cannot_be_read_is_named_once_and_counted_every_time() {
     fails(&mut train(&[], "error"), 1, &["bee/1.png is damaged"]);
     let none = ["data.on_bad_sample=skip", "data.max_bad_samples=0"];
     fails(&mut train(&none, "none"), 1, &["1 images could not be read", "max_bad_samples = 0"]);
-    let output = train(&["data.on_bad_sample=skip"], "skip").output().expect("it starts");
-    let all = text(&output);
-    assert!(output.status.success(), "{all}");
-    assert_eq!(all.matches("bee/1.png").count(), 1, "{all}");
+    let trained = call(&mut train(&["data.on_bad_sample=skip"], "skip")).succeeds();
+    assert_eq!(trained.stderr.matches("bee/1.png").count(), 1, "{}", trained.all());
     for record in metrics(&run.join("skip")) {
         assert_eq!((&record["images"], &record["skipped"]), (&7.into(), &1.into()));
     }

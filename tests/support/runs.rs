@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use dbb_training::run_dir::{Mark, RunDir};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub const DBB: &str = env!("CARGO_BIN_EXE_dbb");
-pub const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/quick/resnet20-dbb.toml");
+#[path = "calls.rs"]
+mod calls;
+pub use calls::*;
 
 /// A tenth of a second per epoch.
 pub const TINY: [&str; 6] = [
@@ -47,7 +48,7 @@ pub fn folder() -> TempDir {
 /// The command that trains the tiny configuration with further keys, to `out`.
 pub fn training(keys: &[&str], out: &Path) -> Command {
     let mut command = Command::new(DBB);
-    command.args(["train", CONFIG, "--json", "--out"]).arg(out);
+    command.args(["train", QUICK_DBB, "--json", "--out"]).arg(out);
     command.args(TINY.iter().chain(keys).flat_map(|key| ["--set", key]));
     command
 }
@@ -58,27 +59,14 @@ pub fn resuming(run: &Path) -> Command {
     command
 }
 
-pub fn text(output: &Output) -> String {
-    let [stdout, stderr] =
-        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-    format!("exit code {:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}", output.status.code())
-}
-
+#[track_caller]
 pub fn succeeds(command: &mut Command) -> Value {
-    let output = command.output().expect("the program starts");
-    assert!(output.status.success(), "{command:?}\n{}", text(&output));
-    serde_json::from_slice(&output.stdout).expect("a JSON object")
+    call(command).succeeds().json()
 }
 
-/// A failure with this exit code and a message that contains each of `parts`.
+#[track_caller]
 pub fn fails(command: &mut Command, code: i32, parts: &[&str]) {
-    let output = command.output().expect("the program starts");
-    let all = text(&output);
-    assert_eq!(output.status.code(), Some(code), "{command:?}\n{all}");
-    assert!(!all.contains("panicked"), "{all}");
-    for part in parts {
-        assert!(all.contains(part), "no {part:?} from {command:?}\n{all}");
-    }
+    call(command).fails(code, parts);
 }
 
 pub fn eval(target: &Path, args: &[&str]) -> Value {
@@ -99,10 +87,6 @@ pub fn metrics(run: &Path) -> Vec<Value> {
         record
     };
     text.lines().map(record).collect()
-}
-
-pub fn number(record: &Value, key: &str) -> f64 {
-    record[key].as_f64().unwrap_or_else(|| panic!("{key} is no number in {record}"))
 }
 
 pub fn epochs(run: &Path) -> Vec<f64> {
@@ -133,7 +117,7 @@ pub fn state(run: &Path) -> BTreeMap<String, Vec<u8>> {
         without_clock(&mut progress);
         progress.to_string().into_bytes()
     };
-    snapshot(&newest(run))
+    snapshot(newest(run))
         .into_iter()
         .filter_map(|(path, bytes)| {
             let name = path.file_name()?.to_str()?.to_string();
@@ -155,17 +139,4 @@ fn without_clock(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(without_clock),
         _ => {}
     }
-}
-
-/// Every file below a folder with its content.
-pub fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            files.extend(snapshot(&path));
-        }
-        files.insert(path.clone(), fs::read(&path).unwrap_or_default());
-    }
-    files
 }

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{channel_blocks, check, input_columns};
+use super::product::channel_blocks;
+use super::{check, input_columns};
 use crate::ConvShape;
 use crate::gemm::{self, Columns, Isa, Kernel, Rows, Shared};
 

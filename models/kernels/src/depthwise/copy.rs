@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::grid::Grid;
 use super::vector::{
-    Cut, WIDEST, deinterleave, interleave, keep, load, load_lanes, load_some, prefetch, store,
+    Cut, WIDEST, add, deinterleave, interleave, keep, load, load_lanes, load_some, prefetch, store,
     store_lanes, store_some,
 };
 
@@ -39,8 +39,7 @@ pub(super) fn pad(
             unsafe {
                 store(simd, self.strips.as_mut_ptr(), at, value);
                 if let Some(summed) = &mut self.summed {
-                    let sum = load(simd, summed.as_ptr(), at);
-                    store(simd, summed.as_mut_ptr(), at, simd.add_f32s(sum, value));
+                    add(simd, summed.as_mut_ptr(), at, value);
                 }
             }
         }
@@ -164,8 +163,7 @@ pub(super) fn pitch(
             unsafe {
                 store(simd, self.strip.as_mut_ptr(), to, value);
                 if let Some(summed) = &mut self.summed {
-                    let sum = load(simd, summed.as_ptr(), to);
-                    store(simd, summed.as_mut_ptr(), to, simd.add_f32s(sum, value));
+                    add(simd, summed.as_mut_ptr(), to, value);
                 }
             }
         }

@@ -226,10 +226,7 @@ pub(super) fn add_pairs(
                         let slot = slot(i, j);
                         let lanes = &mut self.partial[slot..slot + S::F32_LANES];
                         // SAFETY: the slice is one vector long.
-                        unsafe {
-                            let lanes = lanes.as_mut_ptr().cast::<S::f32s>();
-                            lanes.write_unaligned(simd.add_f32s(lanes.read_unaligned(), sum));
-                        }
+                        unsafe { vector::add(simd, lanes.as_mut_ptr(), 0, sum) };
                     }
                 }
             }
@@ -313,10 +310,7 @@ pub(super) fn add_dots(
                 let slot = (first + t) * SLACK;
                 let lanes = &mut self.partial[slot..slot + S::F32_LANES];
                 // SAFETY: the slice is one vector long.
-                unsafe {
-                    let lanes = lanes.as_mut_ptr().cast::<S::f32s>();
-                    lanes.write_unaligned(simd.add_f32s(lanes.read_unaligned(), sum));
-                }
+                unsafe { vector::add(simd, lanes.as_mut_ptr(), 0, sum) };
             }
         }
     }

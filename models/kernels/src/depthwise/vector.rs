@@ -28,6 +28,16 @@ pub(super) unsafe fn store<S: Simd>(_: S, target: *mut f32, at: usize, value: S:
     unsafe { target.add(at).cast::<S::f32s>().write_unaligned(value) }
 }
 
+/// Adds a vector to what is stored.
+///
+/// # Safety
+/// `target[at .. at + lanes]` must be readable and writable.
+#[inline(always)]
+pub(super) unsafe fn add<S: Simd>(simd: S, target: *mut f32, at: usize, value: S::f32s) {
+    // SAFETY: the caller's promise.
+    unsafe { store(simd, target, at, simd.add_f32s(load(simd, target, at), value)) }
+}
+
 /// Asks for a value to be brought into the cache, if there is such a value.
 #[inline(always)]
 pub(super) fn prefetch(source: &[f32], at: usize) {

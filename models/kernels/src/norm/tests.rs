@@ -1,6 +1,12 @@
+use super::apply::Apply;
+use super::branches::Branch;
+use super::gradients::BackwardInput;
+use super::reduce::Reduce;
+use super::statistics::Spread;
 use super::*;
+use crate::planes::SharedMap;
 use crate::testing::{assert_close, assert_close_f64, random, with_threads};
-use pulp::Scalar;
+use pulp::{Arch, Scalar, WithSimd};
 
 const EPSILON: f64 = 1e-5;
 

@@ -1,6 +1,8 @@
+use super::average::{Average, AverageBackward};
 use super::*;
+use crate::planes::SharedMap;
 use crate::testing::{assert_close, random, with_threads};
-use pulp::Scalar;
+use pulp::{Scalar, WithSimd};
 
 fn shapes() -> Vec<ConvShape> {
     let mut shapes = vec![];

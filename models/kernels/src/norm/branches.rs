@@ -1,0 +1,128 @@
+//! The maps of a sum, in their buffers, and vectors of the same place of all of them.
+
+use pulp::Simd;
+
+use super::Dims;
+use crate::planes::SharedMap;
+use crate::simd::Lanes;
+
+/// Most branches of a sum.
+pub const MAX_BRANCHES: usize = 4;
+
+/// A branch in its buffer.
+#[derive(Clone, Copy)]
+pub(super) struct Branch<'a> {
+    pub map: SharedMap<'a>,
+    /// Channels of the buffer.
+    pub channels: usize,
+    /// First channel of the branch.
+    pub first: usize,
+}
+
+impl<'a> Branch<'a> {
+    /// The branches of a sum.
+    ///
+    /// # Panics
+    /// If a buffer does not hold whole branches, or there are too few or too many.
+    pub(super) fn all(buffers: impl Iterator<Item = SharedMap<'a>>, dims: Dims) -> Vec<Self> {
+        let [_, channels, _] = dims;
+        let len = dims.iter().product::<usize>();
+        assert!(len > 0, "a map without values");
+        let branches: Vec<_> = buffers
+            .flat_map(|map| {
+                assert!(map.len() > 0 && map.len() % len == 0, "length of a map");
+                let count = map.len() / len;
+                (0..count).map(move |branch| Self {
+                    map,
+                    channels: count * channels,
+                    first: branch * channels,
+                })
+            })
+            .collect();
+        assert!((1..=MAX_BRANCHES).contains(&branches.len()), "one to four branches");
+        branches
+    }
+
+    /// The first value of a plane.
+    #[inline(always)]
+    pub(super) fn plane(&self, image: usize, channel: usize, positions: usize) -> *mut f32 {
+        self.map.start(image * self.channels + self.first + channel, positions)
+    }
+}
+
+/// Calls `$body` with the branches as an array.
+macro_rules! for_branches {
+    ($branches:expr, |$array:ident| $body:expr) => {
+        match $branches.as_slice() {
+            [a] => {
+                let $array = [*a];
+                $body
+            }
+            [a, b] => {
+                let $array = [*a, *b];
+                $body
+            }
+            [a, b, c] => {
+                let $array = [*a, *b, *c];
+                $body
+            }
+            [a, b, c, d] => {
+                let $array = [*a, *b, *c, *d];
+                $body
+            }
+            _ => unreachable!("one to four branches"),
+        }
+    };
+}
+pub(super) use for_branches;
+
+/// `sum_i scale_i * o_i + shift`.
+#[inline(always)]
+pub(super) fn affine<S: Simd, const B: usize>(
+    simd: S,
+    scale: &[S::f32s; B],
+    shift: S::f32s,
+    maps: &[S::f32s; B],
+) -> S::f32s {
+    let mut value = shift;
+    for b in 0..B {
+        value = simd.mul_add_e_f32s(scale[b], maps[b], value);
+    }
+    value
+}
+
+/// The values of a channel of all branches.
+///
+/// A loop, since closures given to arrays need not become part of a function for newer CPUs.
+#[inline(always)]
+pub(super) fn splat_branches<S: Simd, const B: usize>(
+    simd: S,
+    values: &[f32],
+    channel: usize,
+    channels: usize,
+) -> [S::f32s; B] {
+    let mut vectors = [simd.splat_f32s(0.0); B];
+    for (b, vector) in vectors.iter_mut().enumerate() {
+        *vector = simd.splat_f32s(values[b * channels + channel]);
+    }
+    vectors
+}
+
+/// Loads the same lanes of all branches.
+///
+/// # Safety
+/// The pointers are valid for reads of these lanes.
+#[inline(always)]
+pub(super) unsafe fn load_branches<S: Simd, L: Lanes, const B: usize>(
+    simd: S,
+    lanes: L,
+    at: usize,
+    maps: &[*mut f32; B],
+) -> [S::f32s; B] {
+    let mut vectors = [simd.splat_f32s(0.0); B];
+    for b in 0..B {
+        // SAFETY: as the caller promises.
+        vectors[b] = unsafe { lanes.load(simd, maps[b].add(at)) };
+    }
+    vectors
+}

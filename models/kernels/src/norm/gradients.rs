@@ -1,0 +1,165 @@
+//! From the sums to the gradients: the algebra per channel, and the second pass backward.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::Dims;
+use super::branches::{Branch, for_branches, load_branches};
+use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
+use super::reduce::Sums;
+use crate::planes::{self, SharedMap};
+use crate::simd::{Lanes, sweep};
+
+/// Gradients of scale and shift of the norms, and how those of the maps are made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradients {
+    /// Of the scales, `[branches, channels]`.
+    pub gamma: Vec<f32>,
+    /// Of the shifts, `[channels]`: the same for all branches.
+    pub beta: Vec<f32>,
+    /// `do_i = coefficients[0] g + coefficients[1] (o_i - mean_i) + coefficients[2]`, with the
+    /// rounded mean in the fourth place; `[branches, channels]`.
+    coefficients: Vec<[f32; 4]>,
+}
+
+impl Gradients {
+    /// From the sums of [`reduce`] over `count` values a channel (batch times positions).
+    ///
+    /// `gamma`, `mean` and `inv_std = 1 / sqrt(var + epsilon)` are `[branches, channels]`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    pub fn new(gamma: &[f32], mean: &[f64], inv_std: &[f64], sums: &Sums, count: usize) -> Self {
+        let len = sums.products.len();
+        assert!([gamma.len(), mean.len(), inv_std.len()] == [len; 3], "one value per channel");
+        let (channels, count) = (sums.gradient.len(), count as f64);
+        let coefficients = (0..len)
+            .map(|index| {
+                let inv_std = inv_std[index];
+                let scale = f64::from(gamma[index]) * inv_std;
+                let slope = -scale * inv_std * inv_std * sums.products[index] / count;
+                let rounded = mean[index] as f32;
+                let constant = -scale * sums.gradient[index % channels] / count
+                    - slope * (mean[index] - f64::from(rounded));
+                [scale as f32, slope as f32, constant as f32, rounded]
+            })
+            .collect();
+        let gamma = sums
+            .products
+            .iter()
+            .zip(inv_std)
+            .map(|(sum, inv_std)| (sum * inv_std) as f32)
+            .collect();
+        let beta = sums.gradient.iter().map(|&sum| sum as f32).collect();
+        Self { gamma, beta, coefficients }
+    }
+}
+
+/// Gradients of all maps of a norm, and of the residual where it is wanted; one pass.
+///
+/// `d_maps` are like the maps; `dy` and `gate` as in [`reduce`].
+///
+/// # Panics
+/// If a length does not fit `dims` or there are not one to four branches.
+pub fn backward_input(
+    maps: &[&[f32]],
+    gradients: &Gradients,
+    dy: &[f32],
+    gate: Gate,
+    dims: [usize; 3],
+    d_maps: &mut [&mut [f32]],
+    d_residual: Option<&mut [f32]>,
+) {
+    let [batch, channels, positions] = dims;
+    let len = batch * channels * positions;
+    assert!(
+        maps.iter().map(|map| map.len()).eq(d_maps.iter().map(|map| map.len())),
+        "lengths of the maps' gradients"
+    );
+    let branches = Branch::all(maps.iter().map(|map| SharedMap::reading(map)), dims);
+    let outputs = Branch::all(d_maps.iter_mut().map(|map| SharedMap::new(map)), dims);
+    let both: Vec<_> = branches.into_iter().zip(outputs).collect();
+    assert_eq!(dy.len(), len, "length of the gradient");
+    gate.check(both.len(), dims);
+    assert!(d_residual.as_ref().is_none_or(|map| map.len() == len), "length of the residual");
+    let coefficients = gradients.coefficients.as_slice();
+    assert_eq!(coefficients.len(), both.len() * channels, "gradients of other norms");
+    let d_residual = d_residual.map(SharedMap::new);
+    for_branches!(both, |branches| {
+        planes::for_each(batch * channels, positions, |range| {
+            let op = BackwardInput { branches, coefficients, dy, gate, range, dims, d_residual };
+            Arch::new().dispatch(op);
+        })
+    });
+}
+
+pub(super) struct BackwardInput<'a, const B: usize> {
+    pub branches: [(Branch<'a>, Branch<'a>); B],
+    pub coefficients: &'a [[f32; 4]],
+    pub dy: &'a [f32],
+    pub gate: Gate<'a>,
+    pub range: Range<usize>,
+    pub dims: Dims,
+    pub d_residual: Option<SharedMap<'a>>,
+}
+
+impl<const B: usize> WithSimd for BackwardInput<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match (self.gate, self.d_residual) {
+            (Gate::Open, None) => self.run::<S, OPEN, false>(simd),
+            (Gate::Open, Some(_)) => self.run::<S, OPEN, true>(simd),
+            (Gate::Output(_), None) => self.run::<S, OUTPUT, false>(simd),
+            (Gate::Output(_), Some(_)) => self.run::<S, OUTPUT, true>(simd),
+            (Gate::Affine { .. }, None) => self.run::<S, AFFINE, false>(simd),
+            (Gate::Affine { .. }, Some(_)) => self.run::<S, AFFINE, true>(simd),
+        }
+    }
+}
+
+impl<const B: usize> BackwardInput<'_, B> {
+    #[inline(always)]
+    fn run<S: Simd, const GATE: u8, const RESIDUAL: bool>(self, simd: S) {
+        let [_, channels, positions] = self.dims;
+        for plane in self.range {
+            let (image, channel) = (plane / channels, plane % channels);
+            let from = self.branches.map(|(map, _)| map.plane(image, channel, positions));
+            let to = self.branches.map(|(_, d_map)| d_map.plane(image, channel, positions));
+            let mut coefficients = [[simd.splat_f32s(0.0); 4]; B];
+            for (b, of_branch) in coefficients.iter_mut().enumerate() {
+                let [scale, slope, constant, mean] = self.coefficients[b * channels + channel];
+                *of_branch = [
+                    simd.splat_f32s(scale),
+                    simd.splat_f32s(slope),
+                    simd.splat_f32s(constant),
+                    simd.splat_f32s(mean),
+                ];
+            }
+            let dy = self.dy[plane * positions..][..positions].as_ptr();
+            let gate = self.gate.of_plane::<S, B>(simd, plane, channel, self.dims);
+            let d_residual =
+                self.d_residual.map_or(std::ptr::null_mut(), |map| map.start(plane, positions));
+            sweep!(S, positions, |at, lanes, _TURN| {
+                // SAFETY: `sweep` stays within planes of `positions` values, and this task alone
+                // has those that are written.
+                unsafe {
+                    let maps = load_branches(simd, lanes, at, &from);
+                    let dy = lanes.load(simd, dy.add(at));
+                    let g = gate.pass::<_, GATE>(simd, lanes, at, dy, &maps);
+                    for b in 0..B {
+                        let [scale, slope, constant, mean] = coefficients[b];
+                        let value = simd.sub_f32s(maps[b], mean);
+                        let rest = simd.mul_add_e_f32s(slope, value, constant);
+                        lanes.store(simd, to[b].add(at), simd.mul_add_e_f32s(scale, g, rest));
+                    }
+                    if RESIDUAL {
+                        lanes.store(simd, d_residual.add(at), g);
+                    }
+                }
+            });
+        }
+    }
+}

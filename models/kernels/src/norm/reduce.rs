@@ -1,0 +1,119 @@
+//! The sums that the gradients need: the first pass backward.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::branches::{Branch, for_branches, load_branches, splat_branches};
+use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
+use super::statistics::total;
+use super::{BLOCK, Dims};
+use crate::planes::{self, SharedMap};
+use crate::simd::{Lanes, sweep};
+
+/// What the gradients of a norm need of its maps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sums {
+    /// Sum of `g`, the gradient behind the activation, `[channels]`.
+    pub gradient: Vec<f64>,
+    /// Sum of `g (o_i - mean_i)`, `[branches, channels]`.
+    pub products: Vec<f64>,
+}
+
+/// Sums over batch and positions of `g` and `g (o_i - mean_i)`; one pass.
+///
+/// `g` is `dy` where `gate` lets it pass, zero elsewhere. `mean` is `[branches, channels]`.
+///
+/// # Panics
+/// If a length does not fit `dims` or there are not one to four branches.
+pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usize; 3]) -> Sums {
+    let [batch, channels, positions] = dims;
+    let len = batch * channels * positions;
+    let branches = Branch::all(maps.iter().map(|map| SharedMap::reading(map)), dims);
+    let width = 1 + branches.len();
+    assert_eq!(dy.len(), len, "length of the gradient");
+    gate.check(branches.len(), dims);
+    assert_eq!(mean.len(), branches.len() * channels, "one mean per branch and channel");
+    let about: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
+    let about = about.as_slice();
+    let sums = for_branches!(branches, |branches| planes::reduce(
+        batch * channels,
+        positions,
+        width * channels,
+        |range, sums| {
+            let op = Reduce { branches, about, dy, gate, range, dims, sums };
+            Arch::new().dispatch(op);
+        },
+    ));
+    let gradient: Vec<f64> = sums.iter().step_by(width).copied().collect();
+    let products = (0..mean.len())
+        .map(|index| {
+            let (branch, channel) = (index / channels, index % channels);
+            // The sums are about the rounded mean.
+            let rounding = mean[index] - f64::from(about[index]);
+            sums[channel * width + 1 + branch] - gradient[channel] * rounding
+        })
+        .collect();
+    Sums { gradient, products }
+}
+
+pub(super) struct Reduce<'a, const B: usize> {
+    pub branches: [Branch<'a>; B],
+    pub about: &'a [f32],
+    pub dy: &'a [f32],
+    pub gate: Gate<'a>,
+    pub range: Range<usize>,
+    pub dims: Dims,
+    /// `[channels, 1 + B]`.
+    pub sums: &'a mut [f64],
+}
+
+impl<const B: usize> WithSimd for Reduce<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.gate {
+            Gate::Open => self.run::<S, OPEN>(simd),
+            Gate::Output(_) => self.run::<S, OUTPUT>(simd),
+            Gate::Affine { .. } => self.run::<S, AFFINE>(simd),
+        }
+    }
+}
+
+impl<const B: usize> Reduce<'_, B> {
+    #[inline(always)]
+    fn run<S: Simd, const GATE: u8>(self, simd: S) {
+        let [_, channels, positions] = self.dims;
+        for plane in self.range {
+            let (image, channel) = (plane / channels, plane % channels);
+            let map = self.branches.map(|branch| branch.plane(image, channel, positions));
+            let about: [_; B] = splat_branches(simd, self.about, channel, channels);
+            let dy = self.dy[plane * positions..][..positions].as_ptr();
+            let gate = self.gate.of_plane::<S, B>(simd, plane, channel, self.dims);
+            let sums = &mut self.sums[channel * (1 + B)..][..1 + B];
+            for start in (0..positions).step_by(BLOCK) {
+                let mut gradient = [simd.splat_f32s(0.0); 2];
+                let mut products = [gradient; B];
+                sweep!(S, BLOCK.min(positions - start), |at, lanes, TURN| {
+                    let at = start + at;
+                    // SAFETY: `sweep` stays within planes of `positions` values.
+                    unsafe {
+                        let maps = load_branches(simd, lanes, at, &map);
+                        let dy = lanes.load(simd, dy.add(at));
+                        let g = gate.pass::<_, GATE>(simd, lanes, at, dy, &maps);
+                        gradient[TURN] = simd.add_f32s(gradient[TURN], g);
+                        for b in 0..B {
+                            let value = simd.sub_f32s(maps[b], about[b]);
+                            products[b][TURN] = simd.mul_add_e_f32s(g, value, products[b][TURN]);
+                        }
+                    }
+                });
+                sums[0] += total(simd, gradient);
+                for b in 0..B {
+                    sums[1 + b] += total(simd, products[b]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Mean and variance of the channels of one map.
+
+use std::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::{BLOCK, Dims};
+use crate::planes;
+use crate::simd::{Lanes, sweep};
+
+/// Mean and biased variance of each channel over batch and positions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    /// `[channels]`.
+    pub mean: Vec<f64>,
+    /// `[channels]`.
+    pub var: Vec<f64>,
+}
+
+/// Mean and biased variance of each channel of a map; one pass.
+///
+/// Sums are taken about a shift near the mean, in `f32` for at most 1024 values and in `f64` from
+/// there: a mean far from zero costs no accuracy.
+///
+/// # Panics
+/// If the map's length is not that of `dims`, or a channel has no values.
+pub fn statistics(map: &[f32], dims: [usize; 3]) -> Statistics {
+    let [batch, channels, positions] = dims;
+    assert_eq!(map.len(), batch * channels * positions, "length of the map");
+    assert!(batch * positions > 0, "a channel has no values");
+    let shift = shifts(map, dims);
+    let sums = planes::reduce(batch * channels, positions, 2 * channels, |range, sums| {
+        Arch::new().dispatch(Spread { map, shift: &shift, range, positions, sums });
+    });
+    let count = (batch * positions) as f64;
+    let (mean, var) = sums
+        .chunks_exact(2)
+        .zip(&shift)
+        .map(|(sums, &shift)| {
+            let offset = sums[0] / count;
+            (f64::from(shift) + offset, (sums[1] / count - offset * offset).max(0.0))
+        })
+        .unzip();
+    Statistics { mean, var }
+}
+
+/// Rough means of the channels, from a few values of a few images.
+fn shifts(map: &[f32], [batch, channels, positions]: Dims) -> Vec<f32> {
+    const IMAGES: usize = 8;
+    const VALUES: usize = 16;
+    let (images, values) = (batch.min(IMAGES), positions.min(VALUES));
+    let mut sums = vec![0.0f64; channels];
+    for image in 0..images {
+        let image = &map[image * batch / images * channels * positions..];
+        for (sum, plane) in sums.iter_mut().zip(image.chunks(positions)) {
+            let start = (positions - values) / 2;
+            *sum += plane[start..start + values].iter().map(|&value| f64::from(value)).sum::<f64>();
+        }
+    }
+    sums.into_iter().map(|sum| (sum / (images * values) as f64) as f32).collect()
+}
+
+/// Adds sum and squares about a shift of each plane.
+pub(super) struct Spread<'a> {
+    pub map: &'a [f32],
+    pub shift: &'a [f32],
+    pub range: Range<usize>,
+    pub positions: usize,
+    /// `[channels, 2]`.
+    pub sums: &'a mut [f64],
+}
+
+impl WithSimd for Spread<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { map, shift, range, positions, sums } = self;
+        let mut channel = range.start % shift.len();
+        let planes = map[range.start * positions..range.end * positions].chunks_exact(positions);
+        for plane in planes {
+            let about = simd.splat_f32s(shift[channel]);
+            for block in plane.chunks(BLOCK) {
+                let mut sum = [simd.splat_f32s(0.0); 2];
+                let mut squares = sum;
+                sweep!(S, block.len(), |at, lanes, TURN| {
+                    // SAFETY: `sweep` stays within the block.
+                    let value = unsafe { lanes.load_or(simd, block.as_ptr().add(at), about) };
+                    let value = simd.sub_f32s(value, about);
+                    sum[TURN] = simd.add_f32s(sum[TURN], value);
+                    squares[TURN] = simd.mul_add_e_f32s(value, value, squares[TURN]);
+                });
+                sums[2 * channel] += total(simd, sum);
+                sums[2 * channel + 1] += total(simd, squares);
+            }
+            channel = if channel + 1 == shift.len() { 0 } else { channel + 1 };
+        }
+    }
+}
+
+/// Sum of the lanes of both vectors.
+#[inline(always)]
+pub(super) fn total<S: Simd>(simd: S, [a, b]: [S::f32s; 2]) -> f64 {
+    f64::from(simd.reduce_sum_f32s(simd.add_f32s(a, b)))
+}

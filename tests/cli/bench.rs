@@ -1,0 +1,74 @@
+//! `dbb bench`.
+
+use serde_json::Value;
+
+use crate::calls::*;
+
+const BENCH_KEYS: [&str; 7] = [
+    "images_per_second",
+    "step_ms_median",
+    "step_ms_min",
+    "peak_rss_mib",
+    "macs_per_image",
+    "layers_fast",
+    "layers_plain",
+];
+
+/// Measures two steps of a small network on 8x8 images.
+fn bench(args: &[&str]) -> Value {
+    let small = ["--arch", "resnet20", "--width", "0.25", "--batch", "4", "--res", "8"];
+    json(&[&["bench"], args, &small, &["--steps", "2"]].concat())
+}
+
+#[test]
+fn bench_measures_training_inference_and_the_loader() {
+    for args in [
+        &["train", "--block", "dbb"][..],
+        &["train", "--block", "dbb", "--impl", "plain", "--form", "train", "--threads", "1"],
+        &["infer", "--block", "dbb"],
+        &["infer", "--block", "acb", "--form", "train"],
+    ] {
+        let result = bench(args);
+        assert_eq!(keys(&result), BENCH_KEYS);
+        let median = number(&result, "step_ms_median");
+        assert!(median > 0.0 && number(&result, "step_ms_min") <= median, "{result}");
+        assert!(close(number(&result, "images_per_second"), 4000.0 / median, 1e-9), "{result}");
+        let layers = number(&result, "layers_fast") + number(&result, "layers_plain");
+        assert_eq!(layers, 19.0, "{args:?}: {result}");
+        if cfg!(target_os = "linux") {
+            assert!(number(&result, "peak_rss_mib") > 1.0, "{result}");
+        }
+    }
+    let loader = json(&["bench", "loader", "--batch", "8", "--res", "16", "--steps", "2"]);
+    assert_eq!(keys(&loader), BENCH_KEYS);
+    assert!(number(&loader, "images_per_second") > 0.0, "{loader}");
+    assert!(loader["macs_per_image"].is_null() && loader["layers_plain"].is_null(), "{loader}");
+    let text = dbb(&["bench", "loader", "--batch", "8", "--res", "16"]).succeeds().stdout;
+    assert!(text.contains("images/s") && text.contains("peak memory"), "{text}");
+}
+
+#[test]
+fn bench_counts_the_operations_of_the_measured_form() {
+    let macs = |args: &[&str]| number(&bench(args), "macs_per_image");
+    let deploy = macs(&["infer", "--block", "dbb"]);
+    let summary = json(&["summary", "--arch", "resnet20", "--width", "0.25", "--res", "8"]);
+    assert_eq!(deploy, number(&summary, "macs_deploy"));
+    assert_eq!(macs(&["train", "--block", "base"]), deploy);
+    assert_eq!(
+        macs(&["train", "--block", "dbb"]),
+        macs(&["infer", "--block", "dbb", "--form", "train"])
+    );
+    // Nine taps of the square kernel, three of each of the others; the classifier has 16 x 10.
+    assert_eq!(macs(&["train", "--block", "acb"]), (deploy - 160.0) / 9.0 * 15.0 + 160.0);
+    assert!(macs(&["train", "--block", "dbb"]) > 2.2 * deploy);
+}
+
+#[test]
+fn bench_refuses_what_it_cannot_measure() {
+    let train = ["bench", "train", "--arch", "resnet20"];
+    dbb(&[&train[..], &["--form", "deploy"]].concat()).fails(1, &["cannot be trained", "--form"]);
+    dbb(&[&train[..], &["--width", "0"]].concat()).fails(1, &["width"]);
+    dbb(&[&train[..], &["--classes", "0"]].concat()).fails(1, &["num_classes", "at least 1"]);
+    dbb(&[&train[..], &["--device", "toaster"]].concat()).fails(1, &["toaster", "flex"]);
+    dbb(&["bench", "loader", "--data", "no/such/folder"]).fails(1, &["no/such/folder"]);
+}

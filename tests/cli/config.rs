@@ -1,0 +1,85 @@
+//! `dbb config`, the committed schema and the recipes.
+
+use std::fs;
+
+use crate::calls::*;
+use crate::setup::*;
+
+#[test]
+fn config_show_prints_a_config() {
+    let folder = Folder::new();
+    for config in [QUICK_BASE, QUICK_DBB] {
+        let check = dbb(&["config", "check", config]).succeeds();
+        assert_eq!(check.stdout.trim(), format!("{config} is valid"));
+        let result = json(&["config", "check", config]);
+        assert_eq!((&result["config"], &result["valid"]), (&config.into(), &true.into()));
+
+        let overrides = set(&["optim.lr=0.05", "model.blocks.stage3.*=acb"]);
+        let shown = dbb(&[&["config", "show", config][..], &overrides].concat()).succeeds().stdout;
+        assert!(shown.contains("lr = 0.05") && shown.contains("\"stage3.*\" = \"acb\""), "{shown}");
+        let file = folder.file("shown.toml", shown.as_bytes());
+        assert_eq!(dbb(&["config", "show", &file]).succeeds().stdout, shown);
+    }
+    let sections = ["seed", "model", "data", "augment", "train", "optim", "schedule"];
+    assert_eq!(keys(&json(&["config", "show", QUICK_DBB])), sections);
+    let args = ["config", "check", QUICK_DBB, "--set", "model.blocks.stage9.*=base"];
+    dbb(&args).fails(1, &["stage9.*", "matches no layer", "stage1.0.conv1"]);
+}
+
+#[test]
+fn configuration_mistakes_have_a_line() {
+    let folder = Folder::new();
+    let out = folder.at("run");
+    let text = "[model]\narch = \"resnet20\"\n[data]\nsource = \"sample\"\n\
+                [train]\nepochs = 5\nbatch_size = 64\n[optim]\nlr = 0.1\n\
+                [schedule]\nkind = \"cosine\"\n";
+    for (right, wrong, key, says) in [
+        ("epochs = 5", "epoch = 5", "train.epoch", "did you mean `epochs`?"),
+        ("lr = 0.1", "lr = \"fast\"", "optim.lr", "expected a number"),
+        ("batch_size = 64", "batch_size = 1", "train.batch_size", "expected at least 2"),
+        ("arch = \"resnet20\"", "arch = \"resnet21\"", "model.arch", "`resnet20`"),
+        ("kind = \"cosine\"", "kind = \"cosin\"", "schedule.kind", "did you mean `cosine`?"),
+        ("source = \"sample\"", "source = \"png:x\"", "data.source", "no kind `png`"),
+    ] {
+        let file = folder.file("wrong.toml", text.replace(right, wrong).as_bytes());
+        let line = text.lines().position(|line| line == right).expect("the line") + 1;
+        let place = format!("{file}:{line}: {key}");
+        dbb(&["train", &file, "--out", &out]).fails(1, &[&place, says]);
+        dbb(&["config", "check", &file]).fails(1, &[&place, says]);
+    }
+    let file = folder.file("wrong.toml", b"seed = 1\n[train\n");
+    dbb(&["config", "check", &file]).fails(1, &[&format!("{file}:2: not valid TOML")]);
+    train(QUICK_DBB, &["optim.lrr=1"], &out).fails(1, &["--set optim.lrr", "did you mean `lr`?"]);
+    train(QUICK_DBB, &["optim.lr"], &out).fails(1, &["--set optim.lr", "KEY=VALUE"]);
+    train(QUICK_DBB, &["optim.lr=-1"], &out).fails(1, &["--set optim.lr", "above 0"]);
+    train(QUICK_DBB, &["augment.mixup=-1"], &out).fails(1, &["--set augment.mixup", "0 to 100"]);
+    let wrong = "model.num_classes=7";
+    train(QUICK_DBB, &[wrong], &out).fails(1, &["model.num_classes is 7", "sample has 10 classes"]);
+    assert!(!exists(&out));
+}
+
+/// Editors read the committed schema; it is the program's.
+#[test]
+fn the_committed_schema_is_fresh() {
+    let printed = dbb(&["config", "schema"]).succeeds();
+    let committed = fs::read_to_string(format!("{REPOSITORY}/configs/schema.json"));
+    assert_eq!(
+        printed.stdout.trim_end(),
+        committed.expect("a schema").trim_end(),
+        "run `dbb config schema > configs/schema.json`"
+    );
+}
+
+#[test]
+fn every_recipe_is_valid() {
+    let mut recipes = 0;
+    for folder in fs::read_dir(format!("{REPOSITORY}/configs")).expect("recipes").flatten() {
+        let files = fs::read_dir(folder.path()).into_iter().flatten().flatten();
+        for file in files {
+            let path = file.path();
+            dbb(&["config", "check", path.to_str().expect("a name")]).succeeds();
+            recipes += 1;
+        }
+    }
+    assert!(recipes >= 10, "{recipes} recipes");
+}

@@ -1,0 +1,125 @@
+//! Data that cannot be used, or only in part.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::calls::*;
+use crate::setup::*;
+
+/// A folder of two classes, six images each to train on and three to validate with.
+fn class_folder(folder: &Folder) -> String {
+    for (split, images) in [("train", 6), ("val", 3)] {
+        for (class, shade) in [("ant", 30), ("bee", 160)] {
+            for index in 0..images {
+                let path = folder.file(&format!("data/{split}/{class}/{index}.png"), b"");
+                image::RgbImage::from_fn(12, 10, |x, _| {
+                    image::Rgb([shade + 9 * index + x as u8; 3])
+                })
+                .save(path)
+                .expect("an image");
+            }
+        }
+    }
+    folder.at("data")
+}
+
+/// A tiny training on a class folder.
+fn train_on(data: &str, keys: &[&str], out: &str) -> Call {
+    let recipe = ["data.size=8", "model.width=0.25", "train.epochs=1", "train.batch_size=4"];
+    let source = format!("data.source={data}");
+    let own = ["train", QUICK_DBB, "--out", out, "--json", "--set", &source];
+    dbb(&[&own, &set(&recipe)[..], &set(keys)].concat())
+}
+
+#[test]
+fn class_folders_are_checked_before_anything_is_written() {
+    let folder = Folder::new();
+    let (data, out) = (class_folder(&folder), folder.at("run"));
+    let run = folder.at("good");
+    let result = train_on(&data, &[], &run).succeeds().json();
+    assert_eq!(number(&result, "top5"), 100.0, "two classes");
+    let evaluation = json(&["eval", &run]);
+    assert_eq!((number(&evaluation, "n"), number(&evaluation, "skipped")), (6.0, 0.0));
+    dbb(&["eval", &run, "--data", "sample"])
+        .fails(1, &["the network has 2 classes", "sample has 10"]);
+
+    fs::rename(format!("{data}/val/bee"), format!("{data}/val/cow")).expect("a class");
+    train_on(&data, &[], &out).fails(1, &["only in train: bee", "only in val: cow"]);
+    fs::rename(format!("{data}/val/cow"), format!("{data}/val/bee")).expect("a class");
+
+    for (split, class) in [("train", "ant"), ("val", "bee")] {
+        let (class, aside) = (format!("{data}/{split}/{class}"), folder.at("aside"));
+        fs::rename(&class, &aside).expect("a class");
+        fs::create_dir(&class).expect("a folder");
+        train_on(&data, &[], &out).fails(1, &["class folder", &class, "holds no"]);
+        fs::remove_dir(&class).expect("a folder");
+        fs::rename(&aside, &class).expect("a class");
+    }
+
+    for name in ["ant", "bee"] {
+        let other = format!("{}-other", name);
+        for split in ["train", "val"] {
+            let place = |class: &str| format!("{data}/{split}/{class}");
+            fs::rename(place(name), place(&other)).expect("a class");
+        }
+    }
+    dbb(&["eval", &run, "--data", &data]).fails(1, &["\"ant\" against \"ant-other\""]);
+    assert!(!exists(&out));
+}
+
+#[test]
+fn a_damaged_image_ends_a_run_or_is_left_out_and_counted() {
+    let folder = Folder::new();
+    let data = class_folder(&folder);
+    let png = fs::read(format!("{data}/train/ant/3.png")).expect("an image");
+    folder.file("data/train/ant/3.png", &png[..png.len() / 2]);
+    let (train_image, val_image) = ("train/ant/3.png", "val/bee/1.jpg");
+    let failed = folder.at("failed");
+    train_on(&data, &[], &failed)
+        .fails(1, &[&format!("{data}/{train_image} is damaged"), "replace or remove"]);
+    assert!(!exists(&format!("{failed}/export")));
+
+    let jpeg = folder.at("whole.jpg");
+    image::RgbImage::new(40, 40).save(&jpeg).expect("an image");
+    let jpeg = fs::read(jpeg).expect("an image");
+    folder.file(&format!("data/{val_image}"), &jpeg[..jpeg.len() / 3]);
+    let run = folder.at("run");
+    let call = train_on(&data, &["data.on_bad_sample=skip"], &run).succeeds();
+    call.json();
+    assert!(call.stderr.contains(&format!("left out: {data}/{train_image}")), "{}", call.all());
+    let metrics = fs::read_to_string(format!("{run}/metrics.jsonl")).expect("metrics");
+    let record: Value = serde_json::from_str(&metrics).expect("one JSON line");
+    assert_eq!(number(&record, "skipped"), 2.0, "{metrics}");
+    let result = json(&["eval", &run]);
+    assert_eq!((number(&result, "n"), number(&result, "skipped")), (6.0, 1.0));
+
+    // Without a configuration that says so nothing is left out.
+    let weights = format!("{run}/export/deploy.safetensors");
+    let eval = ["eval", &weights, "--data", &data];
+    dbb(&eval).fails(1, &[&format!("{data}/{val_image} is damaged")]);
+    let out = folder.at("out.safetensors");
+    dbb(&["reparam", &weights, "--data", &data, "--out", &out]).fails(1, &[val_image]);
+    assert!(!exists(&out));
+}
+
+#[test]
+fn results_of_no_image_are_refused() {
+    let folder = Folder::new();
+    let (data, run, out) = (class_folder(&folder), folder.at("run"), folder.at("out.safetensors"));
+    let skip = ["data.on_bad_sample=skip"];
+    train_on(&data, &skip, &run).succeeds();
+    let spoil = |split: &str, images: usize| {
+        for (class, index) in ["ant", "bee"].iter().flat_map(|c| (0..images).map(move |i| (c, i))) {
+            folder.file(&format!("data/{split}/{class}/{index}.png"), b"no image");
+        }
+    };
+    spoil("val", 3);
+    let error = ["no image", &*data];
+    dbb(&["reparam", &run, "--out", &out, "--json"]).fails(1, &error);
+    assert!(!exists(&out), "the fold was not checked");
+    dbb(&["eval", &run]).fails(1, &error);
+    train_on(&data, &skip, &folder.at("blind")).fails(1, &error);
+    spoil("train", 6);
+    train_on(&data, &skip, &folder.at("untrained")).fails(1, &error);
+}

@@ -1,0 +1,128 @@
+//! `dbb eval` of a run and its weights.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::TensorData;
+use dbb_models::weights::{StateDict, WeightsFile};
+
+use crate::calls::*;
+use crate::setup::*;
+use crate::stored::*;
+
+#[test]
+fn eval_finds_the_accuracy_of_the_training_in_every_form() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let result = json(&["eval", &run.path]);
+    assert_eq!(keys(&result), ["n", "top1", "top5", "loss", "skipped", "form"]);
+    assert_eq!((number(&result, "n"), number(&result, "skipped")), (40.0, 0.0));
+    assert_eq!(result["form"], "train");
+
+    // Training validates the folded network; so this is the same measurement.
+    let folded = json(&["eval", &run.path, "--deploy"]);
+    assert_eq!(folded["form"], "deploy");
+    for key in ["top1", "top5"] {
+        assert_eq!(folded[key], run.result[key], "{folded} against {}", run.result);
+    }
+    assert!(close(number(&folded, "loss"), number(&result, "loss"), 1e-4), "{folded} {result}");
+
+    // All of the sample rather than the part that the run validated with.
+    let all = json(&["eval", &run.path, "--deploy", "--data", "sample"]);
+    assert_eq!(number(&all, "n"), 2000.0);
+    for args in [&[][..], &["--deploy"]] {
+        let weights = run.deploy_weights();
+        let file = json(&[&["eval", &weights, "--data", "sample"], args].concat());
+        assert_eq!(file["form"], "deploy");
+        for key in ["n", "top1", "top5"] {
+            assert_eq!(file[key], all[key], "{file} against {all}");
+        }
+    }
+
+    for args in [["--checkpoint", "last"], ["--checkpoint", "best"], ["--checkpoint", "1"]] {
+        assert_eq!(json(&[&["eval", &run.path], &args[..]].concat()), result, "{args:?}");
+    }
+    let train = json(&["eval", &run.path, "--split", "train", "--batch-size", "7"]);
+    assert_eq!(number(&train, "n"), 160.0);
+    let text = dbb(&["eval", &run.path]).succeeds();
+    assert!(text.stdout.contains("resnet20 (train form) on sample (val)"), "{}", text.all());
+}
+
+#[test]
+fn predictions_add_up_to_the_accuracy() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let csv = run.folder.at("tables/predictions.csv");
+    let result = json(&["eval", &run.path, "--predictions", &csv]);
+    let text = fs::read_to_string(&csv).expect("predictions");
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("index,label,prediction,probability"));
+    let rows: Vec<Vec<f64>> = lines
+        .map(|line| line.split(',').map(|field| field.parse().expect("a number")).collect())
+        .collect();
+    assert_eq!(rows.len() as f64, number(&result, "n"), "{text}");
+    for (index, row) in rows.iter().enumerate() {
+        assert_eq!(row[0], index as f64, "{text}");
+        // The largest of ten probabilities.
+        assert!(row[3] >= 0.1 && row[3] <= 1.0, "{text}");
+    }
+    for class in 0..10 {
+        let images = rows.iter().filter(|row| row[1] == f64::from(class)).count();
+        assert_eq!(images, 4, "class {class} of {text}");
+    }
+    let classes: BTreeSet<_> = rows.iter().map(|row| row[2] as usize).collect();
+    assert!(classes.len() > 1, "every prediction is the same: {text}");
+    let right = rows.iter().filter(|row| row[1] == row[2]).count();
+    let top1 = 100.0 * right as f64 / rows.len() as f64;
+    assert!(close(top1, number(&result, "top1"), 1e-12), "{top1} against {result}");
+}
+
+#[test]
+fn eight_bit_weights_are_rounded_to_their_scales() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let deploy = run.deploy_weights();
+    let mut table = table(&deploy);
+    // Other weights than were written.
+    table.remove("dbb_zoo_sha256").expect("a digest");
+    let tensors = WeightsFile::read(Path::new(&deploy)).expect("weights").tensors;
+    for (granularity, per_channel) in [("per-tensor", false), ("per-channel", true)] {
+        let rounded = tensors.iter().map(|(name, data)| {
+            let shape = data.shape().to_vec();
+            let values: Vec<f32> = data.iter().collect();
+            if !name.ends_with("weight") {
+                return (name.clone(), data.clone());
+            }
+            // Kernels have the outputs in front, the classifier's columns are its outputs.
+            let inner: usize = shape[1..].iter().product();
+            let output = |i: usize| match (per_channel, shape.len()) {
+                (false, _) => 0,
+                (true, 2) => i % shape[1],
+                (true, _) => i / inner,
+            };
+            let mut scales = HashMap::<usize, f32>::new();
+            for (i, value) in values.iter().enumerate() {
+                let scale = scales.entry(output(i)).or_default();
+                *scale = scale.max(value.abs() / 127.0);
+            }
+            let round = |(i, value): (usize, &f32)| {
+                (value / scales[&output(i)]).round() * scales[&output(i)]
+            };
+            let rounded: Vec<f32> = values.iter().enumerate().map(round).collect();
+            (name.clone(), TensorData::new(rounded, shape))
+        });
+        let path = run.folder.at("rounded.safetensors");
+        let rounded: StateDict = rounded.collect();
+        write_tensors(&path, &stored(&rounded), Some(table.clone()));
+        let expected = json(&["eval", &path, "--data", "sample"]);
+        // The training form is folded first.
+        let found = json(&["eval", &run.path, "--data", "sample", "--weights-int8", granularity]);
+        assert_eq!(found["weights_int8"], granularity);
+        assert_eq!(found["form"], "deploy");
+        for key in ["top1", "top5", "loss"] {
+            let found = number(&found, &format!("{key}_int8"));
+            let expected = number(&expected, key);
+            let difference = (found - expected).abs();
+            assert!(difference <= 1e-3 * expected.abs(), "{key}: {found}, {expected}");
+        }
+        assert_ne!(found["loss_int8"], found["loss"]);
+    }
+}

@@ -1,0 +1,24 @@
+//! The program `dbb` as a user calls it: every command with its JSON, its files and its exit
+//! code, and every mistake with a message that names it.
+
+mod bench;
+#[path = "../support/calls.rs"]
+mod calls;
+mod compare;
+mod config;
+mod data;
+mod eval;
+mod export;
+mod fold;
+mod foreign;
+mod output;
+mod recalibrate;
+mod setup;
+#[path = "../support/stored.rs"]
+mod stored;
+mod summary;
+#[path = "../support/mod.rs"]
+mod support;
+mod targets;
+mod train;
+mod usage;

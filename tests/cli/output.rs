@@ -1,0 +1,101 @@
+//! Output that cannot be written, or that nobody reads.
+
+use std::fs;
+#[cfg(target_os = "linux")]
+use std::fs::File;
+use std::process::{Command, Stdio};
+
+use crate::calls::*;
+use crate::setup::*;
+use crate::stored::*;
+
+#[test]
+fn an_output_below_a_file_is_refused() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let file = run.folder.file("file", b"content");
+    let below = format!("{file}/out");
+    let error = ["cannot write", &*below];
+    train(QUICK_BASE, &[], &below).fails(1, &error);
+    let compare = ["compare", QUICK_BASE, "--out", &below];
+    dbb(&[&compare[..], &set(&TINY)].concat()).fails(1, &error);
+    dbb(&["reparam", &run.path, "--out", &below]).fails(1, &error);
+    dbb(&["export", &run.path, "--format", "burnpack", "--out", &below]).fails(1, &error);
+    dbb(&["eval", &run.path, "--predictions", &below]).fails(1, &error);
+    dbb(&["eval", &run.path, "--predictions", &run.path]).fails(1, &["cannot write", &run.path]);
+    assert_eq!(fs::read(&file).expect("the file"), b"content");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_that_is_a_device_is_not_replaced() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let device = run.folder.at("device");
+    std::os::unix::fs::symlink("/dev/null", &device).expect("a link");
+    let error = ["cannot write", &*device];
+    dbb(&["reparam", &run.path, "--out", &device]).fails(1, &error);
+    dbb(&["eval", &run.path, "--predictions", &device]).fails(1, &error);
+    assert!(fs::symlink_metadata(&device).expect("the link").is_symlink());
+}
+
+/// A call that may write files of at most so many KiB, as on a disk that fills up.
+#[cfg(unix)]
+fn on_a_full_disk(args: &[&str]) -> Call {
+    // Shells count in units of 512 or 1024 bytes.
+    let limit = r#"trap "" XFSZ; ulimit -f 60; exec "$@""#;
+    let shell = ["-c", limit, "sh", DBB];
+    call(Command::new("sh").args(shell).args(args).current_dir(REPOSITORY))
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_nothing_half_written() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let out = run.folder.file("old.safetensors", b"old");
+    let before = snapshot(&run.folder.0);
+    on_a_full_disk(&["reparam", &run.path, "--out", &out]).fails(1, &["cannot write", &out]);
+    assert!(before == snapshot(&run.folder.0), "something was written");
+
+    let new = run.folder.at("new");
+    let args = [&["train", QUICK_DBB, "--out", &new][..], &set(&TINY)].concat();
+    on_a_full_disk(&args).fails(1, &["cannot write", &new, "network.bpk"]);
+    let left = snapshot(&new);
+    let unfinished = |path: &str| path.contains("partial") || path.contains("00001");
+    assert_eq!(left.keys().find(|path| unfinished(&path.to_string_lossy())), None);
+    // With room again the run starts anew.
+    dbb(&["train", &new, "--resume"]).succeeds();
+    assert!(tensors(&format!("{new}/export/deploy.safetensors")) == tensors(&run.deploy_weights()));
+}
+
+#[test]
+fn nobody_has_to_read_the_output() {
+    let folder = Folder::new();
+    let out = folder.at("run");
+    let train = [&["train", QUICK_BASE, "--out", &out][..], &set(&TINY)].concat();
+    for args in [&["summary", "--arch", "resnet152"][..], &train] {
+        let mut command = Command::new(DBB);
+        command.args(args).current_dir(REPOSITORY).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        drop((child.stdout.take(), child.stderr.take()));
+        let status = child.wait().expect("the program ends");
+        assert_eq!(status.code(), Some(0), "{command:?}");
+    }
+    assert!(exists(&format!("{out}/export/deploy.safetensors")));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let full = || File::options().write(true).open("/dev/full").expect("the device");
+    let mut command = Command::new(DBB);
+    command.args(["summary", "--arch", "resnet20", "--json"]);
+    call_with(command.stdout(full()).stderr(Stdio::null()), 1);
+    // Nothing can be said, yet the exit code is right.
+    let mut command = Command::new(DBB);
+    call_with(command.args(["eval", "nowhere"]).stderr(full()), 1);
+}
+
+#[cfg(target_os = "linux")]
+fn call_with(command: &mut Command, code: i32) {
+    let status = command.status().expect("the program starts");
+    assert_eq!(status.code(), Some(code), "{command:?}");
+}

@@ -1,0 +1,73 @@
+//! Targets and flags that do not fit.
+
+use std::fs;
+
+use crate::calls::*;
+use crate::setup::*;
+
+#[test]
+fn wrong_paths_are_named() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let out = run.folder.at("out");
+    let nowhere = run.folder.at("nowhere");
+    train(&nowhere, &[], &out).fails(1, &["cannot read the configuration", &nowhere]);
+    train(QUICK_DBB, &[&format!("data.source={nowhere}")], &out).fails(1, &[&nowhere, "exists"]);
+    dbb(&["compare", &nowhere]).fails(1, &["cannot read the configuration", &nowhere]);
+    dbb(&["config", "check", &nowhere]).fails(1, &["cannot read the configuration", &nowhere]);
+    dbb(&["eval", &nowhere]).fails(1, &[&nowhere, "does not exist", "run directory"]);
+    dbb(&["reparam", &nowhere, "--out", &out]).fails(1, &[&nowhere, "does not exist"]);
+    dbb(&["eval", &run.path, "--data", &nowhere]).fails(1, &["cannot read", &nowhere]);
+    dbb(&["train", &nowhere, "--resume"]).fails(1, &[&nowhere, "no run to resume"]);
+    // A folder that is no run, a file that is no network, a file that has no data.
+    let empty = run.file("export");
+    dbb(&["eval", &empty]).fails(1, &[&empty, "no run directory"]);
+    let config = run.file("config.toml");
+    dbb(&["eval", &config]).fails(1, &[&config, "no weights file"]);
+    let weights = run.deploy_weights();
+    dbb(&["eval", &weights]).fails(1, &["a weights file has no data", "--data"]);
+    dbb(&["eval", &run.path, "--data", &empty]).fails(1, &[&empty, "train/<class>", "idx"]);
+    dbb(&["eval", &run.path, "--checkpoint", "7"]).fails(1, &[&run.path, "epoch 7", "only 00001"]);
+    assert!(!exists(&out));
+}
+
+#[test]
+fn flags_that_contradict_a_file_are_refused() {
+    let run = Run::new(QUICK_DBB, &[]);
+    for (flag, wrong, right) in [
+        ("--arch", "resnet18", "resnet20"),
+        ("--block", "acb", "dbb"),
+        ("--width", "0.5", "0.25"),
+        ("--classes", "100", "10"),
+        ("--channels", "3", "1"),
+    ] {
+        for target in [&run.path, &run.deploy_weights()] {
+            let file = if *target == run.path { run.network() } else { target.clone() };
+            let given = format!("{flag} {wrong} contradicts {file}, which holds {right}");
+            let eval = ["eval", target, "--data", "sample", flag];
+            dbb(&[&eval[..], &[wrong]].concat()).fails(1, &[&given]);
+        }
+        dbb(&["eval", &run.path, flag, right]).succeeds();
+    }
+    let args = ["reparam", &run.path, "--keys", "official", "--out", "x"];
+    dbb(&args).fails(1, &["resnet20 has no official names", "it has native"]);
+}
+
+#[test]
+fn weights_that_end_too_early_are_named() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let (deploy, network) = (run.deploy_weights(), run.network());
+    for path in [&deploy, &network] {
+        let whole = fs::read(path).expect("weights");
+        let size = whole.len();
+        for length in [0, 7, 100, size / 20, size / 2, size - 1] {
+            fs::write(path, &whole[..length]).expect("weights");
+            let target = if *path == network { &run.path } else { path };
+            let eval = ["eval", target, "--data", "sample"];
+            let name = path.rsplit('/').next().expect("a name");
+            dbb(&eval).fails(1, &[name, "is damaged"]);
+        }
+        fs::write(path, &whole).expect("weights");
+    }
+    fs::remove_file(&network).expect("weights");
+    dbb(&["eval", &run.path]).fails(1, &["network.bpk is missing"]);
+}

@@ -1,0 +1,105 @@
+//! `dbb train`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::calls::*;
+use crate::setup::*;
+
+#[test]
+fn train_prints_one_json_object_and_leaves_a_run_directory() {
+    let folder = Folder::new();
+    let out = folder.at("runs/first");
+    let call = train(QUICK_DBB, &["train.epochs=2", "seed=7"], &out).succeeds();
+    let result = call.json();
+    let contract = [
+        "run_dir",
+        "epochs",
+        "train_loss",
+        "top1",
+        "top5",
+        "best_top1",
+        "seconds",
+        "images_per_second",
+    ];
+    assert_eq!(keys(&result), contract);
+    assert_eq!((result["run_dir"].as_str(), number(&result, "epochs")), (Some(&*out), 2.0));
+    for key in ["top1", "top5", "best_top1"] {
+        assert!((0.0..=100.0).contains(&number(&result, key)), "{result}");
+    }
+    assert!(number(&result, "best_top1") >= number(&result, "top1"), "{result}");
+    assert!(number(&result, "seconds") > 0.0 && number(&result, "images_per_second") > 0.0);
+    for progress in ["41181 learnable parameters", "epoch 1/2", "epoch 2/2", "fold differs"] {
+        assert!(call.stderr.contains(progress), "{}", call.all());
+    }
+
+    let names = |path: &str| -> BTreeSet<String> {
+        let entries = fs::read_dir(format!("{out}/{path}")).expect("a folder");
+        entries.map(|e| e.expect("an entry").file_name().into_string().expect("text")).collect()
+    };
+    let files = [
+        ".lock",
+        "checkpoints",
+        "config.toml",
+        "env.json",
+        "export",
+        "metrics.jsonl",
+        "report.html",
+        "tensorboard",
+    ];
+    assert_eq!(names(""), files.map(String::from).into());
+    assert!(names("checkpoints").contains("00002"), "{:?}", names("checkpoints"));
+    let files = ["manifest.json", "network.bpk", "optimizer.bpk", "state.json"];
+    assert_eq!(names("checkpoints/00002"), files.map(String::from).into());
+    assert_eq!(names("export"), ["deploy.safetensors".to_string()].into());
+
+    let metrics = fs::read_to_string(format!("{out}/metrics.jsonl")).expect("metrics");
+    let records: Vec<Value> =
+        metrics.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    let epochs: Vec<_> = records.iter().map(|record| number(record, "epoch")).collect();
+    assert_eq!(epochs, [1.0, 2.0], "{metrics}");
+    for key in ["train_loss", "top1", "top5"] {
+        assert_eq!(records[1][key], result[key], "{metrics}");
+    }
+    let env = fs::read_to_string(format!("{out}/env.json")).expect("env.json");
+    let env: Value = serde_json::from_str(&env).expect("JSON");
+    let report = fs::read_to_string(format!("{out}/report.html")).expect("a report");
+    let top1 = format!("{:.2} %", number(&result, "top1"));
+    let fingerprint = env["train_fingerprint"].as_str().expect("a fingerprint");
+    for part in ["finished", "epoch 2 of 2", &top1, fingerprint, "41,181 in training"] {
+        assert!(report.contains(part), "no {part:?} in {report}");
+    }
+
+    // The configuration is resolved, holds the overrides, and is one again.
+    let config = format!("{out}/config.toml");
+    dbb(&["config", "check", &config]).succeeds();
+    let config = json(&["config", "show", &config]);
+    assert_eq!((number(&config, "seed"), number(&config["train"], "epochs")), (7.0, 2.0));
+    let model = &config["model"];
+    assert_eq!((number(model, "num_classes"), number(model, "in_channels")), (10.0, 1.0));
+    assert_eq!((number(model, "width"), number(&config["data"], "limit_train")), (0.25, 160.0));
+}
+
+#[test]
+fn a_new_run_leaves_an_existing_one_alone() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let before = snapshot(&run.path);
+    train(QUICK_DBB, &[], &run.path).fails(1, &[&run.path, "already holds a run", "--resume"]);
+    assert!(before == snapshot(&run.path), "the run has changed");
+}
+
+#[test]
+fn without_json_and_out_the_result_is_text_and_the_run_has_a_name() {
+    let folder = Folder::new();
+    let args = [&["train", QUICK_BASE][..], &set(&TINY)].concat();
+    let call = call(Command::new(DBB).args(args).current_dir(&folder.0)).succeeds();
+    for part in ["top-1", "run directory: runs/resnet20-base-", "export/deploy.safetensors"] {
+        assert!(call.stdout.contains(part), "no {part:?}\n{}", call.all());
+    }
+    assert!(!call.stdout.contains("epoch 1/1"), "{}", call.all());
+    let runs: Vec<_> = fs::read_dir(folder.at("runs")).expect("runs").collect();
+    assert_eq!(runs.len(), 1);
+}

@@ -1,0 +1,82 @@
+//! The command line itself: help, devices, completions, wrong usage.
+
+use serde_json::Value;
+
+use crate::calls::*;
+
+#[test]
+fn devices_says_what_is_there_and_how_to_get_the_rest() {
+    let result = json(&["devices"]);
+    let devices = result["devices"].as_array().expect("devices");
+    let kind = |device: &Value| device["kind"].as_str().expect("a kind").to_string();
+    let kinds: Vec<_> = devices.iter().map(kind).collect();
+    let all = ["flex", "ndarray", "wgpu", "cuda", "rocm", "metal", "vulkan", "cpu"];
+    assert_eq!(kinds, all);
+    let text = dbb(&["devices"]).succeeds().stdout;
+    let absent: Vec<_> = devices.iter().filter(|device| device["compiled"] == false).collect();
+    for device in absent {
+        let feature = format!("--features {}", kind(device));
+        assert!(text.contains(&feature), "{text}");
+        let eval = ["eval", "somewhere", "--device", &kind(device)];
+        dbb(&eval).fails(1, &[&kind(device), "not compiled", &feature]);
+    }
+    let train = ["train", QUICK_DBB, "--device"];
+    dbb(&[&train[..], &["tpu"]].concat()).fails(1, &["unknown device \"tpu\"", "flex"]);
+    dbb(&[&train[..], &["cuda:first"]].concat()).fails(1, &["unknown device \"cuda:first\""]);
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let version = dbb(&["--version"]).succeeds();
+    assert_eq!(version.stdout.trim(), concat!("dbb ", env!("CARGO_PKG_VERSION")));
+    let commands =
+        ["train", "eval", "reparam", "export", "compare", "summary", "bench", "config", "devices"];
+    let overview = dbb(&["--help"]).succeeds().stdout;
+    for command in commands {
+        assert!(overview.contains(&format!("\n  {command} ")), "{overview}");
+        let help = dbb(&[command, "--help"]).succeeds();
+        for part in [format!("Usage: dbb {command}"), format!("Example: dbb {command}")] {
+            assert!(help.stdout.contains(&part), "no {part:?}\n{}", help.all());
+        }
+        assert!(help.stderr.is_empty(), "{}", help.all());
+    }
+    for action in ["check", "show"] {
+        let help = dbb(&["config", action, "--help"]).succeeds();
+        assert!(help.stdout.contains(&format!("Usage: dbb config {action}")), "{}", help.all());
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    dbb(&["frobnicate"]).fails(2, &["frobnicate", "Usage"]);
+    dbb(&["train"]).fails(2, &["<CONFIG>"]);
+    dbb(&["train", QUICK_DBB, "--threads", "0"]).fails(2, &["--threads"]);
+    dbb(&["train", QUICK_DBB, "--resume", "--set", "seed=1"]).fails(2, &["--set", "--resume"]);
+    dbb(&["eval", "run", "--checkpoint", "newest"]).fails(2, &["newest", "last, best"]);
+    dbb(&["eval", "run", "--split", "dev"]).fails(2, &["dev", "train", "val"]);
+    dbb(&["eval", "run", "--arch", "resnet19"]).fails(2, &["resnet19", "resnet18", "resnet20"]);
+    dbb(&["eval", "run", "--data", "idx:"]).fails(2, &["idx:", "the path is empty"]);
+    dbb(&["reparam", "run"]).fails(2, &["--out"]);
+    dbb(&["export", "run", "--format", "tar", "--out", "x"]).fails(2, &["tar", "safetensors"]);
+    dbb(&["compare", QUICK_DBB, "--blocks", "base,dbd"]).fails(2, &["dbd", "base, dbb, acb"]);
+    dbb(&["compare", QUICK_DBB, "--seeds", "0"]).fails(2, &["--seeds"]);
+    dbb(&["summary"]).fails(2, &["--arch"]);
+    dbb(&["bench"]).fails(2, &["<WHAT>"]);
+    dbb(&["bench", "train"]).fails(2, &["--arch"]);
+    dbb(&["bench", "infer", "--arch", "resnet19"]).fails(2, &["resnet19", "resnet18"]);
+    dbb(&["bench", "loader", "--batch", "0"]).fails(2, &["--batch"]);
+    dbb(&["bench", "train", "--arch", "resnet20", "--steps", "0"]).fails(2, &["--steps"]);
+    let slow = ["bench", "train", "--arch", "resnet20", "--impl", "slow"];
+    dbb(&slow).fails(2, &["slow", "one of fast, plain"]);
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = dbb(&["completions", shell]).succeeds().stdout;
+        for word in ["train", "reparam", "predictions", "schema"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+    dbb(&["completions", "cmd"]).fails(2, &["possible values"]);
+}

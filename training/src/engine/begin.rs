@@ -1,0 +1,218 @@
+//! How a run begins: from its configuration, or from its newest checkpoint.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess};
+use dbb_models::summary::Summary;
+use dbb_models::weights::{Dialect, Metadata};
+use dbb_models::{Form, ModelConfig};
+
+use super::Trainer;
+use crate::checkpoint::{Progress, RunState};
+use crate::config::{Config, OnBadSample};
+use crate::ema::Ema;
+use crate::error::{Error, Result};
+use crate::gradients;
+use crate::identity::Identity;
+use crate::optim::Optimizer;
+use crate::report::Steps;
+use crate::run_dir::RunDir;
+use crate::start;
+use crate::stop::Stop;
+
+impl Trainer {
+    /// A new run in a directory that holds none, on an inference device.
+    ///
+    /// # Errors
+    /// If the directory holds a run or is in use, the data cannot be read, or data and
+    /// configuration disagree.
+    pub fn new(config: Config, run: RunDir, device: &Device) -> Result<Self> {
+        if run.exists() {
+            return Err(Error::RunExists(run.root().into()));
+        }
+        let mut trainer = Self::prepare(config, run, device)?;
+        trainer.begin()?;
+        trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
+        trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
+        Ok(trainer)
+    }
+
+    /// A run that goes on from its newest checkpoint, with its own configuration.
+    ///
+    /// A run is refused whose configuration or data are not those of its checkpoint. `force`
+    /// accepts that, and `overrides`, `KEY=VALUE`, which need it.
+    ///
+    /// # Errors
+    /// If there is no run, it is in use, its checkpoint is damaged or does not fit.
+    pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
+        if !run.exists() {
+            let text = format!("{} holds no run to resume (no config.toml)", run.root().display());
+            return Err(Error::Unusable(text));
+        }
+        let config = Config::load(&run.config(), overrides)?;
+        let mut trainer = Self::prepare(config, run, device)?;
+        // A run that ended before its first checkpoint starts anew.
+        let Some(&mark) = trainer.run.marks()?.last() else {
+            trainer.begin()?;
+            return Ok(trainer);
+        };
+        let now = trainer.state.progress.identity.clone();
+        trainer.state = trainer.restore(mark)?;
+        let identity = &mut trainer.state.progress.identity;
+        let changes = identity.changes(&now);
+        if !changes.is_empty() && !force {
+            let path = trainer.run.checkpoint(mark);
+            return Err(Error::Changed { path, changes });
+        }
+        let accepted = changes.into_iter().map(|change| format!("accepted: {change}"));
+        let inexact = identity.notes(&now).into_iter().map(|change| {
+            format!("{change}: the last bits may differ from those of a run that was not stopped")
+        });
+        trainer.notes.extend(accepted.chain(inexact));
+        *identity = now;
+        if !overrides.is_empty() {
+            trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
+        }
+        Ok(trainer)
+    }
+
+    fn prepare(mut config: Config, run: RunDir, device: &Device) -> Result<Self> {
+        let data = &config.data;
+        let (train, val) = data.open_pair(config.seed)?;
+        if train.len() < 2 || val.is_empty() {
+            let text = format!("{} has too few images to train on and validate with", data.source);
+            return Err(Error::Unusable(text));
+        }
+        let classes = train.classes().to_vec();
+        let preprocess = data.preprocess(&train, config.model.in_channels);
+        let model = config.model.resolve(classes.len(), preprocess.channels);
+        check_classes(&model, &classes, &data.source)?;
+        let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
+        let metadata = Metadata {
+            model: model.clone(),
+            form: Form::Train,
+            keys: Dialect::Native,
+            preprocess: preprocess_json(&preprocess),
+            classes,
+        };
+        let (train, val) = loaders(&config, train, val, preprocess)?;
+
+        // Written out, so that the run can be repeated whatever the defaults become.
+        config.model.num_classes = Some(model.num_classes);
+        config.model.in_channels = Some(model.in_channels);
+        let identity = Identity {
+            config: config.clone(),
+            train_data: train.dataset().fingerprint(),
+            val_data: val.dataset().fingerprint(),
+            device: format!("{device:?}"),
+            threads: rayon::current_num_threads(),
+        };
+        let env = serde_json::json!({
+            "dbb": env!("CARGO_PKG_VERSION"),
+            "device": &identity.device,
+            "threads": identity.threads,
+            "os": std::env::consts::OS,
+            "cpu": std::env::consts::ARCH,
+            "train_data": train.dataset().describe(),
+            "train_fingerprint": &identity.train_data,
+            "val_data": val.dataset().describe(),
+            "val_fingerprint": &identity.val_data,
+        });
+        let lock = run.lock()?;
+        let device = device.clone().autodiff();
+        let state = fresh(&config, &model, &device, &identity)?;
+        Ok(Self {
+            config,
+            model,
+            metadata,
+            summary,
+            env,
+            device,
+            group: None,
+            train,
+            val,
+            state,
+            saved: (None, Instant::now()),
+            notes: Vec::new(),
+            stop: Stop::default(),
+            steps: Steps::new(0, 0),
+            reported: Instant::now(),
+            run,
+            _lock: lock,
+        })
+    }
+
+    /// Puts the weights of `model.init_from`, where there are any, into a run that has not begun.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        let RunState { network, ema, .. } = &mut self.state;
+        let start =
+            start::from_weights(&self.config, &self.metadata, network.clone(), &self.device)?;
+        if let Some(start) = start {
+            (*network, self.notes) = (start.network, start.notes);
+            *ema = self.config.train.ema.map(|decay| Ema::new(network, decay));
+        }
+        Ok(())
+    }
+
+    /// The run before its beginning.
+    pub(super) fn fresh(&self) -> Result<RunState> {
+        fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)
+    }
+}
+
+/// The augmented training images in random order, and the validation images.
+fn loaders(
+    config: &Config,
+    train: ImageDataset,
+    val: ImageDataset,
+    preprocess: Preprocess,
+) -> Result<(Loader, Loader)> {
+    let settings = |shuffle| LoaderConfig {
+        batch_size: config.train.batch_size,
+        workers: config.data.workers,
+        seed: config.seed,
+        shuffle,
+        skip_unreadable: config.data.on_bad_sample == OnBadSample::Skip,
+        ..LoaderConfig::default()
+    };
+    let augmented = Pipeline::new(preprocess.clone(), config.augment.clone())?;
+    let train = Loader::new(Arc::new(train), settings(true), augmented)?;
+    let val = Loader::new(Arc::new(val), settings(false), Pipeline::eval(preprocess)?)?;
+    Ok((train, val))
+}
+
+/// A run that has not begun.
+fn fresh(
+    config: &Config,
+    model: &ModelConfig,
+    device: &Device,
+    identity: &Identity,
+) -> Result<RunState> {
+    device.seed(config.seed);
+    let network = gradients::number(model.init(Form::Train, device)?);
+    let network = model.freeze(network, &config.train.freeze)?;
+    Ok(RunState {
+        ema: config.train.ema.map(|decay| Ema::new(&network, decay)),
+        optimizer: Optimizer::new(&config.optim, &network, model),
+        network,
+        progress: Progress::new(identity.clone()),
+    })
+}
+
+fn check_classes(model: &ModelConfig, classes: &[String], source: &str) -> Result<()> {
+    if model.num_classes == classes.len() {
+        return Ok(());
+    }
+    Err(Error::Unusable(format!(
+        "model.num_classes is {}, but {source} has {} classes; leave the key out to take the data's",
+        model.num_classes,
+        classes.len()
+    )))
+}
+
+fn preprocess_json(preprocess: &Preprocess) -> serde_json::Value {
+    // Plain data always serialises.
+    serde_json::to_value(preprocess).expect("preprocessing is plain data")
+}
