@@ -41,7 +41,7 @@ pub use batcher::{ImageBatch, ImageBatcher};
 pub use dataset::{ImageDataset, Sample, Source};
 pub use error::DataError;
 pub use image::Image;
-pub use loader::{Batch, Epoch, Loader, LoaderConfig, Mixed};
+pub use loader::{Batch, CacheBudget, Epoch, Loader, LoaderConfig, Mixed};
 pub use pipeline::{Augment, Pipeline, Policy, Preprocess};
 pub use reference::{DataRef, Layout, Split, open, open_pair};
 pub use sources::folder::image_files_below;

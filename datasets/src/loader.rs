@@ -7,6 +7,7 @@
 
 use std::{
     any::Any,
+    borrow::Cow,
     collections::VecDeque,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -22,12 +23,17 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{Rng, seq::SliceRandom};
 
 use crate::{
-    DataError, ImageDataset, Pipeline, Preprocess, Sample,
+    DataError, Image, ImageDataset, Pipeline, Preprocess,
     rng::{Purpose, stream},
 };
 
+mod cache;
+
+use cache::Cache;
+pub use cache::CacheBudget;
+
 /// How a [`Loader`] makes batches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LoaderConfig {
     /// Images in a batch, at least 1.
     pub batch_size: usize,
@@ -41,6 +47,10 @@ pub struct LoaderConfig {
     pub shuffle: bool,
     /// Leave unreadable images out and list them in [`Batch::skipped`], rather than fail their batch.
     pub skip_unreadable: bool,
+    /// Memory for images that later epochs then need not read again: at the input's size, or whole
+    /// where [`Augment::random_resized_crop`](crate::Augment) takes a part. Batches are the same
+    /// with any.
+    pub cache: CacheBudget,
 }
 
 impl Default for LoaderConfig {
@@ -53,6 +63,7 @@ impl Default for LoaderConfig {
             seed: 0,
             shuffle: false,
             skip_unreadable: false,
+            cache: CacheBudget::default(),
         }
     }
 }
@@ -145,16 +156,18 @@ impl Batch {
         }
     }
 
+    /// Adds an image [prepared](Pipeline::prepare) by `pipeline`.
     pub(crate) fn push(
         &mut self,
         index: usize,
-        sample: &Sample,
+        label: usize,
+        prepared: Cow<'_, Image>,
         pipeline: &Pipeline,
         rng: &mut impl Rng,
     ) {
-        pipeline.append(&sample.image, rng, &mut self.images);
+        pipeline.append_prepared(prepared, rng, &mut self.images);
         self.shape[0] += 1;
-        self.labels.push(sample.label);
+        self.labels.push(label);
         self.indices.push(index);
     }
 
@@ -184,6 +197,7 @@ struct Plan {
     dataset: Arc<ImageDataset>,
     config: LoaderConfig,
     pipeline: Pipeline,
+    cache: Cache,
 }
 
 impl Loader {
@@ -203,7 +217,8 @@ impl Loader {
         if dataset.is_empty() {
             return Err(DataError::setting("dataset.len", 0, "at least one image"));
         }
-        Ok(Self(Arc::new(Plan { dataset, config, pipeline })))
+        let cache = Cache::new(config.cache.clone(), dataset.len());
+        Ok(Self(Arc::new(Plan { dataset, config, pipeline, cache })))
     }
 
     /// The data set.
@@ -264,6 +279,14 @@ impl Plan {
         order
     }
 
+    /// An image as it is before all chance.
+    fn prepared(&self, index: usize) -> Result<Cow<'_, Image>, DataError> {
+        self.cache.get_or(index, || {
+            let image = Cow::Owned(self.dataset.get(index)?.image);
+            Ok(self.pipeline.prepare(image).into_owned())
+        })
+    }
+
     /// Builds a batch, the `number`th of the epoch.
     fn build(&self, epoch: u64, number: usize, indices: &[usize]) -> Result<Batch, DataError> {
         let seed = self.config.seed;
@@ -271,10 +294,11 @@ impl Plan {
         let pixels: usize = batch.shape[1..].iter().product();
         batch.images.reserve_exact(indices.len() * pixels);
         for &index in indices {
-            match self.dataset.get(index) {
-                Ok(sample) => {
+            match self.prepared(index) {
+                Ok(image) => {
                     let mut rng = stream(Purpose::Augment, seed, epoch, index as u64);
-                    batch.push(index, &sample, &self.pipeline, &mut rng);
+                    let label = self.dataset.label(index);
+                    batch.push(index, label, image, &self.pipeline, &mut rng);
                 }
                 Err(error) if self.config.skip_unreadable => batch.skipped.push(error),
                 Err(error) => return Err(error),
@@ -555,6 +579,40 @@ mod tests {
         assert_eq!(alone.len(), 7);
         for workers in [1, 4, 30] {
             assert!(content(workers) == alone, "{workers} workers");
+        }
+    }
+
+    #[test]
+    fn kept_images_change_no_batch_and_are_not_read_again() {
+        let everything = Augment {
+            policy: crate::Policy::TrivialAugment,
+            random_erasing: 0.5,
+            mixup: 1.0,
+            hflip: true,
+            ..Augment::default()
+        };
+        let crop = Augment { random_resized_crop: true, ..everything.clone() };
+        for augment in [Augment { pad_crop: 2, ..everything }, crop] {
+            let load = |bytes, workers| {
+                let fake = Fake::of(50);
+                let reads = Arc::clone(&fake.reads);
+                let cache = CacheBudget::new(bytes);
+                let config = LoaderConfig { cache, ..training(8, workers) };
+                let loader = loader_with(augment.clone(), fake, config);
+                let epochs: Vec<Vec<Content>> =
+                    (0..3).map(|epoch| content(&loader, epoch)).collect();
+                (epochs, reads.load(Ordering::Relaxed))
+            };
+            let (plain, reads) = load(0, 0);
+            assert_eq!(reads, 150);
+            for workers in [0, 1, 4] {
+                let (some, reads) = load(3000, workers);
+                assert!(some == plain, "{workers} workers");
+                assert!((51..150).contains(&reads), "{reads}");
+                let (all, reads) = load(1 << 20, workers);
+                assert!(all == plain, "{workers} workers");
+                assert_eq!(reads, 50);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! From a stored image to a network's input: what preprocessing and augmentation a network gets.
 
-use std::ops::RangeInclusive;
+use std::{borrow::Cow, ops::RangeInclusive};
 
 use rand::{Rng, RngExt};
 use rand_distr::{Beta, Distribution};
@@ -301,16 +301,35 @@ impl Pipeline {
     /// The order: crop, mirror, policy, colour jitter, lighting, normalisation, erasing. Lighting is
     /// added on the 0 to 1 scale, neither rounded nor cut off.
     pub fn append(&self, image: &Image, rng: &mut impl Rng, out: &mut Vec<f32>) {
+        self.append_prepared(self.prepare(Cow::Borrowed(image)), rng, out);
+    }
+
+    /// What comes before all chance, so that it can be kept: the image at the input's size, or the
+    /// whole of it where a random part will be cut out.
+    pub(crate) fn prepare<'a>(&self, image: Cow<'a, Image>) -> Cow<'a, Image> {
+        if self.augment.random_resized_crop {
+            image
+        } else {
+            Cow::Owned(self.preprocess.fit(&image))
+        }
+    }
+
+    /// The rest of [`append`](Self::append).
+    pub(crate) fn append_prepared(
+        &self,
+        prepared: Cow<'_, Image>,
+        rng: &mut impl Rng,
+        out: &mut Vec<f32>,
+    ) {
         let (preprocess, augment) = (&self.preprocess, &self.augment);
         let mut image = if augment.random_resized_crop {
             let (scale, ratio) = (augment.rrc_scale, augment.rrc_ratio);
-            random_resized_crop(image, preprocess.size, scale, ratio, rng)
+            random_resized_crop(&prepared, preprocess.size, scale, ratio, rng)
+        } else if augment.pad_crop > 0 {
+            pad_crop(&prepared, augment.pad_crop, rng)
         } else {
-            preprocess.fit(image)
+            prepared.into_owned()
         };
-        if augment.pad_crop > 0 {
-            image = pad_crop(&image, augment.pad_crop, rng);
-        }
         if augment.hflip && rng.random() {
             image = flip(&image);
         }

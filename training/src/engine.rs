@@ -191,12 +191,14 @@ impl Trainer {
             preprocess: preprocess_json(&preprocess),
             classes,
         };
+        let cache = data.cache();
         let loader_config = |shuffle| LoaderConfig {
             batch_size: config.train.batch_size,
             workers: data.workers,
             seed: config.seed,
             shuffle,
             skip_unreadable: data.on_bad_sample == OnBadSample::Skip,
+            cache: cache.clone(),
             ..LoaderConfig::default()
         };
         let loader = |dataset: ImageDataset, shuffle, pipeline| {
