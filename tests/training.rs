@@ -109,6 +109,23 @@ fn validation_images_can_be_cut_from_the_training_images() {
     assert_eq!(eval(&run, &["--data", "sample"])["n"], 2000);
 }
 
+#[test]
+fn images_kept_in_memory_change_no_bit() {
+    let folder = folder();
+    let train = |memory: &str, workers: &str| {
+        let run = folder.path().join(format!("{memory} {workers}"));
+        let [memory, workers] =
+            [("cache_mb", memory), ("workers", workers)].map(|(key, n)| format!("data.{key}={n}"));
+        let keys = [&FULL[..], &["train.epochs=3", &memory, &workers]].concat();
+        succeeds(&mut training(&keys, &run));
+        (metrics(&run), weights(&run))
+    };
+    let plain = train("0", "0");
+    for workers in ["0", "1", "4"] {
+        assert!(train("1", workers) == plain, "{workers} workers");
+    }
+}
+
 /// One file of three cannot be read: named once in three epochs, counted in each.
 #[test]
 fn an_image_that_cannot_be_read_is_named_once_and_counted_every_time() {

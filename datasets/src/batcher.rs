@@ -1,5 +1,7 @@
 //! Batches for Burn's own data loader.
 
+use std::borrow::Cow;
+
 use burn::{
     data::dataloader::batcher::Batcher,
     tensor::{Device, Int, Tensor},
@@ -46,7 +48,8 @@ impl Batcher<Sample, ImageBatch> for ImageBatcher {
         for (index, sample) in items.iter().enumerate() {
             // Without augmentation no number is drawn: any stream will do.
             let mut rng = stream(Purpose::Augment, 0, 0, 0);
-            batch.push(index, sample, &self.pipeline, &mut rng);
+            let image = self.pipeline.prepare(Cow::Borrowed(&sample.image));
+            batch.push(index, sample.label, image, &self.pipeline, &mut rng);
         }
         let (images, targets) = batch.to_tensors(device);
         ImageBatch { images, targets }

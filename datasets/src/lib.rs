@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+mod augment;
 mod batcher;
 mod dataset;
 mod decode;
@@ -31,17 +32,20 @@ mod image;
 pub mod imagenet;
 mod loader;
 mod pipeline;
+mod preprocess;
 pub mod presets;
 mod reference;
 mod rng;
 mod sources;
 pub mod transforms;
 
+pub use augment::{Augment, Policy};
 pub use batcher::{ImageBatch, ImageBatcher};
 pub use dataset::{ImageDataset, Sample, Source};
 pub use error::DataError;
 pub use image::Image;
-pub use loader::{Batch, Epoch, Loader, LoaderConfig, Mixed};
-pub use pipeline::{Augment, Pipeline, Policy, Preprocess};
+pub use loader::{Batch, CacheBudget, Epoch, Loader, LoaderConfig, Mixed};
+pub use pipeline::Pipeline;
+pub use preprocess::Preprocess;
 pub use reference::{DataRef, Layout, Split, open, open_pair};
 pub use sources::folder::image_files_below;

@@ -73,6 +73,13 @@ impl Layout {
             Self::Cifar100 => cifar::CIFAR100.open(path, split),
         }
     }
+
+    fn open_pair(self, path: &Path) -> Result<(ImageDataset, ImageDataset), DataError> {
+        match self {
+            Self::Tar => tar::open_pair(path),
+            _ => Ok((self.open(path, Split::Train)?, self.open(path, Split::Val)?)),
+        }
+    }
 }
 
 /// A data set, as users write it: `sample`, a folder, an archive, or `KIND:PATH`.
@@ -199,13 +206,7 @@ impl fmt::Display for Split {
 pub fn open(data: &DataRef, split: Split) -> Result<ImageDataset, DataError> {
     match data {
         DataRef::Sample => sample::open(split),
-        DataRef::Folder { layout, path } => {
-            let layout = match layout {
-                Some(layout) => *layout,
-                None => recognise(path)?,
-            };
-            layout.open(path, split)
-        }
+        DataRef::Folder { layout, path } => layout_of(*layout, path)?.open(path, split),
     }
 }
 
@@ -215,10 +216,17 @@ pub fn open(data: &DataRef, split: Split) -> Result<ImageDataset, DataError> {
 ///
 /// As [`open`].
 pub fn open_pair(data: &DataRef) -> Result<(ImageDataset, ImageDataset), DataError> {
-    let (train, val) = (open(data, Split::Train)?, open(data, Split::Val)?);
+    let (train, val) = match data {
+        DataRef::Sample => (sample::open(Split::Train)?, sample::open(Split::Val)?),
+        DataRef::Folder { layout, path } => layout_of(*layout, path)?.open_pair(path)?,
+    };
     let path = PathBuf::from(data.to_string());
     folder::same_classes(&path, train.classes(), val.classes())?;
     Ok((train, val))
+}
+
+fn layout_of(named: Option<Layout>, path: &Path) -> Result<Layout, DataError> {
+    named.map_or_else(|| recognise(path), Ok)
 }
 
 fn recognise(path: &Path) -> Result<Layout, DataError> {

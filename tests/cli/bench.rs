@@ -43,7 +43,8 @@ fn bench_measures_training_inference_and_the_loader() {
     assert_eq!(keys(&loader), BENCH_KEYS);
     assert!(number(&loader, "images_per_second") > 0.0, "{loader}");
     assert!(loader["macs_per_image"].is_null() && loader["layers_plain"].is_null(), "{loader}");
-    let text = dbb(&["bench", "loader", "--batch", "8", "--res", "16"]).succeeds().stdout;
+    let cached = ["bench", "loader", "--batch", "8", "--res", "16", "--cache-mb", "1"];
+    let text = dbb(&cached).succeeds().stdout;
     assert!(text.contains("images/s") && text.contains("peak memory"), "{text}");
 }
 

@@ -123,18 +123,32 @@ pub fn infer(
 }
 
 /// Measures the loader on the training images of a data set, decoded, randomly cropped to the
-/// resolution, mirrored and normalised as for ImageNet; without any network.
+/// resolution, mirrored and normalised as for ImageNet; without any network. With memory for a
+/// cache an epoch fills it first.
 ///
 /// # Errors
 /// A data set or an image that cannot be read.
-pub fn loader(data: &DataRef, workers: usize, work: &Workload) -> Result<BenchResult> {
+pub fn loader(
+    data: &DataRef,
+    workers: usize,
+    cache_mb: usize,
+    work: &Workload,
+) -> Result<BenchResult> {
     let dataset = open(data, Split::Train)?;
-    let section = DataSection { size: Some(work.resolution), ..DataSection::default() };
+    let section = DataSection { size: Some(work.resolution), cache_mb, ..DataSection::default() };
     let preprocess = section.preprocess(&dataset, None);
     let augment = Augment { random_resized_crop: true, hflip: true, ..Augment::default() };
-    let config =
-        LoaderConfig { batch_size: work.batch, workers, shuffle: true, ..LoaderConfig::default() };
+    let config = LoaderConfig {
+        batch_size: work.batch,
+        workers,
+        shuffle: true,
+        cache: section.cache(),
+        ..LoaderConfig::default()
+    };
     let loader = Loader::new(Arc::new(dataset), config, Pipeline::new(preprocess, augment)?)?;
+    if cache_mb > 0 {
+        loader.epoch(0).try_for_each(|batch| batch.map(drop))?;
+    }
     let mut batches = (0..).flat_map(|epoch| loader.epoch(epoch));
     let mut images = 0;
     let mut last = Instant::now();

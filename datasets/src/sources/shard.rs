@@ -34,15 +34,6 @@ pub(super) enum Class {
     Name(String),
 }
 
-impl Class {
-    pub(super) fn number(&self) -> Option<u32> {
-        match self {
-            Self::Number(number) => Some(*number),
-            Self::Name(_) => None,
-        }
-    }
-}
-
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -50,77 +50,123 @@ pub(crate) fn recognise(path: &Path) -> bool {
 
 /// Opens one split. Without names of the classes, the other split counts for their number too.
 pub(crate) fn open(path: &Path, split: Split) -> Result<ImageDataset, DataError> {
-    let missing = || DataError::Layout {
-        path: path.to_owned(),
-        wanted: format!("{split} archives"),
-        looked_for: LOOKED_FOR.to_owned(),
+    let named = named_classes(path)?;
+    let [train, val] = read(path, named.as_ref().map(|_| split))?;
+    let classes = named.map_or_else(|| common_classes(path, &train, &val), Ok)?;
+    let shards = match split {
+        Split::Train => train,
+        Split::Val => val,
     };
-    let archives = archives(path, split)?;
-    let members = members(path, &archives, split)?;
-    if members.iter().all(Vec::is_empty) {
-        return Err(missing());
-    }
-    let others = || -> Result<BTreeSet<Class>, DataError> {
-        let archives = self::archives(path, split.other())?;
-        Ok(classes_of(&self::members(path, &archives, split.other())?))
-    };
-    let found = classes_of(&members);
-    let classes = match named_classes(path)? {
-        Some(names) => names,
-        None => match (found.first(), found.last()) {
-            (Some(Class::Number(_)), Some(Class::Number(last))) => {
-                let others = others()?;
-                let last = others.iter().filter_map(Class::number).fold(*last, u32::max);
-                numbered(last as usize + 1)
-            }
-            _ => {
-                let others = others()?;
-                let names = |classes: &BTreeSet<Class>| -> Vec<String> {
-                    classes.iter().map(Class::to_string).collect()
-                };
-                if !others.is_empty() {
-                    let (train, val) = match split {
-                        Split::Train => (names(&found), names(&others)),
-                        Split::Val => (names(&others), names(&found)),
-                    };
-                    super::folder::same_classes(path, &train, &val)?;
-                }
-                names(&found)
-            }
-        },
-    };
+    shards.dataset(path, split, classes)
+}
 
-    let (mut places, mut names) = (Vec::new(), Names::default());
-    for (archive, members) in (0u32..).zip(&members) {
-        for Member { name, offset, bytes, class } in members {
-            let label = match class {
-                Class::Number(number) => Some(*number).filter(|n| (*n as usize) < classes.len()),
-                Class::Name(name) => {
-                    classes.iter().position(|class| class == name).map(|at| at as u32)
-                }
-            };
-            let label = label.ok_or_else(|| {
-                let reason = format!(
-                    "its class is {class}, but {CLASS_NAMES} names {} others; mend one of them",
-                    classes.len()
-                );
-                DataError::entry(&inside(&archives[archive as usize], name), &reason)
-            })?;
-            places.push(Place { offset: *offset, bytes: *bytes, archive, label });
-            names.push(name);
-        }
+/// Opens both splits, of which every header is read once.
+pub(crate) fn open_pair(path: &Path) -> Result<(ImageDataset, ImageDataset), DataError> {
+    let [train, val] = read(path, None)?;
+    let classes = named_classes(path)?.map_or_else(|| common_classes(path, &train, &val), Ok)?;
+    let train = train.dataset(path, Split::Train, classes.clone())?;
+    Ok((train, val.dataset(path, Split::Val, classes)?))
+}
+
+/// The archives of a split and the images of each.
+#[derive(Default)]
+struct Shards {
+    archives: Vec<PathBuf>,
+    members: Vec<Vec<Member>>,
+}
+
+/// Training and validation images; without those of the other split, where one alone is asked for.
+fn read(path: &Path, only: Option<Split>) -> Result<[Shards; 2], DataError> {
+    if path.is_file() && is_archive(path) {
+        // It holds both splits; their folders tell them apart.
+        let of_split = |split, member: &Member| {
+            let folder = member.name.rsplit('/').nth(2);
+            folder.is_some_and(|folder| split_names(split).contains(&folder))
+        };
+        let (train, rest): (Vec<_>, Vec<_>) =
+            shard::read(path)?.into_iter().partition(|member| of_split(Split::Train, member));
+        let val = rest.into_iter().filter(|member| of_split(Split::Val, member)).collect();
+        let of_one = |members| Shards { archives: vec![path.to_owned()], members: vec![members] };
+        return Ok([train, val].map(of_one));
     }
-    ImageDataset::new(
-        format!("{} ({split})", path.display()),
-        classes,
-        presets::IMAGENET,
-        Arc::new(TarImages { archives, places, names }),
-    )
+    let of_folder = |split| -> Result<Shards, DataError> {
+        if only.is_some_and(|only| only != split) {
+            return Ok(Shards::default());
+        }
+        let archives = archives(path, split)?;
+        let members = archives.iter().map(|archive| shard::read(archive));
+        Ok(Shards { members: members.collect::<Result<_, _>>()?, archives })
+    };
+    Ok([of_folder(Split::Train)?, of_folder(Split::Val)?])
+}
+
+/// The classes of both splits together, where no file names them.
+fn common_classes(path: &Path, train: &Shards, val: &Shards) -> Result<Vec<String>, DataError> {
+    let (train, val) = (train.classes(), val.classes());
+    let all: BTreeSet<&Class> = train.union(&val).collect();
+    // Numbers come before names.
+    if let Some(Class::Number(last)) = all.last() {
+        return Ok(numbered(*last as usize + 1));
+    }
+    let names =
+        |classes: &BTreeSet<Class>| classes.iter().map(Class::to_string).collect::<Vec<_>>();
+    if !train.is_empty() && !val.is_empty() {
+        super::folder::same_classes(path, &names(&train), &names(&val))?;
+    }
+    Ok(all.iter().map(|class| class.to_string()).collect())
+}
+
+impl Shards {
+    fn classes(&self) -> BTreeSet<Class> {
+        self.members.iter().flatten().map(|member| member.class.clone()).collect()
+    }
+
+    fn dataset(
+        self,
+        path: &Path,
+        split: Split,
+        classes: Vec<String>,
+    ) -> Result<ImageDataset, DataError> {
+        if self.members.iter().all(Vec::is_empty) {
+            return Err(DataError::Layout {
+                path: path.to_owned(),
+                wanted: format!("{split} archives"),
+                looked_for: LOOKED_FOR.to_owned(),
+            });
+        }
+        let (mut places, mut names) = (Vec::new(), Names::default());
+        for (archive, members) in (0u32..).zip(&self.members) {
+            for Member { name, offset, bytes, class } in members {
+                let label = match class {
+                    Class::Number(number) => {
+                        Some(*number).filter(|n| (*n as usize) < classes.len())
+                    }
+                    Class::Name(name) => {
+                        classes.iter().position(|class| class == name).map(|at| at as u32)
+                    }
+                };
+                let label = label.ok_or_else(|| {
+                    let reason = format!(
+                        "its class is {class}, but {CLASS_NAMES} names {} others; mend one of them",
+                        classes.len()
+                    );
+                    DataError::entry(&inside(&self.archives[archive as usize], name), &reason)
+                })?;
+                places.push(Place { offset: *offset, bytes: *bytes, archive, label });
+                names.push(name);
+            }
+        }
+        ImageDataset::new(
+            format!("{} ({split})", path.display()),
+            classes,
+            presets::IMAGENET,
+            Arc::new(TarImages { archives: self.archives, places, names }),
+        )
+    }
 }
 
 /// The archives of a split, sorted: the path itself, or those of a folder.
 fn archives(path: &Path, split: Split) -> Result<Vec<PathBuf>, DataError> {
-    let is_archive = |path: &Path| path.extension().is_some_and(|end| end == "tar");
     if path.is_file() {
         return Ok(if is_archive(path) { vec![path.to_owned()] } else { Vec::new() });
     }
@@ -155,32 +201,15 @@ fn archives(path: &Path, split: Split) -> Result<Vec<PathBuf>, DataError> {
     Ok(Vec::new())
 }
 
+fn is_archive(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "tar")
+}
+
 fn split_names(split: Split) -> &'static [&'static str] {
     match split {
         Split::Train => &["train"],
         Split::Val => &["val", "validation", "test"],
     }
-}
-
-/// The images of each archive. Where one archive holds both splits, their folders tell them apart.
-fn members(path: &Path, archives: &[PathBuf], split: Split) -> Result<Vec<Vec<Member>>, DataError> {
-    let both = archives.first().is_some_and(|first| first == path);
-    let read = |archive: &PathBuf| {
-        let mut members = shard::read(archive)?;
-        if both {
-            let of_split = |member: &Member| {
-                let split_folder = member.name.rsplit('/').nth(2);
-                split_folder.is_some_and(|folder| split_names(split).contains(&folder))
-            };
-            members.retain(of_split);
-        }
-        Ok(members)
-    };
-    archives.iter().map(read).collect()
-}
-
-fn classes_of(members: &[Vec<Member>]) -> BTreeSet<Class> {
-    members.iter().flatten().map(|member| member.class.clone()).collect()
 }
 
 /// The names of `classes.txt`, in the folder of the archives or beside the archive.
@@ -256,7 +285,6 @@ mod tests {
     use tar::{Builder, Header};
 
     use super::*;
-    use crate::{Loader, LoaderConfig, Pipeline, Preprocess};
 
     /// A PNG of one grey value, which tells it apart.
     fn png(value: u8) -> Vec<u8> {
@@ -390,34 +418,27 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_member_is_named_or_left_out_wherever_it_lies() {
-        for bad in [0, 2, 5] {
-            let names: Vec<String> = (0..6).map(|i| format!("train/ant/{i}.png")).collect();
-            let content = |i: usize| if i == bad { vec![0; 9] } else { png(i as u8) };
-            let members: Vec<_> =
-                names.iter().enumerate().map(|(i, name)| (name.as_str(), content(i))).collect();
-            let dir = folder(&[("set.tar", archive(&members))]);
-            let data = Arc::new(open(&dir.path().join("set.tar"), Split::Train).unwrap());
-            let pipeline =
-                Pipeline::eval(Preprocess { size: (4, 4), ..Preprocess::of(&data) }).unwrap();
-            for workers in [0, 1, 4] {
-                let config = LoaderConfig { batch_size: 2, workers, ..Default::default() };
-                let skipping = LoaderConfig { skip_unreadable: true, ..config.clone() };
-                let named = format!("set.tar!train/ant/{bad}.png");
+    fn a_member_whose_name_is_not_utf8_is_refused() {
+        let mut header = Header::new_gnu();
+        header.as_old_mut().name[..17].copy_from_slice(b"train/ant/\xE9t\xE9.png");
+        header.set_size(0);
+        header.set_cksum();
+        let mut builder = Builder::new(Vec::new());
+        builder.append(&header, std::io::empty()).unwrap();
+        let dir = folder(&[("set.tar", builder.into_inner().unwrap())]);
+        let text = open_text(&dir.path().join("set.tar"), Split::Train).unwrap_err();
+        assert!(text.contains("set.tar cannot be used: the name of its member"), "{text}");
+    }
 
-                let loader = Loader::new(Arc::clone(&data), config, pipeline.clone()).unwrap();
-                let failed: Vec<_> = loader.epoch(0).filter_map(Result::err).collect();
-                assert_eq!(failed.len(), 1);
-                let path = failed[0].path().unwrap().display().to_string();
-                assert!(path.ends_with(&named), "{path}");
-
-                let loader = Loader::new(Arc::clone(&data), skipping, pipeline.clone()).unwrap();
-                let batches: Vec<_> = loader.epoch(0).map(Result::unwrap).collect();
-                let seen: usize = batches.iter().map(|batch| batch.len()).sum();
-                let skipped: Vec<_> = batches.iter().flat_map(|batch| &batch.skipped).collect();
-                assert_eq!((seen, skipped.len()), (5, 1));
-                assert!(skipped[0].to_string().contains(&named), "{}", skipped[0]);
-            }
+    #[test]
+    fn numbers_and_class_folders_do_not_go_together() {
+        let dir = folder(&[
+            ("train.tar", archive(&[("0.png", png(1)), ("0.cls", cls("0"))])),
+            ("val.tar", archive(&[("ant/0.png", png(1))])),
+        ]);
+        for split in [Split::Train, Split::Val] {
+            let text = open_text(dir.path(), split).unwrap_err();
+            assert!(text.contains("only in train: 0; only in val: ant"), "{text}");
         }
     }
 

@@ -9,9 +9,7 @@ use crate::Image;
 
 /// Blends with black: every value times `factor` (at least 0).
 pub fn brightness(image: &mut Image, factor: f32) {
-    for value in image.pixels_mut() {
-        *value = blend(0, *value, factor);
-    }
+    blend_with(image, 0, factor);
 }
 
 /// Blends with the mean grey level of the image by `factor` (at least 0).
@@ -22,9 +20,7 @@ pub fn contrast(image: &mut Image, factor: f32) {
         _ => image.pixels().as_chunks::<3>().0.iter().map(|rgb| u64::from(luma(rgb))).sum(),
     };
     let mean = (sum as f64 / pixels as f64 + 0.5) as u8;
-    for value in image.pixels_mut() {
-        *value = blend(mean, *value, factor);
-    }
+    blend_with(image, mean, factor);
 }
 
 /// Blends every pixel with its own grey level by `factor` (at least 0); grey images stay.
@@ -56,6 +52,14 @@ pub fn sharpness(image: &mut Image, factor: f32) {
             let smooth = (sum + 6) / 13; // rounded: 13 is odd, there are no ties
             out[y * row + x] = blend(smooth as u8, middle[x], factor);
         }
+    }
+}
+
+/// Blends every value with the same dull one, by a table: values have 256 levels.
+fn blend_with(image: &mut Image, dull: u8, factor: f32) {
+    let table: [u8; 256] = std::array::from_fn(|value| blend(dull, value as u8, factor));
+    for value in image.pixels_mut() {
+        *value = table[usize::from(*value)];
     }
 }
 

@@ -4,14 +4,14 @@ use crate::Image;
 
 /// The image with left and right exchanged.
 pub fn flip(image: &Image) -> Image {
-    let (channels, row) = (image.channels(), image.width() * image.channels());
-    let mut pixels = Vec::with_capacity(image.pixels().len());
-    for row in image.pixels().chunks_exact(row) {
-        for pixel in row.chunks_exact(channels).rev() {
-            pixels.extend_from_slice(pixel);
+    let mut pixels = image.pixels().to_vec();
+    for row in pixels.chunks_exact_mut(image.width() * image.channels()) {
+        match image.channels() {
+            1 => row.reverse(),
+            _ => row.as_chunks_mut::<3>().0.reverse(),
         }
     }
-    Image::trusted(image.height(), image.width(), channels, pixels)
+    Image::trusted(image.height(), image.width(), image.channels(), pixels)
 }
 
 #[cfg(test)]

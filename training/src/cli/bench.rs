@@ -48,6 +48,9 @@ pub struct Args {
     /// Threads of the loader; 0 decodes in the measuring thread.
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: u8,
+    /// Memory of the loader for images of earlier epochs, in MiB; one epoch fills it first.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    cache_mb: u32,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -98,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             bench::infer(&args.model(arch), form, &work, &device)?
         }
         // Without an architecture clap lets only the loader pass.
-        _ => bench::loader(&args.data, args.workers.into(), &work)?,
+        _ => bench::loader(&args.data, args.workers.into(), args.cache_mb as usize, &work)?,
     };
     super::print(args.json, &result, || args.table(&work, &result))
 }

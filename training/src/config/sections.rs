@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use dbb_datasets::{Augment, DataError, DataRef, ImageDataset, Preprocess, Split, open, open_pair};
+use dbb_datasets::{
+    Augment, CacheBudget, DataError, DataRef, ImageDataset, Preprocess, Split, open, open_pair,
+};
 use dbb_models::blocks::Activation;
 use dbb_models::blocks::DbbConfig;
 use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
@@ -105,6 +107,9 @@ pub struct DataSection {
     pub limit_val: Option<usize>,
     /// Threads that decode and transform; 0 does it in the training thread.
     pub workers: usize,
+    /// MiB of memory for training and validation images together that later epochs then need not
+    /// read again; results are the same with any. 0 keeps none.
+    pub cache_mb: usize,
     /// What an image that cannot be read does.
     pub on_bad_sample: OnBadSample,
     /// Most images that may be left out before the run ends with an error.
@@ -124,6 +129,7 @@ impl Default for DataSection {
             limit_train: None,
             limit_val: None,
             workers: 1,
+            cache_mb: 0,
             on_bad_sample: OnBadSample::Error,
             max_bad_samples: 100,
         }
@@ -408,6 +414,11 @@ impl DataSection {
             None => dataset,
         };
         Ok((limit(train, self.limit_train), limit(val, self.limit_val)))
+    }
+
+    /// The memory for images that later epochs need not read again.
+    pub fn cache(&self) -> CacheBudget {
+        CacheBudget::new(self.cache_mb.saturating_mul(1 << 20))
     }
 
     /// How an image of a data set becomes the network's input.

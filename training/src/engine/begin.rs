@@ -169,12 +169,14 @@ fn loaders(
     val: ImageDataset,
     preprocess: Preprocess,
 ) -> Result<(Loader, Loader)> {
+    let cache = config.data.cache();
     let settings = |shuffle| LoaderConfig {
         batch_size: config.train.batch_size,
         workers: config.data.workers,
         seed: config.seed,
         shuffle,
         skip_unreadable: config.data.on_bad_sample == OnBadSample::Skip,
+        cache: cache.clone(),
         ..LoaderConfig::default()
     };
     let augmented = Pipeline::new(preprocess.clone(), config.augment.clone())?;

@@ -1,0 +1,178 @@
+//! How an image becomes a network's input without chance.
+
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DataError, Image, ImageDataset,
+    image::check_channels,
+    transforms::{center_crop, normalize, resize, resize_short_side, to_channels},
+};
+
+/// Longest side of a network's input, in pixels: far above use, far below overflow.
+const MAX_SIDE: usize = 16_384;
+const SIDES: RangeInclusive<usize> = 1..=MAX_SIDE;
+
+/// How an image becomes a network's input, without chance: stored with a network's weights, since
+/// they are worthless without it.
+///
+/// Size: with `resize` the short side is resized to it and the middle of `size` cut out (black
+/// where the image is too small); without, the image is stretched to `size`. Then channels, then
+/// `(pixel / 255 - mean) / std`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocess {
+    /// Height and width of the input, 1 to 16,384.
+    pub size: (usize, usize),
+    /// Length of the short side before the middle is cut out, 1 to 16,384; `None` to stretch to
+    /// `size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<usize>,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// Mean per channel, on the 0 to 1 scale.
+    pub mean: Vec<f32>,
+    /// Standard deviation per channel, on the 0 to 1 scale, above 0.
+    pub std: Vec<f32>,
+}
+
+impl Preprocess {
+    /// The usual preprocessing of a data set: its own size, channels and constants; for images of
+    /// various sizes ImageNet's resize to 256 and crop of 224.
+    pub fn of(dataset: &ImageDataset) -> Self {
+        let channels = dataset.channels();
+        let (mean, std) = dataset.normalization().for_channels(channels);
+        let (size, resize) = match dataset.image_size() {
+            Some(size) => (size, None),
+            None => ((224, 224), Some(256)),
+        };
+        Self { size, resize, channels, mean, std }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Setting`] naming the field outside its range.
+    pub fn validate(&self) -> Result<(), DataError> {
+        check_channels("preprocess.channels", self.channels)?;
+        let expected = format!("1 to {MAX_SIDE} pixels a side");
+        if !SIDES.contains(&self.size.0) || !SIDES.contains(&self.size.1) {
+            return Err(DataError::setting("preprocess.size", self.size, expected));
+        }
+        if let Some(side) = self.resize.filter(|side| !SIDES.contains(side)) {
+            return Err(DataError::setting("preprocess.resize", side, expected));
+        }
+        let per_channel = |values: &[f32]| {
+            values.len() == self.channels && values.iter().all(|value| value.is_finite())
+        };
+        if !per_channel(&self.mean) {
+            let expected = format!("{} finite values, one per channel", self.channels);
+            return Err(DataError::setting("preprocess.mean", &self.mean, expected));
+        }
+        if !per_channel(&self.std) || self.std.iter().any(|value| *value <= 0.0) {
+            let expected = format!("{} values above 0, one per channel", self.channels);
+            return Err(DataError::setting("preprocess.std", &self.std, expected));
+        }
+        Ok(())
+    }
+
+    /// The network's input, `[channels, height, width]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate).
+    pub fn apply(&self, image: &Image) -> Result<Vec<f32>, DataError> {
+        self.validate()?;
+        let mut out = Vec::new();
+        self.finish(self.fit(image), &self.mean, &mut out);
+        Ok(out)
+    }
+
+    /// Shape of one input: channels, height, width.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.channels, self.size.0, self.size.1]
+    }
+
+    /// The image at the input's size.
+    pub(crate) fn fit(&self, image: &Image) -> Image {
+        match self.resize {
+            Some(side) => center_crop(&resize_short_side(image, side), self.size),
+            None => resize(image, self.size),
+        }
+    }
+
+    /// Channels and normalisation, about `mean`, of an image that has its size, appended to `out`.
+    pub(crate) fn finish(&self, image: Image, mean: &[f32], out: &mut Vec<f32>) {
+        normalize(&to_channels(image, self.channels), mean, &self.std, out);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn plain(size: (usize, usize), channels: usize) -> Preprocess {
+        Preprocess {
+            size,
+            resize: None,
+            channels,
+            mean: vec![0.0; channels],
+            std: vec![1.0 / 255.0; channels], // so that outputs are grey levels
+        }
+    }
+
+    pub(crate) fn levels(values: &[f32]) -> Vec<i32> {
+        values.iter().map(|value| value.round() as i32).collect()
+    }
+
+    #[test]
+    fn an_image_of_the_size_is_only_normalised() {
+        let image = Image::new(1, 2, 1, vec![10, 20]).unwrap();
+        assert_eq!(levels(&plain((1, 2), 1).apply(&image).unwrap()), [10, 20]);
+        let rgb = plain((1, 2), 3).apply(&image).unwrap();
+        assert_eq!(levels(&rgb), [10, 20, 10, 20, 10, 20]);
+    }
+
+    #[test]
+    fn the_short_side_is_resized_before_the_middle_is_cut() {
+        let image = Image::new(1, 4, 1, vec![0, 100, 200, 50]).unwrap();
+        let stretched = plain((1, 2), 1);
+        let cut = Preprocess { resize: Some(1), ..stretched.clone() };
+        assert_eq!(levels(&cut.apply(&image).unwrap()), [100, 200]);
+        // (3 * 0 + 3 * 100 + 200) / 7 and (100 + 3 * 200 + 3 * 50) / 7.
+        assert_eq!(levels(&stretched.apply(&image).unwrap()), [71, 121]);
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let good = plain((1, 1), 1);
+        for (name, bad) in [
+            ("preprocess.size", Preprocess { size: (0, 1), ..good.clone() }),
+            ("preprocess.resize", Preprocess { resize: Some(0), ..good.clone() }),
+            ("preprocess.channels", Preprocess { channels: 2, ..good.clone() }),
+            ("preprocess.mean", Preprocess { mean: vec![0.0; 3], ..good.clone() }),
+            ("preprocess.std", Preprocess { std: vec![0.0], ..good.clone() }),
+            ("preprocess.std", Preprocess { std: vec![f32::NAN], ..good }),
+        ] {
+            let text = bad.validate().unwrap_err().to_string();
+            assert!(text.starts_with(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn it_is_stored_as_text() {
+        let preprocess = plain((2, 3), 1);
+        let text = serde_json::to_string(&preprocess).unwrap();
+        assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), preprocess);
+    }
+
+    #[test]
+    fn a_data_set_has_a_usual_preprocessing() {
+        let (train, _) = crate::open_pair(&crate::DataRef::Sample).unwrap();
+        let usual = Preprocess::of(&train);
+        assert_eq!(usual.shape(), [1, 28, 28]);
+        assert_eq!((usual.mean, usual.std), (vec![0.2860], vec![0.3530]));
+    }
+}
