@@ -222,18 +222,28 @@ fn unusual_images_are_read_alike_from_every_layout() {
     assert_eq!(images[0], images[1]);
 }
 
+/// What happens to a file during the run.
+type Change = fn(&Path);
+
+fn remove(file: &Path) {
+    fs::remove_file(file).unwrap();
+}
+
+/// Nobody can read a folder as a file, whatever his rights.
+fn replace(file: &Path) {
+    remove(file);
+    fs::create_dir(file).unwrap();
+}
+
+fn empty(file: &Path) {
+    fs::write(file, b"").unwrap();
+}
+
 #[test]
 fn what_goes_or_changes_during_the_run_is_told_in_its_place() {
     let files: Files = (0..3).map(|n| (format!("train/ant/{n}.jpg"), jpeg(n))).collect();
-    let remove = |stored: &Stored| fs::remove_file(stored.path.join("train/ant/1.jpg")).unwrap();
-    // Nobody can read a folder as a file, whatever his rights.
-    let replace = |stored: &Stored| {
-        remove(stored);
-        fs::create_dir(stored.path.join("train/ant/1.jpg")).unwrap();
-    };
-    let cut = |stored: &Stored| fs::write(stored.path.join("train/ant/1.jpg"), b"").unwrap();
-    let changes: [(&dyn Fn(&Stored), &str); 3] =
-        [(&remove, "cannot read"), (&replace, "cannot read"), (&cut, "the file is empty")];
+    let changes: [(Change, &str); 3] =
+        [(remove, "cannot read"), (replace, "cannot read"), (empty, "the file is empty")];
     for (change, reason) in changes {
         for workers in [0, 2] {
             let stored = Layout::Folder.write(&files);
@@ -245,7 +255,7 @@ fn what_goes_or_changes_during_the_run_is_told_in_its_place() {
             for loader in [&failing, &skipping, &keeping] {
                 assert_eq!(seen_and_skipped(loader, 0), (vec![0, 1, 2], vec![]));
             }
-            change(&stored);
+            change(&stored.path.join("train/ant/1.jpg"));
             let errors: Vec<_> = failing.epoch(1).filter_map(Result::err).collect();
             let (seen, skipped) = seen_and_skipped(&skipping, 1);
             assert_eq!((seen, skipped.len(), errors.len()), (vec![0, 2], 1, 1));

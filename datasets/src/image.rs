@@ -75,6 +75,9 @@ impl Image {
     /// in full, [`DataError::TooLarge`] if it or its header's size is beyond
     /// [`MAX_FILE_BYTES`](Self::MAX_FILE_BYTES) or [`MAX_PIXELS`](Self::MAX_PIXELS): then nothing
     /// is allocated for the pixels.
+    ///
+    /// Damage inside the pixels of a JPEG that ends as it should is no error, as in Pillow: it is
+    /// seen as wrong colours or grey.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
         Self::decoded(decode::open(path)?, path)
