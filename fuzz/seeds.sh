@@ -17,7 +17,7 @@ cp tests/fixtures/checkpoints/*.pth* "$corpus/weights"
 
 # A network of one channel with a block of each kind that learns for an epoch.
 run="$corpus/run"
-dbb="cargo run --release --workspace --bin dbb --"
+dbb="cargo run --release --bin dbb --"
 rm -rf "$run"
 $dbb train configs/quick/resnet20-base.toml --out "$run" \
     --set model.arch=resnet18-cifar --set model.width=0.015625 \
