@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dbb_models::weights::{WeightsError, WeightsFile};
+use dbb_models::weights::{WeightsError, WeightsFile, write_foreign};
 
 fn checkpoint(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/checkpoints").join(name)
@@ -45,6 +45,27 @@ fn a_tensor_larger_than_its_file_is_refused_unread() {
 fn a_pickled_module_gives_its_tensors() {
     let file = read("whole.pth").expect("tensors");
     assert_eq!(file.tensors.keys().collect::<Vec<_>>(), ["bias", "weight"]);
+}
+
+/// A mask of three truth values in the format before PyTorch 1.6, opcode by opcode.
+const MASK: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\
+    \x80\x02M\xe9\x03.\
+    \x80\x02}X\x0d\0\0\0little_endian\x88s.\
+    \x80\x02}X\x04\0\0\0maskctorch._utils\n_rebuild_tensor_v2\n(\
+    (X\x07\0\0\0storagectorch\nBoolStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x03NtQ\
+    K\0K\x03\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtRs.\
+    \x80\x02]X\x01\0\0\00a.\
+    \x03\0\0\0\0\0\0\0\x01\0\x01";
+
+#[test]
+fn truth_values_are_read_and_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, copy) = (folder.path().join("mask.pth"), folder.path().join("copy.safetensors"));
+    std::fs::write(&path, MASK).expect("the checkpoint");
+    let tensors = WeightsFile::read(&path).expect("a mask").tensors;
+    assert_eq!(tensors["mask"].iter::<u8>().collect::<Vec<_>>(), [1, 0, 1]);
+    write_foreign(&copy, &tensors).expect("a file");
+    assert_eq!(WeightsFile::read(&copy).expect("the copy").tensors, tensors);
 }
 
 #[cfg(unix)]

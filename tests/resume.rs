@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use burn::store::burn_pack::{Bytes, Reader, Tensor, Writer};
 use burn::tensor::Device;
 use dbb_training::checkpoint::read_progress;
 use dbb_training::config::Config;
@@ -274,6 +275,37 @@ fn damage_anywhere_in_a_checkpoint_is_found() {
         fs::write(path, whole).expect("a file");
     }
     read_progress(&checkpoint).expect("whole");
+}
+
+/// A manifest can be made to vouch for anything; what the optimizer remembers is looked at as well.
+#[test]
+fn an_optimizer_state_of_no_parameter_is_refused() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    killed_after_its_first_epoch(&["train.epochs=9"], &run);
+    let checkpoint = newest(&run);
+    let files = snapshot(&checkpoint);
+    let changes: [fn(&mut Tensor); 4] = [
+        |tensor| tensor.param_id = None,
+        |tensor| tensor.param_id = Some(0),
+        |tensor| tensor.name = "0.momentum.velocity".into(),
+        |tensor| tensor.shape = [1, 1, 1, 1, tensor.shape.num_elements()].into(),
+    ];
+    for change in changes {
+        let genuine = files[&RunDir::optimizer(&checkpoint)].clone();
+        let pack = Reader::from_bytes(Bytes::from_bytes_vec(genuine)).expect("the optimizer");
+        let mut tensors = pack.into_tensors().expect("its tensors");
+        change(&mut tensors[0]);
+        let forged = Writer::new(tensors).into_bytes().expect("a burnpack");
+        let saved = RunDir::new(&run).save_checkpoint(after(1), &[], |folder| {
+            for (path, bytes) in &files {
+                fs::write(folder.join(path.file_name().expect("a name")), bytes)?;
+            }
+            fs::write(RunDir::optimizer(folder), &*forged)
+        });
+        saved.expect("a checkpoint");
+        fails(&mut resuming(&run), 1, &["its optimizer state", "is of no parameter"]);
+    }
 }
 
 // ---- Stops ---------------------------------------------------------------------------------

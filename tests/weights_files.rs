@@ -7,7 +7,9 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, TensorData};
+use burn::store::burn_pack;
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{DType, Device, TensorData};
 use dbb_models::blocks::BlockKind;
 use dbb_models::weights::{
     Dialect, KeyMap, Metadata, StateDict, WeightsError, WeightsFile, adopt, rebuild,
@@ -481,6 +483,43 @@ fn a_hostile_header_length() {
             assert!(matches!(error, WeightsError::Format { .. }), "{way:?}, {length}: {error}");
         }
     }
+}
+
+/// Burn writes tensors of quantized values too; they have no counterpart in other files.
+#[test]
+fn a_burnpack_of_quantized_values_is_refused() {
+    let bytes = burn_pack::Bytes::from_bytes_vec(vec![0; 8]);
+    let dtype = DType::QFloat(QuantScheme::default());
+    let tensor = burn_pack::Tensor::new("weight".into(), dtype, [4], None, bytes);
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("quantized.bpk");
+    let bytes = burn_pack::Writer::new(vec![tensor]).into_bytes().expect("a burnpack");
+    fs::write(&path, &*bytes).expect("the file");
+    let error = WeightsFile::read(&path).expect_err("quantized values").to_string();
+    assert!(error.contains("tensor weight has type QFloat"), "{error}");
+}
+
+/// Every tensor of a burnpack names its bytes; here nearly all of them name the same.
+#[test]
+fn tensors_larger_than_their_burnpack_are_refused() {
+    let tensor = |index| {
+        let bytes = burn_pack::Bytes::from_bytes_vec(vec![0; 4096]);
+        burn_pack::Tensor::new(format!("{index:02}"), DType::F32, [1024], None, bytes)
+    };
+    let pack = burn_pack::Writer::new((0..15).map(tensor).collect());
+    let mut bytes = pack.into_bytes().expect("a burnpack").to_vec();
+    // CBOR of where a tensor begins and ends.
+    let place = |index: u8| [0x19, index << 4, 0, 0x19, (index + 1) << 4, 0];
+    for index in 2..15 {
+        let at = bytes.windows(6).position(|part| part == place(index)).expect("its place");
+        bytes[at..at + 6].copy_from_slice(&place(1));
+    }
+    bytes.truncate(bytes.len() - 13 * 4096);
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("shared.bpk");
+    fs::write(&path, bytes).expect("the file");
+    let error = WeightsFile::read(&path).expect_err("15 tensors in the place of 2").to_string();
+    assert!(error.contains("claim to hold 61440 bytes of tensors"), "{error}");
 }
 
 /// The checkpoints of PyTorch cut short and with flipped bytes: an error or weights, no panic.

@@ -154,6 +154,7 @@ fn is_cut_jpeg(bytes: &[u8]) -> bool {
 mod tests {
     use std::{collections::BTreeMap, fs, path::PathBuf};
 
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     use super::*;
@@ -285,6 +286,26 @@ mod tests {
             assert!(matches!(error, DataError::Corrupt { .. }), "{error}");
             let text = error.to_string();
             assert!(text.contains("page.jpg") && text.contains(reason), "{text}");
+        }
+    }
+
+    proptest! {
+        /// Images of every kind with bytes changed and the end cut off are decoded or refused.
+        #[test]
+        fn a_damaged_image_is_decoded_or_refused(
+            name in prop::sample::select(expected().images.into_keys().collect::<Vec<_>>()),
+            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+            cut in 0usize..8,
+        ) {
+            let mut bytes = fs::read(fixture(&name)).unwrap();
+            for (at, value) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            bytes.truncate(bytes.len() - cut);
+            if let Err(error) = Image::from_bytes(&bytes, &name) {
+                prop_assert!(error.to_string().contains(&name), "{}", error);
+            }
         }
     }
 }

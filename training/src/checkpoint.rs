@@ -1,12 +1,13 @@
 //! What a run is saved as and resumed from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use burn::module::Module;
 use burn::store::burn_pack;
 use burn::store::{BurnpackStore, ModuleSnapshot};
+use burn::tensor::DType;
 use dbb_models::Classifier;
 use dbb_models::weights::{Metadata, write_burnpack};
 use serde::{Deserialize, Serialize};
@@ -176,14 +177,42 @@ pub fn restore(
         }
         None => None,
     };
+    let path = RunDir::optimizer(checkpoint);
+    check_optimizer(&path, &network).map_err(fail)?;
     let mut optimizer = optimizer(&network);
-    let inner = optimizer.inner.load(RunDir::optimizer(checkpoint));
-    optimizer.inner = inner.map_err(|e| fail(e.to_string()))?;
+    optimizer.inner = optimizer.inner.load(path).map_err(|e| fail(e.to_string()))?;
     // Burn passes over states it cannot read.
     if optimizer.inner.to_record().len() != progress.optimizer_states {
         return Err(fail("its optimizer state is incomplete or of another optimizer".into()));
     }
     Ok(RunState { network, ema, optimizer, progress })
+}
+
+/// Checks that what an optimizer remembers is of parameters of the network: Burn panics at other
+/// states, when it reads them or in the next step.
+fn check_optimizer(path: &Path, network: &Classifier) -> std::result::Result<(), String> {
+    let pack = burn_pack::Reader::from_file(path).map_err(|e| e.to_string())?;
+    let parameters: BTreeMap<_, _> = network
+        .collect(None, None, true)
+        .into_iter()
+        .filter_map(|tensor| Some((tensor.param_id?.to_string(), tensor.shape)))
+        .collect();
+    let of = |name: &str| parameters.get(name.split('.').next()?);
+    let ranks = pack.scalars().iter().filter(|(name, _)| name.ends_with(".__rank"));
+    for (name, rank) in ranks {
+        let rank = usize::try_from(*rank).ok();
+        if rank.is_none() || rank != of(name).map(|shape| shape.len()) {
+            return Err(format!("its optimizer state {name} is of no parameter"));
+        }
+    }
+    for tensor in pack.into_tensors().map_err(|e| e.to_string())? {
+        let id = tensor.param_id.map(|id| id.to_string());
+        let same = id.as_deref() == tensor.name.split('.').next();
+        if !same || of(&tensor.name) != Some(&tensor.shape) || tensor.dtype != DType::F32 {
+            return Err(format!("its optimizer state {} is of no parameter", tensor.name));
+        }
+    }
+    Ok(())
 }
 
 /// The progress a checkpoint was saved with, after every byte of the checkpoint has been checked.

@@ -8,6 +8,9 @@ use dbb_datasets::{ImageDataset, imagenet};
 
 use crate::error::{Error, Result};
 
+/// Most outputs that a class map can make of a network: a wrong index costs no memory.
+const MOST_OUTPUTS: usize = 1_000_000;
+
 /// Which output of a network each class of a data set is, read from a file.
 ///
 /// TOML, where the file name ends so (`tench = 0`), else a class, a tab and an index in every line;
@@ -55,10 +58,13 @@ impl ClassMap {
                     self.path.display()
                 )));
             };
-            if let Some(outputs) = outputs.filter(|outputs| index >= *outputs) {
+            if index >= outputs.unwrap_or(MOST_OUTPUTS) {
+                let (most, outputs) = match outputs {
+                    Some(outputs) => ("the network has", outputs),
+                    None => ("a network has at most", MOST_OUTPUTS),
+                };
                 return Err(Error::Unusable(format!(
-                    "{} gives \"{class}\" the index {index}; the network has {outputs} outputs, \
-                     from 0",
+                    "{} gives \"{class}\" the index {index}; {most} {outputs} outputs, from 0",
                     self.path.display()
                 )));
             }
@@ -175,6 +181,23 @@ mod tests {
             lines.into_iter().collect::<Vec<_>>(),
             [("great white shark".to_string(), 2), ("tench".to_string(), 0)]
         );
+    }
+
+    #[test]
+    fn an_index_of_no_network_is_refused() {
+        let (dataset, _) = dbb_datasets::open_pair(&dbb_datasets::DataRef::Sample).unwrap();
+        let classes = dataset.classes().iter();
+        let map = |index| ClassMap {
+            path: "map".into(),
+            indices: classes.clone().map(|class| (class.clone(), index)).collect(),
+        };
+        let error = |index, outputs| {
+            map(index).apply(&dataset, "data", outputs, &[]).unwrap_err().to_string()
+        };
+        let text = error(usize::MAX, None);
+        assert!(text.contains("a network has at most 1000000 outputs"), "{text}");
+        let text = error(10, Some(10));
+        assert!(text.contains("the network has 10 outputs"), "{text}");
     }
 
     #[test]

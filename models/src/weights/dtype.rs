@@ -33,6 +33,23 @@ pub(super) fn to_safetensors(dtype: DType) -> Option<Dtype> {
     TYPES.iter().find(|(own, _)| *own == dtype).map(|(_, stored)| *stored)
 }
 
+/// A tensor as state dicts hold it: of a type that files have, truth values in a byte each.
+///
+/// # Errors
+/// A sentence, for any other type and for bytes that are no truth values.
+pub(super) fn stored(name: &str, data: TensorData) -> Result<TensorData, String> {
+    let dtype = data.dtype();
+    let data = match dtype {
+        DType::Bool(_) => data.try_cast(DType::Bool(BoolStore::U8)),
+        _ => Ok(data),
+    };
+    match data {
+        Ok(data) if to_safetensors(data.dtype()).is_some() => Ok(data),
+        Ok(_) => Err(format!("tensor {name} has type {dtype:?}, which is not read")),
+        Err(error) => Err(format!("tensor {name}: {error}")),
+    }
+}
+
 /// Whether a type holds fractions.
 pub(super) fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)

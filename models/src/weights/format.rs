@@ -17,6 +17,9 @@ use super::pytorch;
 use super::state_dict::{StateDict, collect};
 use crate::zoo::Classifier;
 
+/// Tensors may share their bytes, but not so that they outgrow the file by more than this.
+const LARGEST_EXPANSION: u64 = 4;
+
 /// The content of a weights file.
 #[derive(Clone, Debug)]
 pub struct WeightsFile {
@@ -58,6 +61,11 @@ impl WeightsFile {
             .map(|json| serde_json::from_str(&json))
             .transpose()
             .map_err(|e| WeightsError::Metadata { path: path.into(), detail: e.to_string() })?;
+        let stored = |(name, data): (String, TensorData)| {
+            let data = dtype::stored(&name, data).map_err(|e| damaged(path, format, e))?;
+            Ok((name, data))
+        };
+        let tensors = tensors.into_iter().map(stored).collect::<Result<_, WeightsError>>()?;
         Ok(Self { path: path.into(), tensors: without_module_prefix(tensors), metadata })
     }
 }
@@ -174,12 +182,15 @@ fn read_safetensors(path: &Path, bytes: &[u8]) -> Result<Content, WeightsError> 
 
 fn read_burnpack(path: &Path, bytes: Vec<u8>) -> Result<Content, WeightsError> {
     let error = |e| damaged(path, "burnpack", e);
+    let length = bytes.len() as u64;
     let reader = burn_pack::Reader::from_bytes(burn_pack::Bytes::from_bytes_vec(bytes));
     let reader = reader.map_err(error)?;
     let entry = |key| reader.metadata().get(key).cloned();
     let (metadata, recorded) = (entry(Metadata::KEY), entry(digest::KEY));
+    let packed = reader.into_tensors().map_err(error)?;
+    check_size(path, "burnpack", length, packed.iter().map(|tensor| tensor.byte_len()))?;
     let mut tensors = StateDict::new();
-    for tensor in reader.into_tensors().map_err(error)? {
+    for tensor in packed {
         // Burn puts the names of enum variants into the path; fields are lower case.
         let parts = tensor.name.split('.').filter(|part| !part.starts_with(char::is_uppercase));
         let name = parts.collect::<Vec<_>>().join(".");
@@ -194,6 +205,21 @@ fn without_module_prefix(tensors: StateDict) -> StateDict {
         return tensors;
     }
     tensors.into_iter().map(|(key, data)| (key["module.".len()..].to_string(), data)).collect()
+}
+
+/// Refuses tensors that claim to be far larger than their file, before their bytes are copied.
+pub(super) fn check_size(
+    path: &Path,
+    format: &'static str,
+    length: u64,
+    tensors: impl Iterator<Item = usize>,
+) -> Result<(), WeightsError> {
+    let claimed = tensors.fold(0u64, |sum, bytes| sum.saturating_add(bytes as u64));
+    if claimed > length.saturating_mul(LARGEST_EXPANSION) {
+        let detail = format!("its {length} bytes claim to hold {claimed} bytes of tensors");
+        return Err(damaged(path, format, detail));
+    }
+    Ok(())
 }
 
 pub(super) fn damaged(

@@ -22,8 +22,6 @@ const CONTAINERS: [&str; 9] = [
     "net",
     "params",
 ];
-/// Tensors may share their storage, but not so that they outgrow the file by more than this.
-const LARGEST_EXPANSION: u64 = 4;
 
 /// Zip archives, pickles of protocol 2 and up, and the tar archives of the first versions.
 pub(super) fn is_pytorch(bytes: &[u8]) -> bool {
@@ -51,10 +49,7 @@ pub(super) fn read(path: &Path) -> Result<StateDict, WeightsError> {
         return Err(error("it holds no tensor by name; expected a state_dict()".into()));
     }
     let length = fs::metadata(path).map_or(0, |found| found.len());
-    let claimed = tensors.values().fold(0u64, |sum, t| sum.saturating_add(t.byte_len() as u64));
-    if claimed > length.saturating_mul(LARGEST_EXPANSION) {
-        return Err(error(format!("its {length} bytes claim to hold {claimed} bytes of tensors")));
-    }
+    super::format::check_size(path, "PyTorch", length, tensors.values().map(|t| t.byte_len()))?;
     let tensors = tensors.into_iter().map(|(name, tensor)| {
         let data = bridge::into_data(bridge::from_pytorch(tensor));
         Ok((name, data.map_err(|e| error(e.to_string()))?))
