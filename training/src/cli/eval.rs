@@ -81,10 +81,8 @@ struct Rounded {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let device = args.device.open()?;
-    let target = args.target.load(&device)?;
-    let batch_size = args.data.batch_size as usize;
-    let loader = target.loader(args.data.data.as_ref(), args.split, batch_size)?;
+    let target = args.target.open(&args.device)?;
+    let loader = args.data.loader(&target, args.split)?;
     let (network, form) = match args.deploy || args.weights_int8.is_some() {
         true => (target.network.reparameterize(), Form::Deploy),
         false => (target.network.clone(), target.metadata.form),

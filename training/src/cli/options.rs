@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
-use dbb_datasets::DataRef;
+use dbb_datasets::{DataRef, Loader, Split};
 use dbb_models::weights::WeightsFile;
 use dbb_models::{Arch, BlockKind};
 
@@ -99,6 +99,11 @@ impl InputOptions {
 }
 
 impl TargetOptions {
+    /// Opens the device and loads the target on it.
+    pub fn open(&self, device: &DeviceOptions) -> crate::Result<Target> {
+        self.load(&device.open()?)
+    }
+
     /// Loads the target.
     pub fn load(&self, device: &Device) -> crate::Result<Target> {
         let flags = ModelFlags {
@@ -137,4 +142,11 @@ pub struct DataOptions {
     /// Images in a batch.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
+}
+
+impl DataOptions {
+    /// A loader over a split for a target, in the data set's order.
+    pub fn loader(&self, target: &Target, split: Split) -> crate::Result<Loader> {
+        target.loader(self.data.as_ref(), split, self.batch_size as usize)
+    }
 }

@@ -54,8 +54,7 @@ struct Labelled {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let device = args.device.open()?;
-    let target = args.target.load(&device)?;
+    let target = args.target.open(&args.device)?;
     let labels = target.labels();
     let mut result = Result::default();
     let mut add = |input: String, choices: Vec<Choice>| {

@@ -52,16 +52,14 @@ struct Result {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let device = args.device.open()?;
-    let target = args.target.load(&device)?;
+    let target = args.target.open(&args.device)?;
     let batch_size = args.data.batch_size as usize;
     ensure!(batch_size > 1, "--batch-size is 1; the statistics of a batch need more images");
-    let data = args.data.data.as_ref();
-    let val = target.loader(data, Split::Val, batch_size)?;
+    let val = args.data.loader(&target, Split::Val)?;
     // In the data set's order a batch could hold images of one class.
     let shuffled =
         LoaderConfig { batch_size, shuffle: true, seed: args.seed, ..LoaderConfig::default() };
-    let train = target.loader_with(data, Split::Train, shuffled)?;
+    let train = target.loader_with(args.data.data.as_ref(), Split::Train, shuffled)?;
 
     let batches = train.epoch(0).take(args.batches as usize);
     let (network, seen) = recalibrate(&target.network, batches)?;

@@ -13,6 +13,29 @@ use crate::simd::{Full, Lanes, sweep};
 /// waits for a store.
 const BAND: usize = 8;
 
+/// Passes on kernel and stride of the columns, which the compiler knows in the frequent cases.
+macro_rules! with_columns {
+    ($pass:ident) => {
+        impl WithSimd for $pass<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, simd: S) {
+                let [kernel, stride] = [self.shape.kernel, self.shape.stride].map(|pair| pair[1]);
+                match (kernel, stride) {
+                    (3, 1) => self.run(simd, 3, 1),
+                    (3, 2) => self.run(simd, 3, 2),
+                    (_, 1) => self.run(simd, kernel, 1),
+                    _ => self.run(simd, kernel, stride),
+                }
+            }
+        }
+    };
+}
+
+with_columns!(Average);
+with_columns!(AverageBackward);
+
 /// Mean of each window, where the padding counts as zeros (`count_include_pad`).
 ///
 /// # Panics
@@ -34,23 +57,8 @@ pub(super) struct Average<'a> {
     pub range: Range<usize>,
 }
 
-impl WithSimd for Average<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let [kernel, stride] = [self.shape.kernel, self.shape.stride].map(|pair| pair[1]);
-        match (kernel, stride) {
-            (3, 1) => self.run(simd, 3, 1),
-            (3, 2) => self.run(simd, 3, 2),
-            (_, 1) => self.run(simd, kernel, 1),
-            _ => self.run(simd, kernel, stride),
-        }
-    }
-}
-
 impl Average<'_> {
-    /// `kernel` and `stride` are those of the columns, known to the compiler where it matters.
+    /// `kernel` and `stride` are those of the columns.
     #[inline(always)]
     fn run<S: Simd>(self, simd: S, kernel: usize, stride: usize) {
         let Self { shape, x, y, range } = self;
@@ -145,21 +153,6 @@ pub(super) struct AverageBackward<'a> {
     pub dx: SharedMap<'a>,
     pub accumulate: bool,
     pub range: Range<usize>,
-}
-
-impl WithSimd for AverageBackward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let [kernel, stride] = [self.shape.kernel, self.shape.stride].map(|pair| pair[1]);
-        match (kernel, stride) {
-            (3, 1) => self.run(simd, 3, 1),
-            (3, 2) => self.run(simd, 3, 2),
-            (_, 1) => self.run(simd, kernel, 1),
-            _ => self.run(simd, kernel, stride),
-        }
-    }
 }
 
 impl AverageBackward<'_> {
