@@ -11,10 +11,10 @@ use crate::simd::Lanes;
 pub enum Gate<'a> {
     /// Everywhere: there is no activation.
     Open,
-    /// Where this output of [`apply`] with ReLU is positive.
+    /// Where this output of [`apply`](super::apply()) with ReLU is positive.
     Output(&'a [f32]),
-    /// Where [`apply`] with ReLU, these values and no residual is positive. Its output need
-    /// neither be kept nor read: it is found again, bit for bit, from the maps.
+    /// Where [`apply`](super::apply()) with ReLU, these values and no residual is positive. Its
+    /// output need neither be kept nor read: it is found again, bit for bit, from the maps.
     Affine {
         /// `[branches, channels]`.
         scale: &'a [f32],

@@ -24,7 +24,8 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// From the sums of [`reduce`] over `count` values a channel (batch times positions).
+    /// From the sums of [`reduce`](super::reduce()) over `count` values a channel (batch times
+    /// positions).
     ///
     /// `gamma`, `mean` and `inv_std = 1 / sqrt(var + epsilon)` are `[branches, channels]`.
     ///
@@ -58,7 +59,7 @@ impl Gradients {
 
 /// Gradients of all maps of a norm, and of the residual where it is wanted; one pass.
 ///
-/// `d_maps` are like the maps; `dy` and `gate` as in [`reduce`].
+/// `d_maps` are like the maps; `dy` and `gate` as in [`reduce`](super::reduce()).
 ///
 /// # Panics
 /// If a length does not fit `dims` or there are not one to four branches.
