@@ -2,8 +2,13 @@
 
 use std::fs;
 
+use dbb_training::config::Config;
+use proptest::prelude::*;
+
 use crate::calls::*;
 use crate::setup::*;
+
+const REAL: &str = include_str!("../../configs/imagenette/resnet18-dbb-modern.toml");
 
 #[test]
 fn config_show_prints_a_config() {
@@ -82,4 +87,25 @@ fn every_recipe_is_valid() {
         }
     }
     assert!(recipes >= 10, "{recipes} recipes");
+}
+
+proptest! {
+    /// A real file, cut and with bytes changed, is read or refused with a sentence.
+    #[test]
+    fn a_damaged_file_is_read_or_refused(
+        kept in 0usize..=REAL.len(),
+        changes in prop::collection::vec((0usize..REAL.len(), any::<u8>()), 0..12),
+        value in "[ -~]{0,12}",
+    ) {
+        let mut bytes = REAL.as_bytes().to_vec();
+        changes.iter().for_each(|(at, byte)| bytes[*at] = *byte);
+        bytes.truncate(kept);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        for overrides in [vec![], vec![format!("train.ema={value}")], vec![value.clone()]] {
+            if let Err(error) = Config::load(file.path(), &overrides) {
+                prop_assert!(error.to_string().len() > 10);
+            }
+        }
+    }
 }

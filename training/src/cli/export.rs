@@ -154,7 +154,7 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
     }
     args.blocks.refuse_for_networks()?;
     let target = args.target.load(&device)?;
-    let probe = || target.probe(args.data.data.as_ref(), args.data.batch_size as usize);
+    let probe = || args.data.probe(&target);
     let (deploy, report) = fold(&target.network, &probe()?)?;
     let keys = args.keys.unwrap_or(Keys::Native);
     let mut stored = stored(&target, &deploy, Form::Deploy, keys)?;
@@ -165,9 +165,8 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
 
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     args.refuse_contradictions()?;
-    let device = args.device.open()?;
-    let target = args.target.load(&device)?;
-    let probe = || target.probe(args.data.data.as_ref(), args.data.batch_size as usize);
+    let target = args.target.open(&args.device)?;
+    let probe = || args.data.probe(&target);
     let (network, report, form) = match args.form {
         FormOption::Deploy => {
             let (deploy, report) = fold(&target.network, &probe()?)?;

@@ -9,6 +9,7 @@ use dbb_models::weights::WeightsFile;
 use dbb_models::{Arch, BlockKind};
 
 use crate::input::InputFlags;
+use crate::probe::Probe;
 use crate::run_dir::Which;
 use crate::target::{ModelFlags, Target};
 
@@ -145,6 +146,11 @@ pub struct DataOptions {
 }
 
 impl DataOptions {
+    /// What forms of a target are compared on.
+    pub fn probe(&self, target: &Target) -> crate::Result<Probe> {
+        target.probe(self.data.as_ref(), self.batch_size as usize)
+    }
+
     /// A loader over a split for a target, in the data set's order.
     pub fn loader(&self, target: &Target, split: Split) -> crate::Result<Loader> {
         target.loader(self.data.as_ref(), split, self.batch_size as usize)
