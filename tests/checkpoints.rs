@@ -50,12 +50,12 @@ fn a_pickled_module_gives_its_tensors() {
 /// A mask of three truth values in the format before PyTorch 1.6, opcode by opcode.
 const MASK: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\
     \x80\x02M\xe9\x03.\
-    \x80\x02}X\x0d\0\0\0little_endian\x88s.\
-    \x80\x02}X\x04\0\0\0maskctorch._utils\n_rebuild_tensor_v2\n(\
-    (X\x07\0\0\0storagectorch\nBoolStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x03NtQ\
-    K\0K\x03\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtRs.\
-    \x80\x02]X\x01\0\0\00a.\
-    \x03\0\0\0\0\0\0\0\x01\0\x01";
+    \x80\x02}X\x0d\x00\x00\x00little_endian\x88s.\
+    \x80\x02}X\x04\x00\x00\x00maskctorch._utils\n_rebuild_tensor_v2\n(\
+    (X\x07\x00\x00\x00storagectorch\nBoolStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x03NtQ\
+    K\x00K\x03\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtRs.\
+    \x80\x02]X\x01\x00\x00\x000a.\
+    \x03\x00\x00\x00\x00\x00\x00\x00\x01\x00\x01";
 
 #[test]
 fn truth_values_are_read_and_written() {

@@ -307,7 +307,7 @@ fn blocks_of_an_unknown_network_fold_one_by_one() {
         dbb(&[&["reparam", &other, "--out", &again][..], extra].concat()).fails(1, parts);
     };
     refused(&[], &[&other, "no block under the names", "--arch"]);
-    refused(&["--keys", "torchvision"], &[&other, "--keys and --data need --arch"]);
+    refused(&["--keys", "torchvision"], &[&other, "--keys, --data and --dtype need --arch"]);
     refused(&["--classes", "10"], &[&other, "--arch is missing"]);
     dbb(&["reparam", &other, "--out", &again, "--groups", "neck"]).fails(2, &["neck.*=2"]);
 }
