@@ -5,7 +5,7 @@
     python tests/interop/check.py
 
 trains a small run of every kind of network on the bundled images, folds and exports it with the
-program, and gives the files to torchvision, timm, onnxruntime, safetensors and TensorBoard. Three minutes
+program, and gives the files to torchvision, timm, onnxruntime, safetensors and TensorBoard. Some minutes
 on two cores. With published weights and images it measures their accuracy as well:
 
     python tests/interop/check.py --weights FOLDER --imagenette FOLDER --cifar10 FOLDER
