@@ -118,13 +118,10 @@ pub fn tensor_input(path: &Path, channels: usize) -> Result<TensorData> {
     let fault = |text: String| Err(Error::Unusable(format!("{}: {text}", path.display())));
     let mut tensors = WeightsFile::read(path)?.tensors;
     let named = INPUT_NAMES.iter().find_map(|name| tensors.remove(*name));
-    let input = match named {
-        Some(input) => input,
-        None if tensors.len() == 1 => tensors.into_values().next().expect("there is one"),
-        None => {
-            let count = tensors.len();
-            return fault(format!("{count} tensors, none of them named input or images"));
-        }
+    let count = tensors.len();
+    let only = tensors.into_values().next().filter(|_| count == 1);
+    let Some(input) = named.or(only) else {
+        return fault(format!("{count} tensors, none of them named input or images"));
     };
     let mut shape = input.shape().to_vec();
     if shape.len() == 3 {
