@@ -73,3 +73,18 @@ fn bench_refuses_what_it_cannot_measure() {
     dbb(&[&train[..], &["--device", "toaster"]].concat()).fails(1, &["toaster", "flex"]);
     dbb(&["bench", "loader", "--data", "no/such/folder"]).fails(1, &["no/such/folder"]);
 }
+
+/// Each step brings a batch of images of 3 MiB.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_memory_of_a_step_is_reused_or_freed() {
+    for what in ["infer", "train"] {
+        let peak = |steps: &str| {
+            let small = ["--arch", "resnet20", "--width", "0.25", "--batch", "64", "--res", "64"];
+            let result = json(&[&["bench", what], &small[..], &["--steps", steps]].concat());
+            number(&result, "peak_rss_mib")
+        };
+        let (few, many) = (peak("4"), peak("44"));
+        assert!(many < few + 40.0, "{what}: {few} MiB after 6 steps, {many} after 46");
+    }
+}

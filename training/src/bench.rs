@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use dbb_datasets::{Augment, DataRef, Loader, LoaderConfig, Pipeline, Split, open};
 use dbb_models::summary::macs;
 use dbb_models::{Classifier, Form, LayerCount, ModelConfig, Reparameterize};
@@ -78,8 +78,9 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
     let labels: Tensor<1, Int> = labels.clamp(0, model.num_classes as i64 - 1);
     let mut layers = LayerCount::default();
     let times = measure(work.steps, |step| {
+        let images = Tensor::from_data(images.clone(), &device);
         let started = Instant::now();
-        let (logits, counted) = LayerCount::during(|| network.forward(images.clone()));
+        let (logits, counted) = LayerCount::during(|| network.forward(images));
         layers = counted;
         let loss = cross_entropy(logits, labels.clone(), 0.0);
         let value = f64::from(host(loss.clone().into_data())[0]);
@@ -113,8 +114,9 @@ pub fn infer(
     let images = images(model, work, &device);
     let mut layers = LayerCount::default();
     let times = measure(work.steps, |_| {
+        let images = Tensor::from_data(images.clone(), &device);
         let started = Instant::now();
-        let (logits, counted) = LayerCount::during(|| network.forward(images.clone()));
+        let (logits, counted) = LayerCount::during(|| network.forward(images));
         host(logits.into_data());
         layers = counted;
         Ok(milliseconds(started))
@@ -207,9 +209,11 @@ fn measure(steps: usize, mut step: impl FnMut(usize) -> Result<f64>) -> Result<V
     Ok(times.split_off(WARM_UP))
 }
 
-fn images(model: &ModelConfig, work: &Workload, device: &Device) -> Tensor<4> {
+/// Random images on the host. Every step makes a tensor of its own from them, as a loader does, so
+/// that the memory of the images counts.
+fn images(model: &ModelConfig, work: &Workload, device: &Device) -> TensorData {
     let shape = [work.batch, model.in_channels, work.resolution, work.resolution];
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+    Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), device).into_data()
 }
 
 fn milliseconds(started: Instant) -> f64 {

@@ -1,23 +1,50 @@
-//! Maps that are used again.
+//! Reuse of the memory of maps.
 //!
 //! Fresh memory costs as much as a kernel: the system clears every page when it is first touched.
-//! The maps of a training step have the same lengths as those of the step before, so that those
-//! that are given back serve again.
+//! The maps of a training step have the same lengths as those of the step before, so a pool keeps
+//! buffers that are given back and hands them out again. Three bounds keep the pool small:
+//!
+//! - Of every length it accepts at most as many buffers as it has lent. A buffer that somebody
+//!   else allocated, such as a batch of images, does not pile up.
+//! - A buffer that was not needed during a whole window of [`WINDOW`] requests is freed.
+//! - What is lent and what is kept together never exceed the most that was lent at once; beyond
+//!   that, the length that has gone unused for the longest time is freed first.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 /// Values below which a buffer is not worth keeping.
 const SMALL: usize = 1 << 14;
-/// A buffer that has lain unused while so many others were taken belongs to a shape that no longer
-/// occurs; the deepest networks take about half as many in a step.
-const AGE: u64 = 1 << 13;
 
-/// Buffers by length, each with the time when it was given back, counted in buffers taken.
+/// Requests after which unneeded buffers are freed: more than a training step of the deepest
+/// network makes.
+const WINDOW: u64 = 1 << 13;
+
+/// The buffers of one length.
+#[derive(Default)]
+struct Shelf {
+    free: Vec<Vec<f32>>,
+    /// Buffers handed out and not given back.
+    lent: usize,
+    /// Buffers handed out in this window.
+    taken: usize,
+    /// The fewest free buffers at any time of this window: nobody needed as many.
+    idle: usize,
+    /// The request that last took from here.
+    last: u64,
+}
+
 #[derive(Default)]
 struct Pool {
-    taken: u64,
-    free: HashMap<usize, Vec<(u64, Vec<f32>)>>,
+    shelves: HashMap<usize, Shelf>,
+    /// Requests so far.
+    requests: u64,
+    /// Values lent.
+    lent: usize,
+    /// Values free.
+    free: usize,
+    /// The most values lent at once in the last window and in this one.
+    most_lent: [usize; 2],
 }
 
 static POOL: Mutex<Option<Pool>> = Mutex::new(None);
@@ -28,35 +55,80 @@ fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
     work(pool.get_or_insert_default())
 }
 
-/// A buffer of `len` values, which are whatever they were before: to be overwritten, all of them.
+/// A buffer of `len` values with arbitrary contents: every value must be overwritten. For memory
+/// that comes back by [`give`]; what leaves for good is better allocated.
 pub fn take(len: usize) -> Vec<f32> {
     if len < SMALL {
         return vec![0.0; len];
     }
-    let found = with_pool(|pool| {
-        pool.taken += 1;
-        let found = pool.free.get_mut(&len).and_then(Vec::pop);
-        if found.is_none() {
-            let oldest = pool.taken.saturating_sub(AGE);
-            pool.free.retain(|_, buffers| {
-                buffers.retain(|&(given, _)| given >= oldest);
-                !buffers.is_empty()
-            });
-        }
-        found
-    });
-    match found {
-        Some((_, buffer)) => buffer,
-        None => vec![0.0; len],
+    with_pool(|pool| pool.take(len)).unwrap_or_else(|| vec![0.0; len])
+}
+
+/// Gives a buffer back for [`take`].
+pub fn give(buffer: Vec<f32>) {
+    if buffer.len() >= SMALL {
+        // What is not kept is freed here, outside the lock.
+        drop(with_pool(|pool| pool.give(buffer)));
     }
 }
 
-/// Gives back a buffer for [`take`].
-pub fn give(buffer: Vec<f32>) {
-    if buffer.len() >= SMALL {
-        with_pool(|pool| {
-            pool.free.entry(buffer.len()).or_default().push((pool.taken, buffer));
-        });
+impl Pool {
+    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+        self.requests += 1;
+        if self.requests.is_multiple_of(WINDOW) {
+            self.end_window();
+        }
+        let shelf = self.shelves.entry(len).or_default();
+        let found = shelf.free.pop();
+        shelf.lent += 1;
+        shelf.taken += 1;
+        shelf.idle = shelf.idle.min(shelf.free.len());
+        shelf.last = self.requests;
+        self.lent += len;
+        self.most_lent[1] = self.most_lent[1].max(self.lent);
+        if found.is_some() {
+            self.free -= len;
+        }
+        found
+    }
+
+    /// Takes a buffer in and returns what there is no room for.
+    fn give(&mut self, buffer: Vec<f32>) -> Vec<Vec<f32>> {
+        let len = buffer.len();
+        let Some(shelf) = self.shelves.get_mut(&len).filter(|shelf| shelf.lent > 0) else {
+            return vec![buffer];
+        };
+        shelf.lent -= 1;
+        shelf.free.push(buffer);
+        self.lent -= len;
+        self.free += len;
+        let mut surplus = Vec::new();
+        while self.lent + self.free > self.most_lent[0].max(self.most_lent[1]) {
+            let kept = self.shelves.iter_mut().filter(|(_, shelf)| !shelf.free.is_empty());
+            let Some((len, shelf)) = kept.min_by_key(|(_, shelf)| shelf.last) else { break };
+            surplus.extend(shelf.free.pop());
+            shelf.idle = shelf.idle.min(shelf.free.len());
+            self.free -= len;
+        }
+        surplus
+    }
+
+    /// Frees what nobody needed, and forgets loans older than a window: those buffers were dropped
+    /// elsewhere.
+    fn end_window(&mut self) {
+        for shelf in self.shelves.values_mut() {
+            shelf.free.truncate(shelf.free.len() - shelf.idle);
+            shelf.idle = shelf.free.len();
+            shelf.lent = shelf.lent.min(shelf.taken);
+            shelf.taken = 0;
+        }
+        self.shelves.retain(|_, shelf| shelf.lent > 0 || !shelf.free.is_empty());
+        let values = |count: fn(&Shelf) -> usize| {
+            self.shelves.iter().map(|(len, shelf)| len * count(shelf)).sum::<usize>()
+        };
+        self.free = values(|shelf| shelf.free.len());
+        self.lent = values(|shelf| shelf.lent);
+        self.most_lent = [self.most_lent[1], self.lent];
     }
 }
 
@@ -64,8 +136,14 @@ pub fn give(buffer: Vec<f32>) {
 mod tests {
     use super::*;
 
+    const LEN: usize = SMALL + 1;
+
+    fn buffer(pool: &mut Pool, len: usize) -> Vec<f32> {
+        pool.take(len).unwrap_or_else(|| vec![0.0; len])
+    }
+
     #[test]
-    fn a_buffer_serves_again() {
+    fn a_buffer_is_reused() {
         // A length that no other test takes.
         let len = SMALL + 12_345;
         let mut buffer = take(len);
@@ -79,14 +157,53 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_no_longer_occurs_is_freed() {
-        let len = SMALL + 54_321;
-        give(vec![1.0; len]);
-        for _ in 0..=AGE {
-            give(take(SMALL + 1));
+    fn buffers_of_others_are_not_kept() {
+        let mut pool = Pool::default();
+        for _ in 0..100 {
+            let map = buffer(&mut pool, LEN);
+            pool.give(vec![0.0; 3 * LEN]);
+            pool.give(map);
+            pool.give(vec![0.0; LEN]);
         }
-        // A length that is not there makes room.
-        take(SMALL + 99_999);
-        assert!(with_pool(|pool| !pool.free.contains_key(&len)));
+        assert_eq!((pool.free, pool.lent), (LEN, 0));
+    }
+
+    /// A length whose buffers are lent and dropped, while others of the same length are given.
+    #[test]
+    fn a_length_whose_buffers_are_dropped_does_not_grow() {
+        let mut pool = Pool::default();
+        for _ in 0..3 * WINDOW {
+            drop(buffer(&mut pool, LEN));
+            pool.give(vec![0.0; LEN]);
+            drop(buffer(&mut pool, 2 * LEN));
+        }
+        assert_eq!(pool.free, LEN);
+        assert!(pool.lent <= 2 * LEN * WINDOW as usize, "{} values lent", pool.lent);
+    }
+
+    #[test]
+    fn a_length_that_no_longer_occurs_is_freed_although_others_are_found() {
+        let mut pool = Pool::default();
+        let [old, other] = [3 * LEN, LEN].map(|len| buffer(&mut pool, len));
+        pool.give(old);
+        pool.give(other);
+        for _ in 0..2 * WINDOW {
+            let found = pool.take(LEN);
+            pool.give(found.expect("this length is kept"));
+        }
+        assert_eq!((pool.free, pool.shelves.len()), (LEN, 1));
+    }
+
+    /// Images of ever new sizes: the pool holds no more than one of them needed.
+    #[test]
+    fn free_and_lent_never_exceed_the_most_lent_at_once() {
+        let mut pool = Pool::default();
+        let mut most = 0;
+        for size in 0..1000 {
+            let maps: Vec<_> = (0..3).map(|_| buffer(&mut pool, LEN + size)).collect();
+            most = most.max(pool.lent);
+            maps.into_iter().for_each(|map| drop(pool.give(map)));
+            assert!(pool.free + pool.lent <= most, "size {size}");
+        }
     }
 }
