@@ -4,10 +4,12 @@
 
 mod support;
 
-use burn::tensor::Device;
+use burn::module::Param;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::{Device, Tensor};
 use dbb_models::blocks::{BlockKind, ConvUnit, DbbConfig};
 use dbb_models::summary::{Summary, learnable_params};
-use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize};
+use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize, Walk};
 use support::{Array, assert_close};
 
 /// A convolution as the papers' tables list it.
@@ -350,16 +352,10 @@ fn the_summary_counts_the_network() {
 /// What each layer of a network is: its kernel and its block.
 fn blocks_of(config: &ModelConfig) -> Vec<(String, usize, BlockKind)> {
     let network = config.init(Form::Train, &Device::default()).expect("a network");
-    let units = network.units([config.arch.default_resolution(); 2]);
-    let blocks = units.iter().map(|placed| {
-        let kind = match placed.unit {
-            ConvUnit::Base(_) => BlockKind::Base,
-            ConvUnit::Dbb(_) => BlockKind::Dbb,
-            ConvUnit::Acb(_) => BlockKind::Acb,
-            ConvUnit::Fused(_) => panic!("{} is folded", placed.name),
-        };
-        assert_eq!(config.block_of(placed), kind, "block_of {}", placed.name);
-        (placed.name.clone(), placed.unit.spec().kernel_size[0], kind)
+    let blocks = network.units().into_iter().map(|(name, unit)| {
+        let kind = unit.kind().expect("a unit in training form");
+        assert_eq!(config.block_of(&name, unit), kind, "block_of {name}");
+        (name, unit.spec().kernel_size[0], kind)
     });
     blocks.collect()
 }
@@ -480,12 +476,18 @@ fn the_parameter_free_shortcut_subsamples_and_pads() {
     let config = ModelConfig::new(Arch::ResNet20, BlockKind::Base, 10);
     let network = config.init(Form::Train, &Device::default()).expect("a network");
     let Classifier::ResNet(mut network) = network else { panic!("a ResNet") };
-    let block = &mut network.stage2[0];
     // Without its second convolution a block is its shortcut.
+    let block = &mut network.stage2[0];
     let ConvUnit::Base(conv2) = &mut block.conv2 else { panic!("a base block") };
     conv2.bn.gamma = conv2.bn.gamma.clone().map(|gamma| gamma.zeros_like());
+    // The block alone in its network.
+    network.stage1.clear();
+    network.stage2.truncate(1);
+    network.stage3.clear();
+    network.stem = ConvUnit::Folded(identity(16));
     let input = Array::random(&[2, 16, 6, 5], [0.0, 1.0], 2).rounded();
-    let output = Array::from(block.forward(input.tensor(&Device::default())));
+    let maps = network.forward_features(input.tensor(&Device::default()));
+    let output = Array::from(maps[0].clone());
 
     let mut expected = Array::new(&[2, 32, 3, 3], vec![0.0; 2 * 32 * 9]);
     for (n, c, y, x) in (0..2 * 16 * 9).map(|i| (i / 144, i / 9 % 16, i / 3 % 3, i % 3)) {
@@ -493,6 +495,15 @@ fn the_parameter_free_shortcut_subsamples_and_pads() {
         expected.data[((n * 32 + 8 + c) * 3 + y) * 3 + x] = value;
     }
     assert_close("shortcut", &output, &expected, 1e-6, 1.0);
+}
+
+/// A 1x1 convolution that hands on its input.
+fn identity(channels: usize) -> Conv2d {
+    let device = Device::default();
+    let mut conv = Conv2dConfig::new([channels; 2], [1, 1]).with_bias(false).init(&device);
+    let eye = Tensor::<2>::eye(channels, &device).reshape([channels, channels, 1, 1]);
+    conv.weight = Param::from_tensor(eye);
+    conv
 }
 
 /// No assertion on the time: it is for reading (`--nocapture`).

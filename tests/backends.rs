@@ -157,7 +157,7 @@ fn network_values(model: &ModelConfig, start: &StateDict, device: &Device) -> Va
     ];
 
     let network = load(start);
-    let mut optimizer = Optimizer::new(&sgd(), &network, model);
+    let mut optimizer = Optimizer::new(&sgd(), &network);
     let targets = Tensor::<1, Int>::from_ints([0, 1, 2, 3], &training);
     let (logits, layers) = LayerCount::during(|| network.forward(images.tensor(&training)));
     if device == &open("flex") {

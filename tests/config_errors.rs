@@ -90,7 +90,7 @@ fn as_many_groups_as_outputs_but_not_as_inputs() {
 fn groups_that_divide_no_channels() {
     for (channels, groups) in [([4, 6], 3), ([6, 4], 3), ([4, 4], 0), ([4, 4], 8)] {
         let spec = ConvSpec::square(channels, 3, 1).with_groups(groups);
-        for block in [dbb(), Block::Acb, Block::Base, Block::Fused] {
+        for block in [dbb(), Block::Acb, Block::Base, Block::Folded] {
             let error = refused(&spec, &block);
             assert!(matches!(error, ConfigError::Geometry { groups: g, .. } if g == groups));
             assert_says(&error, &["groups", &groups.to_string(), &channels[1].to_string()]);
@@ -107,7 +107,7 @@ fn a_zero_in_the_geometry() {
         ConvSpec { kernel_size: [0, 3], ..good.clone() },
         ConvSpec { stride: [1, 0], ..good.clone() },
     ] {
-        for block in [dbb(), Block::Acb, Block::Base, Block::Fused] {
+        for block in [dbb(), Block::Acb, Block::Base, Block::Folded] {
             assert!(matches!(refused(&spec, &block), ConfigError::Geometry { .. }), "{spec:?}");
         }
     }

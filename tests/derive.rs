@@ -284,7 +284,7 @@ fn structs_and_variants_of_every_form() {
     let unit = || unit([2, 2], 3, 1, dbb(), &device);
     assert!(matches!(Part::<0>::Nothing.reparameterize(), Part::Nothing));
     let named = Part::Named { units: [unit(), unit()], relu: Relu::new() };
-    let Part::Named { units: [ConvUnit::Fused(_), ConvUnit::Fused(_)], relu: Relu } =
+    let Part::Named { units: [ConvUnit::Folded(_), ConvUnit::Folded(_)], relu: Relu } =
         named.reparameterize()
     else {
         panic!("another variant, or not folded");
@@ -292,6 +292,6 @@ fn structs_and_variants_of_every_form() {
     let several = Part::<0>::Several(Pair(unit(), 3), Unit, "kept");
     assert!(matches!(
         several.reparameterize(),
-        Part::Several(Pair(ConvUnit::Fused(_), 3), Unit, "kept")
+        Part::Several(Pair(ConvUnit::Folded(_), 3), Unit, "kept")
     ));
 }

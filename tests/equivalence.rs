@@ -7,9 +7,9 @@ mod support;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use dbb_models::blocks::{Block, BlockKind, Branch, ConvSpec, ConvUnit, DbbConfig};
+use dbb_models::blocks::{Block, BlockKind, Branch, ConvBlock, ConvSpec, ConvUnit, DbbConfig};
 use dbb_models::weights::{Dialect, KeyMap, StateDict};
-use dbb_models::{Arch, Classifier, Form, ModelConfig, Reparameterize};
+use dbb_models::{Arch, Classifier, Form, ModelConfig, Reparameterize, Walk};
 use support::{
     Array, Worst, assert_close, is_on_inference_device, is_statistic, largest_difference,
     param_ids, randomise, reference,
@@ -125,7 +125,7 @@ fn check_block(spec: &ConvSpec, block: &Block, size: [usize; 2], worst: &mut Wor
     let interior = reference::interior(spec, size);
     let inside = |i: usize| interior[i % interior.len()];
     let folded = unit.reparameterize();
-    assert!(matches!(folded, ConvUnit::Fused(_)), "{what}: folded into a convolution");
+    assert!(matches!(folded, ConvUnit::Folded(_)), "{what}: folded into a convolution");
     for (form, unit) in [("training form", &unit), ("folded", &folded)] {
         let actual = Array::from(unit.forward(input.tensor(&device)));
         assert_eq!(actual.shape, expected.shape, "{what}: {form}: shape");
@@ -143,7 +143,7 @@ fn kind(block: &Block) -> BlockKind {
     match block {
         Block::Dbb(_) => BlockKind::Dbb,
         Block::Acb => BlockKind::Acb,
-        Block::Base | Block::Fused => BlockKind::Base,
+        Block::Base | Block::Folded => BlockKind::Base,
     }
 }
 
@@ -151,7 +151,7 @@ fn kind(block: &Block) -> BlockKind {
 fn units(device: &Device) -> Vec<(ConvUnit, KeyMap)> {
     let dense = ConvSpec::square([4, 6], 3, 1);
     let depthwise = ConvSpec::square([6, 6], 3, 2).with_groups(6);
-    [Block::Base, Block::Dbb(DbbConfig::default()), Block::Acb, Block::Fused]
+    [Block::Base, Block::Dbb(DbbConfig::default()), Block::Acb, Block::Folded]
         .iter()
         .flat_map(|block| [&dense, &depthwise].map(|spec| (block, spec)))
         .map(|(block, spec)| {
@@ -303,8 +303,8 @@ fn check_network(arch: Arch, width: f64) {
         let network = training.valid();
         let folded = training.reparameterize();
         check_folded_network(&what, &config, &training, &folded);
-        let units = folded.units([resolution; 2]);
-        assert!(units.iter().all(|placed| matches!(placed.unit, ConvUnit::Fused(_))), "{what}");
+        let units = folded.units();
+        assert!(units.iter().all(|(_, unit)| matches!(unit, ConvUnit::Folded(_))), "{what}");
 
         let [expected, actual] =
             [&network, &folded].map(|network| Array::from(network.forward(images.tensor(&device))));

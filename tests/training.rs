@@ -231,7 +231,7 @@ fn three_steps(
     let model =
         ModelConfig { width: 0.0625, ..ModelConfig::new(Arch::MobileNetV1, BlockKind::Dbb, 10) };
     let mut network = model.init(Form::Train, &device).expect("a network");
-    let mut optimizer = Optimizer::new(&section, &network, &model);
+    let mut optimizer = Optimizer::new(&section, &network);
     let mut references = BTreeMap::new();
     for step in 1..=3 {
         let visitor = visit(&network, step);

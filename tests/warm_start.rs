@@ -12,7 +12,7 @@ use dbb_models::blocks::{Activation, Branch, DbbConfig};
 use dbb_models::weights::{Dialect, KeyMap, StateDict, WeightsError};
 use dbb_models::{
     Arch, BlockKind, Classifier, ConfigError, Form, Implementation, LayerBlocks, ModelConfig,
-    Reparameterize, WarmStart,
+    Reparameterize, Walk, WarmStart,
 };
 use support::{Array, assert_close, gradients, is_statistic, randomise};
 
@@ -84,8 +84,8 @@ fn a_network_of_blocks_starts_as_the_plain_one() {
         let source = random(&plain, &device);
         let start = start(&model, &source, &device);
         let network = start.network;
-        let units = network.units([64; 2]);
-        let blocks = units.iter().filter(|placed| placed.unit.is_multi_branch()).count();
+        let units = network.units();
+        let blocks = units.iter().filter(|(_, unit)| unit.is_multi_branch()).count();
         let found = [start.joined, start.copied, start.unfolded];
         assert_eq!(found, [blocks, units.len() - blocks, 0], "{what}");
 
@@ -94,8 +94,8 @@ fn a_network_of_blocks_starts_as_the_plain_one() {
         assert_close(&what, &logits(&network), &logits(&source), 1e-6, 0.0);
 
         // The fold finds the same convolutions, to the bit.
-        for (own, theirs) in network.units([64; 2]).iter().zip(source.units([64; 2])) {
-            let (own, theirs) = (own.unit.equivalent(), theirs.unit.equivalent());
+        for ((_, own), (_, theirs)) in network.units().into_iter().zip(source.units()) {
+            let (own, theirs) = (own.equivalent(), theirs.equivalent());
             assert!(own.kernel.data == theirs.kernel.data && own.bias == theirs.bias, "{what}");
         }
 

@@ -54,7 +54,7 @@ fn restore_with(name: &str, bytes: &[u8]) {
     };
     run.save_checkpoint::<Error>(progress.mark, &[], write).expect("a checkpoint");
 
-    let optimizer = |network: &Classifier| Optimizer::new(&config.optim, network, model);
+    let optimizer = |network: &Classifier| Optimizer::new(&config.optim, network);
     let fresh = RunState {
         network: network.clone(),
         ema: Some(Ema::new(network, 0.9)),

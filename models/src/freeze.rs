@@ -6,11 +6,12 @@ use burn::tensor::Tensor;
 use crate::backbones::matches;
 use crate::error::ConfigError;
 use crate::layer_path::LayerPath;
+use crate::walk::Walk;
 use crate::zoo::{Classifier, ModelConfig};
 
 impl ModelConfig {
     /// Freezes the layers that fit one of the patterns (`*` stands for any text; layers are named
-    /// as in [`Classifier::units`] and [`Classifier::dense_layers`]): their weights have no
+    /// as in [`Walk::layer_names`]): their weights have no
     /// gradient, and their batch norms normalise with the running statistics and keep them, in
     /// training as in evaluation.
     ///
@@ -26,9 +27,7 @@ impl ModelConfig {
         if patterns.is_empty() {
             return Ok(network);
         }
-        let units = network.units([self.arch.default_resolution(); 2]);
-        let dense = network.dense_layers().into_iter().map(|layer| layer.name);
-        let layers: Vec<String> = units.into_iter().map(|unit| unit.name).chain(dense).collect();
+        let layers = network.layer_names();
         for pattern in patterns {
             if !layers.iter().any(|layer| matches(pattern, layer)) {
                 return Err(ConfigError::Pattern {

@@ -62,7 +62,7 @@ mod tests {
     fn a_kernel_has_a_scale_for_all_or_for_every_output() {
         let device = Device::default();
         let spec = ConvSpec::square([2, 2], 1, 1);
-        let ConvUnit::Fused(mut conv) = ConvUnit::new(&spec, &Block::Fused, &device).unwrap()
+        let ConvUnit::Folded(mut conv) = ConvUnit::new(&spec, &Block::Folded, &device).unwrap()
         else {
             unreachable!("asked for")
         };

@@ -47,7 +47,7 @@ use crate::blocks::{BatchNorm, ConvUnit};
 /// # fn main() -> Result<(), ConfigError> {
 /// let device = Device::default();
 /// let deploy = Net::new(&device)?.reparameterize();
-/// assert!(matches!(deploy.convs[0], ConvUnit::Fused(_)));
+/// assert!(matches!(deploy.convs[0], ConvUnit::Folded(_)));
 /// assert_eq!(deploy.forward(Tensor::zeros([1, 3, 8, 8], &device)).dims(), [1, 10]);
 /// # Ok(())
 /// # }
@@ -108,11 +108,21 @@ pub use dbb_models_derive::Reparameterize;
 pub trait Reparameterize {
     /// The inference form.
     fn reparameterize(&self) -> Self;
+
+    /// Calls `change` with every convolution unit within. The derive goes through all fields but
+    /// the kept ones; by default there is no unit.
+    fn each_unit(&mut self, change: &mut dyn FnMut(&mut ConvUnit)) {
+        let _ = change;
+    }
 }
 
 impl Reparameterize for ConvUnit {
     fn reparameterize(&self) -> Self {
-        Self::Fused(self.fuse())
+        Self::Folded(self.fuse())
+    }
+
+    fn each_unit(&mut self, change: &mut dyn FnMut(&mut ConvUnit)) {
+        change(self);
     }
 }
 
@@ -120,17 +130,29 @@ impl<T: Reparameterize> Reparameterize for Vec<T> {
     fn reparameterize(&self) -> Self {
         self.iter().map(T::reparameterize).collect()
     }
+
+    fn each_unit(&mut self, change: &mut dyn FnMut(&mut ConvUnit)) {
+        self.iter_mut().for_each(|item| item.each_unit(change));
+    }
 }
 
 impl<T: Reparameterize> Reparameterize for Option<T> {
     fn reparameterize(&self) -> Self {
         self.as_ref().map(T::reparameterize)
     }
+
+    fn each_unit(&mut self, change: &mut dyn FnMut(&mut ConvUnit)) {
+        self.iter_mut().for_each(|item| item.each_unit(change));
+    }
 }
 
 impl<T: Reparameterize, const N: usize> Reparameterize for [T; N] {
     fn reparameterize(&self) -> Self {
         self.each_ref().map(T::reparameterize)
+    }
+
+    fn each_unit(&mut self, change: &mut dyn FnMut(&mut ConvUnit)) {
+        self.iter_mut().for_each(|item| item.each_unit(change));
     }
 }
 
@@ -140,6 +162,10 @@ macro_rules! tuples {
         impl<$($T: Reparameterize),*> Reparameterize for ($($T,)*) {
             fn reparameterize(&self) -> Self {
                 ($(self.$index.reparameterize(),)*)
+            }
+
+            fn each_unit(&mut self, change: &mut dyn FnMut(&mut ConvUnit)) {
+                $(self.$index.each_unit(change);)*
             }
         }
     )*};

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use crate::blocks::ConvUnit;
+use crate::blocks::{BlockKind, Positions};
 use crate::error::ConfigError;
-use crate::zoo::{Classifier, Form, ModelConfig};
+use crate::walk::{Layer, Operation, Walk};
+use crate::zoo::{Form, ModelConfig};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
@@ -13,7 +14,7 @@ use burn::tensor::{Device, Tensor};
 pub struct LayerSummary {
     /// Path in the network.
     pub name: String,
-    /// Block in training form, `linear` for a layer that sees one value per channel.
+    /// Block in training form, `folded`, or `linear`.
     pub block: String,
     /// Kernel height and width.
     pub kernel: [usize; 2],
@@ -50,7 +51,7 @@ pub struct Summary {
     pub params_deploy: usize,
     /// Multiply-accumulate operations for one image after folding; convolutions and classifier.
     pub macs_deploy: u64,
-    /// Units in order of computation, then the layers that see one value per channel.
+    /// In order of computation.
     pub layers: Vec<LayerSummary>,
 }
 
@@ -61,42 +62,7 @@ impl Summary {
     /// If the network cannot be built.
     pub fn new(config: &ModelConfig, resolution: [usize; 2]) -> Result<Self, ConfigError> {
         let network = config.undrawn(Form::Train, &Device::default())?;
-        let mut layers: Vec<_> = network
-            .units(resolution)
-            .iter()
-            .map(|placed| {
-                let spec = placed.unit.spec();
-                let weights: usize = spec.weight_shape().iter().product();
-                let output = placed.output_size();
-                LayerSummary {
-                    name: placed.name.clone(),
-                    block: config.block_of(placed).to_string(),
-                    kernel: spec.kernel_size,
-                    stride: spec.stride,
-                    groups: spec.groups,
-                    channels: spec.channels,
-                    output,
-                    params_train: learnable_params(placed.unit),
-                    params_deploy: weights + spec.channels[1],
-                    macs_deploy: (weights * output[0] * output[1]) as u64,
-                }
-            })
-            .collect();
-        layers.extend(network.dense_layers().into_iter().map(|layer| {
-            let [inputs, outputs] = layer.channels;
-            LayerSummary {
-                name: layer.name,
-                block: "linear".into(),
-                kernel: [1, 1],
-                stride: [1, 1],
-                groups: 1,
-                channels: layer.channels,
-                output: [1, 1],
-                params_train: (inputs + 1) * outputs,
-                params_deploy: (inputs + 1) * outputs,
-                macs_deploy: (inputs * outputs) as u64,
-            }
-        }));
+        let layers = layers(&network, resolution);
         Ok(Self {
             arch: config.arch.to_string(),
             block: config.block.to_string(),
@@ -110,36 +76,62 @@ impl Summary {
     }
 }
 
+/// Every layer of a network, for images of the given height and width.
+pub fn layers(network: &impl Walk, image: [usize; 2]) -> Vec<LayerSummary> {
+    network.layers(image).into_iter().map(LayerSummary::of).collect()
+}
+
+impl LayerSummary {
+    fn of(layer: Layer) -> Self {
+        let Layer { name, operation, output_size: output, .. } = layer;
+        match operation {
+            Operation::Conv(unit) => {
+                let spec = unit.spec();
+                let weights: usize = spec.weight_shape().iter().product();
+                Self {
+                    name,
+                    block: unit.kind().map_or("folded", BlockKind::name).into(),
+                    kernel: spec.kernel_size,
+                    stride: spec.stride,
+                    groups: spec.groups,
+                    channels: spec.channels,
+                    output,
+                    params_train: learnable_params(unit),
+                    params_deploy: weights + spec.channels[1],
+                    macs_deploy: (weights * output[0] * output[1]) as u64,
+                }
+            }
+            Operation::Linear { inputs, outputs } => {
+                let params = (inputs + 1) * outputs;
+                Self {
+                    name,
+                    block: "linear".into(),
+                    kernel: [1, 1],
+                    stride: [1, 1],
+                    groups: 1,
+                    channels: [inputs, outputs],
+                    output,
+                    params_train: params,
+                    params_deploy: params,
+                    macs_deploy: (inputs * outputs) as u64,
+                }
+            }
+        }
+    }
+}
+
 /// Multiply-accumulate operations of one forward for one image, in the form the network is in:
-/// every convolution of every branch as the block defines it, and the layers that see one value
-/// per channel; norms, pools and sums are not counted.
-pub fn macs(network: &Classifier, image: [usize; 2]) -> u64 {
-    let weights = |weight: &Param<Tensor<4>>| weight.lazy_shape().num_elements();
-    let units = network.units(image).into_iter().map(|placed| {
-        let [before, after] = [placed.input_size, placed.output_size()].map(|[h, w]| h * w);
-        // Convolutions before and after the stride.
-        let (at_input, at_output) = match placed.unit {
-            ConvUnit::Base(block) => (0, weights(&block.conv.weight)),
-            ConvUnit::Fused(conv) => (0, weights(&conv.weight)),
-            ConvUnit::Acb(block) => {
-                let branches = [&block.square, &block.vertical, &block.horizontal];
-                (0, branches.map(|branch| weights(&branch.conv.weight)).iter().sum())
-            }
-            ConvUnit::Dbb(block) => {
-                let strided = [block.origin.as_ref(), block.pointwise.as_ref()];
-                let strided = strided.into_iter().flatten().map(|branch| &branch.conv.weight);
-                let sequence = block.pointwise_kxk.as_ref();
-                let average = block.average.as_ref().and_then(|branch| branch.conv.as_ref());
-                let first = sequence.map(|branch| &branch.conv1.weight);
-                let second = sequence.map(|branch| &branch.conv2.weight);
-                let at_input = first.into_iter().chain(average.map(|conv| &conv.weight));
-                (at_input.map(weights).sum(), strided.chain(second).map(weights).sum::<usize>())
-            }
-        };
-        at_input * before + at_output * after
-    });
-    let dense = network.dense_layers().into_iter().map(|layer| layer.channels.iter().product());
-    units.chain(dense).sum::<usize>() as u64
+/// every convolution of every branch as the block defines it, and the linear layers; norms, pools
+/// and sums are not counted.
+pub fn macs(network: &impl Walk, image: [usize; 2]) -> u64 {
+    let macs = |layer: Layer| match layer.operation {
+        Operation::Conv(unit) => {
+            let [input, output] = [layer.input_size, layer.output_size].map(|[h, w]| h * w);
+            unit.macs(Positions { input, output })
+        }
+        Operation::Linear { inputs, outputs } => inputs * outputs,
+    };
+    network.layers(image).into_iter().map(macs).sum::<usize>() as u64
 }
 
 /// Values of a module that training changes; running statistics are not among them.

@@ -19,12 +19,15 @@
 //! norm that adds the bias (mean 0, variance 1, scale `sqrt(1 + epsilon)`): exact in evaluation,
 //! not with batch statistics, unless the layer is frozen.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::TensorData;
 
-use crate::blocks::{ConvBn, ConvUnit};
+use crate::blocks::{Contents, ConvUnit, PlainBranch};
 use crate::error::ConfigError;
+use crate::walk::Walk;
 use crate::weights::{Dialect, KeyMap, StateDict, WeightsError};
 use crate::zoo::{Classifier, ModelConfig};
 
@@ -61,11 +64,10 @@ impl ModelConfig {
         let mut given = KeyMap::new(Dialect::Native, self, source)?.save(source);
         let (mut copied, mut joined, mut unfolded) = (0, 0, 0);
         let mut tensors = StateDict::new();
-        let size = [self.arch.default_resolution(); 2];
-        let sources = source.units(size);
-        for target in network.units(size) {
-            let layer = format!("{}.", target.name);
-            let Some(placed) = sources.iter().find(|placed| placed.name == target.name) else {
+        let sources: BTreeMap<_, _> = source.units().into_iter().collect();
+        for (name, unit) in network.units() {
+            let layer = format!("{name}.");
+            let Some(source) = sources.get(&name) else {
                 continue; // the map names what is missing
             };
             let (own, theirs) = (take(&mut fresh, &layer), take(&mut given, &layer));
@@ -73,16 +75,16 @@ impl ModelConfig {
                 copied += 1;
                 theirs
             } else {
-                let first = first_branch(target.unit)?;
-                let plain = match placed.unit {
+                let branch = plain_branch(unit)?;
+                let plain = match source {
                     ConvUnit::Base(_) => theirs,
                     folded => {
                         unfolded += 1;
-                        conv_bn(folded, first.conv_bn.bn.epsilon)
+                        conv_bn(folded, branch.conv_bn.bn.epsilon)
                     }
                 };
-                joined += usize::from(target.unit.is_multi_branch());
-                first.join(own, plain)
+                joined += usize::from(unit.is_multi_branch());
+                join(&branch, own, plain)
             };
             tensors.extend(found.into_iter().map(|(key, data)| (layer.clone() + &key, data)));
         }
@@ -95,12 +97,7 @@ impl ModelConfig {
 impl Classifier {
     /// The network with a last layer for another number of classes, its weights drawn now.
     pub fn with_new_head(mut self, num_classes: usize) -> Self {
-        let head = match &mut self {
-            Self::ResNet(network) => &mut network.linear,
-            Self::MobileNetV1(network) => &mut network.linear,
-            Self::MobileNetV2(network) => &mut network.linear,
-            Self::MobileNetV3(network) => &mut network.linear,
-        };
+        let head = self.classifier_mut();
         let [features, _] = head.weight.lazy_shape().dims();
         // Burn draws a parameter when it is first read.
         *head = LinearConfig::new(features, num_classes).init(&head.weight.device()).materialize();
@@ -108,49 +105,29 @@ impl Classifier {
     }
 }
 
-/// The branch of a unit that can take a plain convolution with its norm.
-struct FirstBranch<'a> {
-    conv_bn: &'a ConvBn,
-    /// Its path in the unit.
-    path: &'static str,
-    /// The closing norms of the other branches, present or not.
-    others: &'static [&'static str],
-}
-
-fn first_branch(unit: &ConvUnit) -> Result<FirstBranch<'_>, ConfigError> {
-    let missing = |value: &str, expected| {
-        Err(ConfigError::Option { option: "model.dbb.branches", value: value.into(), expected })
-    };
-    match unit {
-        ConvUnit::Base(conv_bn) => Ok(FirstBranch { conv_bn, path: "", others: &[] }),
-        ConvUnit::Dbb(block) => match &block.origin {
-            Some(conv_bn) => {
-                let others = &["pointwise.bn.", "pointwise_kxk.bn2.", "average.avg_bn."];
-                Ok(FirstBranch { conv_bn, path: "origin.", others })
-            }
-            None => missing("a list without \"kxk\"", "\"kxk\" among them, to start from weights"),
-        },
-        ConvUnit::Acb(block) => {
-            let others = &["vertical.bn.", "horizontal.bn."];
-            Ok(FirstBranch { conv_bn: &block.square, path: "square.", others })
-        }
-        ConvUnit::Fused(_) => missing("of a folded network", "a network in training form"),
+fn plain_branch(unit: &ConvUnit) -> Result<PlainBranch<'_>, ConfigError> {
+    match unit.contents() {
+        Contents::Block(block) => block.plain_branch(),
+        Contents::Folded(_) => Err(ConfigError::Option {
+            option: "form",
+            value: "deploy".into(),
+            expected: "a network in training form, to start from weights",
+        }),
     }
 }
 
-impl FirstBranch<'_> {
-    /// The tensors of the unit: those of `plain` here, fresh ones elsewhere, closed with zeros.
-    fn join(&self, mut fresh: StateDict, plain: StateDict) -> StateDict {
-        take(&mut fresh, self.path);
-        fresh.extend(plain.into_iter().map(|(key, data)| (format!("{}{key}", self.path), data)));
-        for (key, data) in &mut fresh {
-            let parameter = self.others.iter().find_map(|norm| key.strip_prefix(norm));
-            if matches!(parameter, Some("gamma" | "beta")) {
-                *data = constant(data.num_elements(), 0.0);
-            }
+/// The tensors of a unit: those of `plain` in its plain branch, fresh ones elsewhere, with the
+/// other branches closed by zeros.
+fn join(branch: &PlainBranch, mut fresh: StateDict, plain: StateDict) -> StateDict {
+    take(&mut fresh, branch.path);
+    fresh.extend(plain.into_iter().map(|(key, data)| (format!("{}{key}", branch.path), data)));
+    for (key, data) in &mut fresh {
+        let parameter = branch.closing_norms.iter().find_map(|norm| key.strip_prefix(norm));
+        if matches!(parameter, Some("gamma" | "beta")) {
+            *data = constant(data.num_elements(), 0.0);
         }
-        fresh
     }
+    fresh
 }
 
 /// A unit in inference as a convolution and a norm that adds the bias.

@@ -1,19 +1,20 @@
 //! The registry: from a name and a configuration to a network.
 
 use burn::module::{Module, ModuleVisitor, Param};
+use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::backbones::{
-    DenseLayer, MOBILENET_V3_NORM, MobileNetV1, MobileNetV2, MobileNetV3, NetworkBuilder,
-    PlacedUnit, ResNet, ResNetConfig, Shortcut, Size,
+    MOBILENET_V3_NORM, MobileNetV1, MobileNetV2, MobileNetV3, NetworkBuilder, ResNet, ResNetConfig,
+    Shortcut, Size,
 };
-use crate::blocks::{Activation, BatchNorm, BlockKind, ConvUnit, DbbConfig, NormConfig};
+use crate::blocks::{Activation, BlockKind, ConvUnit, DbbConfig, NormConfig};
 use crate::error::ConfigError;
-use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
+use crate::walk::{Interpreter, Walk};
 
 /// An architecture of the zoo. To add one, name it here and say in `Arch::definition` what
 /// it is made of.
@@ -329,10 +330,10 @@ impl ModelConfig {
         Ok(network)
     }
 
-    /// Which block a layer is in training form.
-    pub fn block_of(&self, layer: &PlacedUnit) -> BlockKind {
+    /// Which block a layer of the network is in training form.
+    pub fn block_of(&self, layer: &str, unit: &ConvUnit) -> BlockKind {
         let device = Device::default();
-        self.builder(Form::Train, &device).kind(&layer.name, &layer.unit.spec())
+        self.builder(Form::Train, &device).kind(layer, &unit.spec())
     }
 
     fn builder<'a>(&'a self, form: Form, device: &'a Device) -> NetworkBuilder<'a> {
@@ -372,10 +373,10 @@ impl ModelConfig {
     }
 
     fn check_patterns(&self, network: &Classifier) -> Result<(), ConfigError> {
-        let units = network.units([self.arch.default_resolution(); 2]);
+        let units = network.units();
         for (pattern, _) in &self.blocks.0 {
-            if !units.iter().any(|unit| crate::backbones::matches(pattern, &unit.name)) {
-                let names: Vec<_> = units.iter().take(4).map(|unit| unit.name.as_str()).collect();
+            if !units.iter().any(|(name, _)| crate::backbones::matches(pattern, name)) {
+                let names: Vec<_> = units.iter().take(4).map(|(name, _)| name.as_str()).collect();
                 return Err(ConfigError::Pattern {
                     pattern: pattern.clone(),
                     arch: self.arch.to_string(),
@@ -402,65 +403,41 @@ pub enum Classifier {
     MobileNetV3(MobileNetV3),
 }
 
+/// Evaluates `$body` with the network of any family.
+macro_rules! each_family {
+    ($classifier:expr, $network:ident => $body:expr) => {
+        match $classifier {
+            Classifier::ResNet($network) => $body,
+            Classifier::MobileNetV1($network) => $body,
+            Classifier::MobileNetV2($network) => $body,
+            Classifier::MobileNetV3($network) => $body,
+        }
+    };
+}
+
+impl Walk for Classifier {
+    fn features<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, images: I::Map) -> I::Map {
+        each_family!(self, network => network.features(walk, images))
+    }
+
+    fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
+        each_family!(self, network => network.head(walk, map))
+    }
+}
+
 impl Classifier {
     /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        match self {
-            Self::ResNet(network) => network.forward(images),
-            Self::MobileNetV1(network) => network.forward(images),
-            Self::MobileNetV2(network) => network.forward(images),
-            Self::MobileNetV3(network) => network.forward(images),
-        }
-    }
-
-    /// What [`Self::forward`] computes in inference, as nodes of an ONNX graph.
-    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
-        match self {
-            Self::ResNet(network) => network.trace(graph, images),
-            Self::MobileNetV1(network) => network.trace(graph, images),
-            Self::MobileNetV2(network) => network.trace(graph, images),
-            Self::MobileNetV3(network) => network.trace(graph, images),
-        }
+        Walk::forward(self, images)
     }
 
     /// The map after each stage, in order; for detection and segmentation heads.
     pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        match self {
-            Self::ResNet(network) => network.forward_features(images),
-            Self::MobileNetV1(network) => network.forward_features(images),
-            Self::MobileNetV2(network) => network.forward_features(images),
-            Self::MobileNetV3(network) => network.forward_features(images),
-        }
+        Walk::forward_features(self, images)
     }
 
-    /// Every unit in order of computation, for an image of the given height and width.
-    pub fn units(&self, image: [usize; 2]) -> Vec<PlacedUnit<'_>> {
-        match self {
-            Self::ResNet(network) => network.units(image),
-            Self::MobileNetV1(network) => network.units(image),
-            Self::MobileNetV2(network) => network.units(image),
-            Self::MobileNetV3(network) => network.units(image),
-        }
-    }
-
-    /// Every batch norm, to be changed; none in a folded network.
-    pub fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
-        let units: Vec<&mut ConvUnit> = match self {
-            Self::ResNet(network) => network.units_mut().collect(),
-            Self::MobileNetV1(network) => network.units_mut().collect(),
-            Self::MobileNetV2(network) => network.units_mut().collect(),
-            Self::MobileNetV3(network) => network.units_mut().collect(),
-        };
-        units.into_iter().flat_map(ConvUnit::norms_mut).collect()
-    }
-
-    /// The layers that see one value per channel; the last is the classifier.
-    pub fn dense_layers(&self) -> Vec<DenseLayer> {
-        match self {
-            Self::ResNet(network) => network.dense_layers(),
-            Self::MobileNetV1(network) => network.dense_layers(),
-            Self::MobileNetV2(network) => network.dense_layers(),
-            Self::MobileNetV3(network) => network.dense_layers(),
-        }
+    /// The last layer, which gives the logits.
+    pub(crate) fn classifier_mut(&mut self) -> &mut Linear {
+        each_family!(self, network => &mut network.linear)
     }
 }

@@ -71,7 +71,7 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
         decay: DecayRule::All,
         bias_lr: 1.0,
     };
-    let mut optimizer = Optimizer::new(&section, &network, model);
+    let mut optimizer = Optimizer::new(&section, &network);
     let images = images(model, work, &device);
     let uniform = Distribution::Uniform(0.0, model.num_classes as f64);
     let labels = Tensor::<1>::random([work.batch], uniform, &device).int();

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use dbb_models::weights::{BlockFold, FoldedBlock, StateDict, WeightsFile, has_folded_blocks};
-use dbb_models::{Classifier, Reparameterize, summary::learnable_params};
+use dbb_models::{Classifier, Reparameterize, Walk, summary::learnable_params};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -156,7 +156,7 @@ pub fn learnable_values(tensors: &StateDict) -> usize {
 
 /// Blocks of several branches in a network.
 pub fn multi_branch_blocks(network: &Classifier) -> usize {
-    network.units([32, 32]).iter().filter(|placed| placed.unit.is_multi_branch()).count()
+    network.units().iter().filter(|(_, unit)| unit.is_multi_branch()).count()
 }
 
 #[cfg(test)]

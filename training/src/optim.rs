@@ -6,7 +6,7 @@ use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleL
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::store::ModuleSnapshot;
-use dbb_models::{Classifier, ModelConfig};
+use dbb_models::{Classifier, Walk};
 
 use crate::config::{DecayRule, OptimKind, OptimSection};
 
@@ -21,12 +21,11 @@ struct Parameter {
 }
 
 /// Everything in a network that has a gradient.
-fn parameters(network: &Classifier, model: &ModelConfig) -> Vec<Parameter> {
-    let units = network.units([model.arch.default_resolution(); 2]);
+fn parameters(network: &Classifier) -> Vec<Parameter> {
+    let units = network.units().into_iter();
     let depthwise: Vec<_> = units
-        .iter()
-        .filter(|placed| placed.unit.spec().is_depthwise())
-        .map(|placed| format!("{}.", placed.name))
+        .filter(|(_, unit)| unit.spec().is_depthwise())
+        .map(|(name, _)| format!("{name}."))
         .collect();
     network
         .collect(None, None, true)
@@ -64,8 +63,8 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// A fresh optimizer for a network.
-    pub fn new(section: &OptimSection, network: &Classifier, model: &ModelConfig) -> Self {
-        let parameters = parameters(network, model);
+    pub fn new(section: &OptimSection, network: &Classifier) -> Self {
+        let parameters = parameters(network);
         let ids = |keep: &dyn Fn(&Parameter) -> bool| {
             ParamGroup::from_ids(parameters.iter().filter(|p| keep(p)).map(|p| p.id).collect())
         };

@@ -11,7 +11,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use dbb_datasets::{Batch, DataError};
-use dbb_models::Classifier;
+use dbb_models::blocks::BatchNorm;
+use dbb_models::{Classifier, Reparameterize};
 
 use crate::error::{Error, Result};
 
@@ -36,7 +37,8 @@ pub fn recalibrate(
     let device = crate::network_device(network).inner().autodiff();
     // Batch statistics are taken on an autodiff device; nothing is differentiated.
     let mut network = network.valid().train().no_grad();
-    let momenta: Vec<f64> = network.norms_mut().iter().map(|norm| norm.momentum).collect();
+    let mut momenta = Vec::new();
+    each_norm(&mut network, |norm| momenta.push(norm.momentum));
     if momenta.is_empty() {
         let text = "the network is folded and has no batch norm left; recalibrate its training \
                     form, then fold that";
@@ -50,17 +52,18 @@ pub fn recalibrate(
         }
         seen.batches += 1;
         seen.images += batch.len();
-        for norm in network.norms_mut() {
-            norm.momentum = 1.0 / seen.batches as f64;
-        }
+        each_norm(&mut network, |norm| norm.momentum = 1.0 / seen.batches as f64);
         let (images, _): (Tensor<4>, _) = batch.to_tensors(&device);
         network.forward(images);
     }
     if seen.images == 0 {
         return Err(Error::Unusable("there is no image to recalibrate on".into()));
     }
-    for (norm, momentum) in network.norms_mut().into_iter().zip(momenta) {
-        norm.momentum = momentum;
-    }
+    let mut momenta = momenta.into_iter();
+    each_norm(&mut network, |norm| norm.momentum = momenta.next().unwrap_or(norm.momentum));
     Ok((network.valid(), seen))
+}
+
+fn each_norm(network: &mut Classifier, mut change: impl FnMut(&mut BatchNorm)) {
+    network.each_unit(&mut |unit| unit.norms_mut().into_iter().for_each(&mut change));
 }

@@ -9,15 +9,15 @@ use syn::{Attribute, Data, DeriveInput, Error, Fields, Index, Meta, Result, pars
 pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
     refuse_attribute(&input.attrs)?;
     let mut fields = Vec::new();
-    let arms = match &input.data {
-        Data::Struct(data) => vec![arm(&quote!(Self), &data.fields, &mut fields)?],
+    let arms: Vec<Arms> = match &input.data {
+        Data::Struct(data) => vec![arms(&quote!(Self), &data.fields, &mut fields)?],
         Data::Enum(data) => data
             .variants
             .iter()
             .map(|variant| {
                 refuse_attribute(&variant.attrs)?;
                 let name = &variant.ident;
-                arm(&quote!(Self::#name), &variant.fields, &mut fields)
+                arms(&quote!(Self::#name), &variant.fields, &mut fields)
             })
             .collect::<Result<_>>()?,
         Data::Union(data) => {
@@ -43,13 +43,25 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
         }
     }
     let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
+    let fold = arms.iter().map(|arms| &arms.fold);
+    let visit = arms.iter().map(|arms| &arms.visit);
     Ok(quote! {
         #[automatically_derived]
         impl #impl_generics ::dbb_models::Reparameterize for #name #type_generics #where_clause {
             fn reparameterize(&self) -> Self {
                 // By value, for enums without variants.
                 match *self {
-                    #(#arms)*
+                    #(#fold)*
+                }
+            }
+
+            fn each_unit(
+                &mut self,
+                change: &mut dyn ::core::ops::FnMut(&mut ::dbb_models::blocks::ConvUnit),
+            ) {
+                let _ = &change;
+                match *self {
+                    #(#visit)*
                 }
             }
         }
@@ -108,10 +120,19 @@ impl Treatment {
     }
 }
 
-/// Takes a struct or a variant apart, with every field by name or index, and builds it anew.
-fn arm(path: &TokenStream, fields: &Fields, seen: &mut Vec<TypedField>) -> Result<TokenStream> {
-    let mut patterns = Vec::new();
-    let mut values = Vec::new();
+/// What the methods do with a struct or a variant.
+struct Arms {
+    /// Of `reparameterize`.
+    fold: TokenStream,
+    /// Of `each_unit`.
+    visit: TokenStream,
+}
+
+/// Takes a struct or a variant apart, with every field by name or index; builds it anew from
+/// folded fields, and visits those that may hold units.
+fn arms(path: &TokenStream, fields: &Fields, seen: &mut Vec<TypedField>) -> Result<Arms> {
+    let (mut patterns, mut values) = (Vec::new(), Vec::new());
+    let (mut visited, mut visits) = (Vec::new(), Vec::new());
     for (index, field) in fields.iter().enumerate() {
         let member = match &field.ident {
             Some(name) => name.to_token_stream(),
@@ -122,9 +143,17 @@ fn arm(path: &TokenStream, fields: &Fields, seen: &mut Vec<TypedField>) -> Resul
         let value = treatment.apply(&field.ty, &binding);
         patterns.push(quote!(#member: ref #binding));
         values.push(quote!(#member: #value));
+        if treatment == Treatment::Fold {
+            let (ty, bound) = (&field.ty, treatment.bound());
+            visited.push(quote!(#member: ref mut #binding));
+            visits.push(quote_spanned!(ty.span()=> <#ty as #bound>::each_unit(#binding, change);));
+        }
         seen.push(TypedField { ty: field.ty.to_token_stream(), treatment });
     }
-    Ok(quote!(#path { #(#patterns),* } => #path { #(#values),* },))
+    Ok(Arms {
+        fold: quote!(#path { #(#patterns),* } => #path { #(#values),* },),
+        visit: quote!(#path { #(#visited,)* .. } => { #(#visits)* }),
+    })
 }
 
 /// Rust accepts a derive's attribute in places where this derive would not read it.

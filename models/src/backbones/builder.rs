@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use crate::blocks::{Block, BlockKind, ConvSpec, ConvUnit, DbbConfig, NormConfig};
+use crate::blocks::{Block, BlockKind, BlockOptions, ConvSpec, ConvUnit, DbbConfig, NormConfig};
 use crate::error::ConfigError;
 use crate::zoo::Form;
 
@@ -29,11 +29,9 @@ impl NetworkBuilder<'_> {
     /// # Errors
     /// If the chosen block cannot have this geometry.
     pub fn unit(&self, name: &str, spec: &ConvSpec) -> Result<ConvUnit, ConfigError> {
-        let block = match (self.form, self.kind(name, spec)) {
-            (Form::Deploy, _) => Block::Fused,
-            (Form::Train, BlockKind::Base) => Block::Base,
-            (Form::Train, BlockKind::Dbb) => Block::Dbb(self.dbb.clone()),
-            (Form::Train, BlockKind::Acb) => Block::Acb,
+        let block = match self.form {
+            Form::Deploy => Block::Folded,
+            Form::Train => self.kind(name, spec).with_options(&BlockOptions { dbb: self.dbb }),
         };
         Ok(ConvUnit::new(spec, &block, self.device)?.with_norm(self.norm))
     }

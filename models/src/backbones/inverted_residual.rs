@@ -1,18 +1,15 @@
 //! The block of MobileNetV2 (Sandler et al., CVPR 2018), with the squeeze-and-excitation of
 //! MobileNetV3 (Howard et al., ICCV 2019) where it is asked for.
 
-use burn::module::Module;
-use burn::nn::Initializer;
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
-use burn::tensor::activation::{hard_sigmoid, relu};
-use burn::tensor::{Device, Tensor};
+use std::fmt::Display;
 
-use super::{NetworkBuilder, PlacedUnit};
-use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue};
+use burn::module::Module;
+
+use super::NetworkBuilder;
+use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, SqueezeExcite};
 use crate::error::ConfigError;
-use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
+use crate::walk::Interpreter;
 
 /// The nearest multiple of 8, but not less than nine tenths of `channels` (the rule of the
 /// authors' code), at least 8.
@@ -76,7 +73,10 @@ impl InvertedResidual {
                 .then(|| unit("expand", ConvSpec::square([inputs, hidden], 1, 1)))
                 .transpose()?,
             depthwise: unit("depthwise", depthwise)?,
-            squeeze_excite: squeeze_excite.then(|| SqueezeExcite::new(hidden, builder.device)),
+            squeeze_excite: squeeze_excite.then(|| {
+                let squeezed = multiple_of_8((hidden / 4) as f64);
+                SqueezeExcite::new(hidden, squeezed, builder.device)
+            }),
             project: unit("project", ConvSpec::square([hidden, outputs], 1, 1))?,
             residual: stride == 1 && inputs == outputs,
             activation,
@@ -84,136 +84,43 @@ impl InvertedResidual {
     }
 
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
-    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let map = match &self.expand {
-            Some(expand) => expand.forward_then(input.clone(), self.activation),
-            None => input.clone(),
-        };
-        let map = self.depthwise.forward_then(map, self.activation);
-        let map = match &self.squeeze_excite {
-            Some(squeeze_excite) => squeeze_excite.forward(map),
-            None => map,
-        };
-        let residual = self.residual.then_some(input);
-        self.project.forward_then(map, Epilogue { residual, activation: None })
-    }
-
-    /// [`Self::forward`] in inference, as nodes of an ONNX graph; `name` is the block's path.
-    fn trace(&self, name: &str, graph: &mut Graph, input: &Value) -> Value {
-        let path = |part: &str| format!("{name}.{part}");
-        let activation = Some(self.activation);
-        let map = match &self.expand {
-            Some(expand) => graph.unit(&path("expand"), expand, input, None, activation),
-            None => input.clone(),
-        };
-        let map = graph.unit(&path("depthwise"), &self.depthwise, &map, None, activation);
-        let map = match &self.squeeze_excite {
-            Some(squeeze_excite) => squeeze_excite.trace(&path("squeeze_excite"), graph, &map),
-            None => map,
-        };
-        let residual = self.residual.then_some(input);
-        graph.unit(&path("project"), &self.project, &map, residual, None)
-    }
-}
-
-/// Squeeze-and-excitation (Hu et al., CVPR 2018): every channel times a weight from 0 to 1 that
-/// two layers compute from the means of all channels.
-#[derive(Module, Debug, Reparameterize)]
-pub struct SqueezeExcite {
-    /// Mean over all positions.
-    pub pool: AdaptiveAvgPool2d,
-    /// 1x1 to a quarter of the channels, with ReLU.
-    pub fc1: Conv2d,
-    /// 1x1 back, with hard-sigmoid.
-    pub fc2: Conv2d,
-}
-
-impl SqueezeExcite {
-    /// A block over `channels` channels with fresh weights.
-    pub fn new(channels: usize, device: &Device) -> Self {
-        let squeezed = multiple_of_8((channels / 4) as f64);
-        let pointwise = |channels: [usize; 2]| {
-            let mut conv = Conv2dConfig::new(channels, [1, 1]).init(device);
-            conv.bias = Some(Initializer::Zeros.init([channels[1]], device));
-            conv
-        };
-        Self {
-            pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
-            fc1: pointwise([channels, squeezed]),
-            fc2: pointwise([squeezed, channels]),
+    fn walk<'n, I: Interpreter<'n>>(
+        &'n self,
+        walk: &mut I,
+        name: &dyn Display,
+        input: I::Map,
+    ) -> I::Map {
+        let activation = || self.activation.into();
+        let mut map = input.clone();
+        if let Some(expand) = &self.expand {
+            map = walk.unit(&format_args!("{name}.expand"), expand, map, activation());
         }
-    }
-
-    /// `[batch, channels, height, width]` to the same shape.
-    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let means = self.pool.forward(input.clone());
-        let weights = self.fc2.forward(relu(self.fc1.forward(means)));
-        // min(max(x + 3, 0), 6) / 6
-        input * hard_sigmoid(weights, 1.0 / 6.0, 0.5)
-    }
-
-    /// [`Self::forward`] in inference, as nodes of an ONNX graph; `name` is the block's path.
-    fn trace(&self, name: &str, graph: &mut Graph, input: &Value) -> Value {
-        let [pool, fc1, fc2] = ["pool", "fc1", "fc2"].map(|part| format!("{name}.{part}"));
-        let map = graph.mean(&pool, input);
-        let map = graph.conv(&fc1, &self.fc1, &map);
-        let map = graph.activation(&fc1, Activation::Relu, &map);
-        let map = graph.conv(&fc2, &self.fc2, &map);
-        let weights = graph.hard_sigmoid(&fc2, &map);
-        graph.multiply(name, input, &weights)
+        map = walk.unit(&format_args!("{name}.depthwise"), &self.depthwise, map, activation());
+        if let Some(layer) = &self.squeeze_excite {
+            map = walk.squeeze_excite(&format_args!("{name}.squeeze_excite"), layer, map);
+        }
+        let residual = self.residual.then_some(input);
+        let epilogue = Epilogue { residual, activation: None };
+        walk.unit(&format_args!("{name}.project"), &self.project, map, epilogue)
     }
 }
 
-/// The blocks one after the other, as nodes of an ONNX graph.
-pub(super) fn trace(blocks: &[InvertedResidual], graph: &mut Graph, map: Value) -> Value {
-    let blocks = blocks.iter().enumerate();
-    blocks.fold(map, |map, (index, block)| block.trace(&format!("blocks.{index}"), graph, &map))
-}
-
-/// The last map of each resolution, from that of `map` on.
-pub(super) fn forward_features(blocks: &[InvertedResidual], mut map: Tensor<4>) -> Vec<Tensor<4>> {
-    let mut maps = Vec::new();
+/// The blocks one after the other; a stage ends where the resolution halves.
+pub(super) fn walk<'n, I: Interpreter<'n>>(
+    blocks: &'n [InvertedResidual],
+    walk: &mut I,
+    mut map: I::Map,
+) -> I::Map {
+    let mut stage = 0;
     for (index, block) in blocks.iter().enumerate() {
-        map = block.forward(map);
+        map = block.walk(walk, &format_args!("blocks.{index}"), map);
         let next = blocks.get(index + 1);
         if next.is_none_or(|next| next.depthwise.spec().stride != [1, 1]) {
-            maps.push(map.clone());
+            walk.stage(stage, &map);
+            stage += 1;
         }
     }
-    maps
-}
-
-/// The units of a network of such blocks between its stem and its last convolution.
-pub(super) fn units<'a>(
-    image: [usize; 2],
-    stem: &'a ConvUnit,
-    blocks: &'a [InvertedResidual],
-    last: &'a ConvUnit,
-) -> Vec<PlacedUnit<'a>> {
-    let blocks = blocks.iter().enumerate().flat_map(|(index, block)| {
-        [
-            block.expand.as_ref().map(|unit| ("expand", unit)),
-            Some(("depthwise", &block.depthwise)),
-            Some(("project", &block.project)),
-        ]
-        .into_iter()
-        .flatten()
-        .map(move |(part, unit)| (format!("blocks.{index}.{part}"), unit))
-    });
-    let before = std::iter::once(("stem".to_string(), stem));
-    PlacedUnit::chain(image, before.chain(blocks).chain([("last".to_string(), last)]))
-}
-
-/// Every unit of a network, to be changed.
-pub(super) fn units_mut<'a>(
-    stem: &'a mut ConvUnit,
-    blocks: &'a mut [InvertedResidual],
-    last: &'a mut ConvUnit,
-) -> impl Iterator<Item = &'a mut ConvUnit> {
-    let blocks = blocks.iter_mut().flat_map(|block| {
-        block.expand.iter_mut().chain([&mut block.depthwise, &mut block.project])
-    });
-    std::iter::once(stem).chain(blocks).chain([last])
+    map
 }
 
 #[cfg(test)]

@@ -4,13 +4,12 @@
 use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::Tensor;
 
-use super::{DenseLayer, NetworkBuilder, PlacedUnit};
+use super::NetworkBuilder;
 use crate::blocks::{Activation, ConvSpec, ConvUnit};
 use crate::error::ConfigError;
-use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
+use crate::walk::{Interpreter, Walk};
 
 /// Output channels and stride of the thirteen separable convolutions (the paper's table 1).
 const LAYOUT: [(usize, usize); 13] = [
@@ -52,9 +51,6 @@ pub struct SeparableConv {
     pub depthwise: ConvUnit,
     /// 1x1.
     pub pointwise: ConvUnit,
-    #[module(skip)]
-    #[reparam(keep)]
-    activation: Activation,
 }
 
 impl MobileNetV1 {
@@ -80,7 +76,6 @@ impl MobileNetV1 {
             blocks.push(SeparableConv {
                 depthwise: builder.unit(&format!("blocks.{index}.depthwise"), &depthwise)?,
                 pointwise: builder.unit(&format!("blocks.{index}.pointwise"), &pointwise)?,
-                activation,
             });
             channels = scaled(outputs);
         }
@@ -92,70 +87,28 @@ impl MobileNetV1 {
             activation,
         })
     }
-
-    /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let map = self.stem.forward_then(images, self.activation);
-        let map = self.blocks.iter().fold(map, |map, block| block.forward(map));
-        self.linear.forward(self.pool.forward(map).flatten(1, 3))
-    }
-
-    /// [`Self::forward`] in inference, as nodes of an ONNX graph.
-    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
-        let activation = Some(self.activation);
-        let mut map = graph.unit("stem", &self.stem, &images, None, activation);
-        for (index, block) in self.blocks.iter().enumerate() {
-            let units = [("depthwise", &block.depthwise), ("pointwise", &block.pointwise)];
-            for (part, unit) in units {
-                map = graph.unit(&format!("blocks.{index}.{part}"), unit, &map, None, activation);
-            }
-        }
-        let features = graph.features("pool", &map);
-        graph.linear("linear", &self.linear, &features)
-    }
-
-    /// The last map of each resolution, 1/2 to 1/32 of the image; for detection and
-    /// segmentation heads.
-    pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let mut map = self.stem.forward_then(images, self.activation);
-        let mut maps = Vec::new();
-        for (index, block) in self.blocks.iter().enumerate() {
-            map = block.forward(map);
-            if LAYOUT.get(index + 1).is_none_or(|&(_, stride)| stride == 2) {
-                maps.push(map.clone());
-            }
-        }
-        maps
-    }
-
-    /// The layers that see one value per channel.
-    pub fn dense_layers(&self) -> Vec<DenseLayer> {
-        vec![DenseLayer::of("linear", &self.linear)]
-    }
-
-    /// Every unit in order of computation, for an image of the given height and width.
-    pub fn units(&self, image: [usize; 2]) -> Vec<PlacedUnit<'_>> {
-        let parts = self.blocks.iter().enumerate().flat_map(|(index, block)| {
-            [
-                (format!("blocks.{index}.depthwise"), &block.depthwise),
-                (format!("blocks.{index}.pointwise"), &block.pointwise),
-            ]
-        });
-        PlacedUnit::chain(image, std::iter::once(("stem".to_string(), &self.stem)).chain(parts))
-    }
-
-    /// Every unit, to be changed.
-    pub fn units_mut(&mut self) -> impl Iterator<Item = &mut ConvUnit> {
-        let parts =
-            self.blocks.iter_mut().flat_map(|block| [&mut block.depthwise, &mut block.pointwise]);
-        std::iter::once(&mut self.stem).chain(parts)
-    }
 }
 
-impl SeparableConv {
-    /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
-    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let map = self.depthwise.forward_then(input, self.activation);
-        self.pointwise.forward_then(map, self.activation)
+impl Walk for MobileNetV1 {
+    /// The stages are the resolutions, 1/2 to 1/32 of the image.
+    fn features<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, images: I::Map) -> I::Map {
+        let activation = || self.activation.into();
+        let mut map = walk.unit(&"stem", &self.stem, images, activation());
+        let mut stage = 0;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let name = format_args!("blocks.{index}");
+            map = walk.unit(&format_args!("{name}.depthwise"), &block.depthwise, map, activation());
+            map = walk.unit(&format_args!("{name}.pointwise"), &block.pointwise, map, activation());
+            if LAYOUT.get(index + 1).is_none_or(|&(_, stride)| stride == 2) {
+                walk.stage(stage, &map);
+                stage += 1;
+            }
+        }
+        map
+    }
+
+    fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
+        let features = walk.global_mean(&"pool", &self.pool, map);
+        walk.linear(&"linear", &self.linear, features, None)
     }
 }

@@ -4,14 +4,13 @@
 use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
-use burn::tensor::Tensor;
 
+use super::NetworkBuilder;
 use super::inverted_residual::{self, InvertedResidual, InvertedResidualConfig, multiple_of_8};
-use super::{DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{Activation, ConvSpec, ConvUnit};
 use crate::error::ConfigError;
-use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
+use crate::walk::{Interpreter, Walk};
 
 /// Expansion, output channels, repetitions and stride of the stages (the paper's table 2).
 const LAYOUT: [(usize, usize, usize, usize); 7] = [
@@ -86,44 +85,19 @@ impl MobileNetV2 {
             linear: LinearConfig::new(features, num_classes).init(builder.device),
         })
     }
+}
 
-    /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let map = self.stem.forward_then(images, Activation::Relu6);
-        let map = self.blocks.iter().fold(map, |map, block| block.forward(map));
-        let map = self.last.forward_then(map, Activation::Relu6);
-        self.linear.forward(self.dropout.forward(self.pool.forward(map).flatten(1, 3)))
+impl Walk for MobileNetV2 {
+    /// The stages are the resolutions, 1/2 to 1/32 of the image.
+    fn features<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, images: I::Map) -> I::Map {
+        let map = walk.unit(&"stem", &self.stem, images, Activation::Relu6.into());
+        inverted_residual::walk(&self.blocks, walk, map)
     }
 
-    /// [`Self::forward`] in inference, as nodes of an ONNX graph.
-    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
-        let activation = Some(Activation::Relu6);
-        let map = graph.unit("stem", &self.stem, &images, None, activation);
-        let map = inverted_residual::trace(&self.blocks, graph, map);
-        let map = graph.unit("last", &self.last, &map, None, activation);
-        let features = graph.features("pool", &map);
-        graph.linear("linear", &self.linear, &features)
-    }
-
-    /// The last map of each resolution, 1/2 to 1/32 of the image; for detection and
-    /// segmentation heads.
-    pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let map = self.stem.forward_then(images, Activation::Relu6);
-        inverted_residual::forward_features(&self.blocks, map)
-    }
-
-    /// The layers that see one value per channel.
-    pub fn dense_layers(&self) -> Vec<DenseLayer> {
-        vec![DenseLayer::of("linear", &self.linear)]
-    }
-
-    /// Every unit in order of computation, for an image of the given height and width.
-    pub fn units(&self, image: [usize; 2]) -> Vec<PlacedUnit<'_>> {
-        inverted_residual::units(image, &self.stem, &self.blocks, &self.last)
-    }
-
-    /// Every unit, to be changed.
-    pub fn units_mut(&mut self) -> impl Iterator<Item = &mut ConvUnit> {
-        inverted_residual::units_mut(&mut self.stem, &mut self.blocks, &mut self.last)
+    fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
+        let map = walk.unit(&"last", &self.last, map, Activation::Relu6.into());
+        let features = walk.global_mean(&"pool", &self.pool, map);
+        let features = walk.dropout(&self.dropout, features);
+        walk.linear(&"linear", &self.linear, features, None)
     }
 }

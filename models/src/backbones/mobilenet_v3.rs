@@ -3,15 +3,14 @@
 use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
-use burn::tensor::Tensor;
 
+use super::NetworkBuilder;
 use super::inverted_residual::{self, InvertedResidual, InvertedResidualConfig, multiple_of_8};
 use super::mobilenet_v2::DROPOUT;
-use super::{DenseLayer, NetworkBuilder, PlacedUnit};
 use crate::blocks::{Activation, ConvSpec, ConvUnit, NormConfig};
 use crate::error::ConfigError;
-use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
+use crate::walk::{Interpreter, Walk};
 
 /// One line of the paper's tables 1 and 2: kernel, expanded and output channels,
 /// squeeze-and-excite, nonlinearity, stride.
@@ -155,57 +154,20 @@ impl MobileNetV3 {
             linear: LinearConfig::new(hidden, num_classes).init(builder.device),
         })
     }
+}
 
-    /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let map = self.stem.forward_then(images, HS);
-        let map = self.blocks.iter().fold(map, |map, block| block.forward(map));
-        let map = self.last.forward_then(map, HS);
-        let features = self.pool.forward(map).flatten(1, 3);
-        let hidden = HS.forward(self.hidden.forward(features));
-        self.linear.forward(self.dropout.forward(hidden))
+impl Walk for MobileNetV3 {
+    /// The stages are the resolutions, 1/2 (1/4 in the small network) to 1/32 of the image.
+    fn features<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, images: I::Map) -> I::Map {
+        let map = walk.unit(&"stem", &self.stem, images, HS.into());
+        inverted_residual::walk(&self.blocks, walk, map)
     }
 
-    /// [`Self::forward`] in inference, as nodes of an ONNX graph.
-    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
-        let map = graph.unit("stem", &self.stem, &images, None, Some(HS));
-        let map = inverted_residual::trace(&self.blocks, graph, map);
-        let map = graph.unit("last", &self.last, &map, None, Some(HS));
-        let features = graph.features("pool", &map);
-        let hidden = graph.linear("hidden", &self.hidden, &features);
-        let hidden = graph.activation("hidden", HS, &hidden);
-        graph.linear("linear", &self.linear, &hidden)
-    }
-
-    /// The last map of each resolution, 1/2 (1/4 in the small network) to 1/32 of the image; for
-    /// detection and segmentation heads.
-    pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let map = self.stem.forward_then(images, HS);
-        inverted_residual::forward_features(&self.blocks, map)
-    }
-
-    /// Every unit in order of computation, for an image of the given height and width.
-    pub fn units(&self, image: [usize; 2]) -> Vec<PlacedUnit<'_>> {
-        inverted_residual::units(image, &self.stem, &self.blocks, &self.last)
-    }
-
-    /// Every unit, to be changed.
-    pub fn units_mut(&mut self) -> impl Iterator<Item = &mut ConvUnit> {
-        inverted_residual::units_mut(&mut self.stem, &mut self.blocks, &mut self.last)
-    }
-
-    /// The layers that see one value per channel.
-    pub fn dense_layers(&self) -> Vec<DenseLayer> {
-        let squeezes = self.blocks.iter().enumerate().filter_map(|(index, block)| {
-            let block = block.squeeze_excite.as_ref()?;
-            let name = |part: &str| format!("blocks.{index}.squeeze_excite.{part}");
-            Some([("fc1", &block.fc1), ("fc2", &block.fc2)].map(|(part, conv)| {
-                let [outputs, inputs, ..] = conv.weight.lazy_shape().dims::<4>();
-                DenseLayer { name: name(part), channels: [inputs, outputs] }
-            }))
-        });
-        let classifier = [("hidden", &self.hidden), ("linear", &self.linear)]
-            .map(|(name, linear)| DenseLayer::of(name, linear));
-        squeezes.flatten().chain(classifier).collect()
+    fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
+        let map = walk.unit(&"last", &self.last, map, HS.into());
+        let features = walk.global_mean(&"pool", &self.pool, map);
+        let hidden = walk.linear(&"hidden", &self.hidden, features, Some(HS));
+        let hidden = walk.dropout(&self.dropout, hidden);
+        walk.linear(&"linear", &self.linear, hidden, None)
     }
 }

@@ -4,17 +4,17 @@
 //! Bottlenecks stride on the 3x3 convolution, as torchvision and the DBB paper's code do
 //! ("v1.5"), not on the first 1x1 as the paper's text does.
 
+use std::fmt::Display;
+
 use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::{Tensor, s};
 
-use super::{DenseLayer, NetworkBuilder, PlacedUnit};
+use super::NetworkBuilder;
 use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue};
 use crate::error::ConfigError;
-use crate::fused;
-use crate::onnx::{Graph, Value};
 use crate::reparam::Reparameterize;
+use crate::walk::{Interpreter, Walk};
 
 /// The shape of a residual network.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,85 +127,31 @@ impl ResNet {
         })
     }
 
-    /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let map =
-            self.stages().iter().fold(self.forward_stem(images), |map, stage| run(stage, map));
-        self.linear.forward(self.pool.forward(map).flatten(1, 3))
-    }
-
-    /// [`Self::forward`] in inference, as nodes of an ONNX graph.
-    pub(crate) fn trace(&self, graph: &mut Graph, images: Value) -> Value {
-        let mut map = graph.unit("stem", &self.stem, &images, None, Some(Activation::Relu));
-        if let Some(pool) = &self.max_pool {
-            map = graph.max_pool("max_pool", pool, &map);
-        }
-        for (stage, blocks) in self.stages().into_iter().enumerate() {
-            for (index, block) in blocks.iter().enumerate() {
-                map = block.trace(&format!("stage{}.{index}", stage + 1), graph, &map);
-            }
-        }
-        let features = graph.features("pool", &map);
-        graph.linear("linear", &self.linear, &features)
-    }
-
-    /// The map after each stage, in order; for detection and segmentation heads.
-    pub fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let mut map = self.forward_stem(images);
-        let mut maps = Vec::new();
-        for stage in self.stages().into_iter().filter(|stage| !stage.is_empty()) {
-            map = run(stage, map);
-            maps.push(map.clone());
-        }
-        maps
-    }
-
-    fn forward_stem(&self, images: Tensor<4>) -> Tensor<4> {
-        let map = self.stem.forward_then(images, Activation::Relu);
-        match &self.max_pool {
-            Some(pool) => fused::max_pool(pool, map),
-            None => map,
-        }
-    }
-
     fn stages(&self) -> [&Vec<ResidualBlock>; 4] {
         [&self.stage1, &self.stage2, &self.stage3, &self.stage4]
     }
-
-    /// The layers that see one value per channel.
-    pub fn dense_layers(&self) -> Vec<DenseLayer> {
-        vec![DenseLayer::of("linear", &self.linear)]
-    }
-
-    /// Every unit in order of computation, for an image of the given height and width.
-    pub fn units(&self, image: [usize; 2]) -> Vec<PlacedUnit<'_>> {
-        let stem = PlacedUnit { name: "stem".into(), unit: &self.stem, input_size: image };
-        let mut size = stem.output_size();
-        if self.max_pool.is_some() {
-            size = ConvSpec::square([1, 1], 3, 2).output_size(size);
-        }
-        let mut units = vec![stem];
-        for (stage, blocks) in self.stages().into_iter().enumerate() {
-            for (index, block) in blocks.iter().enumerate() {
-                size = block.place(&format!("stage{}.{index}", stage + 1), size, &mut units);
-            }
-        }
-        units
-    }
-
-    /// Every unit, to be changed.
-    pub fn units_mut(&mut self) -> impl Iterator<Item = &mut ConvUnit> {
-        let stages = [&mut self.stage1, &mut self.stage2, &mut self.stage3, &mut self.stage4];
-        let blocks = stages.into_iter().flatten().flat_map(|block| {
-            let shorter = [&mut block.conv1, &mut block.conv2];
-            shorter.into_iter().chain(&mut block.conv3).chain(&mut block.shortcut)
-        });
-        std::iter::once(&mut self.stem).chain(blocks)
-    }
 }
 
-fn run(stage: &[ResidualBlock], map: Tensor<4>) -> Tensor<4> {
-    stage.iter().fold(map, |map, block| block.forward(map))
+impl Walk for ResNet {
+    fn features<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, images: I::Map) -> I::Map {
+        let mut map = walk.unit(&"stem", &self.stem, images, Activation::Relu.into());
+        if let Some(pool) = &self.max_pool {
+            map = walk.max_pool(&"max_pool", pool, map);
+        }
+        let stages = self.stages().into_iter().filter(|stage| !stage.is_empty());
+        for (stage, blocks) in stages.enumerate() {
+            for (index, block) in blocks.iter().enumerate() {
+                map = block.walk(walk, &format_args!("stage{}.{index}", stage + 1), map);
+            }
+            walk.stage(stage, &map);
+        }
+        map
+    }
+
+    fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
+        let features = walk.global_mean(&"pool", &self.pool, map);
+        walk.linear(&"linear", &self.linear, features, None)
+    }
 }
 
 impl ResidualBlock {
@@ -247,73 +193,28 @@ impl ResidualBlock {
     }
 
     /// `[batch, in, height, width]` to `[batch, out, height / stride, width / stride]`.
-    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let map = self.conv1.forward_then(input.clone(), Activation::Relu);
-        let (last, map) = match &self.conv3 {
-            Some(conv3) => (conv3, self.conv2.forward_then(map, Activation::Relu)),
-            None => (&self.conv2, map),
+    fn walk<'n, I: Interpreter<'n>>(
+        &'n self,
+        walk: &mut I,
+        name: &dyn Display,
+        input: I::Map,
+    ) -> I::Map {
+        let relu = || Activation::Relu.into();
+        let map = walk.unit(&format_args!("{name}.conv1"), &self.conv1, input.clone(), relu());
+        let (last, part, map) = match &self.conv3 {
+            Some(conv3) => {
+                let map = walk.unit(&format_args!("{name}.conv2"), &self.conv2, map, relu());
+                (conv3, "conv3", map)
+            }
+            None => (&self.conv2, "conv2", map),
         };
-        let shortcut = match (&self.shortcut, self.zero_channels) {
-            (Some(projection), _) => projection.forward(input),
-            (None, Some(channels)) => subsample(input, channels),
+        let shortcut = format_args!("{name}.shortcut");
+        let residual = match (&self.shortcut, self.zero_channels) {
+            (Some(projection), _) => walk.unit(&shortcut, projection, input, Epilogue::default()),
+            (None, Some(channels)) => walk.subsample(&shortcut, channels, input),
             (None, None) => input,
         };
-        last.forward_then(map, Epilogue::new(shortcut, Activation::Relu))
+        let epilogue = Epilogue::new(residual, Activation::Relu);
+        walk.unit(&format_args!("{name}.{part}"), last, map, epilogue)
     }
-
-    /// [`Self::forward`] in inference, as nodes of an ONNX graph; `name` is the block's path.
-    fn trace(&self, name: &str, graph: &mut Graph, input: &Value) -> Value {
-        let path = |part: &str| format!("{name}.{part}");
-        let relu = Some(Activation::Relu);
-        let map = graph.unit(&path("conv1"), &self.conv1, input, None, relu);
-        let (last_name, last, map) = match &self.conv3 {
-            Some(conv3) => {
-                let map = graph.unit(&path("conv2"), &self.conv2, &map, None, relu);
-                ("conv3", conv3, map)
-            }
-            None => ("conv2", &self.conv2, map),
-        };
-        let shortcut = match (&self.shortcut, self.zero_channels) {
-            (Some(projection), _) => graph.unit(&path("shortcut"), projection, input, None, None),
-            (None, Some(channels)) => graph.subsample(&path("shortcut"), input, channels),
-            (None, None) => input.clone(),
-        };
-        graph.unit(&path(last_name), last, &map, Some(&shortcut), relu)
-    }
-
-    /// Appends the block's units; returns the size of its output.
-    fn place<'a>(
-        &'a self,
-        name: &str,
-        input_size: [usize; 2],
-        units: &mut Vec<PlacedUnit<'a>>,
-    ) -> [usize; 2] {
-        let mut size = input_size;
-        let convs = [
-            ("conv1", Some(&self.conv1)),
-            ("conv2", Some(&self.conv2)),
-            ("conv3", self.conv3.as_ref()),
-        ];
-        for (part, unit) in convs {
-            if let Some(unit) = unit {
-                let placed = PlacedUnit { name: format!("{name}.{part}"), unit, input_size: size };
-                size = placed.output_size();
-                units.push(placed);
-            }
-        }
-        if let Some(unit) = &self.shortcut {
-            units.push(PlacedUnit { name: format!("{name}.shortcut"), unit, input_size });
-        }
-        size
-    }
-}
-
-/// Every second position, between channels of zeros.
-fn subsample(input: Tensor<4>, [before, after]: [usize; 2]) -> Tensor<4> {
-    let map = input.slice(s![.., .., ..;2, ..;2]);
-    let [batch, _, height, width] = map.dims();
-    let zeros = |channels| Tensor::zeros([batch, channels, height, width], &map.device());
-    let parts =
-        [(before > 0).then(|| zeros(before)), Some(map.clone()), (after > 0).then(|| zeros(after))];
-    Tensor::cat(parts.into_iter().flatten().collect(), 1)
 }

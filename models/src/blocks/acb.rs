@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, s};
 
 use super::batch_norm::BatchNorm;
+use super::block::{ConvBlock, PlainBranch, Positions};
 use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
 use super::epilogue::Epilogue;
@@ -44,16 +45,11 @@ impl AsymmetricConvBlock {
             ConvBn::new(&ConvSpec { kernel_size: kernel, padding, ..spec.clone() }, device)
         };
         Ok(Self {
-            square: ConvBn::new(spec, device),
-            vertical: strip([kh, 1], [ph, pw.saturating_sub(half)]),
-            horizontal: strip([1, kw], [ph.saturating_sub(half), pw]),
+            square: ConvBn::new(spec, device)?,
+            vertical: strip([kh, 1], [ph, pw.saturating_sub(half)])?,
+            horizontal: strip([1, kw], [ph.saturating_sub(half), pw])?,
             spec: spec.clone(),
         })
-    }
-
-    /// The geometry of the convolution this block stands for.
-    pub fn spec(&self) -> &ConvSpec {
-        &self.spec
     }
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
@@ -61,8 +57,17 @@ impl AsymmetricConvBlock {
         self.forward_then(input, Epilogue::default())
     }
 
-    /// The same, and what the network makes of the output.
-    pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+    fn branches(&self) -> [&ConvBn; 3] {
+        [&self.square, &self.vertical, &self.horizontal]
+    }
+}
+
+impl ConvBlock for AsymmetricConvBlock {
+    fn spec(&self) -> ConvSpec {
+        self.spec.clone()
+    }
+
+    fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
         let [_, _, height, width] = input.dims();
         let [top, left] =
             self.spec.padding.map(|p| (self.spec.kernel_size[0] / 2).saturating_sub(p));
@@ -84,17 +89,36 @@ impl AsymmetricConvBlock {
         self.horizontal.forward_then(horizontal, last)
     }
 
-    /// Every norm of every branch.
-    pub(crate) fn norms_mut(&mut self) -> [&mut BatchNorm; 3] {
-        [&mut self.square.bn, &mut self.vertical.bn, &mut self.horizontal.bn]
-    }
-
-    /// The equivalent kernel and bias (Transforms I, VI and II).
-    pub fn equivalent(&self) -> ConvParams {
-        let branches = [&self.square, &self.vertical, &self.horizontal].map(|branch| {
+    /// Transforms I, VI and II.
+    fn equivalent(&self) -> ConvParams {
+        let branches = self.branches().map(|branch| {
             let branch = branch.equivalent();
             ConvParams { kernel: embed_kernel(&branch.kernel, self.spec.kernel_size), ..branch }
         });
         sum_branches(&branches)
+    }
+
+    fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        vec![&mut self.square.bn, &mut self.vertical.bn, &mut self.horizontal.bn]
+    }
+
+    fn macs(&self, positions: Positions) -> usize {
+        self.branches().iter().map(|branch| branch.macs(positions)).sum()
+    }
+
+    fn plain_branch(&self) -> Result<PlainBranch<'_>, ConfigError> {
+        let closing_norms = &["vertical.bn.", "horizontal.bn."];
+        Ok(PlainBranch { conv_bn: &self.square, path: "square.", closing_norms })
+    }
+
+    fn official_names(&self) -> Vec<(&'static str, &'static str)> {
+        vec![
+            ("square.conv.", "square_conv."),
+            ("square.bn.", "square_bn."),
+            ("vertical.conv.", "ver_conv."),
+            ("vertical.bn.", "ver_bn."),
+            ("horizontal.conv.", "hor_conv."),
+            ("horizontal.bn.", "hor_bn."),
+        ]
     }
 }

@@ -5,10 +5,13 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 
 use super::batch_norm::BatchNorm;
+use super::block::{ConvBlock, PlainBranch, Positions};
 use super::conv_spec::{ConvSpec, host_conv};
 use super::epilogue::Epilogue;
+use super::unit::weights;
 use crate::algebra::{ConvParams, fuse_conv_bn};
-use crate::fused;
+use crate::cpu_ops;
+use crate::error::ConfigError;
 use crate::implementation::LayerCount;
 
 /// A convolution without bias, followed by batch norm: the baseline of every comparison and
@@ -22,25 +25,50 @@ pub struct ConvBn {
 }
 
 impl ConvBn {
-    /// A block with fresh weights; the geometry must have passed [`ConvSpec::check`].
-    pub(crate) fn new(spec: &ConvSpec, device: &Device) -> Self {
-        Self { conv: spec.init_conv(device), bn: BatchNorm::new(spec.channels[1], device) }
+    /// A block with fresh weights.
+    ///
+    /// # Errors
+    /// A geometry that is impossible.
+    pub fn new(spec: &ConvSpec, device: &Device) -> Result<Self, ConfigError> {
+        spec.check()?;
+        Ok(Self { conv: spec.init_conv(device), bn: BatchNorm::new(spec.channels[1], device) })
     }
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         self.forward_then(input, Epilogue::default())
     }
+}
 
-    /// The same, and what the network makes of the output.
-    pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        fused::conv_bn(self, &input, &epilogue).unwrap_or_else(|| {
+impl ConvBlock for ConvBn {
+    fn spec(&self) -> ConvSpec {
+        ConvSpec::of(&self.conv)
+    }
+
+    fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+        cpu_ops::conv_bn(self, &input, &epilogue).unwrap_or_else(|| {
             LayerCount::plain(|| epilogue.forward(self.bn.forward(self.conv.forward(input))))
         })
     }
 
-    /// The equivalent kernel and bias (Transform I).
-    pub fn equivalent(&self) -> ConvParams {
+    /// Transform I.
+    fn equivalent(&self) -> ConvParams {
         fuse_conv_bn(&host_conv(&self.conv), &self.bn.stats())
+    }
+
+    fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        vec![&mut self.bn]
+    }
+
+    fn macs(&self, positions: Positions) -> usize {
+        weights(&self.conv.weight) * positions.output
+    }
+
+    fn plain_branch(&self) -> Result<PlainBranch<'_>, ConfigError> {
+        Ok(PlainBranch { conv_bn: self, path: "", closing_norms: &[] })
+    }
+
+    fn official_names(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
     }
 }

@@ -3,6 +3,7 @@
 use burn::config::Config;
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::MaxPool2d;
 use burn::nn::{Initializer, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -46,6 +47,15 @@ impl ConvSpec {
             .with_stride(conv.stride)
             .with_padding(padding)
             .with_groups(conv.groups)
+    }
+
+    /// The window of a max pool, as the geometry of a convolution over one channel.
+    pub(crate) fn of_max_pool(pool: &MaxPool2d) -> Self {
+        let padding = match pool.padding {
+            PaddingConfig2d::Explicit(height, width, ..) => [height, width],
+            _ => [0, 0],
+        };
+        Self::new([1, 1], pool.kernel_size).with_stride(pool.stride).with_padding(padding)
     }
 
     /// Whether every channel is convolved for itself (more than one channel, as many groups).
@@ -109,7 +119,7 @@ impl ConvSpec {
     ///
     /// # Panics
     /// If the kernel has another shape than this geometry.
-    pub(crate) fn fused_conv(&self, params: &ConvParams, device: &Device) -> Conv2d {
+    pub(crate) fn folded_conv(&self, params: &ConvParams, device: &Device) -> Conv2d {
         assert_eq!(params.kernel.shape(), self.weight_shape(), "shape of the folded kernel");
         let to_f32 = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
         let weight = TensorData::new(to_f32(&params.kernel.data), self.weight_shape());

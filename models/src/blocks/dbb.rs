@@ -8,16 +8,18 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::batch_norm::BatchNorm;
+use super::block::{ConvBlock, PlainBranch, Positions};
 use super::bn_pad::{BnPad, Padded};
 use super::conv_bn::ConvBn;
 use super::conv_spec::{ConvSpec, host_conv};
 use super::epilogue::Epilogue;
 use super::pointwise::PointwiseConv;
+use super::unit::weights;
 use crate::algebra::{
     ConvParams, average_pool_kernel, embed_kernel, fuse_conv_bn, merge_1x1_kxk, sum_branches,
 };
+use crate::cpu_ops;
 use crate::error::ConfigError;
-use crate::fused;
 use crate::implementation::LayerCount;
 
 /// One of the four branches.
@@ -139,9 +141,10 @@ impl DiverseBranchBlock {
         let strided_pointwise =
             ConvSpec::new(spec.channels, [1, 1]).with_stride(spec.stride).with_groups(spec.groups);
         let block = Self {
-            origin: has(Branch::Kxk).then(|| ConvBn::new(spec, device)),
+            origin: has(Branch::Kxk).then(|| ConvBn::new(spec, device)).transpose()?,
             pointwise: (has(Branch::Pointwise) && !depthwise)
-                .then(|| ConvBn::new(&strided_pointwise, device)),
+                .then(|| ConvBn::new(&strided_pointwise, device))
+                .transpose()?,
             pointwise_kxk: has(Branch::PointwiseKxk)
                 .then(|| {
                     let default = if depthwise { 2 * inputs } else { inputs };
@@ -155,11 +158,6 @@ impl DiverseBranchBlock {
             return Err(ConfigError::NoBranch);
         }
         Ok(if config.single_init { block.single_init() } else { block })
-    }
-
-    /// The geometry of the convolution this block stands for.
-    pub fn spec(&self) -> &ConvSpec {
-        &self.spec
     }
 
     /// Sets the scale of the closing norm to 1 in the KxK branch and to 0 in the others, so
@@ -190,12 +188,6 @@ impl DiverseBranchBlock {
         self.forward_then(input, Epilogue::default())
     }
 
-    /// The same, and what the network makes of the output.
-    pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        fused::dbb(self, &input, &epilogue)
-            .unwrap_or_else(|| LayerCount::plain(|| epilogue.forward(self.forward_branches(input))))
-    }
-
     /// The definition.
     fn forward_branches(&self, input: Tensor<4>) -> Tensor<4> {
         let branches = [
@@ -208,8 +200,30 @@ impl DiverseBranchBlock {
         branches.into_iter().flatten().reduce(|a, b| a + b).expect("a block has a branch")
     }
 
-    /// The equivalent kernel and bias: every branch by Transforms I, III, V and VI, then II.
-    pub fn equivalent(&self) -> ConvParams {
+    fn closing_norms(&self) -> impl Iterator<Item = &BatchNorm> {
+        [
+            self.origin.as_ref().map(|b| &b.bn),
+            self.pointwise.as_ref().map(|b| &b.bn),
+            self.pointwise_kxk.as_ref().map(|b| &b.bn2),
+            self.average.as_ref().map(|b| &b.avg_bn),
+        ]
+        .into_iter()
+        .flatten()
+    }
+}
+
+impl ConvBlock for DiverseBranchBlock {
+    fn spec(&self) -> ConvSpec {
+        self.spec.clone()
+    }
+
+    fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+        cpu_ops::dbb(self, &input, &epilogue)
+            .unwrap_or_else(|| LayerCount::plain(|| epilogue.forward(self.forward_branches(input))))
+    }
+
+    /// Every branch by Transforms I, III, V and VI, then II.
+    fn equivalent(&self) -> ConvParams {
         let size = self.spec.kernel_size;
         let groups = self.spec.groups;
         let branches: Vec<_> = [
@@ -225,8 +239,7 @@ impl DiverseBranchBlock {
         sum_branches(&branches)
     }
 
-    /// Every norm of every branch.
-    pub(crate) fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+    fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
         let mut norms = Vec::new();
         norms.extend(self.origin.as_mut().map(|b| &mut b.bn));
         norms.extend(self.pointwise.as_mut().map(|b| &mut b.bn));
@@ -240,15 +253,48 @@ impl DiverseBranchBlock {
         norms
     }
 
-    fn closing_norms(&self) -> impl Iterator<Item = &BatchNorm> {
-        [
-            self.origin.as_ref().map(|b| &b.bn),
-            self.pointwise.as_ref().map(|b| &b.bn),
-            self.pointwise_kxk.as_ref().map(|b| &b.bn2),
-            self.average.as_ref().map(|b| &b.avg_bn),
+    fn macs(&self, positions: Positions) -> usize {
+        let sequence = self.pointwise_kxk.as_ref();
+        let average = self.average.as_ref().and_then(|branch| branch.conv.as_ref());
+        let before_stride = [
+            sequence.map(|branch| weights(&branch.conv1.weight)),
+            average.map(|conv| weights(&conv.weight)),
+        ];
+        let after_stride = [
+            self.origin.as_ref().map(|branch| weights(&branch.conv.weight)),
+            self.pointwise.as_ref().map(|branch| weights(&branch.conv.weight)),
+            sequence.map(|branch| weights(&branch.conv2.weight)),
+        ];
+        before_stride.into_iter().flatten().sum::<usize>() * positions.input
+            + after_stride.into_iter().flatten().sum::<usize>() * positions.output
+    }
+
+    fn plain_branch(&self) -> Result<PlainBranch<'_>, ConfigError> {
+        let Some(conv_bn) = &self.origin else {
+            return Err(ConfigError::Option {
+                option: "model.dbb.branches",
+                value: "a list without \"kxk\"".into(),
+                expected: "\"kxk\" among them, to start from weights",
+            });
+        };
+        let closing_norms = &["pointwise.bn.", "pointwise_kxk.bn2.", "average.avg_bn."];
+        Ok(PlainBranch { conv_bn, path: "origin.", closing_norms })
+    }
+
+    fn official_names(&self) -> Vec<(&'static str, &'static str)> {
+        let sequence = self.pointwise_kxk.as_ref();
+        let first = match sequence.is_some_and(|branch| branch.conv1.is_identity_based()) {
+            true => "dbb_1x1_kxk.idconv1.",
+            false => "dbb_1x1_kxk.conv1.",
+        };
+        vec![
+            ("origin.", "dbb_origin."),
+            ("pointwise.", "dbb_1x1."),
+            ("pointwise_kxk.conv1.", first),
+            ("pointwise_kxk.", "dbb_1x1_kxk."),
+            ("average.avg_bn.", "dbb_avg.avgbn."),
+            ("average.", "dbb_avg."),
         ]
-        .into_iter()
-        .flatten()
     }
 }
 

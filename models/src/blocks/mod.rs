@@ -5,6 +5,7 @@
 mod acb;
 mod activation;
 mod batch_norm;
+mod block;
 mod bn_pad;
 mod conv_bn;
 mod conv_spec;
@@ -12,11 +13,13 @@ mod dbb;
 mod epilogue;
 mod pointwise;
 mod running_stat;
+mod squeeze_excite;
 mod unit;
 
 pub use acb::AsymmetricConvBlock;
 pub use activation::Activation;
 pub use batch_norm::{BatchNorm, NormConfig};
+pub use block::{ConvBlock, PlainBranch, Positions};
 pub use bn_pad::BnPad;
 pub use conv_bn::ConvBn;
 pub use conv_spec::ConvSpec;
@@ -24,4 +27,6 @@ pub use dbb::{AverageBranch, Branch, DbbConfig, DiverseBranchBlock, PointwiseKxk
 pub use epilogue::Epilogue;
 pub use pointwise::PointwiseConv;
 pub use running_stat::RunningStat;
-pub use unit::{Block, BlockKind, ConvUnit};
+pub use squeeze_excite::SqueezeExcite;
+pub(crate) use unit::Contents;
+pub use unit::{Block, BlockKind, BlockOptions, ConvUnit};

@@ -1,6 +1,6 @@
-//! The one type a backbone holds where a convolution or a block may stand.
+//! The list of blocks, and the one type a backbone holds where any of them may stand.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
@@ -8,39 +8,165 @@ use serde::{Deserialize, Serialize};
 
 use super::acb::AsymmetricConvBlock;
 use super::batch_norm::{BatchNorm, NormConfig};
+use super::block::{ConvBlock, Positions};
 use super::conv_bn::ConvBn;
 use super::conv_spec::{ConvSpec, host_conv};
 use super::dbb::{DbbConfig, DiverseBranchBlock};
 use super::epilogue::Epilogue;
 use crate::algebra::ConvParams;
+use crate::cpu_ops;
 use crate::error::ConfigError;
-use crate::fused;
 use crate::implementation::LayerCount;
+use crate::names::one_of;
 
-/// Name of a training-form block, as configurations and tables write it.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BlockKind {
+/// Makes the enums of the blocks from their list:
+/// `Variant(Module) = "name", "module of the folded convolution in the official code"`, and, for a
+/// block with options, the name of their table in a configuration and their type.
+macro_rules! blocks {
+    ($(
+        $(#[$doc:meta])*
+        $Variant:ident($Module:ty) = $name:literal, $folded:literal
+        $(, $options:ident: $Options:ty)?;
+    )*) => {
+        /// Name of a training-form block, as configurations and tables write it.
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum BlockKind {
+            $($(#[$doc])* #[serde(rename = $name)] $Variant,)*
+        }
+
+        impl BlockKind {
+            /// Every kind there is.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$Variant),*];
+
+            /// What a block name may be, for errors.
+            const EXPECTED: &'static str = one_of!($($name),*);
+
+            /// The name in configurations.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$Variant => $name,)*
+                }
+            }
+
+            /// The module that holds the folded convolution in the official code of the block.
+            pub(crate) fn folded_module(self) -> &'static str {
+                match self {
+                    $(Self::$Variant => $folded,)*
+                }
+            }
+
+            /// The block with its options.
+            pub fn with_options(self, options: &BlockOptions) -> Block {
+                match self {
+                    $(Self::$Variant => Block::$Variant $((options.$options.clone()))?,)*
+                }
+            }
+        }
+
+        /// What stands in the place of a convolution.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Block {
+            $($(#[$doc])* $Variant $(($Options))?,)*
+            /// A plain convolution with bias: what each of the others folds into.
+            Folded,
+        }
+
+        /// The options of the blocks that have any.
+        #[derive(Clone, Copy, Debug)]
+        pub struct BlockOptions<'a> {
+            $($(#[doc = concat!("Of `", $name, "`.")] pub $options: &'a $Options,)?)*
+        }
+
+        /// A convolution in training or in deploy form.
+        ///
+        /// ```
+        /// use burn::tensor::{Device, Tensor};
+        /// use dbb_models::{Reparameterize, blocks::{Block, ConvSpec, ConvUnit}};
+        ///
+        /// # fn main() -> Result<(), dbb_models::ConfigError> {
+        /// let device = Device::default();
+        /// let spec = ConvSpec::square([16, 32], 3, 2);
+        /// let unit = ConvUnit::new(&spec, &Block::Dbb(Default::default()), &device)?;
+        /// let image = Tensor::ones([1, 16, 8, 8], &device);
+        /// let deploy = unit.reparameterize();
+        /// assert_eq!(deploy.forward(image.clone()).dims(), [1, 32, 4, 4]);
+        /// let difference = (deploy.forward(image.clone()) - unit.forward(image)).abs().max();
+        /// assert!(difference.into_scalar::<f32>() < 1e-4);
+        /// # Ok(())
+        /// # }
+        /// ```
+        // The variants differ in size by a few hundred bytes of handles; a network holds some
+        // dozen units, and Burn has no `Module` for `Box`.
+        #[allow(clippy::large_enum_variant)]
+        #[derive(Module, Debug)]
+        pub enum ConvUnit {
+            $($(#[$doc])* $Variant($Module),)*
+            /// The folded convolution, with bias.
+            Folded(Conv2d),
+        }
+
+        impl ConvUnit {
+            /// A unit with fresh weights.
+            ///
+            /// # Errors
+            /// A geometry that is impossible, or that the block cannot fold exactly.
+            pub fn new(
+                spec: &ConvSpec,
+                block: &Block,
+                device: &Device,
+            ) -> Result<Self, ConfigError> {
+                spec.check()?;
+                Ok(match block {
+                    $(Block::$Variant $(($options))? => {
+                        Self::$Variant(<$Module>::new(spec, $($options,)? device)?)
+                    })*
+                    Block::Folded => {
+                        let bias = Initializer::Zeros.init([spec.channels[1]], device);
+                        Self::Folded(Conv2d { bias: Some(bias), ..spec.init_conv(device) })
+                    }
+                })
+            }
+
+            /// Which block the unit is; `None` of a folded one.
+            pub fn kind(&self) -> Option<BlockKind> {
+                match self {
+                    $(Self::$Variant(_) => Some(BlockKind::$Variant),)*
+                    Self::Folded(_) => None,
+                }
+            }
+
+            pub(crate) fn contents(&self) -> Contents<'_> {
+                match self {
+                    $(Self::$Variant(block) => Contents::Block(block),)*
+                    Self::Folded(conv) => Contents::Folded(conv),
+                }
+            }
+
+            /// Every batch norm; none in a folded unit.
+            pub fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+                match self {
+                    $(Self::$Variant(block) => ConvBlock::norms_mut(block),)*
+                    Self::Folded(_) => Vec::new(),
+                }
+            }
+        }
+    };
+}
+
+blocks! {
     /// Plain convolution and batch norm.
-    Base,
+    Base(ConvBn) = "base", "conv";
     /// Diverse Branch Block.
-    Dbb,
+    Dbb(DiverseBranchBlock) = "dbb", "dbb_reparam", dbb: DbbConfig;
     /// Asymmetric Convolution Block.
-    Acb,
+    Acb(AsymmetricConvBlock) = "acb", "fused_conv";
 }
 
 impl BlockKind {
-    /// Every kind there is.
-    pub const ALL: [Self; 3] = [Self::Base, Self::Dbb, Self::Acb];
-
-    /// The name in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::Dbb => "dbb",
-            Self::Acb => "acb",
-        }
+    /// Whether the block has several branches.
+    pub fn is_multi_branch(self) -> bool {
+        self != Self::Base
     }
 }
 
@@ -57,75 +183,18 @@ impl std::str::FromStr for BlockKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or(ConfigError::Option {
             option: "block",
             value: format!("\"{name}\""),
-            expected: "one of base, dbb, acb",
+            expected: Self::EXPECTED,
         })
     }
 }
 
-/// What stands in the place of a convolution.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Block {
-    /// Plain convolution and batch norm.
-    Base,
-    /// Diverse Branch Block.
-    Dbb(DbbConfig),
-    /// Asymmetric Convolution Block.
-    Acb,
-    /// A plain convolution with bias: what each of the others folds into.
-    Fused,
-}
-
-/// A convolution in training or in deploy form.
-///
-/// ```
-/// use burn::tensor::{Device, Tensor};
-/// use dbb_models::{Reparameterize, blocks::{Block, ConvSpec, ConvUnit}};
-///
-/// # fn main() -> Result<(), dbb_models::ConfigError> {
-/// let device = Device::default();
-/// let spec = ConvSpec::square([16, 32], 3, 2);
-/// let unit = ConvUnit::new(&spec, &Block::Dbb(Default::default()), &device)?;
-/// let image = Tensor::ones([1, 16, 8, 8], &device);
-/// let deploy = unit.reparameterize();
-/// assert_eq!(deploy.forward(image.clone()).dims(), [1, 32, 4, 4]);
-/// let difference = (deploy.forward(image.clone()) - unit.forward(image)).abs().max();
-/// assert!(difference.into_scalar::<f32>() < 1e-4);
-/// # Ok(())
-/// # }
-/// ```
-// The variants differ in size by a few hundred bytes of handles; a network holds some dozen
-// units, and Burn has no `Module` for `Box`.
-#[allow(clippy::large_enum_variant)]
-#[derive(Module, Debug)]
-pub enum ConvUnit {
-    /// Plain convolution and batch norm.
-    Base(ConvBn),
-    /// Diverse Branch Block.
-    Dbb(DiverseBranchBlock),
-    /// Asymmetric Convolution Block.
-    Acb(AsymmetricConvBlock),
-    /// The folded convolution, with bias.
-    Fused(Conv2d),
+/// What a unit holds.
+pub(crate) enum Contents<'a> {
+    Block(&'a dyn ConvBlock),
+    Folded(&'a Conv2d),
 }
 
 impl ConvUnit {
-    /// A unit with fresh weights.
-    ///
-    /// # Errors
-    /// A geometry that is impossible, or that the block cannot fold exactly.
-    pub fn new(spec: &ConvSpec, block: &Block, device: &Device) -> Result<Self, ConfigError> {
-        spec.check()?;
-        Ok(match block {
-            Block::Base => Self::Base(ConvBn::new(spec, device)),
-            Block::Dbb(config) => Self::Dbb(DiverseBranchBlock::new(spec, config, device)?),
-            Block::Acb => Self::Acb(AsymmetricConvBlock::new(spec, device)?),
-            Block::Fused => {
-                let bias = Initializer::Zeros.init([spec.channels[1]], device);
-                Self::Fused(Conv2d { bias: Some(bias), ..spec.init_conv(device) })
-            }
-        })
-    }
-
     /// The unit with other constants in all its batch norms.
     pub fn with_norm(mut self, config: NormConfig) -> Self {
         for norm in self.norms_mut() {
@@ -135,57 +204,52 @@ impl ConvUnit {
         self
     }
 
-    /// Every batch norm; none in a folded unit.
-    pub fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
-        match self {
-            Self::Base(block) => vec![&mut block.bn],
-            Self::Dbb(block) => block.norms_mut(),
-            Self::Acb(block) => block.norms_mut().into(),
-            Self::Fused(_) => Vec::new(),
-        }
-    }
-
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         self.forward_then(input, Epilogue::default())
     }
 
-    /// The same, and what the network makes of the output.
+    /// [`Self::forward`], then the epilogue: residual and activation.
     pub fn forward_then(&self, input: Tensor<4>, epilogue: impl Into<Epilogue>) -> Tensor<4> {
         let epilogue = epilogue.into();
-        LayerCount::unit(|| match self {
-            Self::Base(block) => block.forward_then(input, epilogue),
-            Self::Dbb(block) => block.forward_then(input, epilogue),
-            Self::Acb(block) => block.forward_then(input, epilogue),
-            Self::Fused(conv) if fused::serves_conv(&input) => fused::conv(conv, input, epilogue),
-            Self::Fused(conv) => LayerCount::plain(|| epilogue.forward(conv.forward(input))),
+        LayerCount::unit(|| match self.contents() {
+            Contents::Block(block) => block.forward_then(input, epilogue),
+            Contents::Folded(conv) if cpu_ops::serves_conv(&input) => {
+                cpu_ops::conv(conv, input, epilogue)
+            }
+            Contents::Folded(conv) => LayerCount::plain(|| epilogue.forward(conv.forward(input))),
         })
     }
 
     /// The geometry of the convolution this unit is or folds into.
     pub fn spec(&self) -> ConvSpec {
-        match self {
-            Self::Base(block) => ConvSpec::of(&block.conv),
-            Self::Dbb(block) => block.spec().clone(),
-            Self::Acb(block) => block.spec().clone(),
-            Self::Fused(conv) => ConvSpec::of(conv),
+        match self.contents() {
+            Contents::Block(block) => block.spec(),
+            Contents::Folded(conv) => ConvSpec::of(conv),
         }
     }
 
     /// The equivalent kernel and bias, in `f64` on the host.
     pub fn equivalent(&self) -> ConvParams {
-        match self {
-            Self::Base(block) => block.equivalent(),
-            Self::Dbb(block) => block.equivalent(),
-            Self::Acb(block) => block.equivalent(),
-            Self::Fused(conv) => host_conv(conv),
+        match self.contents() {
+            Contents::Block(block) => block.equivalent(),
+            Contents::Folded(conv) => host_conv(conv),
+        }
+    }
+
+    /// Multiply-accumulate operations of one forward for one image, in the form the unit is in:
+    /// every convolution of every branch; norms, pools and sums are not counted.
+    pub fn macs(&self, positions: Positions) -> usize {
+        match self.contents() {
+            Contents::Block(block) => block.macs(positions),
+            Contents::Folded(conv) => weights(&conv.weight) * positions.output,
         }
     }
 
     /// The plain convolution with bias this unit is equal to in inference, on the inference
     /// device and with parameter ids of its own.
     pub fn fuse(&self) -> Conv2d {
-        self.spec().fused_conv(&self.equivalent(), &self.device())
+        self.spec().folded_conv(&self.equivalent(), &self.device())
     }
 
     /// The device of the parameters, without autodiff.
@@ -197,6 +261,11 @@ impl ConvUnit {
 
     /// Whether the unit is a block of several branches.
     pub fn is_multi_branch(&self) -> bool {
-        matches!(self, Self::Dbb(_) | Self::Acb(_))
+        self.kind().is_some_and(BlockKind::is_multi_branch)
     }
+}
+
+/// Values of a weight.
+pub(super) fn weights(weight: &Param<Tensor<4>>) -> usize {
+    weight.lazy_shape().num_elements()
 }

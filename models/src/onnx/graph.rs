@@ -1,47 +1,118 @@
 //! A graph of ONNX operators, written down layer by layer.
 
+use std::fmt::Display;
+
+use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
-use burn::nn::pool::MaxPool2d;
-use burn::nn::{Linear, PaddingConfig2d};
+use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 
 use super::proto::{self, Attribute, Node, data_type};
-use crate::blocks::{Activation, ConvSpec, ConvUnit};
+use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, SqueezeExcite};
+use crate::walk::Interpreter;
 
 /// What a node or the input of a graph yields.
 #[derive(Clone, Debug)]
 pub(crate) struct Value(pub(super) String);
 
-/// The nodes and constants of a graph. Every method adds what one layer computes and returns its
-/// output; `name` is the layer's path in the network.
+/// The nodes and constants of a graph. Every method adds what one layer computes in inference and
+/// returns its output; `name` is the layer's path in the network.
 #[derive(Debug, Default)]
 pub(crate) struct Graph {
     pub(super) nodes: Vec<Node>,
     pub(super) constants: Vec<proto::Tensor>,
+    /// Outputs of the last linear layer.
+    pub(super) outputs: usize,
+}
+
+impl<'n> Interpreter<'n> for Graph {
+    type Map = Value;
+    type Features = Value;
+
+    /// One convolution with bias, whatever block the unit is, then the residual, then the
+    /// activation.
+    fn unit(
+        &mut self,
+        name: &dyn Display,
+        unit: &'n ConvUnit,
+        input: Value,
+        epilogue: Epilogue<Value>,
+    ) -> Value {
+        let name = &name.to_string();
+        let mut map = self.conv(name, &unit.fuse(), &input);
+        if let Some(residual) = epilogue.residual {
+            map = self.node("Add", &format!("{name}.add"), [&map, &residual], vec![]);
+        }
+        self.activation(name, epilogue.activation, map)
+    }
+
+    fn max_pool(&mut self, name: &dyn Display, pool: &'n MaxPool2d, input: Value) -> Value {
+        let [height, width] = ConvSpec::of_max_pool(pool).padding;
+        let attributes = vec![
+            Attribute::ints("kernel_shape", pool.kernel_size),
+            Attribute::ints("strides", pool.stride),
+            Attribute::ints("pads", [height, width, height, width]),
+        ];
+        self.node("MaxPool", &name.to_string(), [&input], attributes)
+    }
+
+    fn subsample(&mut self, name: &dyn Display, zero_channels: [usize; 2], input: Value) -> Value {
+        let starts = self.ints("subsample.starts", &[0, 0]);
+        let ends = self.ints("subsample.ends", &[i64::MAX, i64::MAX]);
+        let axes = self.ints("subsample.axes", &[2, 3]);
+        let steps = self.ints("subsample.steps", &[2, 2]);
+        let bounds = [&input, &starts, &ends, &axes, &steps];
+        let map = self.node("Slice", &format!("{name}.slice"), bounds, vec![]);
+        let [before, after] = zero_channels.map(|channels| channels as i64);
+        let pads = [0, before, 0, 0, 0, after, 0, 0];
+        let pads = self.ints(&format!("{name}.pads"), &pads);
+        self.node("Pad", &format!("{name}.pad"), [&map, &pads], vec![])
+    }
+
+    fn squeeze_excite(
+        &mut self,
+        name: &dyn Display,
+        layer: &'n SqueezeExcite,
+        input: Value,
+    ) -> Value {
+        let [pool, fc1, fc2] = ["pool", "fc1", "fc2"].map(|part| format!("{name}.{part}"));
+        let map = self.mean(&pool, &input);
+        let map = self.conv(&fc1, &layer.fc1, &map);
+        let map = self.activation(&fc1, Some(Activation::Relu), map);
+        let map = self.conv(&fc2, &layer.fc2, &map);
+        // min(max(x + 3, 0), 6) / 6
+        let attributes = vec![Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)];
+        let weights = self.node("HardSigmoid", &format!("{fc2}.hard_sigmoid"), [&map], attributes);
+        self.node("Mul", &name.to_string(), [&input, &weights], vec![])
+    }
+
+    fn global_mean(&mut self, name: &dyn Display, _: &'n AdaptiveAvgPool2d, input: Value) -> Value {
+        let means = self.mean(&name.to_string(), &input);
+        self.node("Flatten", &format!("{name}.flatten"), [&means], vec![Attribute::int("axis", 1)])
+    }
+
+    fn linear(
+        &mut self,
+        name: &dyn Display,
+        linear: &'n Linear,
+        input: Value,
+        activation: Option<Activation>,
+    ) -> Value {
+        let name = &name.to_string();
+        let [inputs, outputs] = linear.weight.lazy_shape().dims();
+        self.outputs = outputs;
+        let weight = linear.weight.val().into_data();
+        let weight = self.floats(&format!("{name}.weight"), &[inputs, outputs], weight.iter());
+        let bias = linear.bias.as_ref().map(|bias| {
+            self.floats(&format!("{name}.bias"), &[outputs], bias.val().into_data().iter())
+        });
+        let output = self.node("Gemm", name, [Some(&input), Some(&weight), bias.as_ref()], vec![]);
+        self.activation(name, activation, output)
+    }
 }
 
 impl Graph {
-    /// What `ConvUnit::forward_then` computes in inference, whatever block the unit is: one
-    /// convolution with bias, then the residual, then the activation.
-    pub fn unit(
-        &mut self,
-        name: &str,
-        unit: &ConvUnit,
-        input: &Value,
-        residual: Option<&Value>,
-        activation: Option<Activation>,
-    ) -> Value {
-        let mut map = self.conv(name, &unit.fuse(), input);
-        if let Some(residual) = residual {
-            map = self.node("Add", &format!("{name}.add"), [&map, residual], vec![]);
-        }
-        match activation {
-            Some(activation) => self.activation(name, activation, &map),
-            None => map,
-        }
-    }
-
     /// A convolution with explicit, symmetric padding and its bias, if it has one.
-    pub fn conv(&mut self, name: &str, conv: &Conv2d, input: &Value) -> Value {
+    fn conv(&mut self, name: &str, conv: &Conv2d, input: &Value) -> Value {
         let spec = ConvSpec::of(conv);
         let weight = self.floats(
             &format!("{name}.weight"),
@@ -63,80 +134,24 @@ impl Graph {
     }
 
     /// A nonlinearity after the layer `name`.
-    pub fn activation(&mut self, name: &str, activation: Activation, input: &Value) -> Value {
+    fn activation(&mut self, name: &str, activation: Option<Activation>, input: Value) -> Value {
+        let Some(activation) = activation else { return input };
         match activation {
-            Activation::Relu => self.node("Relu", &format!("{name}.relu"), [input], vec![]),
+            Activation::Relu => self.node("Relu", &format!("{name}.relu"), [&input], vec![]),
             Activation::Relu6 => {
                 let bounds = [("zero", 0.0), ("six", 6.0)];
                 let [zero, six] = bounds.map(|(name, bound)| self.scalar(name, bound));
-                self.node("Clip", &format!("{name}.relu6"), [input, &zero, &six], vec![])
+                self.node("Clip", &format!("{name}.relu6"), [&input, &zero, &six], vec![])
             }
             Activation::HardSwish => {
-                self.node("HardSwish", &format!("{name}.hard_swish"), [input], vec![])
+                self.node("HardSwish", &format!("{name}.hard_swish"), [&input], vec![])
             }
         }
     }
 
-    /// `min(max(x + 3, 0), 6) / 6`, after the layer `name`.
-    pub fn hard_sigmoid(&mut self, name: &str, input: &Value) -> Value {
-        let attributes = vec![Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)];
-        self.node("HardSigmoid", &format!("{name}.hard_sigmoid"), [input], attributes)
-    }
-
-    /// A product; a factor of one value per channel holds for all positions.
-    pub fn multiply(&mut self, name: &str, a: &Value, b: &Value) -> Value {
-        self.node("Mul", name, [a, b], vec![])
-    }
-
-    /// The largest value of every window.
-    pub fn max_pool(&mut self, name: &str, pool: &MaxPool2d, input: &Value) -> Value {
-        let pads = match pool.padding {
-            PaddingConfig2d::Explicit(top, left, bottom, right) => [top, left, bottom, right],
-            // The networks of the zoo pad by numbers.
-            _ => [0; 4],
-        };
-        let attributes = vec![
-            Attribute::ints("kernel_shape", pool.kernel_size),
-            Attribute::ints("strides", pool.stride),
-            Attribute::ints("pads", pads),
-        ];
-        self.node("MaxPool", name, [input], attributes)
-    }
-
     /// Mean over all positions, `[batch, channels, 1, 1]`.
-    pub fn mean(&mut self, name: &str, input: &Value) -> Value {
+    fn mean(&mut self, name: &str, input: &Value) -> Value {
         self.node("GlobalAveragePool", name, [input], vec![])
-    }
-
-    /// The same as features of a linear layer, `[batch, channels]`.
-    pub fn features(&mut self, name: &str, input: &Value) -> Value {
-        let means = self.mean(name, input);
-        self.node("Flatten", &format!("{name}.flatten"), [&means], vec![Attribute::int("axis", 1)])
-    }
-
-    /// A linear layer with bias.
-    pub fn linear(&mut self, name: &str, linear: &Linear, input: &Value) -> Value {
-        let [inputs, outputs] = linear.weight.lazy_shape().dims();
-        let weight = linear.weight.val().into_data();
-        let weight = self.floats(&format!("{name}.weight"), &[inputs, outputs], weight.iter());
-        let bias = linear.bias.as_ref().map(|bias| {
-            self.floats(&format!("{name}.bias"), &[outputs], bias.val().into_data().iter())
-        });
-        self.node("Gemm", name, [Some(input), Some(&weight), bias.as_ref()], vec![])
-    }
-
-    /// Every second position, with channels of zeros before and after.
-    pub fn subsample(&mut self, name: &str, input: &Value, zero_channels: [usize; 2]) -> Value {
-        let starts = self.ints("subsample.starts", &[0, 0]);
-        let ends = self.ints("subsample.ends", &[i64::MAX, i64::MAX]);
-        let axes = self.ints("subsample.axes", &[2, 3]);
-        let steps = self.ints("subsample.steps", &[2, 2]);
-        let bounds = [input, &starts, &ends, &axes, &steps];
-        let map = self.node("Slice", &format!("{name}.slice"), bounds, vec![]);
-        let [before, after] = zero_channels.map(|channels| channels as i64);
-        let pads = [0, before, 0, 0, 0, after, 0, 0];
-        let pads = self.ints(&format!("{name}.pads"), &pads);
-        self.node("Pad", &format!("{name}.pad"), [&map, &pads], vec![])
     }
 
     /// Pixels from 0 to 255 to `(pixel / 255 - mean) / std`.

@@ -15,16 +15,16 @@
 mod graph;
 mod proto;
 
-pub(crate) use graph::{Graph, Value};
-
 use std::io;
 use std::path::Path;
 
 use prost::Message;
 
 use crate::error::ConfigError;
+use crate::walk::Walk;
 use crate::weights::{Dialect, Metadata, WeightsError, write_atomically};
 use crate::zoo::{Classifier, Form};
+use graph::{Graph, Value};
 use proto::{Dimension, ValueInfo, data_type};
 
 /// Version of ONNX's operators that files are written in.
@@ -54,18 +54,51 @@ pub struct Normalization {
     pub std: Vec<f32>,
 }
 
-/// Writes a network as ONNX, folded if it is not yet, whole or not at all.
+/// What a file says of its network besides the weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// Name of the graph, such as the architecture.
+    pub name: String,
+    /// Channels of the images.
+    pub channels: usize,
+    /// Entries of the file's metadata, keys and values.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// Writes a network of the zoo as ONNX with its metadata, folded if it is not yet, whole or not at
+/// all.
 ///
 /// # Errors
-/// Constants that are not one per channel; a network above the 2 GiB that ONNX files can hold;
-/// what the file system reports.
+/// As [`write_onnx_of`].
 pub fn write_onnx(
     path: &Path,
     network: &Classifier,
     metadata: &Metadata,
     input: &Input,
 ) -> Result<(), WeightsError> {
-    let model = model(network, metadata, input)?;
+    let metadata = Metadata { form: Form::Deploy, keys: Dialect::Native, ..metadata.clone() };
+    // Plain data with string keys always serialises.
+    let json = serde_json::to_string(&metadata).expect("metadata is plain data");
+    let description = Description {
+        name: metadata.model.arch.to_string(),
+        channels: metadata.model.in_channels,
+        metadata: vec![(Metadata::KEY.into(), json)],
+    };
+    write_onnx_of(path, network, &description, input)
+}
+
+/// Writes any network that has a [`Walk`] as ONNX, folded if it is not yet, whole or not at all.
+///
+/// # Errors
+/// Constants that are not one per channel; a network above the 2 GiB that ONNX files can hold;
+/// what the file system reports.
+pub fn write_onnx_of(
+    path: &Path,
+    network: &impl Walk,
+    description: &Description,
+    input: &Input,
+) -> Result<(), WeightsError> {
+    let model = model(network, description, input)?;
     let refused = |source| WeightsError::Io { action: "write", path: path.into(), source };
     let length = model.encoded_len();
     if length > MAX_BYTES {
@@ -79,23 +112,23 @@ pub fn write_onnx(
 }
 
 fn model(
-    network: &Classifier,
-    metadata: &Metadata,
+    network: &impl Walk,
+    description: &Description,
     input: &Input,
 ) -> Result<proto::Model, ConfigError> {
-    let metadata = Metadata { form: Form::Deploy, keys: Dialect::Native, ..metadata.clone() };
     let mut graph = Graph::default();
     let images = Value("images".into());
     let (elem_type, meaning, network_input) = match &input.normalization {
         None => (data_type::FLOAT, "normalised images", images),
         Some(normalization) => {
             let Normalization { mean, std } = normalization;
-            check(metadata.model.in_channels, normalization)?;
+            check(description.channels, normalization)?;
             let normalised = graph.normalize("normalize", mean, std, &images);
             (data_type::UINT8, "pixels from 0 to 255", normalised)
         }
     };
-    network.trace(&mut graph, network_input);
+    let map = network.features(&mut graph, network_input);
+    network.head(&mut graph, map);
     // Every network ends with its classifier.
     if let Some(classifier) = graph.nodes.last_mut() {
         classifier.output = vec!["logits".into()];
@@ -103,9 +136,13 @@ fn model(
 
     let batch = || Dimension::named("batch");
     let [channels, height, width] =
-        [metadata.model.in_channels, input.size[0], input.size[1]].map(Dimension::fixed);
+        [description.channels, input.size[0], input.size[1]].map(Dimension::fixed);
     let image = vec![batch(), channels, height, width];
-    let scores = vec![batch(), Dimension::fixed(metadata.model.num_classes)];
+    let scores = vec![batch(), Dimension::fixed(graph.outputs)];
+    let property = |(key, value): &(String, String)| proto::Property {
+        key: key.clone(),
+        value: value.clone(),
+    };
     Ok(proto::Model {
         ir_version: IR_VERSION,
         producer_name: env!("CARGO_PKG_NAME").into(),
@@ -113,16 +150,12 @@ fn model(
         opset_import: vec![proto::OperatorSet { domain: String::new(), version: OPSET }],
         graph: Some(proto::Graph {
             node: graph.nodes,
-            name: metadata.model.arch.to_string(),
+            name: description.name.clone(),
             initializer: graph.constants,
             input: vec![ValueInfo::new("images", elem_type, image, meaning)],
             output: vec![ValueInfo::new("logits", data_type::FLOAT, scores, "class scores")],
         }),
-        metadata_props: vec![proto::Property {
-            key: Metadata::KEY.into(),
-            // Plain data with string keys always serialises.
-            value: serde_json::to_string(&metadata).expect("metadata is plain data"),
-        }],
+        metadata_props: description.metadata.iter().map(property).collect(),
     })
 }
 
@@ -142,8 +175,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::BlockKind;
     use crate::zoo::{Arch, ModelConfig};
-    use crate::{BlockKind, backbones::PlacedUnit};
     use burn::tensor::Device;
 
     /// One convolution for every unit and squeeze, no batch norm, nothing unused, names unique.
@@ -159,11 +192,12 @@ mod tests {
             let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Dbb, 10) };
             let network = config.init(Form::Train, &Device::default()).unwrap();
             let mut graph = Graph::default();
-            network.trace(&mut graph, Value("images".into()));
+            let map = network.features(&mut graph, Value("images".into()));
+            network.head(&mut graph, map);
 
             let convs = graph.nodes.iter().filter(|node| node.op_type == "Conv");
-            let units: Vec<PlacedUnit> = network.units([32, 32]);
-            assert_eq!(convs.clone().count(), units.len() + 2 * squeezes, "{arch}");
+            let units = network.units().len();
+            assert_eq!(convs.clone().count(), units + 2 * squeezes, "{arch}");
             assert!(convs.clone().all(|node| node.input.len() == 3), "{arch}: a bias is missing");
             assert!(graph.nodes.iter().all(|node| node.op_type != "BatchNormalization"), "{arch}");
 

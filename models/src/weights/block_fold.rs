@@ -103,7 +103,7 @@ impl BlockFold {
             let unit = keys.load(unit, &block).map_err(|error| error.below(&prefix))?;
 
             let params = unit.equivalent();
-            let module = format!("{prefix}{}", super::official::fused_module(kind));
+            let module = format!("{prefix}{}", kind.folded_module());
             let kernel = params.kernel.shape();
             for (tensor, values, shape) in [
                 ("weight", params.kernel.data, kernel.to_vec()),
@@ -259,8 +259,8 @@ fn difference(unit: &ConvUnit) -> [f64; 2] {
     let input = TensorData::new(random_values(shape.iter().product(), 0), shape);
     let input = Tensor::<4>::from_data(input, &device);
     let host = |tensor: Tensor<4>| tensor.into_data().iter::<f64>().collect::<Vec<_>>();
-    let fused = ConvUnit::Fused(unit.fuse());
-    let (trained, folded) = (host(unit.forward(input.clone())), host(fused.forward(input)));
+    let folded = ConvUnit::Folded(unit.fuse());
+    let (trained, folded) = (host(unit.forward(input.clone())), host(folded.forward(input)));
     let worst = |m: f64, v: f64| if v.is_nan() || v > m { v } else { m };
     let abs = trained.iter().zip(&folded).fold(0.0, |m, (a, b)| worst(m, (a - b).abs()));
     let largest = trained.iter().fold(f64::MIN_POSITIVE, |m, v| worst(m, v.abs()));

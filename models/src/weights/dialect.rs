@@ -11,6 +11,7 @@ use super::error::WeightsError;
 use super::state_dict::{StateDict, apply, collect, shapes};
 use super::{akamaster, official, timm, torchvision};
 use crate::blocks::{Activation, BlockKind, ConvUnit};
+use crate::walk::Walk;
 use crate::zoo::{Arch, Classifier, ModelConfig};
 
 /// A way to name the tensors of a network.
@@ -128,10 +129,10 @@ impl KeyMap {
         if dialect.is_plain() && !is_plain(network) {
             return Err(WeightsError::Unfolded { dialect: dialect.to_string() });
         }
-        let units = network.units([model.arch.default_resolution(); 2]);
+        let units = network.units();
         Ok(Self::build(network, |native| {
-            let placed = units.iter().find_map(|placed| {
-                Some((placed, native.strip_prefix(&placed.name)?.strip_prefix('.')?))
+            let placed = units.iter().find_map(|(layer, unit)| {
+                Some((layer, unit, native.strip_prefix(layer.as_str())?.strip_prefix('.')?))
             });
             // What is no unit is the classifier, whose matrices PyTorch keeps the other way round,
             // or squeeze-and-excitation.
@@ -139,14 +140,14 @@ impl KeyMap {
             match (dialect, placed) {
                 (Dialect::Native, _) => (native.to_string(), false),
                 (Dialect::Official, None) => (native.to_string(), transposed),
-                (Dialect::Official, Some((placed, tensor))) => {
-                    let layer = official::layer(model.arch, &placed.name).unwrap_or_default();
-                    let tensor = official::tensor(placed.unit, model.block_of(placed), tensor);
+                (Dialect::Official, Some((layer, unit, tensor))) => {
+                    let tensor = official::tensor(unit, model.block_of(layer, unit), tensor);
+                    let layer = official::layer(model.arch, layer).unwrap_or_default();
                     (format!("{layer}.{tensor}"), false)
                 }
                 (_, None) => (dialect.dense_tensor(network, native), transposed),
-                (_, Some((placed, tensor))) => {
-                    let [conv, bn] = dialect.layer(network, &placed.name);
+                (_, Some((layer, _, tensor))) => {
+                    let [conv, bn] = dialect.layer(network, layer);
                     let tensor = match official::pytorch_norm(tensor).strip_prefix("bn.") {
                         Some(tensor) => format!("{bn}.{tensor}"),
                         None => tensor.replace("conv", &conv),
@@ -237,7 +238,7 @@ impl KeyMap {
 
 /// Whether every unit is a plain convolution with batch norm.
 fn is_plain(network: &Classifier) -> bool {
-    network.units([32, 32]).iter().all(|placed| matches!(placed.unit, ConvUnit::Base(_)))
+    network.units().iter().all(|(_, unit)| matches!(unit, ConvUnit::Base(_)))
 }
 
 /// A matrix of 32-bit floats with its axes exchanged.

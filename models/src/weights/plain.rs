@@ -5,6 +5,7 @@ use burn::tensor::{Device, TensorData};
 use super::error::WeightsError;
 use super::state_dict::{apply, collect};
 use crate::blocks::{BlockKind, ConvUnit, NormConfig};
+use crate::walk::Walk;
 use crate::zoo::{Classifier, Form, LayerBlocks, ModelConfig};
 
 /// A folded network as convolutions without bias and batch norms that add the bias: what a
@@ -21,19 +22,18 @@ pub fn as_conv_bn(
     let model =
         ModelConfig { block: BlockKind::Base, blocks: LayerBlocks::default(), ..model.clone() };
     let mut network = model.undrawn(Form::Train, device)?;
-    let epsilon = match network.units([32, 32]).first().map(|placed| placed.unit) {
-        Some(ConvUnit::Base(block)) => block.bn.epsilon,
+    let epsilon = match network.units().first() {
+        Some((_, ConvUnit::Base(block))) => block.bn.epsilon,
         _ => NormConfig::default().epsilon,
     };
     let mut folded = collect(deploy);
-    for placed in deploy.units([model.arch.default_resolution(); 2]) {
-        let name = &placed.name;
+    for (name, unit) in deploy.units() {
         let (Some(weight), Some(bias)) =
             (folded.remove(&format!("{name}.weight")), folded.remove(&format!("{name}.bias")))
         else {
             continue;
         };
-        let channels = placed.unit.spec().channels[1];
+        let channels = unit.spec().channels[1];
         let constant = |value: f64| TensorData::new(vec![value as f32; channels], [channels]);
         let scale = (1.0 + epsilon).sqrt();
         folded.insert(format!("{name}.conv.weight"), weight);

@@ -197,7 +197,7 @@ fn fresh(
     let network = model.freeze(network, &config.train.freeze)?;
     Ok(RunState {
         ema: config.train.ema.map(|decay| Ema::new(&network, decay)),
-        optimizer: Optimizer::new(&config.optim, &network, model),
+        optimizer: Optimizer::new(&config.optim, &network),
         network,
         progress: Progress::new(identity.clone()),
     })

@@ -96,7 +96,7 @@ impl Trainer {
     /// The state of a checkpoint.
     pub(super) fn restore(&mut self, mark: Mark) -> Result<RunState> {
         let fresh = self.fresh()?;
-        let optimizer = |network: &_| Optimizer::new(&self.config.optim, network, &self.model);
+        let optimizer = |network: &_| Optimizer::new(&self.config.optim, network);
         let checkpoint = self.run.checkpoint(mark);
         let restored = checkpoint::restore(&checkpoint, fresh, optimizer);
         self.saved.0 = Some(mark);

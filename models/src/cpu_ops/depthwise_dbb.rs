@@ -7,7 +7,7 @@ use dbb_kernels::{ConvShape, Norm, buffer};
 use super::conv::{shape_of, split};
 use super::norms::{Opening, all_train, record};
 use super::operation::{Operation, dispatch, run, serves};
-use crate::blocks::{DiverseBranchBlock, Epilogue};
+use crate::blocks::{ConvBlock, DiverseBranchBlock, Epilogue};
 
 /// A depthwise block of all three branches, with its activation, in training.
 pub(super) fn depthwise_dbb(
@@ -20,7 +20,7 @@ pub(super) fn depthwise_dbb(
     else {
         return None;
     };
-    let shape = shape_of(block.spec(), input);
+    let shape = shape_of(&block.spec(), input);
     let count = shape.batch * shape.output_positions();
     let opening_count = shape.batch * shape.input_positions();
     let norms = [&kxk.bn, &second.bn1.bn, &second.bn2, &average.avg_bn];

@@ -8,7 +8,7 @@
 use burn::tensor::Tensor;
 
 #[cfg(feature = "flex")]
-use crate::blocks::{DiverseBranchBlock, Epilogue};
+use crate::blocks::{ConvBlock, DiverseBranchBlock, Epilogue};
 
 #[cfg(feature = "flex")]
 mod conv;

@@ -7,7 +7,7 @@ use dbb_kernels::{ConvNorm, ConvShape, Norm, buffer};
 use super::conv::{shape_of, split};
 use super::norms::{Opening, all_train, record};
 use super::operation::{Operation, dispatch, run, serves};
-use crate::blocks::{DiverseBranchBlock, Epilogue};
+use crate::blocks::{ConvBlock, DiverseBranchBlock, Epilogue};
 
 /// A block of all four branches and one group, with its residual and activation, in training.
 pub(super) fn dense_dbb(
@@ -23,7 +23,7 @@ pub(super) fn dense_dbb(
     let (Some(average_conv), Some(average_bn)) = (&average.conv, &average.bn) else {
         return None;
     };
-    let shape = shape_of(block.spec(), input);
+    let shape = shape_of(&block.spec(), input);
     let count = shape.batch * shape.output_positions();
     let opening_count = shape.batch * shape.input_positions();
     let norms =

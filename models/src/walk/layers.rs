@@ -1,0 +1,112 @@
+//! The layers of a network, with or without the sizes they work on.
+
+use std::fmt::Display;
+
+use burn::nn::Linear;
+use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
+
+use super::Interpreter;
+use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, SqueezeExcite};
+
+/// A layer with weights. `Size` is the height and width of a map, or nothing.
+#[derive(Debug)]
+pub struct Layer<'n, Size = [usize; 2]> {
+    /// Path of the layer in the network, such as `stage1.0.conv2`.
+    pub name: String,
+    /// What the layer computes.
+    pub operation: Operation<'n>,
+    /// Height and width of the input; `[1, 1]` for a linear layer.
+    pub input_size: Size,
+    /// Height and width of the output.
+    pub output_size: Size,
+}
+
+/// What a layer computes.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation<'n> {
+    /// A convolution, in training or in deploy form.
+    Conv(&'n ConvUnit),
+    /// Every output from all inputs, with a bias: a linear layer, or a 1x1 convolution over one
+    /// position as in squeeze-and-excitation.
+    Linear {
+        /// Input channels.
+        inputs: usize,
+        /// Output channels.
+        outputs: usize,
+    },
+}
+
+/// Lists the layers, in order of computation.
+pub(super) struct Layers<'n, Size>(pub Vec<Layer<'n, Size>>);
+
+/// What an interpreter knows of the size of a map.
+pub(super) trait MapSize: Copy {
+    /// The size of one position.
+    const ONE: Self;
+    /// The size after a window has moved over the map.
+    fn after(self, window: &ConvSpec) -> Self;
+}
+
+impl MapSize for [usize; 2] {
+    const ONE: Self = [1, 1];
+
+    fn after(self, window: &ConvSpec) -> Self {
+        window.output_size(self)
+    }
+}
+
+impl MapSize for () {
+    const ONE: Self = ();
+
+    fn after(self, _: &ConvSpec) {}
+}
+
+impl<'n, Size: MapSize> Layers<'n, Size> {
+    fn linear_layer(&mut self, name: String, [inputs, outputs]: [usize; 2]) {
+        let operation = Operation::Linear { inputs, outputs };
+        self.0.push(Layer { name, operation, input_size: Size::ONE, output_size: Size::ONE });
+    }
+}
+
+impl<'n, Size: MapSize> Interpreter<'n> for Layers<'n, Size> {
+    type Map = Size;
+    type Features = ();
+
+    fn unit(
+        &mut self,
+        name: &dyn Display,
+        unit: &'n ConvUnit,
+        input_size: Size,
+        _: Epilogue<Size>,
+    ) -> Size {
+        let output_size = input_size.after(&unit.spec());
+        let operation = Operation::Conv(unit);
+        self.0.push(Layer { name: name.to_string(), operation, input_size, output_size });
+        output_size
+    }
+
+    fn max_pool(&mut self, _: &dyn Display, pool: &'n MaxPool2d, input: Size) -> Size {
+        input.after(&ConvSpec::of_max_pool(pool))
+    }
+
+    fn subsample(&mut self, _: &dyn Display, _: [usize; 2], input: Size) -> Size {
+        input.after(&ConvSpec::square([1, 1], 1, 2))
+    }
+
+    fn squeeze_excite(
+        &mut self,
+        name: &dyn Display,
+        layer: &'n SqueezeExcite,
+        input: Size,
+    ) -> Size {
+        self.linear_layer(format!("{name}.fc1"), ConvSpec::of(&layer.fc1).channels);
+        self.linear_layer(format!("{name}.fc2"), ConvSpec::of(&layer.fc2).channels);
+        input
+    }
+
+    fn global_mean(&mut self, _: &dyn Display, _: &'n AdaptiveAvgPool2d, _: Size) {}
+
+    fn linear(&mut self, name: &dyn Display, linear: &'n Linear, (): (), _: Option<Activation>) {
+        self.linear_layer(name.to_string(), linear.weight.lazy_shape().dims());
+    }
+}

@@ -1,0 +1,143 @@
+//! A network's forward pass, written once and read by several interpreters.
+//!
+//! A backbone implements [`Walk`]: it names its layers and says in which order they read each
+//! other's outputs, as generic code over an [`Interpreter`]. From this one description come
+//!
+//! | interpreter | a map is | result |
+//! |---|---|---|
+//! | [`Walk::forward`] | a tensor | logits |
+//! | [`Walk::forward_features`] | a tensor | the map after each stage |
+//! | [`Walk::layers`] | its height and width | every layer with the sizes it works on |
+//! | [`onnx`](crate::onnx) | a value of a graph | an ONNX file of the folded network |
+//!
+//! A network outside this crate that implements the trait has all of them, too;
+//! `examples/your_own_model.rs` is one.
+
+mod layers;
+mod tensors;
+
+use std::fmt::Display;
+
+use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
+use burn::nn::{Dropout, Linear};
+use burn::tensor::Tensor;
+
+pub use layers::{Layer, Operation};
+
+use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
+
+/// A network that describes its forward pass.
+pub trait Walk {
+    /// From images to the last map of the last stage. Calls [`Interpreter::stage`] with the map
+    /// that each stage ends with.
+    fn features<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, images: I::Map) -> I::Map;
+
+    /// From the last map to logits.
+    fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features;
+
+    /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
+    fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let mut walk = tensors::Forward::default();
+        let map = self.features(&mut walk, images);
+        self.head(&mut walk, map)
+    }
+
+    /// The map after each stage, in order; for detection and segmentation heads.
+    fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut walk = tensors::Forward { stage_maps: Some(Vec::new()) };
+        self.features(&mut walk, images);
+        walk.stage_maps.unwrap_or_default()
+    }
+
+    /// Every layer with weights in order of computation, for images of the given height and width.
+    fn layers(&self, image: [usize; 2]) -> Vec<Layer<'_>> {
+        list(self, image)
+    }
+
+    /// The path of every layer with weights in the network, in order of computation.
+    fn layer_names(&self) -> Vec<String> {
+        list(self, ()).into_iter().map(|layer| layer.name).collect()
+    }
+
+    /// Every convolution unit with its path in the network, in order of computation.
+    fn units(&self) -> Vec<(String, &ConvUnit)> {
+        let units = list(self, ()).into_iter().filter_map(|layer| match layer.operation {
+            Operation::Conv(unit) => Some((layer.name, unit)),
+            Operation::Linear { .. } => None,
+        });
+        units.collect()
+    }
+}
+
+fn list<Size: layers::MapSize>(
+    network: &(impl Walk + ?Sized),
+    image: Size,
+) -> Vec<Layer<'_, Size>> {
+    let mut walk = layers::Layers(Vec::new());
+    let map = network.features(&mut walk, image);
+    network.head(&mut walk, map);
+    walk.0
+}
+
+/// What reads a [`Walk`]. Every operation takes the path of its layer in the network, such as
+/// `stage1.0.conv2`; it is formatted only where the interpreter needs it.
+pub trait Interpreter<'n> {
+    /// What stands for a map `[batch, channels, height, width]`.
+    type Map: Clone;
+    /// What stands for features `[batch, channels]`.
+    type Features;
+
+    /// A convolution unit, then the residual and the activation of the epilogue.
+    fn unit(
+        &mut self,
+        name: &dyn Display,
+        unit: &'n ConvUnit,
+        input: Self::Map,
+        epilogue: Epilogue<Self::Map>,
+    ) -> Self::Map;
+
+    /// The largest value of every window.
+    fn max_pool(&mut self, name: &dyn Display, pool: &'n MaxPool2d, input: Self::Map) -> Self::Map;
+
+    /// A shortcut without parameters: every second position, with so many channels of zeros before
+    /// and after the input's (He et al., CVPR 2016, option A).
+    fn subsample(
+        &mut self,
+        name: &dyn Display,
+        zero_channels: [usize; 2],
+        input: Self::Map,
+    ) -> Self::Map;
+
+    /// Every channel times a weight computed from the means of all channels.
+    fn squeeze_excite(
+        &mut self,
+        name: &dyn Display,
+        layer: &'n SqueezeExcite,
+        input: Self::Map,
+    ) -> Self::Map;
+
+    /// The map that a stage ends with; stages count from 0.
+    fn stage(&mut self, _index: usize, _map: &Self::Map) {}
+
+    /// The mean over all positions.
+    fn global_mean(
+        &mut self,
+        name: &dyn Display,
+        pool: &'n AdaptiveAvgPool2d,
+        input: Self::Map,
+    ) -> Self::Features;
+
+    /// Acts in training only.
+    fn dropout(&mut self, _dropout: &'n Dropout, input: Self::Features) -> Self::Features {
+        input
+    }
+
+    /// A linear layer, then the activation.
+    fn linear(
+        &mut self,
+        name: &dyn Display,
+        linear: &'n Linear,
+        input: Self::Features,
+        activation: Option<Activation>,
+    ) -> Self::Features;
+}
