@@ -78,7 +78,66 @@ impl Trainer {
         Ok(trainer)
     }
 
-    fn prepare(mut config: Config, run: RunDir, device: &Device) -> Result<Self> {
+    fn prepare(config: Config, run: RunDir, device: &Device) -> Result<Self> {
+        let Plan { config, model, metadata, summary, env, identity, train, val } =
+            Plan::new(config, device)?;
+        let lock = run.lock()?;
+        let device = device.clone().autodiff();
+        let state = fresh(&config, &model, &device, &identity)?;
+        Ok(Self {
+            config,
+            model,
+            metadata,
+            summary,
+            env,
+            device,
+            group: None,
+            train,
+            val,
+            state,
+            saved: (None, Instant::now()),
+            notes: Vec::new(),
+            stop: Stop::default(),
+            steps: Steps::new(0, 0),
+            reported: Instant::now(),
+            run,
+            _lock: lock,
+        })
+    }
+
+    /// Puts the weights of `model.init_from`, where there are any, into a run that has not begun.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        let RunState { network, ema, .. } = &mut self.state;
+        let start =
+            start::from_weights(&self.config, &self.metadata, network.clone(), &self.device)?;
+        if let Some(start) = start {
+            (*network, self.notes) = (start.network, start.notes);
+            *ema = self.config.train.ema.map(|decay| Ema::new(network, decay));
+        }
+        Ok(())
+    }
+
+    /// The run before its beginning.
+    pub(super) fn fresh(&self) -> Result<RunState> {
+        fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)
+    }
+}
+
+/// A run as its configuration and its data have it.
+struct Plan {
+    config: Config,
+    model: ModelConfig,
+    metadata: Metadata,
+    summary: Summary,
+    env: serde_json::Value,
+    identity: Identity,
+    train: Loader,
+    val: Loader,
+}
+
+impl Plan {
+    /// Reads what there is to know of the data, and writes nothing.
+    fn new(mut config: Config, device: &Device) -> Result<Self> {
         let data = &config.data;
         let (train, val) = data.open_pair(config.seed)?;
         if train.len() < 2 || val.is_empty() {
@@ -120,46 +179,21 @@ impl Trainer {
             "val_data": val.dataset().describe(),
             "val_fingerprint": &identity.val_data,
         });
-        let lock = run.lock()?;
-        let device = device.clone().autodiff();
-        let state = fresh(&config, &model, &device, &identity)?;
-        Ok(Self {
-            config,
-            model,
-            metadata,
-            summary,
-            env,
-            device,
-            group: None,
-            train,
-            val,
-            state,
-            saved: (None, Instant::now()),
-            notes: Vec::new(),
-            stop: Stop::default(),
-            steps: Steps::new(0, 0),
-            reported: Instant::now(),
-            run,
-            _lock: lock,
-        })
+        Ok(Self { config, model, metadata, summary, env, identity, train, val })
     }
+}
 
-    /// Puts the weights of `model.init_from`, where there are any, into a run that has not begun.
-    pub(super) fn begin(&mut self) -> Result<()> {
-        let RunState { network, ema, .. } = &mut self.state;
-        let start =
-            start::from_weights(&self.config, &self.metadata, network.clone(), &self.device)?;
-        if let Some(start) = start {
-            (*network, self.notes) = (start.network, start.notes);
-            *ema = self.config.train.ema.map(|decay| Ema::new(network, decay));
-        }
-        Ok(())
-    }
-
-    /// The run before its beginning.
-    pub(super) fn fresh(&self) -> Result<RunState> {
-        fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)
-    }
+/// Checks that a run of a configuration could begin, as far as that can be told without writing
+/// anything: its data are opened, its network is built, the weights that it starts from are read.
+///
+/// # Errors
+/// As [`Trainer::new`], but for what lies in a run directory.
+pub fn check(config: Config, device: &Device) -> Result<Identity> {
+    let Plan { config, model, metadata, identity, .. } = Plan::new(config, device)?;
+    let device = device.clone().autodiff();
+    let state = fresh(&config, &model, &device, &identity)?;
+    start::from_weights(&config, &metadata, state.network, &device)?;
+    Ok(identity)
 }
 
 /// The augmented training images in random order, and the validation images.
