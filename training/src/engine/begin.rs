@@ -12,6 +12,7 @@ use dbb_models::{Form, ModelConfig};
 use super::Trainer;
 use crate::checkpoint::{Progress, RunState};
 use crate::config::{Config, OnBadSample};
+use crate::device;
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::gradients;
@@ -165,7 +166,7 @@ impl Plan {
             config: config.clone(),
             train_data: train.dataset().fingerprint(),
             val_data: val.dataset().fingerprint(),
-            device: format!("{device:?}"),
+            device: device::name(device),
             threads: rayon::current_num_threads(),
         };
         let env = serde_json::json!({
@@ -173,7 +174,8 @@ impl Plan {
             "device": &identity.device,
             "threads": identity.threads,
             "os": std::env::consts::OS,
-            "cpu": std::env::consts::ARCH,
+            "cpu": device::cpu_model(),
+            "arch": std::env::consts::ARCH,
             "train_data": train.dataset().describe(),
             "train_fingerprint": &identity.train_data,
             "val_data": val.dataset().describe(),
