@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dbb_models::BlockKind;
 
-use super::options::DeviceOptions;
+use super::options::{DeviceOptions, block};
 use super::progress::Progress;
 use super::train::default_out;
 use crate::compare::{Arm, compare};
@@ -25,7 +25,7 @@ pub struct Args {
     configs: Vec<PathBuf>,
     /// Train every configuration with each of these blocks instead of its own; the first is what
     /// the others are compared with.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = block())]
     blocks: Vec<BlockKind>,
     /// Seeds per configuration, from the configuration's own on.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
