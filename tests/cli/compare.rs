@@ -24,6 +24,7 @@ fn compare_pairs_blocks_by_seed() {
         let fields = ["arch", "block", "seed", "top1", "top1_deploy"];
         let costs = ["params_train", "params_deploy", "seconds"];
         assert_eq!(&keys(row)[..8], [&fields[..], &costs].concat());
+        assert_eq!(row["name"], format!("resnet20-{block}"));
         assert_eq!(row["arch"], "resnet20");
         let run = format!("{out}/resnet20-{block}-seed{seed}");
         let config = json(&["config", "show", &format!("{run}/config.toml")]);
@@ -49,7 +50,9 @@ fn compare_pairs_blocks_by_seed() {
     assert_eq!(summary.len(), 2);
     for (row, block) in summary.iter().zip(["base", "dbb"]) {
         let fields = ["arch", "block", "n", "top1_mean", "top1_sd", "delta", "delta_ci95"];
-        assert_eq!(keys(row), fields);
+        let names = ["name", "baseline", "paired", "differences"];
+        assert_eq!(keys(row), [&fields[..], &names].concat());
+        assert_eq!(row["name"], format!("resnet20-{block}"));
         assert_eq!((&row["arch"], &row["block"]), (&"resnet20".into(), &block.into()));
         let (a, b) = (top1(block, 0.0), top1(block, 1.0));
         assert_eq!(number(row, "n"), 2.0);
@@ -57,6 +60,12 @@ fn compare_pairs_blocks_by_seed() {
         assert!(close(number(row, "top1_sd"), deviation(a, b), 1e-9), "{row}");
     }
     assert!(summary[0]["delta"].is_null() && summary[0]["delta_ci95"].is_null());
+    assert!(summary[0]["baseline"].is_null() && summary[0]["paired"].is_null());
+    assert_eq!(
+        (&summary[1]["baseline"], &summary[1]["paired"]),
+        (&"resnet20-base".into(), &true.into())
+    );
+    assert_eq!(summary[1]["differences"].as_array().map(Vec::len), Some(0), "{result}");
     let [a, b] = [0.0, 1.0].map(|seed| top1("dbb", seed) - top1("base", seed));
     assert!(close(number(&summary[1], "delta"), (a + b) / 2.0, 1e-9), "{result}");
     // Student's t for one degree of freedom: 12.706.
@@ -74,11 +83,12 @@ fn compare_pairs_blocks_by_seed() {
     assert_eq!(serde_json::from_str::<Value>(&table("json")).expect("JSON"), result);
     let csv: Vec<Vec<String>> =
         table("csv").lines().map(|line| line.split(',').map(String::from).collect()).collect();
-    assert_eq!(csv[0], &keys(&rows[0])[..8]);
+    assert_eq!(csv[0], [&keys(&rows[0])[..8], &["name"]].concat());
     assert_eq!(csv.len(), 5);
     for (line, row) in csv[1..].iter().zip(rows) {
         assert_eq!((&*line[0], &*line[1]), ("resnet20", row["block"].as_str().expect("text")));
-        for (field, (key, tolerance)) in line[2..].iter().zip([
+        assert_eq!(line[8], row["name"].as_str().expect("a name"));
+        for (field, (key, tolerance)) in line[2..8].iter().zip([
             ("seed", 0.0),
             ("top1", 1e-4),
             ("top1_deploy", 1e-4),
@@ -116,6 +126,130 @@ fn compare_of_single_runs_claims_no_difference() {
             assert!(row[key].is_null(), "{key} of {row}");
         }
     }
+    let markdown = fs::read_to_string(format!("{out}/compare.md")).expect("a table");
+    let top1 = |at: usize| number(&result["summary"][at], "top1_mean");
+    let delta = format!("| {:+.2} (one seed: no interval) | resnet20-base |", top1(1) - top1(0));
+    assert!(markdown.contains(&delta), "no {delta} in {markdown}");
+    // Nothing is trained and nothing written once a run is there.
+    let before = snapshot(&out);
     dbb(&args).fails(1, &["resnet20-base-seed0", "already holds a run"]);
+    assert!(before == snapshot(&out), "the comparison has changed");
     dbb(&[&args[..], &["--blocks", "base,dbb"]].concat()).fails(1, &["named twice"]);
+}
+
+/// Two recipes of equal architecture and block, the second with its own name, epochs and rate.
+#[test]
+fn any_two_configurations_are_compared_and_what_differs_is_said() {
+    let folder = Folder::new();
+    let out = folder.at("comparison");
+    let quick = fs::read_to_string(QUICK_BASE).expect("a recipe");
+    let short = folder.file("short.toml", quick.replace("epochs = 6", "epochs = 1").as_bytes());
+    let other = format!("name = \"steep\"\n{}", quick.replace("lr = 0.05", "lr = 0.1"));
+    let other = folder.file("other.toml", other.replace("epochs = 6", "epochs = 2").as_bytes());
+    let keys = ["data.limit_train=64", "data.limit_val=40", "data.size=8", "model.width=0.25"];
+    let args = ["compare", &short, &other, "--seeds", "2", "--out", &out, "--json"];
+    let call = dbb(&[&args[..], &set(&keys)].concat()).succeeds();
+    let sentence = "steep against short: what differs: optim.lr = 0.1 (short: 0.05), train.epochs = 2 \
+                    (short: 1); paired by seed";
+    call.says(&[sentence, "run 1 of 4: short, seed 0", "run 4 of 4: steep, seed 1"]);
+    let result = call.json();
+    let steep = &result["summary"][1];
+    assert_eq!((&steep["name"], &steep["paired"]), (&"steep".into(), &true.into()));
+    let differences = serde_json::json!([
+        {"key": "optim.lr", "baseline": 0.05, "own": 0.1},
+        {"key": "train.epochs", "baseline": 1, "own": 2},
+    ]);
+    assert_eq!(steep["differences"], differences);
+    assert!(exists(&format!("{out}/steep-seed1/export/deploy.safetensors")));
+    assert_eq!(result["rows"][1]["run_dir"], format!("{out}/steep-seed0"));
+    for name in ["compare.md", "report.html"] {
+        let text = fs::read_to_string(format!("{out}/{name}")).expect("a table");
+        assert!(text.contains(sentence), "{name}: {text}");
+    }
+}
+
+/// Other training images: independent runs. Other validation images: nothing to compare.
+#[test]
+fn only_what_shares_images_and_seeds_is_paired() {
+    let folder = Folder::new();
+    let out = folder.at("comparison");
+    let quick = fs::read_to_string(QUICK_BASE).expect("a recipe");
+    let quick = quick.replace("epochs = 6", "epochs = 1").replace("width = 0.5", "width = 0.25");
+    let with = |name: &str, data: &str, top: &str| {
+        let text = quick.replace("size = 14", &format!("size = 8\n{data}"));
+        folder.file(&format!("{name}.toml"), format!("{top}{text}").as_bytes())
+    };
+    let configs = [
+        with("first", "limit_train = 64\nlimit_val = 40", ""),
+        with("more", "limit_train = 96\nlimit_val = 40", ""),
+        with("later", "limit_train = 64\nlimit_val = 40", "seed = 1\n"),
+        with("elsewhere", "limit_train = 64\nlimit_val = 50", ""),
+    ];
+    let configs: Vec<&str> = configs.iter().map(String::as_str).collect();
+    let args = [&["compare"], &configs[..], &["--seeds", "2", "--out", &out, "--json"]].concat();
+    let call = dbb(&args).succeeds();
+    call.says(&[
+        "more against first: what differs: data.limit_train = 96 (first: 64); not paired, since they \
+         train on different images",
+        "later against first: what differs: seed = 1 (first: 0); not paired, since they have different \
+         seeds",
+        "elsewhere against first: what differs: data.limit_val = 50 (first: 40); no delta, since they \
+         validate on different images",
+    ]);
+    let result = call.json();
+    let top1 = |arm: usize| [arm, arm + 4].map(|row| number(&result["rows"][row], "top1"));
+    for at in [1, 2] {
+        let row = &result["summary"][at];
+        assert_eq!(row["paired"], false, "{row}");
+        let [[a, b], [c, d]] = [top1(0), top1(at)];
+        assert!(close(number(row, "delta"), (c + d - a - b) / 2.0, 1e-9), "{result}");
+        // Welch: of two values the variance is half the square of their distance.
+        let (v, w) = ((a - b).powi(2) / 4.0, (c - d).powi(2) / 4.0);
+        let freedom = if v + w == 0.0 { 1.0 } else { (v + w).powi(2) / (v * v + w * w) };
+        // Of 1 and 2 degrees of freedom, and in between along their reciprocals.
+        let t = 4.303 + (2.0 / freedom - 1.0) * (12.706 - 4.303);
+        assert!(close(number(row, "delta_ci95"), t * (v + w).sqrt(), 1e-6), "{result}");
+    }
+    let elsewhere = &result["summary"][3];
+    for key in ["paired", "delta", "delta_ci95"] {
+        assert!(elsewhere[key].is_null(), "{key} of {elsewhere}");
+    }
+    let markdown = fs::read_to_string(format!("{out}/compare.md")).expect("a table");
+    for part in [", unpaired | first |", "| none: they validate on different images | first |"] {
+        assert!(markdown.contains(part), "no {part:?} in {markdown}");
+    }
+}
+
+/// The last configuration is at fault: nothing before it is trained, nothing written.
+#[test]
+fn all_configurations_and_their_data_are_checked_first() {
+    let folder = Folder::new();
+    let out = folder.at("comparison");
+    let quick = fs::read_to_string(QUICK_BASE).expect("a recipe");
+    for (right, wrong, says) in [
+        ("\"sample\"", "\"folder:nowhere\"", "nowhere"),
+        ("width = 0.5", "width = 0.5\nnum_classes = 7", "model.num_classes is 7"),
+        ("width = 0.5", "width = 0.5\ninit_from = \"no.pth\"", "no.pth"),
+        ("epochs = 6", "epochs = 6\nfreeze = [\"stage9.*\"]", "stage9.*"),
+    ] {
+        let wrong = folder.file("wrong.toml", quick.replace(right, wrong).as_bytes());
+        let args = ["compare", QUICK_DBB, &wrong, "--out", &out];
+        let call = dbb(&[&args[..], &set(&TINY)].concat());
+        assert!(!call.stderr.contains("epoch 1"), "{}", call.all());
+        call.fails(1, &["error: wrong: ", says, "nothing was trained"]);
+        assert!(!exists(&out), "{says}: something was written");
+    }
+}
+
+#[test]
+fn a_name_is_checked_where_it_stands() {
+    let folder = Folder::new();
+    let quick = fs::read_to_string(QUICK_BASE).expect("a recipe");
+    for name in ["", "../x", "-x", "a b", "a/b"] {
+        let file = folder.file("named.toml", format!("name = \"{name}\"\n{quick}").as_bytes());
+        let place = format!("{file}:1: name");
+        dbb(&["config", "check", &file]).fails(1, &[&place, "expected letters, digits"]);
+    }
+    let file = folder.file("named.toml", format!("name = \"wide+2.a_b\"\n{quick}").as_bytes());
+    assert_eq!(json(&["config", "show", &file])["name"], "wide+2.a_b");
 }

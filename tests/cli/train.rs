@@ -67,6 +67,15 @@ fn train_prints_one_json_object_and_leaves_a_run_directory() {
     let env = fs::read_to_string(format!("{out}/env.json")).expect("env.json");
     let env: Value = serde_json::from_str(&env).expect("JSON");
     let report = fs::read_to_string(format!("{out}/report.html")).expect("a report");
+    // The device by the name that opens it, the processor by its model where the system knows it.
+    assert_eq!(env["device"], "flex");
+    let cpu = env["cpu"].as_str().expect("a processor");
+    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    assert!(cpu == std::env::consts::ARCH || model.contains(cpu), "{cpu}");
+    let threads = format!("<dt>threads</dt><dd>{}</dd>", number(&env, "threads"));
+    for part in ["<dt>device</dt><dd>flex</dd>", &format!("<dt>cpu</dt><dd>{cpu}</dd>"), &threads] {
+        assert!(report.contains(part), "no {part:?} in {report}");
+    }
     let top1 = format!("{:.2} %", number(&result, "top1"));
     let fingerprint = env["train_fingerprint"].as_str().expect("a fingerprint");
     for part in ["finished", "epoch 2 of 2", &top1, fingerprint, "41,181 in training"] {

@@ -78,5 +78,24 @@ fn completions_know_every_command() {
             assert!(script.contains(word), "{shell}: no {word}");
         }
     }
+    // Values come from the lists that the options are read with.
+    let bash = dbb(&["completions", "bash"]).succeeds().stdout;
+    for values in [
+        "compgen -W \"resnet18 resnet34 resnet50",
+        "mobilenet_v1 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small\"",
+        "compgen -W \"base dbb acb\"",
+        "compgen -W \"flex ndarray wgpu cuda rocm metal vulkan cpu\"",
+    ] {
+        assert!(bash.contains(values), "no {values:?}");
+    }
+    for option in ["--arch", "--block", "--blocks", "--device", "--devices"] {
+        let option = format!("                {option})\n");
+        let cases: Vec<&str> = bash.split(&option).skip(1).map(str::trim_start).collect();
+        assert!(!cases.is_empty(), "no {option}");
+        assert!(cases.iter().all(|case| case.starts_with("COMPREPLY=($(compgen -W")), "{option}");
+    }
+    // A device may have a number.
+    let numbered = ["eval", "somewhere", "--device", "cuda:1"];
+    dbb(&numbered).fails(1, &["cuda:1"]);
     dbb(&["completions", "cmd"]).fails(2, &["possible values"]);
 }

@@ -63,12 +63,11 @@ pub fn list() -> Vec<DeviceInfo> {
         .into_iter()
         .map(|(kind, description)| {
             let found = count(kind);
-            let name = |index: usize| match kind {
-                "cuda" | "rocm" => format!("{kind}:{index}"),
-                _ => kind.to_string(),
+            let name = |index: usize| match is_numbered(kind) {
+                true => format!("{kind}:{index}"),
+                false => kind.to_string(),
             };
-            let numbered = matches!(kind, "cuda" | "rocm");
-            let shown = found.map_or(0, |n| if numbered { n } else { n.min(1) });
+            let shown = found.map_or(0, |n| if is_numbered(kind) { n } else { n.min(1) });
             DeviceInfo {
                 kind,
                 description,
@@ -77,6 +76,45 @@ pub fn list() -> Vec<DeviceInfo> {
             }
         })
         .collect()
+}
+
+/// The kinds of devices this program can name.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.into_iter().map(|(kind, _)| kind)
+}
+
+/// The name of a device, as [`open`] takes it.
+pub fn name(device: &Device) -> String {
+    let places = kinds().flat_map(|kind| {
+        let indices = if is_numbered(kind) { count(kind).unwrap_or(0) } else { 1 };
+        (0..indices).map(move |index| (kind, index))
+    });
+    for (kind, index) in places {
+        if make(kind, index).as_ref() == Some(device) {
+            return if is_numbered(kind) { format!("{kind}:{index}") } else { kind.to_string() };
+        }
+    }
+    // A device that was made elsewhere.
+    format!("{device:?}")
+}
+
+/// Whether several devices of a kind are told apart by number.
+fn is_numbered(kind: &str) -> bool {
+    matches!(kind, "cuda" | "rocm")
+}
+
+/// The model of the processor, as Linux names it; elsewhere its architecture.
+pub fn cpu_model() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    model_name(&info).unwrap_or(std::env::consts::ARCH).to_string()
+}
+
+/// The first processor's name in the text of `/proc/cpuinfo`.
+fn model_name(info: &str) -> Option<&str> {
+    let values = info.lines().filter_map(|line| line.split_once(':'));
+    let mut names =
+        values.filter(|(key, _)| key.trim() == "model name").map(|(_, name)| name.trim());
+    names.find(|name| !name.is_empty() && *name != "unknown")
 }
 
 /// The device of a name such as `flex` or `cuda:1`, without autodiff.
@@ -92,8 +130,7 @@ pub fn open(name: &str) -> Result<Device, DeviceError> {
     let (Some((kind, _)), Some(index)) = (known, index) else {
         return Err(DeviceError::Unknown(name.into()));
     };
-    let numbered = matches!(*kind, "cuda" | "rocm");
-    if index > 0 && !numbered {
+    if index > 0 && !is_numbered(kind) {
         return Err(DeviceError::Unknown(name.into()));
     }
     match count(kind) {
@@ -153,5 +190,29 @@ fn make(kind: &str, index: usize) -> Option<Device> {
         #[cfg(feature = "cpu")]
         "cpu" => Some(Device::cpu()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_the_names_that_open_them() {
+        for name in list().into_iter().flat_map(|info| info.present) {
+            assert_eq!(self::name(&open(&name).unwrap()), name);
+        }
+        #[cfg(feature = "flex")]
+        assert_eq!(name(&Device::flex().autodiff()), "flex");
+    }
+
+    #[test]
+    fn the_processor_has_a_name() {
+        let text = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7571: two\nflags : fpu\n\n\
+                    processor : 1\nmodel name : other\n";
+        assert_eq!(model_name(text), Some("AMD EPYC 7571: two"));
+        // As on 64-bit ARM, and on virtual machines without a name.
+        assert_eq!(model_name("processor : 0\nBogoMIPS : 50\nmodel name : unknown\n"), None);
+        assert!(!cpu_model().is_empty());
     }
 }

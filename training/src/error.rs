@@ -68,6 +68,14 @@ pub enum Error {
         /// What has changed, a sentence each.
         changes: Vec<String>,
     },
+    /// A configuration of a comparison that cannot be trained.
+    #[error("{name}: {error}; nothing was trained")]
+    Arm {
+        /// Its name in the comparison.
+        name: String,
+        /// Why.
+        error: Box<Error>,
+    },
     /// Too many images that cannot be read.
     #[error(
         "{count} images could not be read, more than data.max_bad_samples = {most} allows; the last \
@@ -159,6 +167,9 @@ impl Error {
     /// Whether the program worked and the result is wrong (exit code 3), rather than an input
     /// that the user can mend (exit code 1).
     pub fn is_failed_check(&self) -> bool {
+        if let Self::Arm { error, .. } = self {
+            return error.is_failed_check();
+        }
         matches!(
             self,
             Self::NonFinite { .. }

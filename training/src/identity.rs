@@ -1,14 +1,13 @@
 //! What must not change between the parts of a run.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Config;
 
 /// Keys that decide where and how often, but not what a run computes.
-const FREE_KEYS: [&str; 6] = [
+const FREE_KEYS: [&str; 7] = [
+    "name",
     "data.source",
     "data.workers",
     "data.cache_mb",
@@ -35,15 +34,16 @@ pub struct Identity {
 impl Identity {
     /// What differs in another part of the run and makes it another run: a sentence each.
     pub fn changes(&self, now: &Self) -> Vec<String> {
-        let (before, after) = (flat(&self.config), flat(&now.config));
-        let none = "not set".to_string();
-        let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
-        let mut changes: Vec<String> = keys
-            .filter(|key| !FREE_KEYS.contains(&key.as_str()) && before.get(*key) != after.get(*key))
-            .map(|key| {
-                let value = |side: &BTreeMap<_, _>| side.get(key).unwrap_or(&none).clone();
-                format!("{key} was {}, is {}", value(&before), value(&after))
-            })
+        let show = |value: &Value| match value {
+            Value::Null => "not set".to_string(),
+            value => value.to_string(),
+        };
+        let mut changes: Vec<String> = self
+            .config
+            .differences(&now.config)
+            .into_iter()
+            .filter(|(key, ..)| !FREE_KEYS.contains(&key.as_str()))
+            .map(|(key, was, is)| format!("{key} was {}, is {}", show(&was), show(&is)))
             .collect();
         for (what, was, is) in [
             ("training", &self.train_data, &now.train_data),
@@ -70,30 +70,6 @@ impl Identity {
         }
         notes
     }
-}
-
-/// The values of a configuration by dotted key.
-fn flat(config: &Config) -> BTreeMap<String, String> {
-    fn walk(prefix: &str, value: &Value, out: &mut BTreeMap<String, String>) {
-        match value {
-            Value::Object(table) => {
-                for (key, value) in table {
-                    let path = match prefix {
-                        "" => key.clone(),
-                        _ => format!("{prefix}.{key}"),
-                    };
-                    walk(&path, value, out);
-                }
-            }
-            _ => {
-                out.insert(prefix.to_string(), value.to_string());
-            }
-        }
-    }
-    let mut out = BTreeMap::new();
-    // Plain data always serialises.
-    walk("", &serde_json::to_value(config).expect("a configuration is plain data"), &mut out);
-    out
 }
 
 #[cfg(test)]

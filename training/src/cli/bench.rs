@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use dbb_datasets::DataRef;
 use dbb_models::{Arch, BlockKind, Form, Implementation, ModelConfig};
 
-use super::options::DeviceOptions;
+use super::options::{DeviceOptions, arch, block};
 use crate::bench::{self, BenchResult, Workload};
 
 /// Measure training steps, inference or the loader: images per second, time, memory.
@@ -15,10 +15,10 @@ pub struct Args {
     /// What to measure.
     what: What,
     /// Architecture; needed for train and infer.
-    #[arg(long, required_if_eq_any([("what", "train"), ("what", "infer")]))]
+    #[arg(long, value_parser = arch(), required_if_eq_any([("what", "train"), ("what", "infer")]))]
     arch: Option<Arch>,
-    /// Block: base, dbb or acb.
-    #[arg(long, default_value = "base")]
+    /// Block.
+    #[arg(long, value_parser = block(), default_value = "base")]
     block: BlockKind,
     /// Width multiplier.
     #[arg(long, default_value_t = 1.0)]

@@ -4,14 +4,18 @@ use std::path::PathBuf;
 
 use dbb_models::BlockKind;
 
-use super::options::DeviceOptions;
+use super::options::{DeviceOptions, block};
 use super::progress::Progress;
 use super::train::default_out;
-use crate::compare::compare;
+use crate::compare::{Arm, compare};
 use crate::config::Config;
 use crate::run_dir::RunDir;
 
-/// Train several blocks with the same recipe and seeds, and compare their top-1.
+/// Train several configurations with the same seeds, and compare their top-1.
+///
+/// A configuration is named after its file, or by the key `name`; --blocks puts the block into the
+/// name. Its runs are in <name>-seed<seed>. Each is compared with the first of the same file, else of
+/// the same architecture, else of all: in pairs of equal seeds where both train on the same images.
 ///
 /// Example: dbb compare configs/quick/resnet20-base.toml --blocks base,dbb --seeds 3
 #[derive(Debug, clap::Args)]
@@ -21,9 +25,9 @@ pub struct Args {
     configs: Vec<PathBuf>,
     /// Train every configuration with each of these blocks instead of its own; the first is what
     /// the others are compared with.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = block())]
     blocks: Vec<BlockKind>,
-    /// Seeds per block, from the configuration's own on.
+    /// Seeds per configuration, from the configuration's own on.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Override a key in every configuration, for example --set train.epochs=3.
@@ -41,27 +45,15 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
-    let mut configs = Vec::new();
-    for path in &args.configs {
+    let recipes = args.configs.iter().map(|path| {
         let config = Config::load(path, &args.set)?;
-        if args.blocks.is_empty() {
-            configs.push(config);
-            continue;
-        }
-        for &block in &args.blocks {
-            let mut config = config.clone();
-            config.model.block = block;
-            configs.push(config);
-        }
-    }
-    for (i, config) in configs.iter().enumerate() {
-        let (arch, block) = (config.model.arch, config.model.block);
-        let twice = configs[..i].iter().any(|c| c.model.arch == arch && c.model.block == block);
-        anyhow::ensure!(!twice, "{arch} with {block} blocks is named twice; each pair once");
-    }
+        Ok((path.clone(), config))
+    });
+    let recipes = recipes.collect::<crate::Result<Vec<_>>>()?;
+    let arms = Arm::of(&recipes, &args.blocks)?;
     let out = args.out.clone().unwrap_or_else(|| default_out("compare".as_ref()));
     let stop = super::signals::stop()?;
-    let comparison = compare(&configs, args.seeds, &out, &device, &stop, &mut Progress::new())?;
+    let comparison = compare(&arms, args.seeds, &out, &device, &stop, &mut Progress::new())?;
     comparison.write(&out)?;
     super::print(args.json, &comparison, || {
         format!(

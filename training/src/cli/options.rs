@@ -1,9 +1,11 @@
 //! Options that several commands share.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use dbb_datasets::{DataRef, Loader, Split};
 use dbb_models::weights::WeightsFile;
 use dbb_models::{Arch, BlockKind};
@@ -13,11 +15,42 @@ use crate::probe::Probe;
 use crate::run_dir::Which;
 use crate::target::{ModelFlags, Target};
 
+/// An architecture; completions offer its names.
+pub fn arch() -> impl TypedValueParser<Value = Arch> {
+    PossibleValuesParser::new(Arch::ALL.map(Arch::name)).try_map(|name| name.parse())
+}
+
+/// A block; completions offer its names.
+pub fn block() -> impl TypedValueParser<Value = BlockKind> {
+    PossibleValuesParser::new(BlockKind::ALL.map(BlockKind::name)).try_map(|name| name.parse())
+}
+
+/// The name of a device; completions offer the kinds, and a number may follow.
+#[derive(Clone, Debug)]
+pub struct DeviceName;
+
+impl TypedValueParser for DeviceName {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(crate::device::kinds().map(PossibleValue::new)))
+    }
+}
+
 /// Where to compute.
 #[derive(Debug, Args)]
 pub struct DeviceOptions {
     /// Device: flex, ndarray, wgpu, cuda:N, rocm:N, metal, vulkan or cpu (see `dbb devices`).
-    #[arg(long, default_value = "flex")]
+    #[arg(long, default_value = "flex", value_parser = DeviceName, hide_possible_values = true)]
     pub device: String,
     /// Threads of the CPU backends; by default one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -49,10 +82,10 @@ pub struct TargetOptions {
     #[arg(long, default_value = "last")]
     pub checkpoint: Which,
     /// Architecture, for files that do not say it.
-    #[arg(long)]
+    #[arg(long, value_parser = arch())]
     pub arch: Option<Arch>,
-    /// Block, for files that do not say it: base, dbb or acb.
-    #[arg(long)]
+    /// Block, for files that do not say it.
+    #[arg(long, value_parser = block())]
     pub block: Option<BlockKind>,
     /// Width multiplier, for files that do not say it.
     #[arg(long)]

@@ -3,16 +3,18 @@
 use dbb_models::summary::Summary;
 use dbb_models::{Arch, BlockKind, ModelConfig};
 
+use super::options::{arch, block};
+
 /// Parameters and operations of a network, layer by layer.
 ///
 /// Example: dbb summary --arch resnet18 --block dbb
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Architecture.
-    #[arg(long)]
+    #[arg(long, value_parser = arch())]
     arch: Arch,
-    /// Block: base, dbb or acb.
-    #[arg(long, default_value = "dbb")]
+    /// Block.
+    #[arg(long, value_parser = block(), default_value = "dbb")]
     block: BlockKind,
     /// Width multiplier.
     #[arg(long, default_value_t = 1.0)]

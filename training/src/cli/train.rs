@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::options::DeviceOptions;
+use super::options::{DeviceName, DeviceOptions};
 use super::progress::Progress;
 use crate::config::Config;
 use crate::distributed;
@@ -34,6 +34,7 @@ pub struct Args {
     device: DeviceOptions,
     /// Train on several devices, each with its part of every batch, for example cuda:0,cuda:1.
     #[arg(long, value_name = "D,D", value_delimiter = ',', conflicts_with = "device")]
+    #[arg(value_parser = DeviceName, hide_possible_values = true)]
     devices: Vec<String>,
     /// Print the result as one JSON object.
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! Configuration: a TOML file and overrides, checked before anything runs.
 
+mod difference;
 mod document;
 mod sections;
 

@@ -17,6 +17,10 @@ use crate::labels::ClassMap;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Name of the configuration in comparisons: of its runs, their folders, and its rows in tables
+    /// and reports. By default the name of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Where initial weights, order of samples and augmentation come from.
     #[serde(default)]
     pub seed: u64,
@@ -306,6 +310,13 @@ pub(super) struct RangeFault {
     pub text: String,
 }
 
+/// Whether a text can name a configuration: it is part of the names of folders and stands in tables.
+fn is_name(text: &str) -> bool {
+    text.starts_with(char::is_alphanumeric)
+        && text.chars().all(|c| c.is_alphanumeric() || "-_.+".contains(c))
+        && text.chars().count() <= 100
+}
+
 impl Config {
     /// That every value is in its range, as far as the data need not be known.
     pub(super) fn check(&self) -> Result<(), RangeFault> {
@@ -316,6 +327,11 @@ impl Config {
             };
             holds.then_some(()).ok_or_else(fault)
         };
+        if let Some(name) = &self.name {
+            let expected = "letters, digits, \"-\", \"_\", \".\" and \"+\", a letter or digit first, 100 \
+                            characters at most";
+            require(is_name(name), "name", &format!("{name:?}"), expected)?;
+        }
         let (train, optim, schedule) = (&self.train, &self.optim, &self.schedule);
         require(train.epochs > 0, "train.epochs", &train.epochs, "at least 1")?;
         require(train.batch_size > 1, "train.batch_size", &train.batch_size, "at least 2")?;

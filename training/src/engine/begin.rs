@@ -12,6 +12,7 @@ use dbb_models::{Form, ModelConfig};
 use super::Trainer;
 use crate::checkpoint::{Progress, RunState};
 use crate::config::{Config, OnBadSample};
+use crate::device;
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::gradients;
@@ -78,48 +79,9 @@ impl Trainer {
         Ok(trainer)
     }
 
-    fn prepare(mut config: Config, run: RunDir, device: &Device) -> Result<Self> {
-        let data = &config.data;
-        let (train, val) = data.open_pair(config.seed)?;
-        if train.len() < 2 || val.is_empty() {
-            let text = format!("{} has too few images to train on and validate with", data.source);
-            return Err(Error::Unusable(text));
-        }
-        let classes = train.classes().to_vec();
-        let preprocess = data.preprocess(&train, config.model.in_channels);
-        let model = config.model.resolve(classes.len(), preprocess.channels);
-        check_classes(&model, &classes, &data.source)?;
-        let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
-        let metadata = Metadata {
-            model: model.clone(),
-            form: Form::Train,
-            keys: Dialect::Native,
-            preprocess: preprocess_json(&preprocess),
-            classes,
-        };
-        let (train, val) = loaders(&config, train, val, preprocess)?;
-
-        // Written out, so that the run can be repeated whatever the defaults become.
-        config.model.num_classes = Some(model.num_classes);
-        config.model.in_channels = Some(model.in_channels);
-        let identity = Identity {
-            config: config.clone(),
-            train_data: train.dataset().fingerprint(),
-            val_data: val.dataset().fingerprint(),
-            device: format!("{device:?}"),
-            threads: rayon::current_num_threads(),
-        };
-        let env = serde_json::json!({
-            "dbb": env!("CARGO_PKG_VERSION"),
-            "device": &identity.device,
-            "threads": identity.threads,
-            "os": std::env::consts::OS,
-            "cpu": std::env::consts::ARCH,
-            "train_data": train.dataset().describe(),
-            "train_fingerprint": &identity.train_data,
-            "val_data": val.dataset().describe(),
-            "val_fingerprint": &identity.val_data,
-        });
+    fn prepare(config: Config, run: RunDir, device: &Device) -> Result<Self> {
+        let Plan { config, model, metadata, summary, env, identity, train, val } =
+            Plan::new(config, device)?;
         let lock = run.lock()?;
         let device = device.clone().autodiff();
         let state = fresh(&config, &model, &device, &identity)?;
@@ -160,6 +122,80 @@ impl Trainer {
     pub(super) fn fresh(&self) -> Result<RunState> {
         fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)
     }
+}
+
+/// A run as its configuration and its data have it.
+struct Plan {
+    config: Config,
+    model: ModelConfig,
+    metadata: Metadata,
+    summary: Summary,
+    env: serde_json::Value,
+    identity: Identity,
+    train: Loader,
+    val: Loader,
+}
+
+impl Plan {
+    /// Reads what there is to know of the data, and writes nothing.
+    fn new(mut config: Config, device: &Device) -> Result<Self> {
+        let data = &config.data;
+        let (train, val) = data.open_pair(config.seed)?;
+        if train.len() < 2 || val.is_empty() {
+            let text = format!("{} has too few images to train on and validate with", data.source);
+            return Err(Error::Unusable(text));
+        }
+        let classes = train.classes().to_vec();
+        let preprocess = data.preprocess(&train, config.model.in_channels);
+        let model = config.model.resolve(classes.len(), preprocess.channels);
+        check_classes(&model, &classes, &data.source)?;
+        let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
+        let metadata = Metadata {
+            model: model.clone(),
+            form: Form::Train,
+            keys: Dialect::Native,
+            preprocess: preprocess_json(&preprocess),
+            classes,
+        };
+        let (train, val) = loaders(&config, train, val, preprocess)?;
+
+        // Written out, so that the run can be repeated whatever the defaults become.
+        config.model.num_classes = Some(model.num_classes);
+        config.model.in_channels = Some(model.in_channels);
+        let identity = Identity {
+            config: config.clone(),
+            train_data: train.dataset().fingerprint(),
+            val_data: val.dataset().fingerprint(),
+            device: device::name(device),
+            threads: rayon::current_num_threads(),
+        };
+        let env = serde_json::json!({
+            "dbb": env!("CARGO_PKG_VERSION"),
+            "device": &identity.device,
+            "threads": identity.threads,
+            "os": std::env::consts::OS,
+            "cpu": device::cpu_model(),
+            "arch": std::env::consts::ARCH,
+            "train_data": train.dataset().describe(),
+            "train_fingerprint": &identity.train_data,
+            "val_data": val.dataset().describe(),
+            "val_fingerprint": &identity.val_data,
+        });
+        Ok(Self { config, model, metadata, summary, env, identity, train, val })
+    }
+}
+
+/// Checks that a run of a configuration could begin, as far as that can be told without writing
+/// anything: its data are opened, its network is built, the weights that it starts from are read.
+///
+/// # Errors
+/// As [`Trainer::new`], but for what lies in a run directory.
+pub fn check(config: Config, device: &Device) -> Result<Identity> {
+    let Plan { config, model, metadata, identity, .. } = Plan::new(config, device)?;
+    let device = device.clone().autodiff();
+    let state = fresh(&config, &model, &device, &identity)?;
+    start::from_weights(&config, &metadata, state.network, &device)?;
+    Ok(identity)
 }
 
 /// The augmented training images in random order, and the validation images.

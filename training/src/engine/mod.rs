@@ -5,6 +5,8 @@ mod begin;
 mod save;
 mod step;
 
+pub use begin::check;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;

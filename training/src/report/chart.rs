@@ -1,7 +1,7 @@
 //! Charts as inline SVG: lines, bands and dots, with their words and numbers beside them.
 
-use super::format::Quantity;
 use super::page::{Html, details, table};
+use super::scale::{Axis, Scale};
 use crate::compare::{mean, standard_deviation};
 
 /// Size of the drawing in its own units; the page scales it.
@@ -17,17 +17,6 @@ const MARKED: usize = 40;
 /// Values beyond are as good as infinite, and would leave nothing to see of the others.
 const LARGEST: f64 = 1e30;
 
-/// What an axis shows.
-#[derive(Clone, Copy, Debug)]
-pub struct Axis {
-    /// Its name.
-    pub name: &'static str,
-    /// What is counted.
-    pub quantity: Quantity,
-    /// Whether zero must be on it.
-    pub from_zero: bool,
-}
-
 /// A point of a line.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
@@ -39,7 +28,7 @@ pub struct Point {
     pub band: Option<[f64; 2]>,
 }
 
-/// What belongs to one name: a line, thin lines for what it is the mean of, dots.
+/// What belongs to one name: a line, thin lines for what it is the mean of, dots, a level.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     /// Its name.
@@ -50,6 +39,8 @@ pub struct Series {
     pub thin: Vec<Vec<[f64; 2]>>,
     /// Dots.
     pub dots: Vec<[f64; 2]>,
+    /// A value over the whole width, with the band around it, from and to.
+    pub level: Option<[f64; 3]>,
 }
 
 impl Series {
@@ -83,7 +74,10 @@ impl Series {
         let line = self.line.iter().map(|point| [point.x, point.y]);
         let bands = self.line.iter().flat_map(|p| p.band.into_iter().flatten().map(|y| [p.x, y]));
         let thin = self.thin.iter().flatten().copied();
-        line.chain(bands).chain(thin).chain(self.dots.iter().copied()).filter(drawable)
+        let beside = self.dots.first().map_or(0.0, |dot| dot[0]);
+        let level = self.level.into_iter().flatten().map(move |y| [beside, y]);
+        let dots = self.dots.iter().copied();
+        line.chain(bands).chain(thin).chain(level).chain(dots).filter(drawable)
     }
 
     /// Where its name is written: at the end of the line, else at the last dot.
@@ -121,19 +115,22 @@ fn style(index: usize) -> String {
 }
 
 impl Chart {
-    /// The chart with caption, legend and the table of its numbers.
+    /// Whether there is more to see than points above one place.
+    pub fn is_wide(&self) -> bool {
+        let mut xs = self.series.iter().flat_map(Series::places).map(|place| place[0]);
+        let first = xs.next();
+        xs.any(|x| Some(x) != first)
+    }
+
+    /// The chart with caption, legend and the table of its numbers. At least one place must be
+    /// drawable.
     pub fn figure(&self) -> Html {
         let [title, note] = [self.title, &self.note].map(Html::from);
-        let body = match self.series.iter().any(|series| series.places().next().is_some()) {
-            true => Html::from_iter([self.legend(), self.svg()]),
-            false => Html::raw("<p class=\"empty\">No epoch is finished.</p>\n"),
-        };
-        let empty =
-            self.series.iter().all(|series| series.line.is_empty() && series.dots.is_empty());
-        let numbers = if empty { Html::default() } else { details("Numbers", &self.numbers()) };
+        let [legend, drawing] = [self.legend(), self.svg()];
+        let numbers = details("Numbers", &self.numbers());
         Html::raw(format!(
             "<figure>\n<figcaption><strong>{title}</strong> {note}</figcaption>\n\
-             {body}{numbers}</figure>\n"
+             {legend}{drawing}{numbers}</figure>\n"
         ))
     }
 
@@ -155,6 +152,10 @@ impl Chart {
                 let high = ys.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let [low, high] = [low, high].map(|value| self.y.quantity.show(value));
                 text += &format!(" {}: from {low} to {high}.", series.name);
+            }
+            if let Some(level) = series.level {
+                let [mean, low, high] = level.map(|value| self.y.quantity.show(value));
+                text += &format!(" Mean {mean}, interval {low} to {high}.");
             }
         }
         text
@@ -184,11 +185,13 @@ impl Chart {
             .iter()
             .enumerate()
             .map(|(index, series)| {
-                let value = series.line.last().map(|point| self.y.quantity.show(point.y));
-                let line = match series.line.is_empty() {
-                    true => "",
-                    false => "<path class=\"line\" d=\"M0 6H32\"/>",
+                let last = series.line.last().map(|point| point.y);
+                let value = last.or(series.level.map(|[mean, ..]| mean));
+                let line = match value {
+                    None => "",
+                    Some(_) => "<path class=\"line\" d=\"M0 6H32\"/>",
                 };
+                let value = value.map(|value| self.y.quantity.show(value));
                 format!(
                     "<li class=\"{}\"><svg viewBox=\"0 0 32 12\" aria-hidden=\"true\">{line}\
                      <path class=\"dot\" d=\"{}\"/></svg>{} <b>{}</b></li>\n",
@@ -214,9 +217,9 @@ impl Chart {
             texts.map(|text| text.chars().count()).max().unwrap_or(0) as f64 * CHARACTER
         };
         let left = 10.0 + widest(&mut y_ticks.iter().map(|(_, text)| text.as_str()));
-        // A single series needs no name, and a long one stands in the legend only.
+        // A single series needs no name, and long ones stand in the legend only.
         let names = widest(&mut self.series.iter().map(|series| series.name.as_str()));
-        let named = self.series.len() > 1 && names < width / 3.0;
+        let named = self.series.len() > 1 && names < width / 4.0;
         let right = width - if named { names + 16.0 } else { 12.0 };
         let mut x = Scale::new(self.x, along(0));
         x.pixels = [left, right];
@@ -231,6 +234,10 @@ impl Chart {
             );
         }
         let floor = height - BOTTOM;
+        let zero = y.place(0.0);
+        if self.y.from_zero && zero < floor - 1.0 {
+            drawing += &format!("<path class=\"axis\" d=\"M{left:.1} {zero:.1}H{right:.1}\"/>\n");
+        }
         drawing += &format!("<path class=\"axis\" d=\"M{left:.1} {floor:.1}H{right:.1}\"/>\n");
         for (at, text) in x.ticks() {
             drawing += &format!(
@@ -271,6 +278,15 @@ impl Chart {
         let at = |[px, py]: [f64; 2]| [x.place(px), y.place(py)];
         let line: Vec<[f64; 2]> = series.line.iter().map(|point| [point.x, point.y]).collect();
         let mut drawing = String::new();
+        if let Some(level) = series.level.filter(|level| level.iter().all(|v| v.abs() < LARGEST)) {
+            let [left, right] = x.pixels;
+            let [mean, low, high] = level.map(|value| y.place(value));
+            let band = path(&[[left, high], [right, high], [right, low], [left, low]]);
+            let line = path(&[[left, mean], [right, mean]]);
+            drawing += &format!(
+                "<path class=\"band\" d=\"{band}Z\"/>\n<path class=\"line\" d=\"{line}\"/>\n"
+            );
+        }
         // From left to right along the upper edge and back along the lower; a gap parts bands.
         for part in series.line.split(|p| !p.band.is_some_and(|band| drawable(&band))) {
             let edge = |i: usize| {
@@ -371,80 +387,9 @@ fn mark(index: usize, x: f64, y: f64, size: f64) -> String {
     }
 }
 
-/// From values to places along an axis.
-struct Scale {
-    axis: Axis,
-    divisor: f64,
-    unit: &'static str,
-    /// First and last value, in units.
-    range: [f64; 2],
-    step: f64,
-    pixels: [f64; 2],
-}
-
-impl Scale {
-    fn new(axis: Axis, values: impl Iterator<Item = f64>) -> Self {
-        let zero = axis.from_zero.then_some(0.0);
-        let [low, high] = values
-            .chain(zero)
-            .fold([f64::INFINITY, f64::NEG_INFINITY], |[l, h], v| [l.min(v), h.max(v)]);
-        let (divisor, unit) = axis.quantity.unit(high);
-        let [mut low, mut high] = [low / divisor, high / divisor];
-        let whole = axis.quantity == Quantity::Epoch;
-        // A single value stands in the middle.
-        if high - low <= 1e-9 * high.abs().max(low.abs()) {
-            let room = match (whole, high == 0.0) {
-                (true, _) | (_, true) => 0.5,
-                _ => 0.1 * high.abs(),
-            };
-            [low, high] = [low - room, high + room];
-        }
-        let rough = (high - low) / 5.0;
-        let power = 10f64.powf(rough.log10().floor());
-        let nice = [1.0, 2.0, 5.0].into_iter().find(|n| n * power >= rough * 0.999);
-        let mut step = nice.unwrap_or(10.0) * power;
-        if whole {
-            step = step.max(1.0);
-        } else {
-            // The last tick must not be lost to rounding.
-            low = (low / step + 1e-6).floor() * step;
-            high = (high / step - 1e-6).ceil() * step;
-        }
-        Self { axis, divisor, unit, range: [low, high], step, pixels: [0.0, 1.0] }
-    }
-
-    fn place(&self, value: f64) -> f64 {
-        let ([low, high], [from, to]) = (self.range, self.pixels);
-        from + (value / self.divisor - low) / (high - low) * (to - from)
-    }
-
-    /// Places and texts.
-    fn ticks(&self) -> Vec<(f64, String)> {
-        let decimals = (-self.step.log10().floor()).max(0.0) as usize;
-        let first = (self.range[0] / self.step - 1e-6).ceil() as i64;
-        let last = (self.range[1] / self.step + 1e-6).floor() as i64;
-        (first..=last)
-            .map(|i| {
-                let value = i as f64 * self.step;
-                let text = match decimals {
-                    0..=5 => format!("{value:.decimals$}"),
-                    _ => format!("{value:.0e}"),
-                };
-                (self.place(value * self.divisor), text.replace('-', "−"))
-            })
-            .collect()
-    }
-
-    fn name(&self) -> String {
-        match self.unit {
-            "" => self.axis.name.into(),
-            unit => format!("{} ({unit})", self.axis.name),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::format::Quantity;
     use super::super::tests::assert_well_formed;
     use super::*;
 
@@ -478,28 +423,6 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_round_numbers() {
-        let ticks = |quantity, values: &[f64]| -> Vec<String> {
-            let axis = Axis { name: "", quantity, from_zero: false };
-            let ticks = Scale::new(axis, values.iter().copied()).ticks();
-            ticks.into_iter().map(|(_, text)| text).collect()
-        };
-        assert_eq!(
-            ticks(Quantity::Number, &[0.3, 2.1]),
-            ["0.0", "0.5", "1.0", "1.5", "2.0", "2.5"]
-        );
-        assert_eq!(ticks(Quantity::Epoch, &[1.0, 4.0]), ["1", "2", "3", "4"]);
-        assert_eq!(ticks(Quantity::Epoch, &[1.0]), ["1"]);
-        assert_eq!(ticks(Quantity::Duration, &[0.0, 240.0]), ["0", "1", "2", "3", "4"]);
-        assert_eq!(ticks(Quantity::Count, &[67562.0])[0], "60");
-        assert_eq!(ticks(Quantity::Number, &[0.0, 4e-7])[1], "1e−7");
-        assert_eq!(
-            ticks(Quantity::Number, &[0.0]),
-            ["−0.6", "−0.4", "−0.2", "0.0", "0.2", "0.4", "0.6"]
-        );
-    }
-
-    #[test]
     fn means_have_bands_over_curves() {
         let curve = |values: [f64; 2]| vec![[1.0, values[0]], [2.0, values[1]]];
         let one = Series::mean("one", vec![curve([1.0, 2.0])]);
@@ -528,9 +451,33 @@ mod tests {
         let svg = &svg[..svg.find("</svg>").unwrap()];
         assert_eq!(svg.matches("class=\"line\"").count(), 4);
         assert!(!svg.contains("d=\"NaN") && !svg.contains("inf") && !svg.contains("A <chart>"));
-        let empty = chart(vec![Series::line("nothing", [[1.0, f64::NAN]])]).figure().to_string();
-        assert!(empty.contains("No epoch is finished"));
-        assert_well_formed(&empty);
+        assert!(!chart(vec![Series::line("nothing", [[1.0, f64::NAN]])]).is_wide());
+    }
+
+    #[test]
+    fn points_above_one_place_are_no_chart() {
+        let point = |x: f64| Series::line("a", [[x, 50.0]]);
+        assert!(!chart(vec![]).is_wide() && !chart(vec![point(1.0), point(1.0)]).is_wide());
+        assert!(chart(vec![point(1.0), point(2.0)]).is_wide());
+        let level = Series { level: Some([1.0, 0.0, 2.0]), dots: vec![[3.0, 1.0]], ..point(3.0) };
+        assert!(!chart(vec![level]).is_wide());
+    }
+
+    /// From 24.8, beside the widest tick, to 368; the ticks are -1, 0, 1, 2, 3 at 198, 154.5, ..., 24.
+    #[test]
+    fn a_level_crosses_the_whole_chart_and_zero_is_marked() {
+        let dots = vec![[0.0, 3.0], [1.0, -1.0]];
+        let series = Series { level: Some([1.0, 0.0, 2.0]), dots, ..Series::default() };
+        let y = Axis { name: "delta", quantity: Quantity::Points, from_zero: true };
+        let svg = Chart { y, ..chart(vec![series]) }.svg().to_string();
+        for part in [
+            "class=\"band\" d=\"M24.8 67.5L368.0 67.5L368.0 154.5L24.8 154.5Z\"",
+            "class=\"line\" d=\"M24.8 111.0L368.0 111.0\"",
+            "class=\"axis\" d=\"M24.8 154.5H368.0\"",
+            "from −1.00 points to +3.00 points. Mean +1.00 points, interval +0.00 points to",
+        ] {
+            assert!(svg.contains(part), "no {part:?} in {svg}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub enum Quantity {
     Number,
     /// Percent, two decimals.
     Percent,
+    /// Differences of percentages, with their sign, two decimals.
+    Points,
     /// Parameters and operations: all digits below a million, three significant ones above.
     Count,
     /// Seconds.
@@ -29,6 +31,7 @@ impl Quantity {
         let text = match self {
             Self::Number => number(value),
             Self::Percent => format!("{value:.2} %"),
+            Self::Points => format!("{value:+.2} points"),
             Self::Count => count(value),
             Self::Duration => duration(value),
             Self::Epoch => format!("{value:.0}"),
@@ -40,6 +43,7 @@ impl Quantity {
     pub fn unit(self, largest: f64) -> (f64, &'static str) {
         match self {
             Self::Percent => (1.0, "%"),
+            Self::Points => (1.0, "points"),
             Self::Count if largest >= 1e9 => (1e9, "G"),
             Self::Count if largest >= 1e6 => (1e6, "M"),
             Self::Count if largest >= 1e4 => (1e3, "thousands"),
@@ -54,11 +58,6 @@ impl Quantity {
 /// A difference with its sign.
 pub fn signed(value: f64) -> String {
     format!("{value:+.2}").replace('-', "−")
-}
-
-/// A value and its spread, `84.50 ± 0.31`.
-pub fn plus_minus(value: f64, spread: f64) -> String {
-    format!("{value:.2} ± {spread:.2}")
 }
 
 /// `1 run`, `2 runs`.
@@ -160,6 +159,7 @@ mod tests {
             (Quantity::Number, f64::NAN, "NaN"),
             (Quantity::Number, f64::NEG_INFINITY, "−∞"),
             (Quantity::Percent, 84.5, "84.50 %"),
+            (Quantity::Points, -0.834, "−0.83 points"),
             (Quantity::Count, 67562.0, "67,562"),
             (Quantity::Count, 999.0, "999"),
             (Quantity::Count, 11_173_962.0, "11.2 M"),

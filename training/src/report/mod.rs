@@ -8,6 +8,7 @@
 //! format.rs    numbers as people read them
 //! page.rs      markup, tables, sections
 //! chart.rs     charts as inline SVG
+//! scale.rs     their axes
 //! steps.rs     the training loss by step
 //! train.rs     the page of a run
 //! compare.rs   the page of a comparison
@@ -17,10 +18,11 @@ mod chart;
 mod compare;
 mod format;
 mod page;
+mod scale;
 mod steps;
 mod train;
 
-pub use compare::compare_page;
+pub use compare::Compared;
 pub use steps::Steps;
 pub use train::train_page;
 
@@ -31,9 +33,10 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::metrics::EpochRecord;
-use chart::Axis;
+use chart::Chart;
 use format::{Quantity, utc};
-use page::{Html, Page, facts};
+use page::{Html, Page, facts, paragraph};
+use scale::Axis;
 
 /// How often the page of a run is written within an epoch.
 pub const INTERVAL: Duration = Duration::from_secs(30);
@@ -95,6 +98,21 @@ fn open(title: String, state: &State, progress: &[(&str, usize, usize)]) -> Page
         page.add(Html::raw(format!("<p class=\"note\" role=\"alert\">{reason}</p>\n")));
     }
     page
+}
+
+/// The charts that show more than points above one place; `epochs` are finished in the longest run.
+fn figures(charts: &[Chart], epochs: usize) -> Html {
+    let figures: Vec<Html> = charts.iter().filter(|c| c.is_wide()).map(Chart::figure).collect();
+    let note = match epochs {
+        0 => paragraph("No epoch is finished."),
+        1 => paragraph("One epoch is finished; curves over epochs begin with the second."),
+        _ => Html::default(),
+    };
+    if figures.is_empty() {
+        return note;
+    }
+    let figures: Html = figures.into_iter().collect();
+    Html::from_iter([note, Html::raw(format!("<div class=\"charts\">\n{figures}</div>\n"))])
 }
 
 /// Program, device and data, in the order of the file.

@@ -1,9 +1,10 @@
 //! The page of a run.
 
-use super::chart::{Axis, Chart, Series};
+use super::chart::{Chart, Series};
 use super::format::Quantity::{self, Count, Duration, Epoch, Number, Percent};
 use super::page::{Html, cards, details, preformatted, table};
-use super::{EPOCH, LOSS, Run, STEP, State, Steps, TOP1, environment, open};
+use super::scale::Axis;
+use super::{EPOCH, LOSS, Run, STEP, State, Steps, TOP1, environment, figures, open};
 use crate::metrics::EpochRecord;
 
 /// The report of a run.
@@ -18,10 +19,7 @@ pub fn train_page(run: &Run, state: &State) -> String {
     }
     let mut page = open(title, state, &progress);
     page.add(headline(run, state));
-    page.add(Html::raw(format!(
-        "<div class=\"charts\">\n{}</div>\n",
-        charts(records, &run.steps).iter().map(Chart::figure).collect::<Html>()
-    )));
+    page.add(figures(&charts(records, &run.steps), records.len()));
     page.section("Epochs", details("Every epoch in numbers", &epoch_table(records)));
     let config = preformatted(&run.config.to_toml());
     page.section("Configuration", details("config.toml", &config));
@@ -211,6 +209,7 @@ mod tests {
         let mut run = run(BlockKind::Dbb, 0, &[70.0]);
         let page = train_page(&run, &State::Running);
         assert!(page.contains("http-equiv=\"refresh\"") && page.contains("about 53.5 s left"));
+        assert!(page.contains("One epoch is finished; curves") && !page.contains("<figure>"));
         assert_well_formed(&page);
         run.records.clear();
         let page = train_page(&run, &State::Running);

@@ -1,0 +1,144 @@
+//! The comparison as files: JSON, CSV and Markdown.
+
+use std::path::Path;
+
+use super::{Comparison, Pairing, SummaryRow, mean};
+use crate::error::{Error, Result};
+use crate::run_dir::RunDir;
+
+/// Head of the column of top-1: what ± is there.
+pub(crate) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";
+
+/// Head of the column of differences: what ± is there.
+pub(crate) const DELTA_HEADER: &str = "delta (± 95 % interval)";
+
+/// Why a difference has no interval.
+pub(crate) const ONE_SEED: &str = "one seed: no interval";
+
+impl Comparison {
+    /// Writes `compare.json`, `compare.csv` and `compare.md` into a folder.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        // Plain data always serialises.
+        let json = serde_json::to_string_pretty(self).expect("a comparison is plain data");
+        for (name, text) in
+            [("compare.json", json), ("compare.csv", self.csv()), ("compare.md", self.markdown())]
+        {
+            let path = folder.join(name);
+            RunDir::new(folder).write(&path, &text).map_err(Error::Io)?;
+        }
+        Ok(())
+    }
+
+    /// One line per run.
+    pub fn csv(&self) -> String {
+        let mut text = String::from(
+            "arch,block,seed,top1,top1_deploy,params_train,params_deploy,seconds,name\n",
+        );
+        for row in &self.rows {
+            text += &format!(
+                "{},{},{},{:.4},{:.4},{},{},{:.1},{}\n",
+                row.arch,
+                row.block,
+                row.seed,
+                row.top1,
+                row.top1_deploy,
+                row.params_train,
+                row.params_deploy,
+                row.seconds,
+                row.name
+            );
+        }
+        text
+    }
+
+    /// One line per arm, with what its runs cost on average, and what arms differ in.
+    pub fn markdown(&self) -> String {
+        let mut text = format!(
+            "| name | arch | block | seeds | {TOP1_HEADER} | {DELTA_HEADER} | baseline | parameters in \
+             training | deployed | seconds per run | fold difference |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|\n"
+        );
+        for arm in &self.summary {
+            let rows: Vec<_> = self.rows.iter().filter(|row| row.name == arm.name).collect();
+            let seconds: Vec<f64> = rows.iter().map(|row| row.seconds).collect();
+            let fold = rows.iter().fold(0.0f64, |worst, row| worst.max(row.fold_max_rel_diff));
+            let (params_train, params_deploy) =
+                rows.first().map_or((0, 0), |row| (row.params_train, row.params_deploy));
+            text += &format!(
+                "| {} | {} | {} | {} | {} | {} | {} | {params_train} | {params_deploy} | {:.1} | {fold:.1e} |\n",
+                arm.name,
+                arm.arch,
+                arm.block,
+                arm.n,
+                arm.top1(),
+                self.delta(arm).unwrap_or_else(|| "-".into()),
+                arm.baseline.as_deref().unwrap_or("-"),
+                mean(&seconds),
+            );
+        }
+        for contrast in &self.contrasts {
+            text += &format!("\n{}.\n", contrast.describe());
+        }
+        text
+    }
+
+    /// The difference of an arm to its baseline, as a cell of a table; `None` for an arm without
+    /// baseline.
+    pub(crate) fn delta(&self, arm: &SummaryRow) -> Option<String> {
+        let pairing = arm.paired?;
+        if let Pairing::Incomparable(why) = pairing {
+            return Some(format!("none: {why}"));
+        }
+        if let (Some(delta), Some(half)) = (arm.delta, arm.delta_ci95) {
+            let unpaired = if pairing == Pairing::BySeed { "" } else { ", unpaired" };
+            return Some(format!("{delta:+.2} ± {half:.2}{unpaired}"));
+        }
+        let baseline = self.summary.iter().find(|row| Some(&row.name) == arm.baseline.as_ref())?;
+        Some(format!("{:+.2} ({ONE_SEED})", arm.top1_mean - baseline.top1_mean))
+    }
+}
+
+impl SummaryRow {
+    /// Top-1 as a cell of a table.
+    pub(crate) fn top1(&self) -> String {
+        match self.top1_sd {
+            Some(sd) => format!("{:.2} ± {sd:.2}", self.top1_mean),
+            None => format!("{:.2}", self.top1_mean),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{contrast, row};
+    use super::super::{Row, summarise};
+    use super::*;
+
+    fn table(rows: &[Row], pairing: Pairing) -> String {
+        let contrasts = vec![contrast("dbb", "base", pairing)];
+        let summary = summarise(rows, &contrasts);
+        Comparison { rows: rows.to_vec(), summary, contrasts }.markdown()
+    }
+
+    #[test]
+    fn the_table_says_what_stands_behind_a_sign() {
+        let one = [row("base", 0, 80.0), row("dbb", 0, 81.0)];
+        let text = table(&one, Pairing::BySeed);
+        assert!(text.contains("top-1 % (± standard deviation)"), "{text}");
+        assert!(text.contains("delta (± 95 % interval)"), "{text}");
+        assert!(text.contains("| 1 | 81.00 | +1.00 (one seed: no interval) | base |"), "{text}");
+        assert!(text.contains("| base | resnet20 | base | 1 | 80.00 | - | - |"), "{text}");
+        assert!(text.ends_with("\ndbb against base: only the block differs; paired by seed.\n"));
+
+        let two = [&one[..], &[row("base", 1, 82.0), row("dbb", 1, 84.0)]].concat();
+        let text = table(&two, Pairing::BySeed);
+        assert!(text.contains("| 82.50 ± 2.12 | +1.50 ± 6.35 | base |"), "{text}");
+        let text = table(&two, Pairing::Unpaired("they have different seeds"));
+        assert!(text.contains("| +1.50 ± 10.00, unpaired | base |"), "{text}");
+        let text = table(&two, Pairing::Incomparable("they validate on different images"));
+        assert!(text.contains("| none: they validate on different images | base |"), "{text}");
+    }
+}
