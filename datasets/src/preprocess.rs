@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DataError, Image, ImageDataset,
     image::check_channels,
-    transforms::{center_crop, normalize, resize, resize_short_side, to_channels},
+    transforms::{normalize, resize, resize_center_crop, to_channels},
 };
 
 /// Longest side of a network's input, in pixels: far above use, far below overflow.
@@ -98,7 +98,7 @@ impl Preprocess {
     /// The image at the input's size.
     pub(crate) fn fit(&self, image: &Image) -> Image {
         match self.resize {
-            Some(side) => center_crop(&resize_short_side(image, side), self.size),
+            Some(side) => resize_center_crop(image, side, self.size),
             None => resize(image, self.size),
         }
     }
