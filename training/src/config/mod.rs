@@ -1,7 +1,9 @@
 //! Configuration: a TOML file and overrides, checked before anything runs.
 
+mod check;
 mod document;
 mod sections;
+mod show;
 
 pub use document::{ConfigFileError, Document};
 pub use sections::{
