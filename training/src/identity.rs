@@ -1,6 +1,6 @@
-//! What must not change between the parts of a run.
+//! What must not change between the parts of a run, and what is told if it does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,20 +30,18 @@ pub struct Identity {
     pub device: String,
     /// Threads of the CPU backends.
     pub threads: usize,
+    /// Instruction set of the CPU kernels; empty in checkpoints that were saved without it.
+    #[serde(default)]
+    pub instruction_set: String,
 }
 
 impl Identity {
     /// What differs in another part of the run and makes it another run: a sentence each.
     pub fn changes(&self, now: &Self) -> Vec<String> {
-        let (before, after) = (flat(&self.config), flat(&now.config));
-        let none = "not set".to_string();
-        let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
-        let mut changes: Vec<String> = keys
-            .filter(|key| !FREE_KEYS.contains(&key.as_str()) && before.get(*key) != after.get(*key))
-            .map(|key| {
-                let value = |side: &BTreeMap<_, _>| side.get(key).unwrap_or(&none).clone();
-                format!("{key} was {}, is {}", value(&before), value(&after))
-            })
+        let mut changes: Vec<String> = differences(&self.config, &now.config)
+            .into_iter()
+            .filter(|difference| !FREE_KEYS.contains(&difference.key.as_str()))
+            .map(|Difference { key, values: [was, is] }| format!("{key} was {was}, is {is}"))
             .collect();
         for (what, was, is) in [
             ("training", &self.train_data, &now.train_data),
@@ -68,8 +66,34 @@ impl Identity {
         if self.threads != now.threads {
             notes.push(format!("there were {} threads, are {}", self.threads, now.threads));
         }
+        let (was, is) = (&self.instruction_set, &now.instruction_set);
+        if was != is && !was.is_empty() {
+            notes.push(format!("the instruction set was {was}, is {is}"));
+        }
         notes
     }
+}
+
+/// A key with another value in each of two configurations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// The key, dotted.
+    pub key: String,
+    /// Its values, `not set` where there is none.
+    pub values: [String; 2],
+}
+
+/// The keys in which two configurations differ.
+pub fn differences(one: &Config, other: &Config) -> Vec<Difference> {
+    let sides = [flat(one), flat(other)];
+    let keys: BTreeSet<&String> = sides.iter().flat_map(BTreeMap::keys).collect();
+    let value = |side: &BTreeMap<String, String>, key| {
+        side.get(key).map_or_else(|| "not set".to_string(), String::clone)
+    };
+    keys.into_iter()
+        .map(|key| Difference { key: key.clone(), values: [0, 1].map(|i| value(&sides[i], key)) })
+        .filter(|difference| difference.values[0] != difference.values[1])
+        .collect()
 }
 
 /// The values of a configuration by dotted key.
@@ -111,6 +135,7 @@ mod tests {
             val_data: "bb".into(),
             device: "Flex".into(),
             threads: 2,
+            instruction_set: "avx512".into(),
         }
     }
 
@@ -123,5 +148,9 @@ mod tests {
         assert_eq!(was.changes(&other).len(), 1);
         assert!(was.changes(&other)[0].contains("validation images"));
         assert_eq!(was.notes(&other), ["there were 2 threads, are 3"]);
+        let older = Identity { instruction_set: "avx2".into(), ..was.clone() };
+        assert_eq!(was.notes(&older), ["the instruction set was avx512, is avx2"]);
+        let unknown = Identity { instruction_set: String::new(), ..was.clone() };
+        assert!(unknown.notes(&was).is_empty());
     }
 }
