@@ -24,7 +24,8 @@ use plan::Plan;
 pub struct LoaderConfig {
     /// Images in a batch, at least 1.
     pub batch_size: usize,
-    /// Threads that build batches; 0 builds them in the calling thread.
+    /// Threads that build batches, up to [`MAX_WORKERS`](Self::MAX_WORKERS); 0 builds them in the
+    /// calling thread.
     pub workers: usize,
     /// Batches kept ready or in the making; at least one per worker is. Without workers none is.
     pub prefetch: usize,
@@ -38,6 +39,11 @@ pub struct LoaderConfig {
     /// where [`Augment::random_resized_crop`](crate::Augment) takes a part. Batches are the same
     /// with any.
     pub cache: CacheBudget,
+}
+
+impl LoaderConfig {
+    /// Most threads of a loader: beyond any machine's use, below what systems refuse.
+    pub const MAX_WORKERS: usize = 256;
 }
 
 impl Default for LoaderConfig {
@@ -68,7 +74,8 @@ impl Loader {
     ///
     /// # Errors
     ///
-    /// [`DataError::Setting`] if the batch size is 0 or the data set is empty.
+    /// [`DataError::Setting`] if the batch size is 0, there are too many workers, or the data set is
+    /// empty.
     pub fn new(
         dataset: Arc<ImageDataset>,
         config: LoaderConfig,
@@ -76,6 +83,10 @@ impl Loader {
     ) -> Result<Self, DataError> {
         if config.batch_size == 0 {
             return Err(DataError::setting("batch_size", 0, "at least 1"));
+        }
+        if config.workers > LoaderConfig::MAX_WORKERS {
+            let expected = format!("0 to {}", LoaderConfig::MAX_WORKERS);
+            return Err(DataError::setting("workers", config.workers, expected));
         }
         if dataset.is_empty() {
             return Err(DataError::setting("dataset.len", 0, "at least one image"));
@@ -125,6 +136,9 @@ mod tests {
         let pipeline = Pipeline::eval(Preprocess::of(&data)).unwrap();
         let none = LoaderConfig { batch_size: 0, ..LoaderConfig::default() };
         assert!(Loader::new(Arc::new(data.clone()), none, pipeline.clone()).is_err());
+        let many = LoaderConfig { workers: 257, ..LoaderConfig::default() };
+        let error = Loader::new(Arc::new(data.clone()), many, pipeline.clone()).unwrap_err();
+        assert!(error.to_string().contains("0 to 256"), "{error}");
         let empty = Arc::new(data.limit(0));
         assert!(Loader::new(empty, LoaderConfig::default(), pipeline).is_err());
     }

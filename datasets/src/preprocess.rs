@@ -7,12 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DataError, Image, ImageDataset,
     image::check_channels,
-    transforms::{center_crop, normalize, resize, resize_short_side, to_channels},
+    transforms::{normalize, resize, resize_center_crop, to_channels},
 };
 
-/// Longest side of a network's input, in pixels: far above use, far below overflow.
-const MAX_SIDE: usize = 16_384;
-const SIDES: RangeInclusive<usize> = 1..=MAX_SIDE;
+const SIDES: RangeInclusive<usize> = 1..=Preprocess::MAX_SIDE;
 
 /// How an image becomes a network's input, without chance: stored with a network's weights, since
 /// they are worthless without it.
@@ -38,6 +36,9 @@ pub struct Preprocess {
 }
 
 impl Preprocess {
+    /// Longest side of a network's input, in pixels: far above use, far below overflow.
+    pub const MAX_SIDE: usize = 16_384;
+
     /// The usual preprocessing of a data set: its own size, channels and constants; for images of
     /// various sizes ImageNet's resize to 256 and crop of 224.
     pub fn of(dataset: &ImageDataset) -> Self {
@@ -57,7 +58,7 @@ impl Preprocess {
     /// [`DataError::Setting`] naming the field outside its range.
     pub fn validate(&self) -> Result<(), DataError> {
         check_channels("preprocess.channels", self.channels)?;
-        let expected = format!("1 to {MAX_SIDE} pixels a side");
+        let expected = format!("1 to {} pixels a side", Self::MAX_SIDE);
         if !SIDES.contains(&self.size.0) || !SIDES.contains(&self.size.1) {
             return Err(DataError::setting("preprocess.size", self.size, expected));
         }
@@ -68,11 +69,11 @@ impl Preprocess {
             values.len() == self.channels && values.iter().all(|value| value.is_finite())
         };
         if !per_channel(&self.mean) {
-            let expected = format!("{} finite values, one per channel", self.channels);
+            let expected = format!("finite values, one per channel (channels: {})", self.channels);
             return Err(DataError::setting("preprocess.mean", &self.mean, expected));
         }
         if !per_channel(&self.std) || self.std.iter().any(|value| *value <= 0.0) {
-            let expected = format!("{} values above 0, one per channel", self.channels);
+            let expected = format!("values above 0, one per channel (channels: {})", self.channels);
             return Err(DataError::setting("preprocess.std", &self.std, expected));
         }
         Ok(())
@@ -98,7 +99,7 @@ impl Preprocess {
     /// The image at the input's size.
     pub(crate) fn fit(&self, image: &Image) -> Image {
         match self.resize {
-            Some(side) => center_crop(&resize_short_side(image, side), self.size),
+            Some(side) => resize_center_crop(image, side, self.size),
             None => resize(image, self.size),
         }
     }

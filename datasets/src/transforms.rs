@@ -16,6 +16,7 @@ mod random_erasing;
 mod random_resized_crop;
 #[cfg(test)]
 mod reference;
+mod resample;
 mod resize;
 mod to_channels;
 mod tone;
@@ -32,7 +33,7 @@ pub use normalize::normalize;
 pub use policy::{MAX_MAGNITUDE, rand_augment, trivial_augment};
 pub use random_erasing::random_erasing;
 pub use random_resized_crop::random_resized_crop;
-pub use resize::{resize, resize_short_side};
+pub use resize::{resize, resize_center_crop, resize_short_side};
 pub use to_channels::to_channels;
 pub use tone::{auto_contrast, equalize, posterize, solarize};
 

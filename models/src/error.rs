@@ -69,6 +69,12 @@ pub enum ConfigError {
          (choose from \"kxk\", \"1x1\", \"1x1_kxk\", \"1x1_avg\")"
     )]
     NoBranch,
+    /// A branch is named twice.
+    #[error("a Diverse Branch Block has each branch once; \"{branch}\" is named twice")]
+    BranchTwice {
+        /// Name of the branch.
+        branch: &'static str,
+    },
     /// A network option is out of range.
     #[error("{option} = {value} is out of range: expected {expected}")]
     Option {

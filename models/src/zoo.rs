@@ -303,6 +303,16 @@ impl ModelConfig {
         Ok(network)
     }
 
+    /// Checks that [`Self::init`] can build the network in training form and that
+    /// [`Self::freeze`] can freeze the layers of `patterns`, without drawing any weights.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn validate(&self, patterns: &[String]) -> Result<(), ConfigError> {
+        let network = self.undrawn(Form::Train, &Device::default())?;
+        self.freeze(network, patterns).map(drop)
+    }
+
     /// The network of [`Self::init`] with weights that are drawn when they are first read, if
     /// ever: for a network that is only looked at, or filled from a file.
     pub(crate) fn undrawn(&self, form: Form, device: &Device) -> Result<Classifier, ConfigError> {

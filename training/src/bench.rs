@@ -128,6 +128,9 @@ pub fn infer(
 /// resolution, mirrored and normalised as for ImageNet; without any network. With memory for a
 /// cache an epoch fills it first.
 ///
+/// The clock starts before the workers do, with nothing read ahead, so that every image that counts
+/// was made within the time; the steps are the times waited for each batch.
+///
 /// # Errors
 /// A data set or an image that cannot be read.
 pub fn loader(
@@ -151,19 +154,16 @@ pub fn loader(
     if cache_mb > 0 {
         loader.epoch(0).try_for_each(|batch| batch.map(drop))?;
     }
-    let mut batches = (0..).flat_map(|epoch| loader.epoch(epoch));
-    let mut images = 0;
+    // Batches that are read for the first time; their workers end with the epoch.
+    loader.epoch(0).take(WARM_UP).try_for_each(|batch| batch.map(drop))?;
     let mut last = Instant::now();
-    let times = measure(work.steps, |step| {
-        // There always is a next epoch.
-        let batch = batches.next().transpose()?;
-        if step > WARM_UP {
-            images += batch.map_or(0, |batch| batch.len());
-        }
-        let elapsed = milliseconds(last);
+    let (mut images, mut times) = (0, Vec::new());
+    // There always is a next epoch.
+    for batch in (1..).flat_map(|epoch| loader.epoch(epoch)).take(work.steps.max(1)) {
+        images += batch?.len();
+        times.push(milliseconds(last));
         last = Instant::now();
-        Ok(elapsed)
-    })?;
+    }
     // Workers deliver batches together: the whole time tells more than the median.
     let seconds = times.iter().sum::<f64>() / 1000.0;
     Ok(BenchResult { images_per_second: images as f64 / seconds, ..BenchResult::new(times, work) })

@@ -1,4 +1,6 @@
-//! From the name of a device to the device.
+//! From the name of a device to the device; threads and instructions of the CPU.
+
+use std::error::Error;
 
 use burn::tensor::Device;
 
@@ -42,6 +44,29 @@ pub enum DeviceError {
         "there is no device \"{0}\" on this machine ({1} of this kind found); `dbb devices` lists what is there"
     )]
     Absent(String, usize),
+    /// More threads than are of any use.
+    #[error(
+        "--threads is {asked}; this machine runs {cores} at a time, and at most {most} are accepted"
+    )]
+    TooManyThreads {
+        /// What was asked for.
+        asked: usize,
+        /// Threads that run at the same time.
+        cores: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// The system refuses threads.
+    #[error(
+        "the system does not give {asked} threads ({reason}); give fewer with --threads, or raise its \
+         limit of processes (ulimit -u, pids.max of a container)"
+    )]
+    Threads {
+        /// What was asked for.
+        asked: usize,
+        /// What the system says.
+        reason: String,
+    },
 }
 
 /// One line of `dbb devices`.
@@ -55,6 +80,46 @@ pub struct DeviceInfo {
     pub compiled: bool,
     /// Names of the devices found, as `--device` takes them.
     pub present: Vec<String>,
+}
+
+/// Threads that are accepted on a machine of few cores: enough to repeat a run of a large one.
+const FEW_CORES: usize = 256;
+
+/// Starts the threads of the CPU backends; `None` for one per core. Once in a process, before
+/// anything is computed.
+///
+/// # Errors
+/// More threads than four per core and than 256, or than the system gives.
+pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = FEW_CORES.max(4 * cores);
+    if let Some(asked) = threads.filter(|threads| *threads > most) {
+        return Err(DeviceError::TooManyThreads { asked, cores, most });
+    }
+    // 0 is rayon's word for its own choice.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    // Without a source the pool exists already, which is as well.
+    match pool.build_global().as_ref().err().and_then(Error::source) {
+        Some(reason) => Err(DeviceError::Threads {
+            asked: threads.unwrap_or(cores),
+            reason: reason.to_string(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The widest instruction set the kernels find on this processor: avx512, avx2 or portable. Results
+/// are equal to the bit with equal threads and an equal instruction set.
+pub fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        let wide = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw");
+        return if wide { "avx512" } else { "avx2" };
+    }
+    "portable"
 }
 
 /// Every kind of device, whether it is compiled in, and what this machine has of it.

@@ -38,6 +38,32 @@ pub enum Error {
     /// A new run where there is one.
     #[error("{} already holds a run; give another --out (`dbb train --resume` goes on with a run)", .0.display())]
     RunExists(PathBuf),
+    /// A run to resume whose checkpoints are gone.
+    #[error(
+        "{} has no checkpoint to resume from (checkpoints/ is empty), but it holds {}, which starting \
+         again would overwrite; put its checkpoints back, or train anew to another --out",
+        run.display(), results.join(" and ")
+    )]
+    NoCheckpoint {
+        /// The run directory.
+        run: PathBuf,
+        /// What is there.
+        results: Vec<String>,
+    },
+    /// A run to resume beside another configuration than its own.
+    #[error(
+        "{} is not the configuration of the run in {}: {}; leave it out (`dbb train {} --resume`), or \
+         change the run with --force --set KEY=VALUE",
+        config.display(), run.display(), differences.join("; "), run.display()
+    )]
+    OtherConfig {
+        /// The file.
+        config: PathBuf,
+        /// The run directory.
+        run: PathBuf,
+        /// What differs, a sentence each.
+        differences: Vec<String>,
+    },
     /// A checkpoint that is damaged or does not fit.
     #[error("cannot use the checkpoint {}: {reason}", path.display())]
     Checkpoint {

@@ -1,9 +1,8 @@
-//! What must not change between the parts of a run.
+//! What must not change between the parts of a run, and what is told if it does.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, shown};
 
 /// Keys that decide where and how often, but not what a run computes.
 const FREE_KEYS: [&str; 7] = [
@@ -29,21 +28,20 @@ pub struct Identity {
     pub device: String,
     /// Threads of the CPU backends.
     pub threads: usize,
+    /// Instruction set of the CPU kernels; empty in checkpoints that were saved without it.
+    #[serde(default)]
+    pub instruction_set: String,
 }
 
 impl Identity {
     /// What differs in another part of the run and makes it another run: a sentence each.
     pub fn changes(&self, now: &Self) -> Vec<String> {
-        let show = |value: &Value| match value {
-            Value::Null => "not set".to_string(),
-            value => value.to_string(),
-        };
         let mut changes: Vec<String> = self
             .config
             .differences(&now.config)
             .into_iter()
             .filter(|(key, ..)| !FREE_KEYS.contains(&key.as_str()))
-            .map(|(key, was, is)| format!("{key} was {}, is {}", show(&was), show(&is)))
+            .map(|(key, was, is)| format!("{key} was {}, is {}", shown(&was), shown(&is)))
             .collect();
         for (what, was, is) in [
             ("training", &self.train_data, &now.train_data),
@@ -68,6 +66,10 @@ impl Identity {
         if self.threads != now.threads {
             notes.push(format!("there were {} threads, are {}", self.threads, now.threads));
         }
+        let (was, is) = (&self.instruction_set, &now.instruction_set);
+        if was != is && !was.is_empty() {
+            notes.push(format!("the instruction set was {was}, is {is}"));
+        }
         notes
     }
 }
@@ -87,6 +89,7 @@ mod tests {
             val_data: "bb".into(),
             device: "Flex".into(),
             threads: 2,
+            instruction_set: "avx512".into(),
         }
     }
 
@@ -99,5 +102,9 @@ mod tests {
         assert_eq!(was.changes(&other).len(), 1);
         assert!(was.changes(&other)[0].contains("validation images"));
         assert_eq!(was.notes(&other), ["there were 2 threads, are 3"]);
+        let older = Identity { instruction_set: "avx2".into(), ..was.clone() };
+        assert_eq!(was.notes(&older), ["the instruction set was avx512, is avx2"]);
+        let unknown = Identity { instruction_set: String::new(), ..was.clone() };
+        assert!(unknown.notes(&was).is_empty());
     }
 }

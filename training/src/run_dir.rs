@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.toml               the resolved configuration
-//! env.json                  program, device, data
+//! env.json                  program, device, threads, instruction set, data
 //! metrics.jsonl             one line per epoch
 //! tensorboard/              event files, which only grow
 //! checkpoints/00012/        after epoch 12: network.bpk, optimizer.bpk, state.json, with train.ema
@@ -173,6 +173,28 @@ impl RunDir {
     pub fn weights(checkpoint: &Path) -> PathBuf {
         let ema = Self::ema(checkpoint);
         if ema.is_file() { ema } else { Self::network(checkpoint) }
+    }
+
+    /// What the run has come to, for people: epochs, folded weights, a report. Empty before its first
+    /// epoch.
+    ///
+    /// # Errors
+    /// If the metrics are there and cannot be read.
+    pub fn results(&self) -> io::Result<Vec<String>> {
+        let metrics = match fs::read_to_string(self.metrics()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
+        let mut results = Vec::new();
+        match metrics.lines().count() {
+            0 => {}
+            1 => results.push("the metrics of 1 epoch (metrics.jsonl)".to_string()),
+            n => results.push(format!("the metrics of {n} epochs (metrics.jsonl)")),
+        }
+        if self.deploy_weights().exists() {
+            results.push("folded weights (export/deploy.safetensors)".to_string());
+        }
+        Ok(results)
     }
 
     fn checkpoints(&self) -> PathBuf {

@@ -41,14 +41,17 @@ pub fn center_crop(image: &Image, size: (usize, usize)) -> Image {
     if image.size() == size {
         return image.clone();
     }
-    let start = |length: usize, size: usize| {
-        if size > length {
-            -(((size - length) / 2) as isize)
-        } else {
-            ((length - size) as f64 / 2.0).round_ties_even() as isize
-        }
-    };
-    window(image, start(image.height(), size.0), start(image.width(), size.1), size)
+    let (top, left) = (center(image.height(), size.0), center(image.width(), size.1));
+    window(image, top, left, size)
+}
+
+/// Where the middle `size` of a side begins; below 0 where the side is shorter.
+pub(super) fn center(length: usize, size: usize) -> isize {
+    if size > length {
+        -(((size - length) / 2) as isize)
+    } else {
+        ((length - size) as f64 / 2.0).round_ties_even() as isize
+    }
 }
 
 /// Pads all sides with `padding` black pixels and cuts out a random window of the original size.

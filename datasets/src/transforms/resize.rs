@@ -5,19 +5,20 @@
 //! no input pixel is skipped. Rows and columns are filtered one after the other, in 8 bits between.
 
 use fast_image_resize::{
-    FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
     images::{CroppedImage, Image as Pixels, ImageRef},
 };
 
-use super::Area;
+use super::{
+    Area,
+    crop::{center, center_crop},
+    resample::resample,
+};
 use crate::Image;
 
 /// The image at `size` = (height, width), both at least 1.
 pub fn resize(image: &Image, size: (usize, usize)) -> Image {
-    if image.size() == size {
-        return image.clone();
-    }
-    resize_area(image, Area { top: 0, left: 0, size: image.size() }, size)
+    resample(image, size, Area { top: 0, left: 0, size })
 }
 
 /// A part of the image at `size`, as if it had been cut out first: what lies around it is not seen.
@@ -31,30 +32,48 @@ pub(super) fn resize_area(image: &Image, area: Area, size: (usize, usize)) -> Im
     let (h, w) = area.size;
     let part = CroppedImage::new(&whole, side(area.left), side(area.top), side(w), side(h));
     let mut out = Pixels::new(side(size.1), side(size.0), kind);
-    filter(&part.expect(FITS), &mut out);
-    Image::trusted(size.0, size.1, image.channels(), out.into_vec())
-}
-
-fn filter(input: &impl IntoImageView, out: &mut Pixels) {
     let bilinear = ResizeAlg::Convolution(FilterType::Bilinear);
     let options = ResizeOptions::new().resize_alg(bilinear);
-    // Both have the same kind of pixels, and the whole input is taken.
-    Resizer::new().resize(input, out, &options).expect("input and output agree");
+    // Both have the same kind of pixels, and the whole part is taken.
+    Resizer::new().resize(&part.expect(FITS), &mut out, &options).expect("they agree");
+    Image::trusted(size.0, size.1, image.channels(), out.into_vec())
 }
 
 /// The image with its shorter side at `side` (at least 1) pixels and its proportions kept.
 ///
-/// The longer side is rounded down, as in torchvision.
+/// The longer side is rounded down, as in torchvision. It is as long as the image is: to cut the
+/// middle out, [`resize_center_crop`] takes no more memory than the middle does.
 pub fn resize_short_side(image: &Image, side: usize) -> Image {
-    let (height, width) = image.size();
+    resize(image, short_side_size(image.size(), side))
+}
+
+/// The middle of the image with its shorter side at `side` (at least 1) pixels: every pixel is that
+/// of [`center_crop`](super::center_crop) after [`resize_short_side`], and no other is computed.
+pub fn resize_center_crop(image: &Image, side: usize, size: (usize, usize)) -> Image {
+    let resized = short_side_size(image.size(), side);
+    // Where the crop reaches beyond the image it is padded with black afterwards.
+    let (top, height) = middle(resized.0, size.0);
+    let (left, width) = middle(resized.1, size.1);
+    let kept = resample(image, resized, Area { top, left, size: (height, width) });
+    center_crop(&kept, size)
+}
+
+/// Start and length of what a centre crop keeps of a side.
+fn middle(length: usize, size: usize) -> (usize, usize) {
+    let start = usize::try_from(center(length, size)).unwrap_or(0);
+    (start, size.min(length))
+}
+
+/// Height and width with the shorter side at `side`.
+fn short_side_size((height, width): (usize, usize), side: usize) -> (usize, usize) {
     let long = |long: usize, short: usize| (side * long / short).max(1);
-    let size =
-        if height <= width { (side, long(width, height)) } else { (long(height, width), side) };
-    resize(image, size)
+    if height <= width { (side, long(width, height)) } else { (long(height, width), side) }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn grey(height: usize, width: usize, pixels: &[u8]) -> Image {
@@ -139,6 +158,55 @@ mod tests {
         };
         same((4, 5), &PILLOW_4X5);
         same((3, 12), &PILLOW_3X12);
+    }
+
+    /// By the crate that resizes the parts of training images.
+    fn by_vectors(image: &Image, size: (usize, usize)) -> Image {
+        resize_area(image, Area { top: 0, left: 0, size: image.size() }, size)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        /// Bit for bit: the two implementations, and the crop before or after.
+        #[test]
+        fn only_what_a_crop_keeps_is_computed_and_with_the_same_pixels(
+            height in 1usize..90,
+            width in 1usize..90,
+            grey in any::<bool>(),
+            side in 1usize..70,
+            size in (1usize..80, 1usize..80),
+        ) {
+            let image = noise(height, width, if grey { 1 } else { 3 });
+            let resized = short_side_size(image.size(), side);
+            let whole = by_vectors(&image, resized);
+            prop_assert_eq!(&resize_short_side(&image, side), &whole);
+            prop_assert_eq!(resize_center_crop(&image, side, size), center_crop(&whole, size));
+            prop_assert_eq!(resize(&image, size), by_vectors(&image, size));
+        }
+    }
+
+    #[test]
+    fn photographs_have_the_same_pixels_whether_they_are_cut_before_or_after() {
+        for (height, width) in [(375, 500), (500, 333), (256, 256), (224, 1000), (1200, 90)] {
+            let image = noise(height, width, 3);
+            for (side, size) in [(256, 224), (232, 224), (146, 128), (36, 32), (300, 299)] {
+                let whole = by_vectors(&image, short_side_size(image.size(), side));
+                let expected = center_crop(&whole, (size, size));
+                assert_eq!(resize_center_crop(&image, side, (size, size)), expected);
+            }
+        }
+    }
+
+    /// Its resized long side has 25 million pixels, of which the crop keeps 224.
+    #[test]
+    fn a_long_strip_takes_no_more_memory_than_its_crop() {
+        for (height, width) in [(1, 100_000), (100_000, 1)] {
+            let image = Image::new(height, width, 3, [7, 80, 200].repeat(100_000)).unwrap();
+            let out = resize_center_crop(&image, 256, (224, 224));
+            assert_eq!(out.pixels(), [7, 80, 200].repeat(224 * 224));
+            assert_eq!(resize(&image, (2, 3)).pixels(), [7, 80, 200].repeat(6));
+        }
     }
 
     #[test]

@@ -40,12 +40,24 @@ pub enum Branch {
     Average,
 }
 
+impl Branch {
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kxk => "kxk",
+            Self::Pointwise => "1x1",
+            Self::PointwiseKxk => "1x1_kxk",
+            Self::Average => "1x1_avg",
+        }
+    }
+}
+
 /// What a block is made of. The default is the paper's.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DbbConfig {
-    /// The branches; any subset but the empty one.
+    /// The branches, each once; any subset but the empty one.
     pub branches: Vec<Branch>,
     /// Channels between the 1x1 and the KxK convolution of the third branch. By default the
     /// input's, twice as many in a depthwise block.
@@ -65,6 +77,23 @@ impl Default for DbbConfig {
             internal_channels: None,
             single_init: false,
             max_kernel: 5,
+        }
+    }
+}
+
+impl DbbConfig {
+    /// Checks the list of branches.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoBranch`] if it is empty, [`ConfigError::BranchTwice`] if it names one twice.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.branches.is_empty() {
+            return Err(ConfigError::NoBranch);
+        }
+        let twice = |at: &usize| self.branches[..*at].contains(&self.branches[*at]);
+        match (0..self.branches.len()).find(twice) {
+            Some(at) => Err(ConfigError::BranchTwice { branch: self.branches[at].name() }),
+            None => Ok(()),
         }
     }
 }
@@ -118,9 +147,10 @@ impl DiverseBranchBlock {
     /// # Errors
     /// What cannot fold exactly: an even or oblong kernel, a padding other than half of it,
     /// groups equal to the outputs but not the inputs, an internal width the groups do not
-    /// divide, no branch at all.
+    /// divide, no branch at all or one that is named twice.
     pub fn new(spec: &ConvSpec, config: &DbbConfig, device: &Device) -> Result<Self, ConfigError> {
         spec.check()?;
+        config.check()?;
         let [inputs, outputs] = spec.channels;
         let size = spec.kernel_size[0];
         if spec.kernel_size[1] != size || size.is_multiple_of(2) {

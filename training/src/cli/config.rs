@@ -19,7 +19,7 @@ pub struct Args {
 enum Action {
     /// Say whether a configuration is valid.
     Check(File),
-    /// Print it with every default written out.
+    /// Print it with every default written out, and keys that are not set as comments.
     Show(File),
     /// Print the JSON schema of configurations, for editors.
     Schema,
@@ -43,17 +43,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return super::print(false, &schema, || format!("{schema:#}"));
     };
     let config = Config::load(&file.config, &file.set)?;
-    // Builds the network once: a block that cannot stand somewhere is an error of the file.
-    let model = config.model.resolve(1000, 3);
-    model
-        .init(dbb_models::Form::Train, &Default::default())
-        .and_then(|network| model.freeze(network, &config.train.freeze))
-        .map_err(crate::Error::from)?;
     match &args.action {
         Action::Check(_) => {
             let result = serde_json::json!({ "config": file.config, "valid": true });
             super::print(file.json, &result, || format!("{} is valid", file.config.display()))
         }
-        _ => super::print(file.json, &config, || config.to_toml()),
+        _ => super::print(file.json, &config, || config.to_commented_toml()),
     }
 }

@@ -48,7 +48,7 @@ enum Command {
 }
 
 /// Runs the program: 0 for success, 1 for something the user can mend, 2 for wrong usage, 3 for
-/// a failed check, 130 and 143 for a run that was interrupted and saved.
+/// a failed check, 129, 130 and 143 for a run that was interrupted and saved.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
@@ -65,8 +65,7 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
-    // Whoever reads our output may stop reading; that is no failure.
-    if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+    if error.downcast_ref::<Unread>().is_some() {
         return ExitCode::SUCCESS;
     }
     if let Some(usage) = error.downcast_ref::<clap::Error>() {
@@ -86,9 +85,25 @@ fn say(text: &str) {
     writeln!(io::stderr(), "{text}").ok();
 }
 
+/// Standard output has nobody who reads it: the pipe or the terminal is closed. That is no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output")]
+struct Unread;
+
 /// Prints a result: one JSON object, or text for people.
 fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    /// What a terminal that was closed answers (EIO).
+    const CLOSED: i32 = 5;
+
     let text = if json { serde_json::to_string(value)? } else { text() };
-    writeln!(io::stdout(), "{}", text.trim_end())?;
-    Ok(())
+    writeln!(io::stdout(), "{}", text.trim_end()).map_err(|error| {
+        let unread = error.kind() == io::ErrorKind::BrokenPipe
+            || cfg!(unix) && error.raw_os_error() == Some(CLOSED);
+        if unread { Unread.into() } else { anyhow::Error::from(error) }
+    })
+}
+
+/// A number of things, in words: `1 epoch`, `2 epochs`.
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

@@ -52,23 +52,21 @@ pub struct DeviceOptions {
     /// Device: flex, ndarray, wgpu, cuda:N, rocm:N, metal, vulkan or cpu (see `dbb devices`).
     #[arg(long, default_value = "flex", value_parser = DeviceName, hide_possible_values = true)]
     pub device: String,
-    /// Threads of the CPU backends; by default one per core.
+    /// Threads of the CPU backends; by default one per core. Results are equal to the bit with equal
+    /// threads and instruction set.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 }
 
 impl DeviceOptions {
-    /// Sets the number of threads.
-    pub fn set_threads(&self) {
-        if let Some(threads) = self.threads {
-            // Fails only if the pool exists already; nothing has used it yet.
-            rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().ok();
-        }
+    /// Starts the threads.
+    pub fn start_threads(&self) -> crate::Result<()> {
+        Ok(crate::device::start_threads(self.threads.map(usize::from))?)
     }
 
-    /// Opens the device and sets the number of threads.
+    /// Starts the threads and opens the device.
     pub fn open(&self) -> crate::Result<Device> {
-        self.set_threads();
+        self.start_threads()?;
         Ok(crate::device::open(&self.device)?)
     }
 }

@@ -296,6 +296,7 @@ mod tests {
             val_data: val_data.into(),
             device: String::new(),
             threads: 1,
+            instruction_set: String::new(),
         }
     }
 

@@ -20,6 +20,14 @@ impl Config {
     }
 }
 
+/// A value of a configuration for people.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "not set".to_string(),
+        value => value.to_string(),
+    }
+}
+
 /// The values of a configuration by dotted key.
 fn flat(config: &Config) -> BTreeMap<String, Value> {
     fn walk(prefix: &str, value: Value, out: &mut BTreeMap<String, Value>) {

@@ -117,9 +117,23 @@ impl Document {
     /// # Errors
     /// An unknown key or a value of the wrong kind, with file, line and key.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigFileError> {
+        if self.table.is_empty() {
+            let text = "the file holds no key; a configuration has at least model.arch, \
+                        train.epochs, train.batch_size and optim.lr";
+            return Err(ConfigFileError::Fault {
+                place: self.path.display().to_string(),
+                text: text.into(),
+            });
+        }
         serde_path_to_error::deserialize(self.table.clone()).map_err(|error| {
             let mut key = error.path().to_string();
             let message = error.inner().message().to_string();
+            if let Some(field) = quoted_after(&message, "missing field `") {
+                return match key.as_str() {
+                    "." => self.fault(field, format!("the section [{field}] is missing")),
+                    _ => self.fault(&format!("{key}.{field}"), "the key is missing".into()),
+                };
+            }
             let unknown = quoted_after(&message, "unknown field `");
             if let Some(field) = unknown
                 && key != field
@@ -187,6 +201,8 @@ fn quoted_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {
 fn with_suggestion(message: &str) -> String {
     let mut message = message.trim_end().replace(", expected one of", "; expected one of");
     for (rust, plain) in [
+        ("a tuple of size 2", "two values"),
+        ("u32", "a whole number"),
         ("usize", "a whole number"),
         ("u64", "a whole number"),
         ("f64", "a number"),

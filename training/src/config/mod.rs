@@ -1,9 +1,12 @@
 //! Configuration: a TOML file and overrides, checked before anything runs.
 
+mod check;
 mod difference;
 mod document;
 mod sections;
+mod show;
 
+pub use difference::shown;
 pub use document::{ConfigFileError, Document};
 pub use sections::{
     AugmentSection, Config, DataSection, DecayRule, ModelSection, OnBadSample, OptimKind,

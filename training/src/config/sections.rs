@@ -86,7 +86,8 @@ pub struct DataSection {
     /// Height and width of the network's input. By default the images', or 224.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
-    /// Short side that validation images are resized to before the centre crop of `size`.
+    /// Short side that validation images are resized to before the centre crop of `size`; at least
+    /// `size`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
     /// Mean per channel on the scale 0 to 1. By default that of the data set.
@@ -100,7 +101,8 @@ pub struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_map: Option<PathBuf>,
     /// Validate on this share of the training images, of every class, drawn by the seed and not
-    /// trained on; the data set's own validation images stay unseen, to be measured at the end.
+    /// trained on; the data set's own validation images stay unseen, to be measured at the end. A
+    /// folder without validation images needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_from_train: Option<f64>,
     /// Use that many training images only, balanced over the classes.
@@ -109,7 +111,7 @@ pub struct DataSection {
     /// Use that many validation images only, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_val: Option<usize>,
-    /// Threads that decode and transform; 0 does it in the training thread.
+    /// Threads that decode and transform, up to 256; 0 does it in the training thread.
     pub workers: usize,
     /// MiB of memory for training and validation images together that later epochs then need not
     /// read again; results are the same with any. 0 keeps none.
@@ -302,102 +304,6 @@ fn momentum() -> f64 {
 
 fn weight_decay() -> f64 {
     1e-4
-}
-
-/// A value out of its range.
-pub(super) struct RangeFault {
-    pub key: String,
-    pub text: String,
-}
-
-/// Whether a text can name a configuration: it is part of the names of folders and stands in tables.
-fn is_name(text: &str) -> bool {
-    text.starts_with(char::is_alphanumeric)
-        && text.chars().all(|c| c.is_alphanumeric() || "-_.+".contains(c))
-        && text.chars().count() <= 100
-}
-
-impl Config {
-    /// That every value is in its range, as far as the data need not be known.
-    pub(super) fn check(&self) -> Result<(), RangeFault> {
-        let require = |holds: bool, key: &str, value: &dyn std::fmt::Display, expected: &str| {
-            let fault = || RangeFault {
-                key: key.to_string(),
-                text: format!("{value} is out of range; expected {expected}"),
-            };
-            holds.then_some(()).ok_or_else(fault)
-        };
-        if let Some(name) = &self.name {
-            let expected = "letters, digits, \"-\", \"_\", \".\" and \"+\", a letter or digit first, 100 \
-                            characters at most";
-            require(is_name(name), "name", &format!("{name:?}"), expected)?;
-        }
-        let (train, optim, schedule) = (&self.train, &self.optim, &self.schedule);
-        require(train.epochs > 0, "train.epochs", &train.epochs, "at least 1")?;
-        require(train.batch_size > 1, "train.batch_size", &train.batch_size, "at least 2")?;
-        let smoothing = train.label_smoothing;
-        require((0.0..1.0).contains(&smoothing), "train.label_smoothing", &smoothing, "0 up to 1")?;
-        require(train.accumulate > 0, "train.accumulate", &0, "at least 1")?;
-        require(train.keep_last > 0, "train.keep_last", &0, "at least 1")?;
-        if let Some(norm) = train.clip_norm {
-            let positive = norm > 0.0 && norm.is_finite();
-            require(positive, "train.clip_norm", &norm, "a number above 0")?;
-        }
-        if let Some(decay) = train.ema {
-            let inside = decay > 0.0 && decay < 1.0;
-            require(inside, "train.ema", &decay, "above 0 and below 1")?;
-        }
-        if let Some(minutes) = train.checkpoint_minutes {
-            require(minutes > 0.0, "train.checkpoint_minutes", &minutes, "a number above 0")?;
-        }
-        if let Some(share) = self.data.val_from_train {
-            let inside = share > 0.0 && share < 1.0;
-            require(inside, "data.val_from_train", &share, "above 0 and below 1")?;
-        }
-        let factor = train.rollback_lr;
-        require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, "between 0 and 1")?;
-        require(optim.lr > 0.0 && optim.lr.is_finite(), "optim.lr", &optim.lr, "a number above 0")?;
-        let unit = 0.0..1.0;
-        require(unit.contains(&optim.momentum), "optim.momentum", &optim.momentum, "0 up to 1")?;
-        let decay = optim.weight_decay;
-        require((0.0..1.0).contains(&decay), "optim.weight_decay", &decay, "0 up to 1")?;
-        require(optim.bias_lr > 0.0, "optim.bias_lr", &optim.bias_lr, "a number above 0")?;
-        let warmup = schedule.warmup_epochs;
-        let most = train.epochs as f64;
-        require(
-            (0.0..=most).contains(&warmup),
-            "schedule.warmup_epochs",
-            &warmup,
-            "0 to train.epochs",
-        )?;
-        let min = schedule.min_lr;
-        require((0.0..=optim.lr).contains(&min), "schedule.min_lr", &min, "0 to optim.lr")?;
-        require(schedule.gamma > 0.0, "schedule.gamma", &schedule.gamma, "a number above 0")?;
-        let width = self.model.width;
-        require(width > 0.0 && width <= 16.0, "model.width", &width, "above 0 and up to 16")?;
-        let fault = |key: &str, text: String| RangeFault { key: key.to_string(), text };
-        if let Some(channels) = self.model.in_channels {
-            require(matches!(channels, 1 | 3), "model.in_channels", &channels, "1 or 3")?;
-        }
-        for (key, value) in [
-            ("model.num_classes", self.model.num_classes),
-            ("data.size", self.data.size),
-            ("data.resize", self.data.resize),
-            ("data.limit_train", self.data.limit_train),
-            ("data.limit_val", self.data.limit_val),
-            ("train.checkpoint_steps", self.train.checkpoint_steps),
-        ] {
-            require(value != Some(0), key, &0, "at least 1")?;
-        }
-        self.augment.validate().map_err(|error| match &error {
-            DataError::Setting { name, value, expected } => {
-                fault(name, format!("{value} is out of range; expected {expected}"))
-            }
-            _ => fault("augment", error.to_string()),
-        })?;
-        self.data.reference().map_err(|e| fault("data.source", e.to_string()))?;
-        Ok(())
-    }
 }
 
 impl DataSection {

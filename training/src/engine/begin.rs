@@ -40,23 +40,33 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// A run that goes on from its newest checkpoint, with its own configuration.
+    /// A run that goes on from its newest checkpoint, with its own configuration; from the beginning
+    /// if it ended before its first checkpoint.
     ///
     /// A run is refused whose configuration or data are not those of its checkpoint. `force`
     /// accepts that, and `overrides`, `KEY=VALUE`, which need it.
     ///
     /// # Errors
-    /// If there is no run, it is in use, its checkpoint is damaged or does not fit.
+    /// If there is no run, it is in use, its checkpoint is damaged or does not fit; if it has results
+    /// and no checkpoint they could come from.
     pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
         if !run.exists() {
-            let text = format!("{} holds no run to resume (no config.toml)", run.root().display());
+            let text = format!(
+                "{} holds no run to resume (no config.toml); name the run directory, or give it with --out",
+                run.root().display()
+            );
             return Err(Error::Unusable(text));
         }
         let config = Config::load(&run.config(), overrides)?;
         let mut trainer = Self::prepare(config, run, device)?;
-        // A run that ended before its first checkpoint starts anew.
         let Some(&mark) = trainer.run.marks()?.last() else {
+            let results = trainer.run.results()?;
+            if !results.is_empty() {
+                return Err(Error::NoCheckpoint { run: trainer.run.root().into(), results });
+            }
             trainer.begin()?;
+            let text = "the run ended before its first checkpoint: it starts from the beginning";
+            trainer.notes.insert(0, text.into());
             return Ok(trainer);
         };
         let now = trainer.state.progress.identity.clone();
@@ -147,6 +157,7 @@ impl Plan {
         }
         let classes = train.classes().to_vec();
         let preprocess = data.preprocess(&train, config.model.in_channels);
+        check_resize(&preprocess)?;
         let model = config.model.resolve(classes.len(), preprocess.channels);
         check_classes(&model, &classes, &data.source)?;
         let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
@@ -168,11 +179,13 @@ impl Plan {
             val_data: val.dataset().fingerprint(),
             device: device::name(device),
             threads: rayon::current_num_threads(),
+            instruction_set: device::instruction_set().to_string(),
         };
         let env = serde_json::json!({
             "dbb": env!("CARGO_PKG_VERSION"),
             "device": &identity.device,
             "threads": identity.threads,
+            "instruction_set": &identity.instruction_set,
             "os": std::env::consts::OS,
             "cpu": device::cpu_model(),
             "arch": std::env::consts::ARCH,
@@ -248,6 +261,18 @@ fn check_classes(model: &ModelConfig, classes: &[String], source: &str) -> Resul
         model.num_classes,
         classes.len()
     )))
+}
+
+/// The check of the configuration once more, with the size that the data decides.
+fn check_resize(preprocess: &Preprocess) -> Result<()> {
+    let side = preprocess.size.0.min(preprocess.size.1);
+    match preprocess.resize {
+        Some(resize) if resize < side => Err(Error::Unusable(format!(
+            "data.resize is {resize}, below the network's input of {side}: the crop would be padded \
+             with black; raise it, or set data.size"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn preprocess_json(preprocess: &Preprocess) -> serde_json::Value {
