@@ -72,7 +72,7 @@ struct Sums {
 }
 
 impl Kernel for Run<'_, '_> {
-    fn run<I: Isa>(self) {
+    unsafe fn run<I: Isa>(self) {
         let Self { product, y, epilogue, moments } = self;
         let taps = product.places.len();
         let total = product.images * product.columns.positions();
@@ -117,7 +117,10 @@ impl Kernel for Run<'_, '_> {
                 let panels =
                     gemm::part(0..gemm::panels::<I>(product.rows), 1, task % row_parts, row_parts);
                 let sums = sums_at.row(task / row_parts * product.rows);
-                product.task::<I>(packed, &blocks, columns, panels, out, &epilogue, sums);
+                // SAFETY: the processor has `I`, as the caller promises.
+                unsafe {
+                    product.task::<I>(packed, &blocks, columns, panels, out, &epilogue, sums);
+                }
             });
         });
         if let Some((mean, variance)) = moments {
@@ -156,9 +159,12 @@ impl SharedSums {
 }
 
 impl Product<'_> {
-    /// The output's `columns` for the row panels `panels`, which no other task writes.
+    /// The output's `columns` for the row panels `panels`.
+    ///
+    /// # Safety
+    /// The processor has `I`, and no other task writes these columns of these panels.
     #[allow(clippy::too_many_arguments)]
-    fn task<I: Isa>(
+    unsafe fn task<I: Isa>(
         &self,
         packed: Option<&[f32]>,
         blocks: &[Range<usize>],
@@ -181,7 +187,7 @@ impl Product<'_> {
             let c = Shared::new(c);
             let place =
                 |row: usize| c.at(if blocks.len() == 1 { 0 } else { (row - first_row) * stride });
-            // SAFETY: `dispatch` chose an instruction set of this processor; the buffers have room
+            // SAFETY: the processor has `I`, as the caller promises; the buffers have room
             // for whole panels and tiles, and the weight is packed in these blocks.
             unsafe {
                 I::enter(

@@ -64,7 +64,7 @@ struct Run<'a> {
 }
 
 impl Kernel for Run<'_> {
-    fn run<I: Isa>(self) {
+    unsafe fn run<I: Isa>(self) {
         let Self { gradient, input, rows, channels, total, dw } = self;
         let (threads, taps) = (rayon::current_num_threads(), input.taps.len());
         if dw.is_empty() {
@@ -89,7 +89,8 @@ impl Kernel for Run<'_> {
                 };
                 let channels = gemm::part(0..channels, 1, part, channel_parts);
                 let columns = gemm::part(0..total, width, share, column_parts);
-                sum.over::<I>(channels, columns);
+                // SAFETY: the processor has `I`, as the caller promises.
+                unsafe { sum.over::<I>(channels, columns) };
             });
             for share in private.chunks_exact(size) {
                 dw.par_iter_mut()
@@ -112,7 +113,10 @@ struct Sum<'a, 'b> {
 
 impl Sum<'_, '_> {
     /// The gradient of the weights of `channels` over `columns`.
-    fn over<I: Isa>(&self, channels: Range<usize>, columns: Range<usize>) {
+    ///
+    /// # Safety
+    /// The processor has `I`, and no other task writes these weights.
+    unsafe fn over<I: Isa>(&self, channels: Range<usize>, columns: Range<usize>) {
         let (width, taps, rows) = (2 * I::LANES, self.input.taps.len(), self.rows);
         let blocks = channel_blocks(channels.len(), taps);
         let deepest = blocks.iter().map(|block| block.len() * taps).max().unwrap_or(0);
@@ -128,7 +132,7 @@ impl Sum<'_, '_> {
             let (flat, rest) = scratch.split_at_mut(lengths[0]);
             let (a, b) = rest.split_at_mut(lengths[1]);
             let chunks = columns.len().div_ceil(COLUMNS);
-            // SAFETY: `dispatch` chose an instruction set of this processor; the buffers hold a
+            // SAFETY: the processor has `I`, as the caller promises; the buffers hold a
             // chunk of columns and the slack; the tiles are written in columns of this task's own.
             unsafe {
                 I::enter(

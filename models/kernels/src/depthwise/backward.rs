@@ -12,11 +12,9 @@ use super::dbb::{Dbb, DbbGrads, DbbSaved};
 use super::form::{Branches, Form};
 use super::grid::{Grid, SLACK};
 use super::sweep::{Base, Sums, add_dots, class_sums, convolve};
-use crate::ConvShape;
+use crate::{ConvShape, instruction_set};
 
-#[allow(clippy::too_many_arguments)]
-pub(super) fn backward_on(
-    arch: Arch,
+pub(super) fn backward(
     shape: &ConvShape,
     x: &[f32],
     y: Option<&[f32]>,
@@ -25,6 +23,7 @@ pub(super) fn backward_on(
     saved: &DbbSaved,
     dx: &mut [f32],
 ) -> DbbGrads {
+    let arch = instruction_set::arch();
     let form = &Form::new(shape, block);
     let (grid, channels, batch) = (&form.grid, form.channels, form.batch);
     let (taps, classes) = (grid.taps(), grid.classes());

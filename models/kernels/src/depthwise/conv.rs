@@ -1,13 +1,11 @@
 //! Plain depthwise convolutions: in inference, and in training with batch norm.
 
-use pulp::Arch;
-
 use super::channels::{Planes, map_channels, plane_and_next, with_scratch};
 use super::copy::{pad, unpitch};
 use super::dbb::{Dbb, DbbSaved, Kxk, dbb_backward, dbb_forward};
 use super::grid::Grid;
 use super::sweep::{Base, convolve};
-use crate::{BatchStatistics, ConvNormGrad, ConvShape, Norm};
+use crate::{BatchStatistics, ConvNormGrad, ConvShape, Norm, instruction_set};
 
 /// What follows a convolution in inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,18 +45,7 @@ pub fn conv_forward(
     activation: Activation,
     y: &mut [f32],
 ) {
-    conv_forward_on(Arch::new(), shape, x, weight, bias, activation, y);
-}
-
-pub(super) fn conv_forward_on(
-    arch: Arch,
-    shape: &ConvShape,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    activation: Activation,
-    y: &mut [f32],
-) {
+    let arch = instruction_set::arch();
     let channels = shape.out_channels;
     assert!(
         shape.in_channels == channels && shape.groups == channels,

@@ -2,24 +2,22 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
 use super::channels::{Planes, map_channels, plane_and_next, with_scratch};
 use super::copy::{pad, unpitch};
 use super::dbb::{Dbb, DbbSaved, DbbStats};
 use super::form::{Branches, Form, border, channel_norm};
 use super::second::SecondSums;
 use super::sweep::{Base, class_sums, convolve};
-use crate::{BatchStatistics, ConvShape};
+use crate::{BatchStatistics, ConvShape, instruction_set};
 
-pub(super) fn forward_on(
-    arch: Arch,
+pub(super) fn forward(
     shape: &ConvShape,
     x: &[f32],
     block: &Dbb<'_>,
     relu: bool,
     y: &mut [f32],
 ) -> (DbbStats, DbbSaved) {
+    let arch = instruction_set::arch();
     let form = &Form::new(shape, block);
     assert_eq!(x.len(), shape.input_len(), "input");
     assert_eq!(y.len(), shape.output_len(), "output");

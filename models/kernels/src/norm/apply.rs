@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::branches::{Branch, affine, for_branches, load_branches, splat_branches};
+use crate::instruction_set;
 use crate::planes::{self, SharedMap};
 use crate::simd::{Lanes, sweep};
 
@@ -34,7 +35,7 @@ pub fn apply(
     for_branches!(branches, |branches| {
         planes::for_each(batch * channels, positions, |range| {
             let op = Apply { branches, scale, shift, residual, relu, range, positions, y };
-            Arch::new().dispatch(op);
+            instruction_set::dispatch(op);
         })
     });
 }

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::Dims;
 use super::branches::{Branch, for_branches, load_branches};
 use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
 use super::reduce::Sums;
+use crate::instruction_set;
 use crate::planes::{self, SharedMap};
 use crate::simd::{Lanes, sweep};
 
@@ -90,7 +91,7 @@ pub fn backward_input(
     for_branches!(both, |branches| {
         planes::for_each(batch * channels, positions, |range| {
             let op = BackwardInput { branches, coefficients, dy, gate, range, dims, d_residual };
-            Arch::new().dispatch(op);
+            instruction_set::dispatch(op);
         })
     });
 }

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::branches::{Branch, for_branches, load_branches, splat_branches};
 use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
 use super::statistics::total;
 use super::{BLOCK, Dims};
+use crate::instruction_set;
 use crate::planes::{self, SharedMap};
 use crate::simd::{Lanes, sweep};
 
@@ -42,7 +43,7 @@ pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usiz
         width * channels,
         |range, sums| {
             let op = Reduce { branches, about, dy, gate, range, dims, sums };
-            Arch::new().dispatch(op);
+            instruction_set::dispatch(op);
         },
     ));
     let gradient: Vec<f64> = sums.iter().step_by(width).copied().collect();

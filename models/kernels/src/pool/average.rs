@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::{SLACK, check, sort_columns, taps};
 use crate::ConvShape;
+use crate::instruction_set;
 use crate::planes::{self, SharedMap};
 use crate::simd::{Full, Lanes, sweep};
 
@@ -46,7 +47,7 @@ pub fn average(shape: &ConvShape, x: &[f32], y: &mut [f32]) {
     let y = SharedMap::new(y);
     let planes = shape.batch * shape.in_channels;
     planes::for_each(planes, shape.input[0] * shape.input[1], |range| {
-        Arch::new().dispatch(Average { shape, x, y, range });
+        instruction_set::dispatch(Average { shape, x, y, range });
     });
 }
 
@@ -143,7 +144,7 @@ pub fn average_backward(shape: &ConvShape, dy: &[f32], dx: &mut [f32], accumulat
     let dx = SharedMap::new(dx);
     let planes = shape.batch * shape.in_channels;
     planes::for_each(planes, shape.input[0] * shape.input[1], |range| {
-        Arch::new().dispatch(AverageBackward { shape, dy, dx, accumulate, range });
+        instruction_set::dispatch(AverageBackward { shape, dy, dx, accumulate, range });
     });
 }
 

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::{SLACK, check, sort_columns, taps};
 use crate::ConvShape;
+use crate::instruction_set;
 use crate::planes::{self, SharedMap};
 use crate::simd::{Full, Lanes, sweep};
 
@@ -21,7 +22,7 @@ pub fn max(shape: &ConvShape, x: &[f32], y: &mut [f32], argmax: &mut [u8]) {
     let (y, argmax) = (SharedMap::new(y), SharedMap::new(argmax));
     let planes = shape.batch * shape.in_channels;
     planes::for_each(planes, shape.input[0] * shape.input[1], |range| {
-        Arch::new().dispatch(Max { shape, x, y, argmax, range });
+        instruction_set::dispatch(Max { shape, x, y, argmax, range });
     });
 }
 
