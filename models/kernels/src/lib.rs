@@ -22,6 +22,7 @@ pub mod norm;
 mod planes;
 pub mod pool;
 mod shape;
+mod shared;
 mod simd;
 #[cfg(test)]
 mod testing;

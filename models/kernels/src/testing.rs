@@ -70,6 +70,12 @@ pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| value.into()).collect()
 }
 
+/// Whether a test takes a case of about so many operations: under Miri, a thousand times slower,
+/// the small ones alone.
+pub(crate) fn affordable(operations: usize) -> bool {
+    !cfg!(miri) || operations <= 1 << 12
+}
+
 /// Runs `work` once with each instruction set of the processor, on threads that all use it.
 ///
 /// Every test of a kernel runs in here, so that a machine with wide vectors tests the narrow and

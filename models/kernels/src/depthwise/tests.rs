@@ -267,6 +267,10 @@ fn check(shape: &ConvShape, params: &Params, x: &[f32], relu: bool, tolerance: f
     let dy = noise(99, y.len());
     let mut dx = vec![f32::NAN; x.len()];
     let grad = dbb_backward(shape, x, relu.then_some(&y[..]), &dy, &block, &saved, &mut dx);
+    if cfg!(miri) {
+        // The differences take hours.
+        return;
+    }
     let pass: Vec<f64> =
         dy.iter().zip(&y).map(|(&g, &y)| if relu && y <= 0.0 { 0.0 } else { g.into() }).collect();
     let loss = |x: &[f64], trained: &[Vec<f64>]| -> f64 {
@@ -425,7 +429,7 @@ fn norms_of_any_geometry() {
 #[test]
 fn runs_are_equal_bit_for_bit() {
     for_each_set(|| {
-        let shape = shape(3, 40, [9, 18], 3, 1);
+        let shape = shape(3, if cfg!(miri) { 4 } else { 40 }, [9, 18], 3, 1);
         let params = Params::new(&shape, 2, ALL);
         let x = noise(5, shape.input_len());
         let run = || {

@@ -16,6 +16,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::instruction_set;
+use crate::shared::Shared;
 pub(crate) use columns::Columns;
 pub(crate) use simd::Isa;
 use simd::Portable;
@@ -42,29 +43,6 @@ pub(crate) fn dispatch(kernel: impl Kernel) {
         Arch::V3(_) => unsafe { kernel.run::<Avx2>() },
         // SAFETY: plain Rust.
         _ => unsafe { kernel.run::<Portable>() },
-    }
-}
-
-/// A pointer to an output that tasks write in disjoint places.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared(*mut f32);
-
-// SAFETY: every user writes places of its own.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    pub fn new(slice: &mut [f32]) -> Self {
-        Self(slice.as_mut_ptr())
-    }
-
-    pub fn offset(self, index: usize) -> Self {
-        Self(self.at(index))
-    }
-
-    pub fn at(self, index: usize) -> *mut f32 {
-        self.0.wrapping_add(index)
     }
 }
 
@@ -318,7 +296,8 @@ pub(crate) fn pack_rows<I: Isa>(
     (0..blocks.len() * count).into_par_iter().with_min_len(4).for_each(|index| {
         let steps = blocks[index / count].clone();
         let band = panel_rows::<I>(index % count, rows);
-        let to = to.at(rows * steps.start + band.start * steps.len());
+        let start = rows * steps.start + band.start * steps.len();
+        let to = to.range(start..start + band.len() * steps.len());
         for (offset, row) in band.clone().enumerate() {
             let from = &from[row * row_stride..];
             for (step, &place) in places[steps.clone()].iter().enumerate() {

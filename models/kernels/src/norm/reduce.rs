@@ -9,7 +9,7 @@ use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
 use super::statistics::total;
 use super::{BLOCK, Dims};
 use crate::instruction_set;
-use crate::planes::{self, SharedMap};
+use crate::planes;
 use crate::simd::{Lanes, sweep};
 
 /// What the gradients of a norm need of its maps.
@@ -30,7 +30,7 @@ pub struct Sums {
 pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usize; 3]) -> Sums {
     let [batch, channels, positions] = dims;
     let len = batch * channels * positions;
-    let branches = Branch::all(maps.iter().map(|map| SharedMap::reading(map)), dims);
+    let branches = Branch::reading(maps, dims);
     let width = 1 + branches.len();
     assert_eq!(dy.len(), len, "length of the gradient");
     gate.check(branches.len(), dims);
@@ -59,7 +59,7 @@ pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usiz
 }
 
 pub(super) struct Reduce<'a, const B: usize> {
-    pub branches: [Branch<'a>; B],
+    pub branches: [Branch<&'a [f32]>; B],
     pub about: &'a [f32],
     pub dy: &'a [f32],
     pub gate: Gate<'a>,

@@ -1,9 +1,9 @@
 use super::*;
 use crate::InstructionSet;
-use crate::testing::{assert_close, for_each_set, random, with_set, with_threads};
+use crate::testing::{affordable, assert_close, for_each_set, random, with_set, with_threads};
 
 fn shapes() -> Vec<ConvShape> {
-    let mut shapes = vec![];
+    let (mut shapes, mut cases) = (vec![], 0);
     for (batch, channels, input) in
         [(1, 1, [1, 1]), (2, 3, [7, 5]), (1, 2, [8, 8]), (2, 2, [13, 33]), (1, 9, [56, 57])]
     {
@@ -14,7 +14,10 @@ fn shapes() -> Vec<ConvShape> {
                         padding[axis] < kernel[axis]
                             && input[axis] + 2 * padding[axis] >= kernel[axis]
                     });
-                    if fits {
+                    // Under Miri every eighth, of small maps.
+                    cases += 1;
+                    let few = affordable(channels * input[0] * input[1] * kernel[0] * kernel[1]);
+                    if fits && few && (cases % 8 == 0 || !cfg!(miri)) {
                         shapes.push(ConvShape {
                             batch,
                             in_channels: channels,
@@ -111,9 +114,16 @@ fn maxima_and_their_gradients_follow_the_definition() {
 #[test]
 fn maxima_of_nan_and_of_nothing_but_infinity() {
     for_each_set(|| {
-        let shape =
-            shapes().into_iter().find(|s| s.kernel == [3, 3] && s.padding == [1, 1]).unwrap();
-        let shape = ConvShape { batch: 1, in_channels: 1, out_channels: 1, input: [5, 5], ..shape };
+        let shape = ConvShape {
+            batch: 1,
+            in_channels: 1,
+            out_channels: 1,
+            input: [5, 5],
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: [1, 1],
+            groups: 1,
+        };
         let mut x = vec![f32::NEG_INFINITY; 25];
         let mut y = vec![0.0; shape.output_len()];
         let mut argmax = vec![0; y.len()];
@@ -124,12 +134,8 @@ fn maxima_of_nan_and_of_nothing_but_infinity() {
         x = random(1, 25);
         x[12] = f32::NAN;
         max(&shape, &x, &mut y, &mut argmax);
-        assert!(y.iter().any(|value| value.is_nan()));
-        if shape.stride == [1, 1] {
-            assert_eq!(y.iter().filter(|value| value.is_nan()).count(), 9);
-            assert_eq!(argmax[6], 8);
-            assert_eq!(argmax[18], 0);
-        }
+        assert_eq!(y.iter().filter(|value| value.is_nan()).count(), 9);
+        assert_eq!([argmax[6], argmax[18]], [8, 0]);
     });
 }
 
@@ -146,7 +152,7 @@ fn instruction_sets_and_thread_counts_agree() {
         let plain = with_set(InstructionSet::Portable, || with_threads(1, run));
         for_each_set(|| {
             assert_eq!(run(), plain);
-            assert_eq!(with_threads(16, run), plain);
+            assert_eq!(with_threads(if cfg!(miri) { 4 } else { 16 }, run), plain);
         });
     }
 }
