@@ -1,12 +1,13 @@
 //! Training kernels for Diverse Branch Blocks on a CPU.
 //!
 //! Every kernel works on `f32` slices in the layout `[batch, channels, height, width]`, finds
-//! the vector instructions of the machine at run time and uses Rayon's current pool. Every public
+//! the vector instructions of the machine at run time ([`InstructionSet`]) and uses Rayon's current
+//! pool. Every public
 //! function is safe: it checks the lengths of its slices against the shape it is given and panics
 //! on a mismatch, which is a defect of the caller.
 //!
-//! Sums run in an order that depends on the shape and the number of threads alone: two runs with
-//! equally many threads are equal bit for bit.
+//! Sums run in an order that depends on the shape, the number of threads and the instruction set
+//! alone: two runs with equally many threads and the same set are equal bit for bit.
 
 pub mod buffer;
 mod closing;
@@ -15,15 +16,18 @@ mod conv_norm;
 pub mod dense;
 pub mod depthwise;
 mod gemm;
+mod instruction_set;
 pub mod moments;
 pub mod norm;
 mod planes;
 pub mod pool;
 mod shape;
+mod shared;
 mod simd;
 #[cfg(test)]
 mod testing;
 
 pub use conv::Epilogue;
 pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, ConvNormSaved, Norm};
+pub use instruction_set::{InstructionSet, InstructionSetError};
 pub use shape::ConvShape;

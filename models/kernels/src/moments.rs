@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::planes;
 use crate::simd::{Full, Lanes, sweep};
+use crate::{instruction_set, planes};
 
 /// Values added in `f32` before they are flushed to `f64`.
 const BLOCK: usize = 1024;
@@ -19,7 +19,7 @@ pub fn sums(map: &[f32], dims: [usize; 3]) -> Vec<f64> {
     let [batch, channels, positions] = dims;
     assert_eq!(map.len(), batch * channels * positions, "length of the map");
     planes::reduce(batch * channels, positions, channels, |range, sums| {
-        Arch::new().dispatch(Sums { map, range, positions, sums });
+        instruction_set::dispatch(Sums { map, range, positions, sums });
     })
 }
 
@@ -79,7 +79,13 @@ pub fn covariance(x: &[f32], shift: &[f32], dims: [usize; 3]) -> Vec<f32> {
         .map(|task| {
             let range = task * values / tasks..(task + 1) * values / tasks;
             let mut products = vec![0.0; padded * padded];
-            Arch::new().dispatch(Covariance { x, shift, dims, range, products: &mut products });
+            instruction_set::dispatch(Covariance {
+                x,
+                shift,
+                dims,
+                range,
+                products: &mut products,
+            });
             products
         })
         .collect();

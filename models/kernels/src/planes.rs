@@ -1,12 +1,12 @@
-//! Work on the planes of a map, shared among threads.
+//! Work on the planes of a map, divided among threads.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Values below which a second thread costs more than it saves.
-const SMALL: usize = 1 << 14;
+/// Values below which a second thread costs more than it saves. In tests few, so that small maps
+/// test several tasks.
+const SMALL: usize = if cfg!(test) { 1 << 6 } else { 1 << 14 };
 
 /// Tasks a thread gets, so that a late one does not leave the others idle for long.
 const TASKS_PER_THREAD: usize = 4;
@@ -54,61 +54,4 @@ pub(crate) fn reduce(
         sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
     }
     sums
-}
-
-/// A map that tasks share; those that write have planes of their own.
-#[derive(Clone, Copy)]
-pub(crate) struct SharedMap<'a, T = f32> {
-    start: *mut T,
-    len: usize,
-    map: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: tasks write to planes of their own, as `plane` demands.
-unsafe impl<T: Send> Send for SharedMap<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for SharedMap<'_, T> {}
-
-impl<'a, T> SharedMap<'a, T> {
-    pub fn new(map: &'a mut [T]) -> Self {
-        Self { start: map.as_mut_ptr(), len: map.len(), map: PhantomData }
-    }
-
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// The first value of a plane, within the map.
-    pub fn start(&self, plane: usize, positions: usize) -> *mut T {
-        assert!((plane + 1) * positions <= self.len);
-        self.start.wrapping_add(plane * positions)
-    }
-
-    /// A plane.
-    ///
-    /// # Safety
-    /// The map was not given for reading only, and no one else has this plane at the same time.
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn plane(&self, plane: usize, positions: usize) -> &mut [T] {
-        // SAFETY: as the caller promises.
-        unsafe { self.slice(plane * positions..(plane + 1) * positions) }
-    }
-
-    /// A part of the map.
-    ///
-    /// # Safety
-    /// The map was not given for reading only, and no one else has this part at the same time.
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len);
-        // SAFETY: the part lies in the map, and is this caller's alone.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
-    }
-}
-
-impl<'a> SharedMap<'a> {
-    /// A map that is only read.
-    pub fn reading(map: &'a [f32]) -> Self {
-        Self { start: map.as_ptr().cast_mut(), len: map.len(), map: PhantomData }
-    }
 }

@@ -1,5 +1,9 @@
 //! What the tests of the kernels share.
 
+use std::cell::Cell;
+
+use crate::InstructionSet;
+
 /// Values between -1 and 1, a different sequence per seed.
 pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -16,8 +20,7 @@ pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
 /// Every value within `tolerance` of the expected one, relative to it where it is above 1.
 #[track_caller]
 pub(crate) fn assert_close(found: &[f32], expected: &[f64], tolerance: f64) {
-    let found: Vec<f64> = found.iter().map(|&value| f64::from(value)).collect();
-    assert_close_f64(&found, expected, tolerance);
+    assert_close_f64(&widen(found), expected, tolerance);
 }
 
 /// [`assert_close`] of `f64` values.
@@ -30,7 +33,82 @@ pub(crate) fn assert_close_f64(found: &[f64], expected: &[f64], tolerance: f64) 
     }
 }
 
-/// Runs `work` with a pool of `threads` threads.
+thread_local! {
+    /// The instruction set that tests force on this thread.
+    static FORCED: Cell<Option<InstructionSet>> = const { Cell::new(None) };
+}
+
+/// The instruction set that a test forces on this thread.
+pub(crate) fn forced_set() -> Option<InstructionSet> {
+    FORCED.get()
+}
+
+/// Unit roundoff of `f32`.
+const ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
+
+/// What a sum in `f32` may be off, relative to the magnitudes of its terms.
+///
+/// Kernels add at most 512 values in a row in `f32`, in portable code a block of 1024 in turns to
+/// two sums; wider vectors add fewer. The errors of `n` roundings, independent of each other, grow
+/// as `sqrt(n)` (Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019).
+const SUM: f64 = 22.7 * ROUNDOFF;
+
+/// Every value as close to the expected one as sums in `f32` over terms of these magnitudes are.
+#[track_caller]
+pub(crate) fn assert_sums_close(found: &[f64], expected: &[f64], magnitudes: &[f64]) {
+    assert_eq!([found.len(), magnitudes.len()], [expected.len(); 2]);
+    for (index, ((&found, &expected), &magnitude)) in
+        found.iter().zip(expected).zip(magnitudes).enumerate()
+    {
+        let bound = SUM * magnitude;
+        assert!((found - expected).abs() <= bound, "at {index}: {found} for {expected}");
+    }
+}
+
+/// The values in `f64`.
+pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| value.into()).collect()
+}
+
+/// Whether a test takes a case of about so many operations: under Miri, a thousand times slower,
+/// the small ones alone.
+pub(crate) fn affordable(operations: usize) -> bool {
+    !cfg!(miri) || operations <= 1 << 12
+}
+
+/// Runs `work` once with each instruction set of the processor, on threads that all use it.
+///
+/// Every test of a kernel runs in here, so that a machine with wide vectors tests the narrow and
+/// the portable code as other machines run them.
+pub(crate) fn for_each_set(work: impl Fn() + Sync) {
+    for set in InstructionSet::available() {
+        with_set(set, &work);
+    }
+}
+
+/// Runs `work` with an instruction set on threads that all use it.
+pub(crate) fn with_set<T: Send>(set: InstructionSet, work: impl FnOnce() -> T + Send) -> T {
+    // Seen where the test fails.
+    println!("with {set}");
+    // Not a multiple of the tasks that kernels make of small work.
+    const THREADS: usize = 3;
+    pool(THREADS, Some(set), work)
+}
+
+/// Runs `work` with a pool of `threads` threads, which keep to the forced instruction set.
 pub(crate) fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+    pool(threads, forced_set(), work)
+}
+
+fn pool<T: Send>(
+    threads: usize,
+    set: Option<InstructionSet>,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .start_handler(move |_| FORCED.set(set))
+        .build()
+        .unwrap()
+        .install(work)
 }

@@ -6,7 +6,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Epilogue;
-use crate::gemm::{self, Columns, Isa, Kernel, Rows, Shared};
+use crate::gemm::{self, Columns, Isa, Kernel, Rows};
+use crate::shared::Shared;
 
 /// Depth of one packed block.
 const DEPTH: usize = 256;
@@ -72,7 +73,7 @@ struct Sums {
 }
 
 impl Kernel for Run<'_, '_> {
-    fn run<I: Isa>(self) {
+    unsafe fn run<I: Isa>(self) {
         let Self { product, y, epilogue, moments } = self;
         let taps = product.places.len();
         let total = product.images * product.columns.positions();
@@ -101,7 +102,7 @@ impl Kernel for Run<'_, '_> {
             Some(_) => vec![Sums::default(); column_parts * product.rows],
             None => Vec::new(),
         };
-        let sums_at = SharedSums(sums.as_mut_ptr(), moments.is_some());
+        let all_sums = moments.is_some().then(|| Shared::new(&mut sums));
         let out = Shared::new(y);
         let aliased = product.row_stride.is_multiple_of(ALIASED) && total > COLUMNS;
         let in_place = places.iter().copied().eq(0..depth) && !aliased;
@@ -116,8 +117,12 @@ impl Kernel for Run<'_, '_> {
                 let columns = gemm::part(0..total, width, task / row_parts, column_parts);
                 let panels =
                     gemm::part(0..gemm::panels::<I>(product.rows), 1, task % row_parts, row_parts);
-                let sums = sums_at.row(task / row_parts * product.rows);
-                product.task::<I>(packed, &blocks, columns, panels, out, &epilogue, sums);
+                let first = task / row_parts * product.rows;
+                let sums = all_sums.map(|sums| sums.part(first..first + product.rows));
+                // SAFETY: the processor has `I`, as the caller promises.
+                unsafe {
+                    product.task::<I>(packed, &blocks, columns, panels, out, &epilogue, sums);
+                }
             });
         });
         if let Some((mean, variance)) = moments {
@@ -140,33 +145,21 @@ impl Kernel for Run<'_, '_> {
     }
 }
 
-/// The sums of all tasks, or none.
-#[derive(Clone, Copy)]
-struct SharedSums(*mut Sums, bool);
-
-// SAFETY: each task writes the rows of its own chunk.
-unsafe impl Send for SharedSums {}
-// SAFETY: as above.
-unsafe impl Sync for SharedSums {}
-
-impl SharedSums {
-    fn row(self, index: usize) -> Option<*mut Sums> {
-        self.1.then(|| self.0.wrapping_add(index))
-    }
-}
-
 impl Product<'_> {
-    /// The output's `columns` for the row panels `panels`, which no other task writes.
+    /// The output's `columns` for the row panels `panels`.
+    ///
+    /// # Safety
+    /// The processor has `I`, and no other task writes these columns of these panels.
     #[allow(clippy::too_many_arguments)]
-    fn task<I: Isa>(
+    unsafe fn task<I: Isa>(
         &self,
         packed: Option<&[f32]>,
         blocks: &[Range<usize>],
         columns: Range<usize>,
         panels: Range<usize>,
-        out: Shared,
+        out: Shared<'_>,
         epilogue: &Epilogue,
-        sums: Option<*mut Sums>,
+        sums: Option<Shared<'_, Sums>>,
     ) {
         let width = 2 * I::LANES;
         let taps = self.places.len();
@@ -179,9 +172,11 @@ impl Product<'_> {
         gemm::with_scratch(stride * (deepest + kept), |scratch| {
             let (b, c) = scratch.split_at_mut(stride * deepest);
             let c = Shared::new(c);
-            let place =
-                |row: usize| c.at(if blocks.len() == 1 { 0 } else { (row - first_row) * stride });
-            // SAFETY: `dispatch` chose an instruction set of this processor; the buffers have room
+            let place = |row: usize| {
+                let start = if blocks.len() == 1 { 0 } else { (row - first_row) * stride };
+                c.range(start..start + stride)
+            };
+            // SAFETY: the processor has `I`, as the caller promises; the buffers have room
             // for whole panels and tiles, and the weight is packed in these blocks.
             unsafe {
                 I::enter(
@@ -218,7 +213,7 @@ impl Product<'_> {
                                             let values = values.add(offset * stride);
                                             self.finish::<I>(row, &columns, values, out, epilogue);
                                             if let Some(sums) = sums {
-                                                *sums.add(row) =
+                                                *sums.range(row..row + 1) =
                                                     moments::<I>(values, columns.len());
                                             }
                                         }
@@ -240,7 +235,7 @@ impl Product<'_> {
         row: usize,
         columns: &Range<usize>,
         mut values: *mut f32,
-        out: Shared,
+        out: Shared<'_>,
         epilogue: &Epilogue,
     ) {
         let positions = self.columns.positions();
@@ -265,7 +260,7 @@ impl Product<'_> {
             // SAFETY: the output's places of these columns belong to this task; the lengths were
             // checked against the shape.
             unsafe {
-                let to = out.at(start);
+                let to = out.range(start..start + (run - 1) * sx + 1);
                 let residual = epilogue.residual.map(|values| &values[start..start + run]);
                 if sx == 1 && stream {
                     let values = std::slice::from_raw_parts_mut(values, run);

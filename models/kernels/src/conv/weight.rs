@@ -7,7 +7,8 @@ use rayon::prelude::*;
 use super::product::channel_blocks;
 use super::{check, input_columns};
 use crate::ConvShape;
-use crate::gemm::{self, Columns, Isa, Kernel, Rows, Shared};
+use crate::gemm::{self, Columns, Isa, Kernel, Rows};
+use crate::shared::Shared;
 
 /// Columns summed at once.
 const COLUMNS: usize = 256;
@@ -29,6 +30,7 @@ pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
     let outputs = shape.output().iter().product::<usize>();
     let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
     let size = d * c * shape.kernel[0] * shape.kernel[1];
+    let dw = Shared::new(dw);
     for group in 0..shape.groups {
         let row = [1, outputs];
         let gradient = Columns {
@@ -47,7 +49,7 @@ pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
             rows: d,
             channels: c,
             total: shape.batch * outputs,
-            dw: &mut dw[group * size..(group + 1) * size],
+            dw: dw.part(group * size..(group + 1) * size),
         });
     }
 }
@@ -60,24 +62,27 @@ struct Run<'a> {
     channels: usize,
     /// Columns.
     total: usize,
-    dw: &'a mut [f32],
+    dw: Shared<'a>,
 }
 
 impl Kernel for Run<'_> {
-    fn run<I: Isa>(self) {
+    unsafe fn run<I: Isa>(self) {
         let Self { gradient, input, rows, channels, total, dw } = self;
         let (threads, taps) = (rayon::current_num_threads(), input.taps.len());
-        if dw.is_empty() {
+        let size = rows * channels * taps;
+        if size == 0 {
             return;
         }
         let width = 2 * I::LANES;
-        let by_channels = dw.len() > PRIVATE && channels >= 8 * threads;
+        let by_channels = size > PRIVATE && channels >= 8 * threads;
         let (channel_parts, column_parts) =
             if by_channels { (threads, 1) } else { (1, threads.min(total.div_ceil(width)).max(1)) };
-        let size = dw.len();
-        let out = Shared::new(dw);
         gemm::with_scratch((column_parts - 1) * size, |private| {
             let others = Shared::new(private);
+            let share_of = |share: usize| match share {
+                0 => dw,
+                _ => others.part((share - 1) * size..share * size),
+            };
             (0..channel_parts * column_parts).into_par_iter().for_each(|task| {
                 let (share, part) = (task % column_parts, task / column_parts);
                 let sum = Sum {
@@ -85,12 +90,15 @@ impl Kernel for Run<'_> {
                     input: &input,
                     rows,
                     row_stride: channels * taps,
-                    to: if share == 0 { out } else { others.offset((share - 1) * size) },
+                    to: share_of(share),
                 };
                 let channels = gemm::part(0..channels, 1, part, channel_parts);
                 let columns = gemm::part(0..total, width, share, column_parts);
-                sum.over::<I>(channels, columns);
+                // SAFETY: the processor has `I`, as the caller promises.
+                unsafe { sum.over::<I>(channels, columns) };
             });
+            // SAFETY: the tasks are done.
+            let dw = unsafe { dw.slice_mut(0..size) };
             for share in private.chunks_exact(size) {
                 dw.par_iter_mut()
                     .zip(share)
@@ -107,12 +115,15 @@ struct Sum<'a, 'b> {
     input: &'a Columns<'b>,
     rows: usize,
     row_stride: usize,
-    to: Shared,
+    to: Shared<'b>,
 }
 
 impl Sum<'_, '_> {
     /// The gradient of the weights of `channels` over `columns`.
-    fn over<I: Isa>(&self, channels: Range<usize>, columns: Range<usize>) {
+    ///
+    /// # Safety
+    /// The processor has `I`, and no other task writes these weights.
+    unsafe fn over<I: Isa>(&self, channels: Range<usize>, columns: Range<usize>) {
         let (width, taps, rows) = (2 * I::LANES, self.input.taps.len(), self.rows);
         let blocks = channel_blocks(channels.len(), taps);
         let deepest = blocks.iter().map(|block| block.len() * taps).max().unwrap_or(0);
@@ -128,7 +139,7 @@ impl Sum<'_, '_> {
             let (flat, rest) = scratch.split_at_mut(lengths[0]);
             let (a, b) = rest.split_at_mut(lengths[1]);
             let chunks = columns.len().div_ceil(COLUMNS);
-            // SAFETY: `dispatch` chose an instruction set of this processor; the buffers hold a
+            // SAFETY: the processor has `I`, as the caller promises; the buffers hold a
             // chunk of columns and the slack; the tiles are written in columns of this task's own.
             unsafe {
                 I::enter(
@@ -206,7 +217,10 @@ impl Sum<'_, '_> {
                                     count,
                                     Rows::Packed(a.as_ptr()),
                                     b.as_ptr(),
-                                    |row| self.to.at(row * self.row_stride + first),
+                                    |row| {
+                                        let start = row * self.row_stride + first;
+                                        self.to.range(start..start + count)
+                                    },
                                     self.row_stride,
                                     false,
                                     chunk > 0,
@@ -219,10 +233,10 @@ impl Sum<'_, '_> {
             }
             if chunks == 0 {
                 for row in 0..rows {
-                    for index in channels.start * taps..channels.end * taps {
-                        // SAFETY: this task's own weights.
-                        unsafe { *self.to.at(row * self.row_stride + index) = 0.0 }
-                    }
+                    let start = row * self.row_stride;
+                    let own = start + channels.start * taps..start + channels.end * taps;
+                    // SAFETY: no other task has these weights.
+                    unsafe { self.to.slice_mut(own) }.fill(0.0);
                 }
             }
         });

@@ -6,17 +6,16 @@ use std::ops::Range;
 use pulp::Arch;
 
 use super::algebra::{AffineGrad, GradSums, Moments};
-use super::channels::{Planes, map_channels, plane_and_next, with_scratch};
+use super::channels::{map_channels, plane_and_next, with_scratch};
 use super::copy::{crop, pad, pitch};
 use super::dbb::{Dbb, DbbGrads, DbbSaved};
 use super::form::{Branches, Form};
 use super::grid::{Grid, SLACK};
 use super::sweep::{Base, Sums, add_dots, class_sums, convolve};
-use crate::ConvShape;
+use crate::shared::Shared;
+use crate::{ConvShape, instruction_set};
 
-#[allow(clippy::too_many_arguments)]
-pub(super) fn backward_on(
-    arch: Arch,
+pub(super) fn backward(
     shape: &ConvShape,
     x: &[f32],
     y: Option<&[f32]>,
@@ -25,6 +24,7 @@ pub(super) fn backward_on(
     saved: &DbbSaved,
     dx: &mut [f32],
 ) -> DbbGrads {
+    let arch = instruction_set::arch();
     let form = &Form::new(shape, block);
     let (grid, channels, batch) = (&form.grid, form.channels, form.batch);
     let (taps, classes) = (grid.taps(), grid.classes());
@@ -33,7 +33,7 @@ pub(super) fn backward_on(
     assert!(y.is_none_or(|y| y.len() == dy.len()), "output");
     assert_eq!(dx.len(), x.len(), "gradient of the input");
     assert_eq!(saved.records.len(), channels * form.record(), "saved state");
-    let planes = &Planes::new(dx, channels, grid.input());
+    let planes = Shared::new(dx);
     let sweeps = &InputSweeps::new(form);
 
     let work = |range: Range<usize>| {
@@ -115,7 +115,8 @@ pub(super) fn backward_on(
                 let constant = mean / form.inputs() + slope * (moments.shift - moments.mean);
                 for image in (0..batch).rev() {
                     // SAFETY: this task alone has the channel, one image at a time.
-                    let target = unsafe { planes.plane(image, channel) };
+                    let target =
+                        unsafe { planes.plane_mut(image * channels + channel, grid.input()) };
                     if image + 1 < batch {
                         let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
                         let [dy, _] = output(dy, image);

@@ -1,6 +1,5 @@
 //! Work split by channel.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -38,38 +37,6 @@ pub(super) fn with_scratch<R, const N: usize>(
             &mut slice[..length]
         }))
     })
-}
-
-/// An output `[batch, channels, plane]` that tasks fill one plane at a time.
-pub(super) struct Planes<'a> {
-    data: *mut f32,
-    len: usize,
-    channels: usize,
-    plane: usize,
-    borrow: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: it stands for an exclusive borrow of plain numbers; `plane` asks its callers to keep
-// threads apart.
-unsafe impl Sync for Planes<'_> {}
-
-impl<'a> Planes<'a> {
-    pub(super) fn new(data: &'a mut [f32], channels: usize, plane: usize) -> Self {
-        let (len, data) = (data.len(), data.as_mut_ptr());
-        Self { data, len, channels, plane, borrow: PhantomData }
-    }
-
-    /// One plane.
-    ///
-    /// # Safety
-    /// No two slices of the same plane may live at the same time.
-    #[allow(clippy::mut_from_ref)]
-    pub(super) unsafe fn plane(&self, image: usize, channel: usize) -> &mut [f32] {
-        let start = plane(image, channel, self.channels, self.plane).start;
-        assert!(channel < self.channels && start + self.plane <= self.len, "no such plane");
-        // SAFETY: the range lies within the borrowed slice, and the caller keeps it exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), self.plane) }
-    }
 }
 
 /// A plane of `[batch, channels, len]` and the one to be worked on after it: that of the next

@@ -1,13 +1,12 @@
 //! Plain depthwise convolutions: in inference, and in training with batch norm.
 
-use pulp::Arch;
-
-use super::channels::{Planes, map_channels, plane_and_next, with_scratch};
+use super::channels::{map_channels, plane_and_next, with_scratch};
 use super::copy::{pad, unpitch};
 use super::dbb::{Dbb, DbbSaved, Kxk, dbb_backward, dbb_forward};
 use super::grid::Grid;
 use super::sweep::{Base, convolve};
-use crate::{BatchStatistics, ConvNormGrad, ConvShape, Norm};
+use crate::shared::Shared;
+use crate::{BatchStatistics, ConvNormGrad, ConvShape, Norm, instruction_set};
 
 /// What follows a convolution in inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,18 +46,7 @@ pub fn conv_forward(
     activation: Activation,
     y: &mut [f32],
 ) {
-    conv_forward_on(Arch::new(), shape, x, weight, bias, activation, y);
-}
-
-pub(super) fn conv_forward_on(
-    arch: Arch,
-    shape: &ConvShape,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    activation: Activation,
-    y: &mut [f32],
-) {
+    let arch = instruction_set::arch();
     let channels = shape.out_channels;
     assert!(
         shape.in_channels == channels && shape.groups == channels,
@@ -73,7 +61,7 @@ pub(super) fn conv_forward_on(
         return;
     }
     let grid = &Grid::new(shape);
-    let planes = &Planes::new(y, channels, grid.output());
+    let planes = Shared::new(y);
     map_channels(channels, |range| {
         let lengths =
             [grid.lead + grid.strips_buffer(), grid.output_buffer(), grid.output_buffer()];
@@ -89,7 +77,8 @@ pub(super) fn conv_forward_on(
                     let count = grid.positions();
                     convolve(arch, strips, &grid.offsets, [weight], [base], [&mut *out], count);
                     // SAFETY: this task alone has the channel, one image at a time.
-                    let target = unsafe { planes.plane(image, channel) };
+                    let target =
+                        unsafe { planes.plane_mut(image * channels + channel, grid.output()) };
                     unpitch(arch, grid, out, activation.range(), target);
                 }
             }

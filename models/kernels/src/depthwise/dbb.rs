@@ -7,10 +7,8 @@
 //! moments of these values and the block is one depthwise convolution whose bias depends on
 //! the border alone. The statistics, outputs and gradients are those of the definition.
 
-use pulp::Arch;
-
-use super::backward::backward_on;
-use super::forward::forward_on;
+use super::backward::backward;
+use super::forward::forward;
 use crate::{BatchStatistics, ConvShape, Norm};
 
 /// The branch KxK convolution, batch norm.
@@ -121,7 +119,7 @@ pub fn dbb_forward(
     relu: bool,
     y: &mut [f32],
 ) -> (DbbStats, DbbSaved) {
-    forward_on(Arch::new(), shape, x, block, relu, y)
+    forward(shape, x, block, relu, y)
 }
 
 /// Backward pass: the gradient of the input and of all parameters from that of the output.
@@ -142,5 +140,5 @@ pub fn dbb_backward(
     saved: &DbbSaved,
     dx: &mut [f32],
 ) -> DbbGrads {
-    backward_on(Arch::new(), shape, x, y, dy, block, saved, dx)
+    backward(shape, x, y, dy, block, saved, dx)
 }

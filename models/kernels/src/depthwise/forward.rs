@@ -2,30 +2,29 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
-use super::channels::{Planes, map_channels, plane_and_next, with_scratch};
+use super::channels::{map_channels, plane_and_next, with_scratch};
 use super::copy::{pad, unpitch};
 use super::dbb::{Dbb, DbbSaved, DbbStats};
 use super::form::{Branches, Form, border, channel_norm};
 use super::second::SecondSums;
 use super::sweep::{Base, class_sums, convolve};
-use crate::{BatchStatistics, ConvShape};
+use crate::shared::Shared;
+use crate::{BatchStatistics, ConvShape, instruction_set};
 
-pub(super) fn forward_on(
-    arch: Arch,
+pub(super) fn forward(
     shape: &ConvShape,
     x: &[f32],
     block: &Dbb<'_>,
     relu: bool,
     y: &mut [f32],
 ) -> (DbbStats, DbbSaved) {
+    let arch = instruction_set::arch();
     let form = &Form::new(shape, block);
     assert_eq!(x.len(), shape.input_len(), "input");
     assert_eq!(y.len(), shape.output_len(), "output");
     let (grid, channels, batch) = (&form.grid, form.channels, form.batch);
     let (taps, classes) = (grid.taps(), grid.classes());
-    let planes = &Planes::new(y, channels, grid.output());
+    let planes = Shared::new(y);
     let activation = [if relu { 0.0 } else { f32::NEG_INFINITY }, f32::INFINITY];
 
     let work = |range: Range<usize>| {
@@ -99,7 +98,8 @@ pub(super) fn forward_on(
                 // Backwards: the strips hold the last image, the cache the last ones.
                 for image in (0..batch).rev() {
                     // SAFETY: this task alone has the channel, one image at a time.
-                    let target = unsafe { planes.plane(image, channel) };
+                    let target =
+                        unsafe { planes.plane_mut(image * channels + channel, grid.output()) };
                     if image + 1 < batch {
                         pad(arch, grid, [input(image)[0], target], shift, strips, None);
                     }

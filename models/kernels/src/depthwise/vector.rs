@@ -253,7 +253,8 @@ const HIGH: [i32; 16] = [8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 1
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pulp::{Arch, WithSimd};
+    use crate::{instruction_set, testing::for_each_set};
+    use pulp::WithSimd;
 
     #[test]
     fn shuffles_are_inverse() {
@@ -282,11 +283,6 @@ mod tests {
                 assert_eq!(out, pairs);
             }
         }
-        Arch::new().dispatch(Check);
-        Arch::Scalar.dispatch(Check);
-        #[cfg(target_arch = "x86_64")]
-        if let Some(v3) = pulp::x86::V3::try_new() {
-            Arch::V3(v3).dispatch(Check);
-        }
+        for_each_set(|| instruction_set::dispatch(Check));
     }
 }

@@ -12,89 +12,37 @@ mod simd;
 use std::cell::RefCell;
 use std::ops::Range;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
+use crate::instruction_set;
+use crate::shared::Shared;
 pub(crate) use columns::Columns;
+pub(crate) use simd::Isa;
+use simd::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use simd::{Avx2, Avx512};
-pub(crate) use simd::{Isa, Portable};
+use simd::{Avx2, Avx512};
 
-/// Work to run with the best instruction set of the machine.
+/// Work to run with one of our own instruction sets.
 pub(crate) trait Kernel {
-    /// Runs it with `I`, which the processor has.
-    fn run<I: Isa>(self);
+    /// Runs it with `I`.
+    ///
+    /// # Safety
+    /// The processor has `I`.
+    unsafe fn run<I: Isa>(self);
 }
 
-/// The instruction sets there are kernels for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum InstructionSet {
-    Portable,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl InstructionSet {
-    /// Those of this processor, the widest last.
-    pub fn available() -> Vec<Self> {
-        let mut sets = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            sets.push(Self::Avx2);
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512bw")
-            {
-                sets.push(Self::Avx512);
-            }
-        }
-        sets
-    }
-}
-
-#[cfg(test)]
-thread_local! {
-    /// What tests have `dispatch` choose, one of those available.
-    pub(crate) static CHOSEN: std::cell::Cell<Option<InstructionSet>> =
-        const { std::cell::Cell::new(None) };
-}
-
-/// Runs `kernel` with the widest instruction set the processor has.
+/// Runs `kernel` with the current instruction set.
 pub(crate) fn dispatch(kernel: impl Kernel) {
-    let set = InstructionSet::available().pop();
-    #[cfg(test)]
-    let set = CHOSEN.get().or(set);
-    match set {
+    match instruction_set::arch() {
+        // SAFETY: `V4` proves more than what `Avx512` needs.
         #[cfg(target_arch = "x86_64")]
-        Some(InstructionSet::Avx512) => kernel.run::<Avx512>(),
+        Arch::V4(_) => unsafe { kernel.run::<Avx512>() },
+        // SAFETY: likewise `V3`.
         #[cfg(target_arch = "x86_64")]
-        Some(InstructionSet::Avx2) => kernel.run::<Avx2>(),
-        _ => kernel.run::<Portable>(),
-    }
-}
-
-/// A pointer to an output that tasks write in disjoint places.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared(*mut f32);
-
-// SAFETY: every user writes places of its own.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    pub fn new(slice: &mut [f32]) -> Self {
-        Self(slice.as_mut_ptr())
-    }
-
-    pub fn offset(self, index: usize) -> Self {
-        Self(self.at(index))
-    }
-
-    pub fn at(self, index: usize) -> *mut f32 {
-        self.0.wrapping_add(index)
+        Arch::V3(_) => unsafe { kernel.run::<Avx2>() },
+        // SAFETY: plain Rust.
+        _ => unsafe { kernel.run::<Portable>() },
     }
 }
 
@@ -348,7 +296,8 @@ pub(crate) fn pack_rows<I: Isa>(
     (0..blocks.len() * count).into_par_iter().with_min_len(4).for_each(|index| {
         let steps = blocks[index / count].clone();
         let band = panel_rows::<I>(index % count, rows);
-        let to = to.at(rows * steps.start + band.start * steps.len());
+        let start = rows * steps.start + band.start * steps.len();
+        let to = to.range(start..start + band.len() * steps.len());
         for (offset, row) in band.clone().enumerate() {
             let from = &from[row * row_stride..];
             for (step, &place) in places[steps.clone()].iter().enumerate() {

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::branches::{Branch, affine, for_branches, load_branches, splat_branches};
-use crate::planes::{self, SharedMap};
+use crate::instruction_set;
+use crate::planes;
+use crate::shared::Shared;
 use crate::simd::{Lanes, sweep};
 
 /// `y = act(sum_i scale_i * o_i + shift + residual)`; one pass.
@@ -25,29 +27,29 @@ pub fn apply(
 ) {
     let [batch, channels, positions] = dims;
     let len = batch * channels * positions;
-    let branches = Branch::all(maps.iter().map(|map| SharedMap::reading(map)), dims);
+    let branches = Branch::reading(maps, dims);
     assert_eq!(y.len(), len, "length of the output");
     assert!(residual.is_none_or(|map| map.len() == len), "length of the residual");
     assert_eq!(scale.len(), branches.len() * channels, "one scale per branch and channel");
     assert_eq!(shift.len(), channels, "one shift per channel");
-    let y = SharedMap::new(y);
+    let y = Shared::new(y);
     for_branches!(branches, |branches| {
         planes::for_each(batch * channels, positions, |range| {
             let op = Apply { branches, scale, shift, residual, relu, range, positions, y };
-            Arch::new().dispatch(op);
+            instruction_set::dispatch(op);
         })
     });
 }
 
 pub(super) struct Apply<'a, const B: usize> {
-    pub branches: [Branch<'a>; B],
+    pub branches: [Branch<&'a [f32]>; B],
     pub scale: &'a [f32],
     pub shift: &'a [f32],
     pub residual: Option<&'a [f32]>,
     pub relu: bool,
     pub range: Range<usize>,
     pub positions: usize,
-    pub y: SharedMap<'a>,
+    pub y: Shared<'a>,
 }
 
 impl<const B: usize> WithSimd for Apply<'_, B> {
@@ -79,7 +81,7 @@ impl<const B: usize> Apply<'_, B> {
                 Some(map) => map[plane * positions..][..positions].as_ptr(),
                 None => std::ptr::null(),
             };
-            let to = y.start(plane, positions);
+            let to = y.plane(plane, positions);
             sweep!(S, positions, |at, lanes, _TURN| {
                 // SAFETY: `sweep` stays within planes of `positions` values. This task alone has
                 // the plane of `y`.

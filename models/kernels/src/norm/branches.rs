@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 use super::Dims;
-use crate::planes::SharedMap;
+use crate::shared::Shared;
 use crate::simd::Lanes;
 
 /// Most branches of a sum.
@@ -11,27 +11,27 @@ pub const MAX_BRANCHES: usize = 4;
 
 /// A branch in its buffer.
 #[derive(Clone, Copy)]
-pub(super) struct Branch<'a> {
-    pub map: SharedMap<'a>,
+pub(super) struct Branch<M> {
+    map: M,
     /// Channels of the buffer.
-    pub channels: usize,
+    channels: usize,
     /// First channel of the branch.
-    pub first: usize,
+    first: usize,
 }
 
-impl<'a> Branch<'a> {
-    /// The branches of a sum.
+impl<M: Copy> Branch<M> {
+    /// The branches of a sum, from the buffers and their lengths.
     ///
     /// # Panics
     /// If a buffer does not hold whole branches, or there are too few or too many.
-    pub(super) fn all(buffers: impl Iterator<Item = SharedMap<'a>>, dims: Dims) -> Vec<Self> {
+    fn all(buffers: impl Iterator<Item = (M, usize)>, dims: Dims) -> Vec<Self> {
         let [_, channels, _] = dims;
         let len = dims.iter().product::<usize>();
         assert!(len > 0, "a map without values");
         let branches: Vec<_> = buffers
-            .flat_map(|map| {
-                assert!(map.len() > 0 && map.len() % len == 0, "length of a map");
-                let count = map.len() / len;
+            .flat_map(|(map, size)| {
+                assert!(size > 0 && size % len == 0, "length of a map");
+                let count = size / len;
                 (0..count).map(move |branch| Self {
                     map,
                     channels: count * channels,
@@ -43,10 +43,39 @@ impl<'a> Branch<'a> {
         branches
     }
 
+    /// Which plane of its buffer a plane of the branch is.
+    #[inline(always)]
+    fn index(&self, image: usize, channel: usize) -> usize {
+        image * self.channels + self.first + channel
+    }
+}
+
+impl<'a> Branch<&'a [f32]> {
+    /// The branches of a sum that are read.
+    pub(super) fn reading(maps: &[&'a [f32]], dims: Dims) -> Vec<Self> {
+        Self::all(maps.iter().map(|map| (*map, map.len())), dims)
+    }
+
     /// The first value of a plane.
     #[inline(always)]
+    pub(super) fn plane(&self, image: usize, channel: usize, positions: usize) -> *const f32 {
+        self.map[self.index(image, channel) * positions..][..positions].as_ptr()
+    }
+}
+
+impl<'a> Branch<Shared<'a>> {
+    /// The branches of a sum that are written.
+    pub(super) fn writing(maps: &'a mut [&mut [f32]], dims: Dims) -> Vec<Self> {
+        Self::all(
+            maps.iter_mut().map(|map| (map.len(), map)).map(|(len, map)| (Shared::new(map), len)),
+            dims,
+        )
+    }
+
+    /// The first place of a plane.
+    #[inline(always)]
     pub(super) fn plane(&self, image: usize, channel: usize, positions: usize) -> *mut f32 {
-        self.map.start(image * self.channels + self.first + channel, positions)
+        self.map.plane(self.index(image, channel), positions)
     }
 }
 
@@ -117,7 +146,7 @@ pub(super) unsafe fn load_branches<S: Simd, L: Lanes, const B: usize>(
     simd: S,
     lanes: L,
     at: usize,
-    maps: &[*mut f32; B],
+    maps: &[*const f32; B],
 ) -> [S::f32s; B] {
     let mut vectors = [simd.splat_f32s(0.0); B];
     for b in 0..B {

@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::Dims;
 use super::branches::{Branch, for_branches, load_branches};
 use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
 use super::reduce::Sums;
-use crate::planes::{self, SharedMap};
+use crate::instruction_set;
+use crate::planes;
+use crate::shared::Shared;
 use crate::simd::{Lanes, sweep};
 
 /// Gradients of scale and shift of the norms, and how those of the maps are made.
@@ -78,31 +80,31 @@ pub fn backward_input(
         maps.iter().map(|map| map.len()).eq(d_maps.iter().map(|map| map.len())),
         "lengths of the maps' gradients"
     );
-    let branches = Branch::all(maps.iter().map(|map| SharedMap::reading(map)), dims);
-    let outputs = Branch::all(d_maps.iter_mut().map(|map| SharedMap::new(map)), dims);
+    let branches = Branch::reading(maps, dims);
+    let outputs = Branch::writing(d_maps, dims);
     let both: Vec<_> = branches.into_iter().zip(outputs).collect();
     assert_eq!(dy.len(), len, "length of the gradient");
     gate.check(both.len(), dims);
     assert!(d_residual.as_ref().is_none_or(|map| map.len() == len), "length of the residual");
     let coefficients = gradients.coefficients.as_slice();
     assert_eq!(coefficients.len(), both.len() * channels, "gradients of other norms");
-    let d_residual = d_residual.map(SharedMap::new);
+    let d_residual = d_residual.map(Shared::new);
     for_branches!(both, |branches| {
         planes::for_each(batch * channels, positions, |range| {
             let op = BackwardInput { branches, coefficients, dy, gate, range, dims, d_residual };
-            Arch::new().dispatch(op);
+            instruction_set::dispatch(op);
         })
     });
 }
 
 pub(super) struct BackwardInput<'a, const B: usize> {
-    pub branches: [(Branch<'a>, Branch<'a>); B],
+    pub branches: [(Branch<&'a [f32]>, Branch<Shared<'a>>); B],
     pub coefficients: &'a [[f32; 4]],
     pub dy: &'a [f32],
     pub gate: Gate<'a>,
     pub range: Range<usize>,
     pub dims: Dims,
-    pub d_residual: Option<SharedMap<'a>>,
+    pub d_residual: Option<Shared<'a>>,
 }
 
 impl<const B: usize> WithSimd for BackwardInput<'_, B> {
@@ -142,7 +144,7 @@ impl<const B: usize> BackwardInput<'_, B> {
             let dy = self.dy[plane * positions..][..positions].as_ptr();
             let gate = self.gate.of_plane::<S, B>(simd, plane, channel, self.dims);
             let d_residual =
-                self.d_residual.map_or(std::ptr::null_mut(), |map| map.start(plane, positions));
+                self.d_residual.map_or(std::ptr::null_mut(), |map| map.plane(plane, positions));
             sweep!(S, positions, |at, lanes, _TURN| {
                 // SAFETY: `sweep` stays within planes of `positions` values, and this task alone
                 // has those that are written.

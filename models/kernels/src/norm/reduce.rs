@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::branches::{Branch, for_branches, load_branches, splat_branches};
 use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
 use super::statistics::total;
 use super::{BLOCK, Dims};
-use crate::planes::{self, SharedMap};
+use crate::instruction_set;
+use crate::planes;
 use crate::simd::{Lanes, sweep};
 
 /// What the gradients of a norm need of its maps.
@@ -29,7 +30,7 @@ pub struct Sums {
 pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usize; 3]) -> Sums {
     let [batch, channels, positions] = dims;
     let len = batch * channels * positions;
-    let branches = Branch::all(maps.iter().map(|map| SharedMap::reading(map)), dims);
+    let branches = Branch::reading(maps, dims);
     let width = 1 + branches.len();
     assert_eq!(dy.len(), len, "length of the gradient");
     gate.check(branches.len(), dims);
@@ -42,7 +43,7 @@ pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usiz
         width * channels,
         |range, sums| {
             let op = Reduce { branches, about, dy, gate, range, dims, sums };
-            Arch::new().dispatch(op);
+            instruction_set::dispatch(op);
         },
     ));
     let gradient: Vec<f64> = sums.iter().step_by(width).copied().collect();
@@ -58,7 +59,7 @@ pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usiz
 }
 
 pub(super) struct Reduce<'a, const B: usize> {
-    pub branches: [Branch<'a>; B],
+    pub branches: [Branch<&'a [f32]>; B],
     pub about: &'a [f32],
     pub dy: &'a [f32],
     pub gate: Gate<'a>,

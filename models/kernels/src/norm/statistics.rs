@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::{BLOCK, Dims};
-use crate::planes;
 use crate::simd::{Lanes, sweep};
+use crate::{instruction_set, planes};
 
 /// Mean and biased variance of each channel over batch and positions.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub fn statistics(map: &[f32], dims: [usize; 3]) -> Statistics {
     assert!(batch * positions > 0, "a channel has no values");
     let shift = shifts(map, dims);
     let sums = planes::reduce(batch * channels, positions, 2 * channels, |range, sums| {
-        Arch::new().dispatch(Spread { map, shift: &shift, range, positions, sums });
+        instruction_set::dispatch(Spread { map, shift: &shift, range, positions, sums });
     });
     let count = (batch * positions) as f64;
     let (mean, var) = sums

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::{SLACK, check, sort_columns, taps};
 use crate::ConvShape;
-use crate::planes::{self, SharedMap};
+use crate::instruction_set;
+use crate::planes;
+use crate::shared::Shared;
 use crate::simd::{Full, Lanes, sweep};
 
 /// Output rows whose vertical sums are made before the first horizontal one, so that no load
@@ -43,17 +45,17 @@ with_columns!(AverageBackward);
 /// the kernel.
 pub fn average(shape: &ConvShape, x: &[f32], y: &mut [f32]) {
     check(shape, x.len(), y.len());
-    let y = SharedMap::new(y);
+    let y = Shared::new(y);
     let planes = shape.batch * shape.in_channels;
     planes::for_each(planes, shape.input[0] * shape.input[1], |range| {
-        Arch::new().dispatch(Average { shape, x, y, range });
+        instruction_set::dispatch(Average { shape, x, y, range });
     });
 }
 
 pub(super) struct Average<'a> {
     pub shape: &'a ConvShape,
     pub x: &'a [f32],
-    pub y: SharedMap<'a>,
+    pub y: Shared<'a>,
     pub range: Range<usize>,
 }
 
@@ -71,7 +73,7 @@ impl Average<'_> {
         let mut row_sums = vec![0.0f32; width];
         for plane in range {
             let from = &x[plane * height * width..][..height * width];
-            let to = y.start(plane, rows * columns);
+            let to = y.plane(plane, rows * columns);
             for band in (0..rows).step_by(BAND) {
                 let band = band..rows.min(band + BAND);
                 for (row, sums) in band.clone().zip(sums.chunks_exact_mut(stride * pitch)) {
@@ -140,17 +142,17 @@ fn add_some_rows<S: Simd>(simd: S, from: &[f32], to: &mut [f32], rows: usize) {
 /// As [`average`].
 pub fn average_backward(shape: &ConvShape, dy: &[f32], dx: &mut [f32], accumulate: bool) {
     check(shape, dx.len(), dy.len());
-    let dx = SharedMap::new(dx);
+    let dx = Shared::new(dx);
     let planes = shape.batch * shape.in_channels;
     planes::for_each(planes, shape.input[0] * shape.input[1], |range| {
-        Arch::new().dispatch(AverageBackward { shape, dy, dx, accumulate, range });
+        instruction_set::dispatch(AverageBackward { shape, dy, dx, accumulate, range });
     });
 }
 
 pub(super) struct AverageBackward<'a> {
     pub shape: &'a ConvShape,
     pub dy: &'a [f32],
-    pub dx: SharedMap<'a>,
+    pub dx: Shared<'a>,
     pub accumulate: bool,
     pub range: Range<usize>,
 }
@@ -171,7 +173,7 @@ impl AverageBackward<'_> {
         let mut sorted = vec![0.0f32; stride * class];
         for plane in range {
             let from = &dy[plane * rows * columns..][..rows * columns];
-            let to = dx.start(plane, height * width);
+            let to = dx.plane(plane, height * width);
             for band in (0..height).step_by(BAND) {
                 let band = band..height.min(band + BAND);
                 for (row, sums) in band.clone().zip(sums.chunks_exact_mut(pitch)) {

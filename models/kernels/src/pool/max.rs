@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::{SLACK, check, sort_columns, taps};
 use crate::ConvShape;
-use crate::planes::{self, SharedMap};
+use crate::instruction_set;
+use crate::planes;
+use crate::shared::Shared;
 use crate::simd::{Full, Lanes, sweep};
 
 /// Maximum of each window, and which of its values that is: `argmax` is the row in the window
@@ -18,18 +20,18 @@ pub fn max(shape: &ConvShape, x: &[f32], y: &mut [f32], argmax: &mut [u8]) {
     check(shape, x.len(), y.len());
     assert_eq!(argmax.len(), y.len(), "length of the places");
     assert!(shape.kernel[0] * shape.kernel[1] <= 256, "a window has more than 256 values");
-    let (y, argmax) = (SharedMap::new(y), SharedMap::new(argmax));
+    let (y, argmax) = (Shared::new(y), Shared::new(argmax));
     let planes = shape.batch * shape.in_channels;
     planes::for_each(planes, shape.input[0] * shape.input[1], |range| {
-        Arch::new().dispatch(Max { shape, x, y, argmax, range });
+        instruction_set::dispatch(Max { shape, x, y, argmax, range });
     });
 }
 
 struct Max<'a> {
     shape: &'a ConvShape,
     x: &'a [f32],
-    y: SharedMap<'a>,
-    argmax: SharedMap<'a, u8>,
+    y: Shared<'a>,
+    argmax: Shared<'a, u8>,
     range: Range<usize>,
 }
 
@@ -67,8 +69,9 @@ impl Max<'_> {
                 sort_columns(from, padding, stride, pitch, sorted);
             }
             // SAFETY: this task alone has these planes.
-            let (y, argmax) =
-                unsafe { (y.plane(plane, rows * columns), argmax.plane(plane, rows * columns)) };
+            let (y, argmax) = unsafe {
+                (y.plane_mut(plane, rows * columns), argmax.plane_mut(plane, rows * columns))
+            };
             let results = y.chunks_exact_mut(columns).zip(argmax.chunks_exact_mut(columns));
             for (row, (y, argmax)) in results.enumerate() {
                 let taps = taps(shape, 0, row);
@@ -123,11 +126,11 @@ pub fn max_backward(shape: &ConvShape, dy: &[f32], argmax: &[u8], dx: &mut [f32]
         .map(|place| place / shape.kernel[1] * width + place % shape.kernel[1])
         .collect();
     let padding = shape.padding[0] * width + shape.padding[1];
-    let dx = SharedMap::new(dx);
+    let dx = Shared::new(dx);
     planes::for_each(shape.batch * shape.in_channels, height * width, |range| {
         for plane in range {
             // SAFETY: this task alone has the plane.
-            let to = unsafe { dx.plane(plane, height * width) };
+            let to = unsafe { dx.plane_mut(plane, height * width) };
             to.fill(0.0);
             for row in 0..rows {
                 let start = plane * rows * columns + row * columns;
