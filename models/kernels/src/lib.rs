@@ -23,6 +23,8 @@ mod shape;
 mod simd;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use conv::Epilogue;
 pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, ConvNormSaved, Norm};

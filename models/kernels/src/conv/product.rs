@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::Epilogue;
 use crate::gemm::{self, Columns, Isa, Kernel, Rows, Shared};
+use crate::norm;
 
 /// Depth of one packed block.
 const DEPTH: usize = 256;
@@ -134,7 +135,7 @@ impl Kernel for Run<'_, '_> {
                     average += apart * part / count;
                 }
                 mean[row] = average;
-                variance[row] = (squares / count).max(0.0);
+                variance[row] = norm::variance(squares / count);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::dbb::{Dbb, DbbSaved, DbbStats};
 use super::form::{Branches, Form, border, channel_norm};
 use super::second::SecondSums;
 use super::sweep::{Base, class_sums, convolve};
-use crate::{BatchStatistics, ConvShape};
+use crate::{BatchStatistics, ConvShape, norm};
 
 pub(super) fn forward_on(
     arch: Arch,
@@ -73,7 +73,7 @@ pub(super) fn forward_on(
                 }
                 first.iter_mut().for_each(|sum| *sum /= outputs);
                 second.iter_mut().for_each(|sum| *sum /= outputs);
-                let variance = (squares - mean * mean).max(0.0);
+                let variance = norm::variance(squares - mean * mean);
                 record[..3].copy_from_slice(&[shift.into(), f64::from(shift) + mean, variance]);
 
                 // Algebra.
