@@ -1,6 +1,6 @@
 //! The closing norms of a block's branches and the sum of their outputs.
 
-use crate::norm::{self, Gate, Gradients, Statistics};
+use crate::norm::{self, Gate, Gradients, Statistics, inverse_std};
 use crate::{BatchStatistics, Norm, buffer};
 
 /// The norms of all branches over their maps, as the forward pass has found them. A map may hold
@@ -56,7 +56,7 @@ impl Closing {
         for (branch, norm) in norms.iter().enumerate() {
             for (channel, shift) in shift.iter_mut().enumerate() {
                 let index = branch * channels + channel;
-                let inverse = 1.0 / (var[index] + norm.epsilon).sqrt();
+                let inverse = inverse_std(var[index], norm.epsilon);
                 let factor = f64::from(norm.gamma[channel]) * inverse;
                 *shift += f64::from(norm.beta[channel]) - factor * mean[index];
                 inv_std.push(inverse);

@@ -26,6 +26,8 @@ mod shared;
 mod simd;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use conv::Epilogue;
 pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, ConvNormSaved, Norm};

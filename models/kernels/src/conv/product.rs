@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::Epilogue;
 use crate::gemm::{self, Columns, Isa, Kernel, Rows};
+use crate::norm;
 use crate::shared::Shared;
 
 /// Depth of one packed block.
@@ -139,7 +140,7 @@ impl Kernel for Run<'_, '_> {
                     average += apart * part / count;
                 }
                 mean[row] = average;
-                variance[row] = (squares / count).max(0.0);
+                variance[row] = norm::variance(squares / count);
             }
         }
     }

@@ -6,7 +6,7 @@
 //! backward pass turns gradients of `A` and `d` into those of `W`, `gamma`, `beta` and, through
 //! `mu` and `S`, of `x`.
 
-use crate::norm::statistics;
+use crate::norm::{inverse_std, statistics, variance};
 use crate::{BatchStatistics, ConvShape, Epilogue, conv, moments};
 
 /// Mean and covariance of a map over batch and positions.
@@ -112,9 +112,9 @@ impl PaddedNorm<'_> {
             let row = output * inputs..(output + 1) * inputs;
             let weight = &self.weight[row.clone()];
             let mean = dot(weight, &input.mean);
-            let var = dot(weight, &affine.weight_covariance[row.clone()]).max(0.0);
+            let var = variance(dot(weight, &affine.weight_covariance[row.clone()]));
             let (gamma, beta) = (f64::from(self.gamma[output]), f64::from(self.beta[output]));
-            let scale = gamma / (var + self.epsilon).sqrt();
+            let scale = gamma * inverse_std(var, self.epsilon);
             for (a, &w) in affine.weight[row].iter_mut().zip(weight) {
                 *a = (scale * f64::from(w)) as f32;
             }
@@ -153,7 +153,7 @@ impl PaddedNorm<'_> {
             let row = output * inputs..(output + 1) * inputs;
             let weight = &self.weight[row.clone()];
             let mean = f64::from(affine.mean[output]);
-            let inv_std = 1.0 / (f64::from(affine.var[output]) + self.epsilon).sqrt();
+            let inv_std = inverse_std(affine.var[output].into(), self.epsilon);
             let scale = f64::from(self.gamma[output]) * inv_std;
             let scale_grad = dot(&weight_grad[row.clone()], weight) - offset * mean;
             let var_grad = -0.5 * scale_grad * scale * inv_std * inv_std;

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::opening::{Affine, Moments, MomentsGrad};
 use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
+use crate::norm::{inverse_std, variance};
 use crate::{ConvNormGrad, ConvShape, Epilogue, buffer, conv, moments};
 
 /// Longest `phi`: its moments take the square of that many products a window.
@@ -87,8 +88,8 @@ impl DenseBlock<'_> {
                     *product = dot(u, line);
                 }
                 let center = dot(u, &mean);
-                let var = dot(u, &product[row.clone()]).max(0.0);
-                let inverse = 1.0 / (var + norm.epsilon).sqrt();
+                let var = variance(dot(u, &product[row.clone()]));
+                let inverse = inverse_std(var, norm.epsilon);
                 let scale = f64::from(norm.gamma[output]) * inverse;
                 for (sum, u) in kernel[row].iter_mut().zip(u) {
                     *sum += scale * u;
@@ -174,7 +175,7 @@ impl DenseBlock<'_> {
                 .zip(grad)
                 .zip(y)
                 .with_min_len(1 << 12)
-                .for_each(|((behind, &grad), &y)| *behind = if y > 0.0 { grad } else { 0.0 });
+                .for_each(|((behind, &grad), &y)| *behind = if y <= 0.0 { 0.0 } else { grad });
             behind
         });
         let g = behind.as_deref().unwrap_or(grad);

@@ -7,6 +7,7 @@
 //! and the second moments over all positions.
 
 use super::grid::Grid;
+use crate::norm;
 
 /// Batch norm of one channel.
 #[derive(Clone, Copy, Debug)]
@@ -113,8 +114,8 @@ impl Affine {
             variance += centred * (2.0 * part + share * centred);
         }
         self.mean = linear + offset;
-        self.variance = variance.max(0.0);
-        self.inverse_std = (self.variance + epsilon).sqrt().recip();
+        self.variance = norm::variance(variance);
+        self.inverse_std = norm::inverse_std(self.variance, epsilon);
     }
 
     /// Adds the normalised branch to the kernel and the biases (by class) of the block.
@@ -198,19 +199,19 @@ pub(super) struct Inner {
 
 impl Inner {
     /// The norm of `weight * x`.
-    pub(super) fn new(moments: &Moments<'_>, weight: f64, norm: ChannelNorm) -> Self {
+    pub(super) fn new(moments: &Moments<'_>, weight: f64, settings: ChannelNorm) -> Self {
         let variance = weight * weight * moments.variance;
-        let inverse_std = (variance + norm.epsilon).sqrt().recip();
-        let scale = norm.gamma * weight * inverse_std;
+        let inverse_std = norm::inverse_std(variance, settings.epsilon);
+        let scale = settings.gamma * weight * inverse_std;
         Self {
             mean: weight * moments.mean,
             variance,
             scale,
-            shift: norm.beta - scale * moments.mean,
+            shift: settings.beta - scale * moments.mean,
             inverse_std,
             weight,
-            gamma: norm.gamma,
-            epsilon: norm.epsilon,
+            gamma: settings.gamma,
+            epsilon: settings.epsilon,
         }
     }
 

@@ -122,8 +122,8 @@ pub(super) fn pad(
     arch.dispatch(Pad { grid, plane, next, shift, strips, summed });
 }
 
-/// Copies an output plane into a strip, zero where `relu` (the output after a ReLU) is not
-/// positive, and adds it to `summed`. Meanwhile the next ones are brought into the cache.
+/// Copies an output plane into a strip, zero where `relu` (the output after a ReLU) is zero, not
+/// where it is NaN, and adds it to `summed`. Meanwhile the next ones are brought into the cache.
 pub(super) fn pitch(
     arch: Arch,
     grid: &Grid,
@@ -157,7 +157,7 @@ pub(super) fn pitch(
             if let (Some(y), Some([_, next])) = (relu, self.relu) {
                 prefetch(next, from);
                 let zero = simd.splat_f32s(0.0);
-                value = simd.select_f32s(simd.greater_than_f32s(y, zero), value, zero);
+                value = simd.select_f32s(simd.less_than_or_equal_f32s(y, zero), zero, value);
             }
             // SAFETY: the strips have room for a vector at every column.
             unsafe {

@@ -9,7 +9,7 @@ use super::form::{Branches, Form, border, channel_norm};
 use super::second::SecondSums;
 use super::sweep::{Base, class_sums, convolve};
 use crate::shared::Shared;
-use crate::{BatchStatistics, ConvShape, instruction_set};
+use crate::{BatchStatistics, ConvShape, instruction_set, norm};
 
 pub(super) fn forward(
     shape: &ConvShape,
@@ -72,7 +72,7 @@ pub(super) fn forward(
                 }
                 first.iter_mut().for_each(|sum| *sum /= outputs);
                 second.iter_mut().for_each(|sum| *sum /= outputs);
-                let variance = (squares - mean * mean).max(0.0);
+                let variance = norm::variance(squares - mean * mean);
                 record[..3].copy_from_slice(&[shift.into(), f64::from(shift) + mean, variance]);
 
                 // Algebra.

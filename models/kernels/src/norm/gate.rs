@@ -11,10 +11,10 @@ use crate::simd::Lanes;
 pub enum Gate<'a> {
     /// Everywhere: there is no activation.
     Open,
-    /// Where this output of [`apply`](super::apply()) with ReLU is positive.
+    /// Where this output of [`apply`](super::apply()) with ReLU is positive or NaN.
     Output(&'a [f32]),
-    /// Where [`apply`](super::apply()) with ReLU, these values and no residual is positive. Its
-    /// output need neither be kept nor read: it is found again, bit for bit, from the maps.
+    /// Where [`apply`](super::apply()) with ReLU, these values and no residual is positive or NaN.
+    /// Its output need neither be kept nor read: it is found again, bit for bit, from the maps.
     Affine {
         /// `[branches, channels]`.
         scale: &'a [f32],
@@ -92,6 +92,7 @@ impl<S: Simd, const B: usize> PlaneGate<S, B> {
             _ => affine(simd, &self.scale, self.shift, maps),
         };
         let zero = simd.splat_f32s(0.0);
-        simd.select_f32s(simd.greater_than_f32s(y, zero), dy, zero)
+        // Where the output is NaN the gradient passes: it must not vanish.
+        simd.select_f32s(simd.less_than_or_equal_f32s(y, zero), zero, dy)
     }
 }

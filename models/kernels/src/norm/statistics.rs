@@ -38,10 +38,31 @@ pub fn statistics(map: &[f32], dims: [usize; 3]) -> Statistics {
         .zip(&shift)
         .map(|(sums, &shift)| {
             let offset = sums[0] / count;
-            (f64::from(shift) + offset, (sums[1] / count - offset * offset).max(0.0))
+            (f64::from(shift) + offset, variance(sums[1] / count - offset * offset))
         })
         .unzip();
     Statistics { mean, var }
+}
+
+/// A variance as it was found: one that rounding made negative is 0, anything that is not finite
+/// stays so.
+pub(crate) fn variance(found: f64) -> f64 {
+    match found < 0.0 {
+        true if found.is_finite() => 0.0,
+        true => f64::NAN,
+        false => found,
+    }
+}
+
+/// `1 / sqrt(variance + epsilon)`.
+///
+/// NaN where the variance is no finite number in `f32`. It would be zero otherwise, and the norm
+/// would make its shift of any overflow: the statistics are lost, and nobody would see it.
+pub(crate) fn inverse_std(variance: f64, epsilon: f64) -> f64 {
+    match (variance as f32).is_finite() {
+        true => 1.0 / (variance + epsilon).sqrt(),
+        false => f64::NAN,
+    }
 }
 
 /// Rough means of the channels, from a few values of a few images.

@@ -1,0 +1,3 @@
+//! Tests of properties that all kernels share.
+
+mod nonfinite;
