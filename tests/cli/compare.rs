@@ -226,17 +226,20 @@ fn all_configurations_and_their_data_are_checked_first() {
     let folder = Folder::new();
     let out = folder.at("comparison");
     let quick = fs::read_to_string(QUICK_BASE).expect("a recipe");
-    for (right, wrong, says) in [
-        ("\"sample\"", "\"folder:nowhere\"", "nowhere"),
-        ("width = 0.5", "width = 0.5\nnum_classes = 7", "model.num_classes is 7"),
-        ("width = 0.5", "width = 0.5\ninit_from = \"no.pth\"", "no.pth"),
-        ("epochs = 6", "epochs = 6\nfreeze = [\"stage9.*\"]", "stage9.*"),
+    let arm = ["error: wrong: ", "nothing was trained"];
+    let line = ["wrong.toml:", "train.freeze"];
+    for (right, wrong, says, place) in [
+        ("\"sample\"", "\"folder:nowhere\"", "nowhere", arm),
+        ("width = 0.5", "width = 0.5\nnum_classes = 7", "model.num_classes is 7", arm),
+        ("width = 0.5", "width = 0.5\ninit_from = \"no.pth\"", "no.pth", arm),
+        // What the configuration alone tells has a line.
+        ("epochs = 6", "epochs = 6\nfreeze = [\"stage9.*\"]", "stage9.*", line),
     ] {
         let wrong = folder.file("wrong.toml", quick.replace(right, wrong).as_bytes());
         let args = ["compare", QUICK_DBB, &wrong, "--out", &out];
         let call = dbb(&[&args[..], &set(&TINY)].concat());
         assert!(!call.stderr.contains("epoch 1"), "{}", call.all());
-        call.fails(1, &["error: wrong: ", says, "nothing was trained"]);
+        call.fails(1, &[says, place[0], place[1]]);
         assert!(!exists(&out), "{says}: something was written");
     }
 }
