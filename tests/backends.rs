@@ -19,8 +19,8 @@ use dbb_models::blocks::{Block, BlockKind, ConvSpec, ConvUnit};
 use dbb_models::weights::{Dialect, KeyMap, StateDict};
 use dbb_models::{Arch, Form, Implementation, LayerCount, ModelConfig, Reparameterize};
 use dbb_training::config::OptimSection;
-use dbb_training::evaluate::cross_entropy;
-use dbb_training::optim::Optimizer;
+use dbb_training::inference::evaluate::cross_entropy;
+use dbb_training::train::optimizer::Optimizer;
 use support::{Array, Worst, difference, gradients, is_statistic, randomised};
 
 /// Relative to the largest value of the tensor. Backends add in different orders.

@@ -8,8 +8,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use dbb_models::weights::{Dialect, KeyMap, Metadata, StateDict, WeightsFile, write_safetensors};
 use dbb_models::{Arch, BlockKind, Form, ModelConfig};
-use dbb_training::engine::Trainer;
-use dbb_training::run_dir::{Mark, RunDir};
+use dbb_training::run::directory::{CheckpointId, RunDir};
+use dbb_training::train::Trainer;
 
 #[path = "support/runs.rs"]
 mod runs;
@@ -96,8 +96,9 @@ fn frozen_layers_keep_the_weights_of_the_file() {
     assert!(!stderr.contains("head replaced"), "{stderr}");
 
     let run = RunDir::new(&out);
-    let trained = WeightsFile::read(&RunDir::network(&run.checkpoint(Mark { epoch: 1, batch: 0 })))
-        .expect("a checkpoint");
+    let trained =
+        WeightsFile::read(&RunDir::network(&run.checkpoint(CheckpointId { epoch: 1, batch: 0 })))
+            .expect("a checkpoint");
     let is_frozen = |key: &str| key.starts_with("stem.") || key.starts_with("stage1.");
     for (key, data) in &tensors {
         let key_of_block = match key.rsplit_once(".conv.").or_else(|| key.rsplit_once(".bn.")) {

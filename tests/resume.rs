@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use burn::store::burn_pack::{Bytes, Reader, Tensor, Writer};
 use burn::tensor::Device;
-use dbb_training::checkpoint::read_progress;
+use dbb_training::Error;
 use dbb_training::config::Config;
-use dbb_training::engine::Trainer;
-use dbb_training::observer::{Observer, Step};
-use dbb_training::run_dir::RunDir;
-use dbb_training::stop::Stop;
-use dbb_training::{Error, manifest};
+use dbb_training::run::checkpoint::read_progress;
+use dbb_training::run::directory::RunDir;
+use dbb_training::run::manifest;
+use dbb_training::train::Trainer;
+use dbb_training::train::cancel::CancelToken;
+use dbb_training::train::observer::{Observer, Step};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::Value;
 
@@ -333,7 +334,7 @@ impl<F: FnMut()> Observer for After<F> {
 
 /// Trains in this process until a step is done and a signal arrives.
 fn stopped_at(step: usize, mut trainer: Trainer) {
-    let stop = Stop::default();
+    let stop = CancelToken::default();
     trainer.stop_on(stop.clone());
     let outcome = trainer.fit(&mut After(step, || stop.request(15)));
     let error = outcome.expect_err("it was stopped");
@@ -388,7 +389,7 @@ fn a_terminated_run_is_saved_and_goes_on() {
     let mut command = training(&["train.epochs=500"], &run);
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
     let started = Instant::now();
-    while RunDir::new(&run).marks().expect("checkpoints").is_empty() {
+    while RunDir::new(&run).checkpoint_ids().expect("checkpoints").is_empty() {
         assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dbb_training::checkpoint::read_progress;
-use dbb_training::run_dir::RunDir;
+use dbb_training::run::checkpoint::read_progress;
+use dbb_training::run::directory::RunDir;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 #[path = "support/runs.rs"]
@@ -36,9 +36,9 @@ fn kills() -> usize {
 
 /// Waits until a run has saved something, then for a random time, most of which it spends saving.
 fn wait(run: &Path, rng: &mut ChaCha8Rng) {
-    let before = RunDir::new(run).marks().unwrap_or_default().last().copied();
+    let before = RunDir::new(run).checkpoint_ids().unwrap_or_default().last().copied();
     let started = Instant::now();
-    while RunDir::new(run).marks().unwrap_or_default().last().copied() == before {
+    while RunDir::new(run).checkpoint_ids().unwrap_or_default().last().copied() == before {
         assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -9,10 +9,10 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use dbb_models::{Arch, BlockKind, Classifier, Form, ModelConfig};
 use dbb_training::config::OptimSection;
-use dbb_training::evaluate::cross_entropy;
-use dbb_training::metrics::Totals;
-use dbb_training::optim::Optimizer;
-use dbb_training::run_dir::RunDir;
+use dbb_training::inference::evaluate::cross_entropy;
+use dbb_training::run::directory::RunDir;
+use dbb_training::run::metrics::Totals;
+use dbb_training::train::optimizer::Optimizer;
 
 #[path = "support/runs.rs"]
 mod runs;

@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use dbb_models::{Classifier, Form, ModelConfig};
-use dbb_training::checkpoint::{Progress, RunState, restore};
+use dbb_training::run::checkpoint::{Progress, RunState, restore};
 use dbb_training::config::Config;
-use dbb_training::ema::Ema;
-use dbb_training::optim::Optimizer;
-use dbb_training::run_dir::RunDir;
+use dbb_training::train::average::Ema;
+use dbb_training::train::optimizer::Optimizer;
+use dbb_training::run::directory::RunDir;
 use libfuzzer_sys::fuzz_target;
 
 /// The run that `seeds.sh` trains, before its beginning and at its end.

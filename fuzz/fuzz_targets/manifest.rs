@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::LazyLock;
 
-use dbb_training::manifest::verify;
+use dbb_training::run::manifest::verify;
 use libfuzzer_sys::fuzz_target;
 
 static FILES: LazyLock<BTreeMap<String, Vec<u8>>> = LazyLock::new(dbb_fuzz::checkpoint);

@@ -4,7 +4,8 @@
 
 use dbb_models::weights::{BlockFold, WeightsFile, adopt, rebuild, write_foreign};
 use dbb_models::{Arch, BlockKind, ModelConfig};
-use dbb_training::{device, fold::fold_blocks};
+use dbb_training::device;
+use dbb_training::deploy::fold::fold_blocks;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

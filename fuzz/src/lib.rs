@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use dbb_datasets::{DataRef, Layout, Split, open};
-use dbb_training::run_dir::RunDir;
+use dbb_training::run::directory::RunDir;
 use tempfile::TempDir;
 
 /// A temporary folder with these files, for readers that take a path.
@@ -34,7 +34,7 @@ pub fn run() -> RunDir {
 
 /// The files of its checkpoint.
 pub fn checkpoint() -> BTreeMap<String, Vec<u8>> {
-    let marks = run().marks().expect("the run of seeds.sh");
+    let marks = run().checkpoint_ids().expect("the run of seeds.sh");
     let checkpoint = run().checkpoint(*marks.last().expect("its checkpoint"));
     let files = fs::read_dir(checkpoint).expect("its folder").map(|entry| {
         let entry = entry.expect("a file");

@@ -6,7 +6,7 @@ use std::fs;
 use burn::module::Module;
 use dbb_datasets::Batch;
 use dbb_models::Reparameterize;
-use dbb_training::recalibrate::{Seen, recalibrate};
+use dbb_training::inference::recalibrate::{Seen, recalibrate};
 use serde_json::Value;
 
 use crate::calls::*;

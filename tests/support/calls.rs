@@ -11,11 +11,11 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 pub const DBB: &str = env!("CARGO_BIN_EXE_dbb");
-pub const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+pub const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 pub const QUICK_BASE: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/quick/resnet20-base.toml");
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/quick/resnet20-base.toml");
 pub const QUICK_DBB: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/quick/resnet20-dbb.toml");
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/quick/resnet20-dbb.toml");
 
 /// A call of the program and what came of it.
 pub struct Call {

@@ -14,7 +14,12 @@ use super::Array;
 
 /// The folder of the fixtures, or another one named by `DBB_FIXTURES`.
 pub fn folder() -> PathBuf {
-    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    // Packages lie at different depths of the repository.
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let own = || {
+        let mut folders = above.map(|folder| folder.join("tests/fixtures"));
+        folders.find(|folder| folder.is_dir()).expect("the repository has tests/fixtures")
+    };
     std::env::var_os("DBB_FIXTURES").map_or_else(own, PathBuf::from)
 }
 

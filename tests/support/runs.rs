@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dbb_training::run_dir::{Mark, RunDir};
+use dbb_training::run::directory::{CheckpointId, RunDir};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -94,20 +94,20 @@ pub fn epochs(run: &Path) -> Vec<f64> {
 }
 
 /// The checkpoint after an epoch.
-pub fn after(epoch: usize) -> Mark {
-    Mark { epoch, batch: 0 }
+pub fn after(epoch: usize) -> CheckpointId {
+    CheckpointId { epoch, batch: 0 }
 }
 
 /// Names of the checkpoints that are there.
 pub fn checkpoints(run: &Path) -> Vec<String> {
-    let marks = RunDir::new(run).marks().expect("checkpoints");
-    marks.iter().map(Mark::to_string).collect()
+    let marks = RunDir::new(run).checkpoint_ids().expect("checkpoints");
+    marks.iter().map(CheckpointId::to_string).collect()
 }
 
 /// The newest checkpoint.
 pub fn newest(run: &Path) -> PathBuf {
     let run = RunDir::new(run);
-    run.checkpoint(*run.marks().expect("checkpoints").last().expect("a checkpoint"))
+    run.checkpoint(*run.checkpoint_ids().expect("checkpoints").last().expect("a checkpoint"))
 }
 
 /// Every byte of the newest checkpoint but for what a clock decides, and the hashes of that.

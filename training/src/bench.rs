@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use crate::config::{DataSection, DecayRule, OptimKind, OptimSection};
 use crate::error::{Error, Result};
-use crate::evaluate::cross_entropy;
-use crate::metrics::host;
-use crate::optim::Optimizer;
+use crate::inference::evaluate::cross_entropy;
+use crate::run::metrics::host;
+use crate::train::optimizer::Optimizer;
 
 /// Steps before the measured ones, which fill caches and pools.
 const WARM_UP: usize = 2;

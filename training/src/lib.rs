@@ -2,7 +2,7 @@
 //! [`dbb_datasets`]; the program `dbb` is a thin layer over this library.
 //!
 //! ```no_run
-//! use dbb_training::{config::Config, engine::Trainer, observer::Silent, run_dir::RunDir};
+//! use dbb_training::{config::Config, run::directory::RunDir, train::{Trainer, observer::Silent}};
 //!
 //! # fn main() -> dbb_training::Result<()> {
 //! let overrides = ["train.epochs=1".to_string()];
@@ -15,39 +15,15 @@
 //! ```
 
 pub mod bench;
-pub mod checkpoint;
-pub mod cli;
 pub mod compare;
 pub mod config;
+pub mod deploy;
 pub mod device;
-pub mod distributed;
-pub mod ema;
-pub mod engine;
 mod error;
-pub mod evaluate;
-pub mod fold;
-pub mod gradients;
-pub mod identity;
-pub mod input;
-pub mod labels;
-pub mod manifest;
-pub mod metrics;
-pub mod observer;
-pub mod optim;
-pub mod predict;
-pub mod probe;
-pub mod recalibrate;
+pub mod inference;
 pub mod report;
-pub mod rounding;
-pub mod run_dir;
-pub mod schedule;
-pub mod spikes;
-pub mod start;
-pub mod stop;
-pub mod stored;
-pub mod target;
-pub mod tensorboard;
-pub mod timm_folder;
+pub mod run;
+pub mod train;
 
 pub use error::{Error, Result};
 
@@ -55,6 +31,6 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 /// The device a network is on.
-pub(crate) fn network_device(network: &dbb_models::Classifier) -> Device {
+pub fn network_device(network: &dbb_models::Classifier) -> Device {
     network.devices().into_iter().next().unwrap_or_default()
 }

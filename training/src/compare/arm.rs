@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::identity::Identity;
+use crate::run::identity::Identity;
 
 /// Keys that are no difference between arms: their names, and the block, which every table shows
 /// anyway.

@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::metrics::EpochRecord;
-use crate::observer::{Observer, RunInfo, Step};
 use crate::report::State;
+use crate::run::metrics::EpochRecord;
+use crate::train::observer::{Observer, RunInfo, Step};
 
 /// The run under way.
 #[derive(Clone, Debug)]

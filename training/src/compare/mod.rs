@@ -22,14 +22,14 @@ pub(crate) use tables::{DELTA_HEADER, TOP1_HEADER};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::engine::{self, Trainer};
+use crate::deploy::fold::multi_branch_blocks;
 use crate::error::{Error, Result};
-use crate::evaluate::evaluate;
-use crate::fold::multi_branch_blocks;
-use crate::observer::Observer;
+use crate::inference::evaluate::evaluate;
 use crate::report::{self, State};
-use crate::run_dir::RunDir;
-use crate::stop::Stop;
+use crate::run::directory::RunDir;
+use crate::train::cancel::CancelToken;
+use crate::train::observer::Observer;
+use crate::train::{self, Trainer};
 use burn::tensor::Device;
 use dbb_models::Reparameterize;
 use dbb_models::summary::learnable_params;
@@ -120,7 +120,7 @@ pub fn compare(
     seeds: u64,
     out: &Path,
     device: &Device,
-    stop: &Stop,
+    stop: &CancelToken,
     observer: &mut dyn Observer,
 ) -> Result<Comparison> {
     let contrasts = check(arms, seeds, out, device)?;
@@ -178,7 +178,7 @@ fn check(arms: &[Arm], seeds: u64, out: &Path, device: &Device) -> Result<Vec<Co
             }
         }
         let named = |error| Error::Arm { name: arm.name.clone(), error: Box::new(error) };
-        identities.push(engine::check(arm.config.clone(), device).map_err(named)?);
+        identities.push(train::check(arm.config.clone(), device).map_err(named)?);
     }
     Ok(Contrast::of(arms, &identities))
 }
@@ -188,7 +188,7 @@ fn run(
     config: Config,
     out: &Path,
     device: &Device,
-    stop: &Stop,
+    stop: &CancelToken,
     observer: &mut dyn Observer,
 ) -> Result<(Row, report::Run)> {
     let (arch, block, seed) = (config.model.arch, config.model.block, config.seed);
@@ -197,7 +197,7 @@ fn run(
     let result = trainer.fit(observer)?;
     let network = trainer.network();
     let deploy = network.reparameterize();
-    let mut fold = crate::fold::Comparison::default();
+    let mut fold = crate::deploy::fold::Comparison::default();
     let device = crate::network_device(&network);
     let train_form = evaluate(&network, trainer.validation(), |batch, logits| {
         let images = batch.to_tensors(&device).0;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Comparison, Pairing, SummaryRow, mean};
 use crate::error::{Error, Result};
-use crate::run_dir::RunDir;
+use crate::run::directory::RunDir;
 
 /// Head of the column of top-1: what ± is there.
 pub(crate) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";

@@ -11,7 +11,7 @@ use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::labels::ClassMap;
+use crate::inference::labels::ClassMap;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

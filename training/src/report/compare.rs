@@ -11,7 +11,7 @@ use super::{EPOCH, LOSS, Run, State, TIME, TOP1, environment, figures, open};
 use crate::compare::{
     Arm, Comparison, DELTA_HEADER, Live, Pairing, Row, SummaryRow, TOP1_HEADER, mean,
 };
-use crate::metrics::EpochRecord;
+use crate::run::metrics::EpochRecord;
 
 /// What is compared, and where.
 pub struct Compared<'a> {

@@ -32,7 +32,7 @@ use dbb_models::summary::Summary;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::metrics::EpochRecord;
+use crate::run::metrics::EpochRecord;
 use chart::Chart;
 use format::{Quantity, utc};
 use page::{Html, Page, facts, paragraph};

@@ -5,7 +5,7 @@ use super::format::Quantity::{self, Count, Duration, Epoch, Number, Percent};
 use super::page::{Html, cards, details, preformatted, table};
 use super::scale::Axis;
 use super::{EPOCH, LOSS, Run, STEP, State, Steps, TOP1, environment, figures, open};
-use crate::metrics::EpochRecord;
+use crate::run::metrics::EpochRecord;
 
 /// The report of a run.
 pub fn train_page(run: &Run, state: &State) -> String {

@@ -1,0 +1,21 @@
+//! `dbb completions`.
+
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+/// Print the completions of a shell.
+///
+/// Example: dbb completions bash > ~/.local/share/bash-completion/completions/dbb
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Shell.
+    shell: Shell,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut crate::Cli::command(), "dbb", &mut text);
+    Ok(io::stdout().write_all(&text)?)
+}

@@ -1,0 +1,143 @@
+//! `dbb reparam` on a file that does not say what network it holds.
+
+use std::path::{Path, PathBuf};
+
+use dbb_models::weights::{BlockFold, FoldedBlock, WeightsFile, write_foreign};
+use serde::Serialize;
+
+use dbb_training::deploy::fold::{fold_blocks, learnable_values};
+
+/// What the shapes of a block leave open.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Files of other networks")]
+pub struct BlockOptions {
+    /// Groups of the blocks that match, where their shapes leave them open; the folded kernel is
+    /// the same, the list and the check use them.
+    #[arg(long, value_name = "PATTERN=N", value_parser = groups)]
+    groups: Vec<(String, usize)>,
+    /// Epsilon of the batch norms [default: 1e-5].
+    #[arg(long, value_name = "EPSILON", value_parser = epsilon)]
+    bn_eps: Option<f64>,
+}
+
+fn groups(text: &str) -> Result<(String, usize), String> {
+    let (pattern, groups) = text.rsplit_once('=').unwrap_or_default();
+    match groups.parse() {
+        Ok(groups) if groups > 0 && !pattern.is_empty() => Ok((pattern.to_string(), groups)),
+        _ => Err("expected a pattern and a number above 0, such as 'neck.*=2'".into()),
+    }
+}
+
+fn epsilon(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(epsilon) if (0.0..=1.0).contains(&epsilon) => Ok(epsilon),
+        _ => Err("expected a number from 0 to 1, such as 1e-3".into()),
+    }
+}
+
+impl BlockOptions {
+    /// A network of the zoo knows its groups and norms.
+    pub fn refuse_for_networks(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.groups.is_empty() && self.bn_eps.is_none(),
+            "--groups and --bn-eps are for files of unknown networks; this one is known, leave \
+             them out"
+        );
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    blocks_folded: usize,
+    params_train: usize,
+    params_deploy: usize,
+    max_abs_diff: f64,
+    max_rel_diff: f64,
+    /// Blocks have no labels.
+    top1_agreement: Option<f64>,
+    compared_on: String,
+    out: PathBuf,
+    bn_eps: f64,
+    folded: Vec<Block>,
+}
+
+#[derive(Serialize)]
+struct Block {
+    name: String,
+    block: String,
+    kernel: [usize; 4],
+    groups: Option<usize>,
+    max_rel_diff: f64,
+}
+
+impl From<&FoldedBlock> for Block {
+    fn from(folded: &FoldedBlock) -> Self {
+        Self {
+            name: folded.name.clone(),
+            block: folded.kind.to_string(),
+            kernel: folded.kernel,
+            groups: folded.groups,
+            max_rel_diff: folded.max_rel_diff,
+        }
+    }
+}
+
+/// Folds the blocks of a file one by one.
+pub fn run(
+    file: WeightsFile,
+    options: &BlockOptions,
+    out: &Path,
+    json: bool,
+) -> anyhow::Result<()> {
+    let default = BlockFold::default();
+    let fold = BlockFold {
+        epsilon: options.bn_eps.unwrap_or(default.epsilon),
+        groups: options.groups.clone(),
+    };
+    let params_train = learnable_values(&file.tensors);
+    let (tensors, blocks) = fold_blocks(file, &fold)?;
+    write_foreign(out, &tensors).map_err(dbb_training::Error::from)?;
+    let worst = |of: fn(&FoldedBlock) -> f64| blocks.iter().map(of).fold(0.0, f64::max);
+    let summary = Summary {
+        blocks_folded: blocks.len(),
+        params_train,
+        params_deploy: learnable_values(&tensors),
+        max_abs_diff: worst(|block| block.max_abs_diff),
+        max_rel_diff: worst(|block| block.max_rel_diff),
+        top1_agreement: None,
+        compared_on: "a random map for each block".into(),
+        out: out.into(),
+        bn_eps: fold.epsilon,
+        folded: blocks.iter().map(Block::from).collect(),
+    };
+    crate::print(json, &summary, || text(&summary))
+}
+
+fn text(summary: &Summary) -> String {
+    let mut text = String::new();
+    for block in &summary.folded {
+        let [outputs, per_group, kh, kw] = block.kernel;
+        let groups = match block.groups {
+            Some(groups) => {
+                format!("{} to {outputs} channels, {groups} groups", per_group * groups)
+            }
+            None => format!("{per_group} per group to {outputs} channels"),
+        };
+        text += &format!(
+            "{}: {} {kh}x{kw}, {groups}, difference {:.1e}\n",
+            block.name, block.block, block.max_rel_diff
+        );
+    }
+    text + &format!(
+        "{} blocks folded with batch norm epsilon {:e}: {} values became {}\n\
+         largest difference {:.2e} of a block's largest output, on {}\nwritten to {}",
+        summary.blocks_folded,
+        summary.bn_eps,
+        summary.params_train,
+        summary.params_deploy,
+        summary.max_rel_diff,
+        summary.compared_on,
+        summary.out.display()
+    )
+}

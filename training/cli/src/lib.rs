@@ -1,0 +1,111 @@
+//! The program `dbb`: one file per command. Only this crate prints, ends the process or speaks of
+//! flags.
+
+mod bench;
+mod compare;
+mod completions;
+mod config;
+mod devices;
+mod eval;
+mod export;
+mod fold_blocks;
+mod options;
+mod predict;
+mod progress;
+mod recalibrate;
+mod signals;
+mod summary;
+mod train;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+/// Train networks with Diverse Branch Blocks, fold them into plain convolutions, compare them.
+#[derive(Debug, Parser)]
+#[command(name = "dbb", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    Predict(predict::Args),
+    Recalibrate(recalibrate::Args),
+    Reparam(export::ReparamArgs),
+    Export(export::ExportArgs),
+    Compare(compare::Args),
+    Summary(summary::Args),
+    Bench(bench::Args),
+    Config(config::Args),
+    Devices(devices::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the program: 0 for success, 1 for something the user can mend, 2 for wrong usage, 3 for
+/// a failed check, 129, 130 and 143 for a run that was interrupted and saved.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Recalibrate(args) => recalibrate::run(&args),
+        Command::Reparam(args) => export::reparam(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Summary(args) => summary::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if error.downcast_ref::<Unread>().is_some() {
+        return ExitCode::SUCCESS;
+    }
+    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+        say(usage.to_string().trim_end());
+        return ExitCode::from(2);
+    }
+    say(&format!("error: {error}"));
+    match error.downcast_ref::<dbb_training::Error>() {
+        Some(dbb_training::Error::Interrupted { signal, .. }) => {
+            ExitCode::from(128 + *signal as u8)
+        }
+        Some(error) if error.is_failed_check() => ExitCode::from(3),
+        _ => ExitCode::from(1),
+    }
+}
+
+/// Writes a line to standard error; that nobody can read it must not end the program.
+fn say(text: &str) {
+    writeln!(io::stderr(), "{text}").ok();
+}
+
+/// Standard output has nobody who reads it: the pipe or the terminal is closed. That is no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output")]
+struct Unread;
+
+/// Prints a result: one JSON object, or text for people.
+fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    /// What a terminal that was closed answers (EIO).
+    const CLOSED: i32 = 5;
+
+    let text = if json { serde_json::to_string(value)? } else { text() };
+    writeln!(io::stdout(), "{}", text.trim_end()).map_err(|error| {
+        let unread = error.kind() == io::ErrorKind::BrokenPipe
+            || cfg!(unix) && error.raw_os_error() == Some(CLOSED);
+        if unread { Unread.into() } else { anyhow::Error::from(error) }
+    })
+}
+
+/// A number of things, in words: `1 epoch`, `2 epochs`.
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}

@@ -1,0 +1,145 @@
+//! `dbb predict`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::options::{DeviceOptions, TargetOptions};
+use dbb_training::inference::loaded_model::LoadedModel;
+use dbb_training::inference::predict::{
+    Choice, choices, choices_of_tensor, image_files, loader, tensor_input,
+};
+use dbb_training::{Error, Result as LibResult};
+
+/// Classify images: the most probable classes of each.
+///
+/// Example: dbb predict runs/first photo.jpg --top 3
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    target: TargetOptions,
+    /// Images, folders of them (and folders below), or safetensors files that hold a network's input
+    /// [n, channels, height, width] as it is.
+    #[arg(required = true, value_name = "IMAGE")]
+    inputs: Vec<PathBuf>,
+    /// Classes to show.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    top: u16,
+    /// Images in a batch.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+    #[command(flatten)]
+    device: DeviceOptions,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Default, Serialize)]
+struct Result {
+    predictions: Vec<Prediction>,
+    /// Why inputs have no prediction.
+    failed: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Prediction {
+    input: String,
+    top: Vec<Labelled>,
+}
+
+#[derive(Serialize)]
+struct Labelled {
+    #[serde(flatten)]
+    choice: Choice,
+    label: String,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let target = args.target.open(&args.device)?;
+    let labels = target.labels();
+    let mut result = Result::default();
+    let mut add = |input: String, choices: Vec<Choice>| {
+        let label = |choice: Choice| Labelled { label: labels[choice.index].clone(), choice };
+        let top = choices.into_iter().map(label).collect();
+        result.predictions.push(Prediction { input, top });
+    };
+    let (tensors, others): (Vec<_>, Vec<_>) = args
+        .inputs
+        .iter()
+        .partition(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    let mut failed = Vec::new();
+    let mut files = Vec::new();
+    for path in others {
+        match image_files(path) {
+            Ok(found) => files.extend(found),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    if !files.is_empty() {
+        failed.extend(predict_files(&target, files, args, &mut add)?);
+    }
+    for path in tensors {
+        let input = match tensor_input(path, target.metadata.model.in_channels) {
+            Ok(input) => input,
+            Err(error) => {
+                failed.push(error.to_string());
+                continue;
+            }
+        };
+        let batch = args.batch_size as usize;
+        let found = choices_of_tensor(&target.network, input, batch, args.top.into());
+        for (index, choices) in found.into_iter().enumerate() {
+            add(format!("{}[{index}]", path.display()), choices);
+        }
+    }
+    result.failed = failed;
+    for reason in &result.failed {
+        crate::say(&format!("left out: {reason}"));
+    }
+    if args.json || !result.predictions.is_empty() {
+        crate::print(args.json, &result, || table(&result))?;
+    }
+    if result.failed.is_empty() {
+        return Ok(());
+    }
+    let (failed, used) = (result.failed.len(), result.predictions.len());
+    let text = format!("inputs that could not be used: {failed}; images classified: {used}");
+    Err(Error::Unusable(text).into())
+}
+
+/// Predictions of image files; returns why some have none.
+fn predict_files(
+    target: &LoadedModel,
+    files: Vec<PathBuf>,
+    args: &Args,
+    add: &mut impl FnMut(String, Vec<Choice>),
+) -> LibResult<Vec<String>> {
+    let device = dbb_training::network_device(&target.network);
+    let images = loader(files.clone(), target.preprocess(None)?, args.batch_size as usize)?;
+    let mut failed = Vec::new();
+    for batch in images.epoch(0) {
+        let batch = batch?;
+        failed.extend(batch.skipped.iter().map(ToString::to_string));
+        if batch.is_empty() {
+            continue;
+        }
+        let (input, _) = batch.to_tensors(&device);
+        let found = choices(target.network.forward(input), args.top.into());
+        for (&index, choices) in batch.indices.iter().zip(found) {
+            add(files[index].display().to_string(), choices);
+        }
+    }
+    Ok(failed)
+}
+
+fn table(result: &Result) -> String {
+    let mut text = String::new();
+    for Prediction { input, top } in &result.predictions {
+        text += &format!("{input}\n");
+        for Labelled { label, choice } in top {
+            text += &format!("  {:6.2}%  {label}\n", 100.0 * choice.probability);
+        }
+    }
+    text
+}

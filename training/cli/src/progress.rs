@@ -1,0 +1,233 @@
+//! Progress on standard error: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use console::Term;
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use dbb_training::run::metrics::EpochRecord;
+use dbb_training::train::observer::{Observer, RunInfo, Step};
+
+/// How often a long epoch says where it is, off the terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Draws a bar or prints lines.
+pub struct Progress {
+    terminal: bool,
+    bar: Option<ProgressBar>,
+    info: Option<RunInfo>,
+    last_line: Instant,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        let now = Instant::now();
+        let terminal = std::io::stderr().is_terminal();
+        Self { terminal, bar: None, info: None, last_line: now }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| crate::say(text)),
+            None => crate::say(text),
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn started(&mut self, info: &RunInfo) {
+        let model = &info.model;
+        self.line(&format!(
+            "{} with {} blocks, width {}, {} learnable parameters; {} to train on, {} to validate with",
+            model.arch, model.block, model.width, info.params_train, info.train_data, info.val_data
+        ));
+        if info.done > 0 {
+            self.line(&format!("going on after epoch {} of {}", info.done, info.epochs));
+        }
+        if info.done_steps > 0 {
+            let (done, all) = (info.done_steps, info.steps_per_epoch);
+            self.line(&format!("going on after step {done} of {all} of epoch {}", info.done + 1));
+        }
+        if self.terminal {
+            let steps = info.epochs.saturating_sub(info.done) * info.steps_per_epoch;
+            let steps = steps.saturating_sub(info.done_steps);
+            let bar = ProgressBar::with_draw_target(
+                Some(steps as u64),
+                ProgressDrawTarget::stderr_with_hz(5),
+            );
+            // The line is ours alone, made for the width of the terminal.
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                bar.set_style(style);
+            }
+            self.bar = Some(bar);
+        }
+        self.info = Some(info.clone());
+        self.last_line = Instant::now();
+    }
+
+    fn step(&mut self, step: &Step) {
+        let Some(info) = &self.info else { return };
+        match &self.bar {
+            Some(bar) => {
+                bar.inc(1);
+                let columns = Term::stderr().size().1.into();
+                let done = bar.position() as f64 / bar.length().unwrap_or(1).max(1) as f64;
+                bar.set_message(line(step, info, Some((done, bar.eta())), columns));
+            }
+            None if self.last_line.elapsed() > LINE_INTERVAL => {
+                self.last_line = Instant::now();
+                crate::say(&line(step, info, None, usize::MAX));
+            }
+            None => {}
+        }
+    }
+
+    fn skipped(&mut self, reason: &str) {
+        self.line(&format!("left out: {reason}"));
+    }
+
+    fn note(&mut self, text: &str) {
+        self.line(text);
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        let epochs = self.info.as_ref().map_or(record.epoch, |info| info.epochs);
+        self.line(&format!(
+            "epoch {}/{epochs}: loss {:.4}, top-1 {:.2}% (train {:.2}%), top-5 {:.2}%, {:.0} images/s, \
+             fold differs by {:.0e}",
+            record.epoch,
+            record.train_loss,
+            record.top1,
+            record.train_top1,
+            record.top5,
+            record.images_per_second,
+            record.fold_max_rel_diff
+        ));
+        self.last_line = Instant::now();
+        if record.epoch == epochs
+            && let Some(bar) = self.bar.take()
+        {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Columns of the bar.
+const BAR: std::ops::RangeInclusive<usize> = 8..=40;
+
+/// Where a run is, in less than so many columns: what a narrow terminal has no room for is left
+/// out. With the share of the run that is done and the time that is left there are a percentage and,
+/// where it fits, a bar.
+fn line(step: &Step, info: &RunInfo, left: Option<(f64, Duration)>, columns: usize) -> String {
+    // In their order, and in which order they are added: the first is always there.
+    let percent = left.map(|(done, _)| format!("{:>3.0}%", (100.0 * done).floor()));
+    let time = left.map(|(_, eta)| format!("{:#} left", HumanDuration(eta)));
+    let parts = [
+        (3, percent),
+        (0, Some(format!("epoch {}/{}", step.epoch, info.epochs))),
+        (4, Some(format!("step {}/{}", step.step, info.steps_per_epoch))),
+        (1, Some(format!("loss {:.4}", step.loss))),
+        (5, Some(format!("top-1 {:.2}%", step.top1))),
+        (6, Some(format!("{:.0} images/s", step.images_per_second))),
+        (2, time),
+    ];
+    // The last column is left free: some terminals go on to the next line there.
+    let room = columns.saturating_sub(1);
+    let mut shown = [false; 7];
+    let joined = |shown: &[bool; 7]| {
+        let parts = parts.iter().zip(shown).filter(|(_, shown)| **shown);
+        parts.filter_map(|((_, text), _)| text.as_deref()).collect::<Vec<_>>().join(" ")
+    };
+    for rank in 0..parts.len() {
+        let mut more = shown;
+        parts.iter().zip(&mut more).for_each(|((at, _), shown)| *shown |= *at == rank);
+        if rank > 0 && joined(&more).len() > room {
+            break;
+        }
+        shown = more;
+    }
+    let text = joined(&shown);
+    let bar = room.saturating_sub(text.len() + 1).min(*BAR.end());
+    match left {
+        Some((done, _)) if BAR.contains(&bar) => {
+            let full = (done.clamp(0.0, 1.0) * bar as f64) as usize;
+            format!("{}{} {text}", "█".repeat(full), "░".repeat(bar - full))
+        }
+        // Only what is always there can be too long.
+        _ => text.chars().take(room).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dbb_models::{Arch, BlockKind, ModelConfig};
+
+    fn info() -> RunInfo {
+        RunInfo {
+            model: ModelConfig::new(Arch::ResNet18, BlockKind::Dbb, 1000),
+            train_data: String::new(),
+            val_data: String::new(),
+            params_train: 0,
+            steps_per_epoch: 5005,
+            epochs: 120,
+            done: 0,
+            done_steps: 0,
+        }
+    }
+
+    const EARLY: Step = Step {
+        epoch: 1,
+        step: 2,
+        run_step: 2,
+        lr: 0.1,
+        step_loss: 7.0,
+        grad_norm: 1.0,
+        loss: 7.0123,
+        top1: 0.125,
+        images: 512,
+        images_per_second: 987.6,
+    };
+
+    const LATE: Step = Step {
+        epoch: 120,
+        step: 5000,
+        loss: 1234.56789,
+        top1: 100.0,
+        images_per_second: 12345.6,
+        ..EARLY
+    };
+
+    #[test]
+    fn the_line_fits_the_terminal() {
+        let hours = Duration::from_secs(59 * 3600);
+        for columns in 1..=300 {
+            for (step, done) in [(&EARLY, 0.0), (&LATE, 0.999), (&LATE, 1.0)] {
+                let line = line(step, &info(), Some((done, hours)), columns);
+                assert!(line.chars().count() < columns, "{columns}: {line}");
+            }
+        }
+        let bar = format!("{}{}", "█".repeat(20), "░".repeat(20));
+        for (columns, expected) in [
+            (20, "epoch 1/120"),
+            (50, " 50% epoch 1/120 step 2/5005 loss 7.0123 2d left"),
+            (80, " 50% epoch 1/120 step 2/5005 loss 7.0123 top-1 0.12% 988 images/s 2d left"),
+            (
+                200,
+                &format!(
+                    "{bar}  50% epoch 1/120 step 2/5005 loss 7.0123 top-1 0.12% 988 images/s 2d left"
+                ),
+            ),
+        ] {
+            assert_eq!(line(&EARLY, &info(), Some((0.5, hours)), columns), expected);
+        }
+    }
+
+    /// Off the terminal there is neither bar nor percentage, and nothing is left out.
+    #[test]
+    fn a_plain_line_says_everything() {
+        let text = "epoch 1/120 step 2/5005 loss 7.0123 top-1 0.12% 988 images/s";
+        assert_eq!(line(&EARLY, &info(), None, usize::MAX), text);
+    }
+}

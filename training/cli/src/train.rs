@@ -1,0 +1,187 @@
+//! `dbb train`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::options::{DeviceName, DeviceOptions};
+use crate::progress::Progress;
+use dbb_training::config::{Config, ModelSection, shown};
+use dbb_training::run::directory::RunDir;
+use dbb_training::train::Trainer;
+use dbb_training::train::distributed;
+
+/// Train a network from a config file.
+///
+/// Example: dbb train configs/quick/resnet20-dbb.toml --set train.epochs=5 --out runs/first
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration (TOML); with --resume the run directory, or beside --out the run's configuration,
+    /// which is compared with the run's own.
+    config: PathBuf,
+    /// Override a key, for example --set optim.lr=0.05.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Run directory; by default runs/<config name>-<date>-<time>, in UTC.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on after the last checkpoint of the run, with the run's own configuration; with --force
+    /// --set changes it. Results are those of a run that was not stopped, to the bit, with equal
+    /// threads and instruction set.
+    #[arg(long)]
+    resume: bool,
+    /// With --resume: accept a changed configuration or changed data, and list what has changed.
+    #[arg(long, requires = "resume")]
+    force: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+    /// Train on several devices, each with its part of every batch, for example cuda:0,cuda:1.
+    #[arg(long, value_name = "D,D", value_delimiter = ',', conflicts_with = "device")]
+    #[arg(value_parser = DeviceName, hide_possible_values = true)]
+    devices: Vec<String>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.resume && !args.set.is_empty() && !args.force {
+        let text = "--resume goes on with the run's own configuration; add --force to change it with --set\n";
+        return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).into());
+    }
+    let devices = match args.devices.is_empty() {
+        true => vec![args.device.open()?],
+        false => {
+            args.device.start_threads()?;
+            distributed::open(&args.devices)?
+        }
+    };
+    let device = &devices[0];
+    let mut trainer = if args.resume {
+        Trainer::resume(args.run_to_resume()?, device, args.force, &args.set)?
+    } else {
+        let config = Config::load(&args.config, &args.set)?;
+        let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
+        Trainer::new(config, RunDir::new(out), device)?
+    };
+    trainer.train_on(&devices);
+    trainer.stop_on(crate::signals::stop()?);
+    let result = trainer.fit(&mut Progress::new())?;
+    let run = RunDir::new(&result.run_dir);
+    crate::print(args.json, &result, || {
+        format!(
+            "top-1 {:.2}% (best {:.2}%), top-5 {:.2}% of the folded network after {}\n\
+             {:.1} s, {:.0} images/s\n\
+             run directory: {}\nfolded weights: {}\nreport: {}",
+            result.top1,
+            result.best_top1,
+            result.top5,
+            crate::count(result.epochs, "epoch"),
+            result.seconds,
+            result.images_per_second,
+            result.run_dir.display(),
+            run.deploy_weights().display(),
+            run.report().display()
+        )
+    })
+}
+
+impl Args {
+    /// The run that --resume means. A configuration beside --out must be the run's own.
+    fn run_to_resume(&self) -> anyhow::Result<RunDir> {
+        let Some(out) = &self.out else { return Ok(RunDir::new(&self.config)) };
+        let run = RunDir::new(out);
+        if self.config.is_dir() {
+            let real = |path: &Path| fs::canonicalize(path).ok();
+            anyhow::ensure!(
+                real(&self.config) == real(out),
+                "{} and --out {} are two folders; name the run to resume once",
+                self.config.display(),
+                out.display()
+            );
+            return Ok(run);
+        }
+        let given = Config::load(&self.config, &self.set)?;
+        if run.exists() {
+            let own = Config::load(&run.config(), &self.set)?;
+            // What the file leaves to the data is written out in the run.
+            let model = ModelSection {
+                num_classes: given.model.num_classes.or(own.model.num_classes),
+                in_channels: given.model.in_channels.or(own.model.in_channels),
+                ..given.model.clone()
+            };
+            let differences: Vec<String> = own
+                .differences(&Config { model, name: own.name.clone(), ..given })
+                .into_iter()
+                .map(|(key, own, given)| {
+                    format!("{key} is {} in the run, {} in the file", shown(&own), shown(&given))
+                })
+                .collect();
+            if !differences.is_empty() {
+                let (config, run) = (self.config.clone(), out.clone());
+                return Err(dbb_training::Error::OtherConfig { config, run, differences }.into());
+            }
+        }
+        Ok(run)
+    }
+}
+
+/// `runs/<name>-<date>-<time>` in UTC, such as `runs/resnet20-dbb-2026-11-25-014205`: names that sort
+/// by time. A name that is taken gets a number.
+pub fn default_out(config: &Path) -> PathBuf {
+    let name = config.file_stem().unwrap_or_default().to_string_lossy();
+    // A clock before 1970 is still a name.
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let name = format!("{name}-{}", date_and_time(seconds));
+    let path = Path::new("runs").join(&name);
+    let others = (2u64..).map(|number| Path::new("runs").join(format!("{name}-{number}")));
+    // Some number is free.
+    std::iter::once(path.clone()).chain(others).find(|path| !path.exists()).unwrap_or(path)
+}
+
+/// `year-month-day-hhmmss` of seconds since 1970, in UTC.
+///
+/// The date by Hinnant's algorithm `civil_from_days`: years begin in March, so that the leap day is
+/// their last, and 146,097 days are 400 years.
+fn date_and_time(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Days since 1 March of the year 0.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02}-{hour:02}{minute:02}{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against `date -u -d @SECONDS +%Y-%m-%d-%H%M%S`.
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1970-01-01-000000"),
+            (68_169_599, "1972-02-28-235959"),
+            (68_169_600, "1972-02-29-000000"),
+            (951_868_799, "2000-02-29-235959"),
+            (951_868_800, "2000-03-01-000000"),
+            (1_795_570_925, "2026-11-25-014205"),
+            (4_107_542_400, "2100-03-01-000000"),
+        ] {
+            assert_eq!(date_and_time(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn default_names_sort_by_time() {
+        let names: Vec<String> = (0..40_000).map(|i| date_and_time(i * 47_777)).collect();
+        assert!(names.is_sorted());
+    }
+}

@@ -1,0 +1,8 @@
+//! From a trained network to a file for inference: the fold and its measured difference, rounded
+//! weights, and the folders that other programs read.
+
+pub mod fold;
+pub mod probe;
+pub mod rounding;
+pub mod timm_folder;
+pub mod weights;

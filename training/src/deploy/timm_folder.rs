@@ -1,0 +1,168 @@
+//! The folder that timm loads (`timm.create_model("local-dir:FOLDER", pretrained=True)`) and that
+//! becomes a repository of the Hugging Face Hub as it is: `model.safetensors` in timm's names and
+//! `config.json` with the architecture, the classes and the preprocessing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use dbb_datasets::{Preprocess, imagenet};
+use dbb_models::blocks::Activation;
+use dbb_models::weights::{Dialect, Metadata, write_atomically, write_safetensors};
+use dbb_models::{Arch, ModelConfig};
+use serde::Serialize;
+
+use crate::deploy::weights::ExportedWeights;
+use crate::error::{Error, Result};
+use crate::inference::labels;
+
+/// What `config.json` says.
+#[derive(Debug, Serialize)]
+pub struct Config {
+    architecture: String,
+    num_classes: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    label_names: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    label_descriptions: BTreeMap<String, &'static str>,
+    model_args: ModelArgs,
+    pretrained_cfg: PretrainedConfig,
+}
+
+/// Where a network differs from what its name means to timm.
+#[derive(Debug, Serialize)]
+struct ModelArgs {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_chans: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act_layer: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct PretrainedConfig {
+    /// Channels, height, width.
+    input_size: [usize; 3],
+    interpolation: &'static str,
+    crop_pct: f64,
+    crop_mode: &'static str,
+    mean: Vec<f32>,
+    std: Vec<f32>,
+    num_classes: usize,
+    first_conv: &'static str,
+    classifier: &'static str,
+}
+
+impl Config {
+    /// The description of a network whose input is made by `preprocess`.
+    ///
+    /// # Errors
+    /// If timm has no such network.
+    pub fn new(metadata: &Metadata, preprocess: &Preprocess) -> Result<Self> {
+        let model = &metadata.model;
+        let classes = labels::classes(&metadata.classes, model.num_classes);
+        let described = |class: &String| Some((class.clone(), imagenet::name(class)?));
+        let (crop_pct, crop_mode) = match preprocess.resize {
+            Some(side) => (crop_pct(preprocess.size.0, side), "center"),
+            None => (1.0, "squash"),
+        };
+        let is_resnet = is_resnet(model.arch);
+        Ok(Self {
+            architecture: architecture(model)?,
+            num_classes: model.num_classes,
+            label_descriptions: classes.iter().filter_map(described).collect(),
+            label_names: classes,
+            model_args: ModelArgs {
+                in_chans: (model.in_channels != 3).then_some(model.in_channels),
+                act_layer: act_layer(model),
+            },
+            pretrained_cfg: PretrainedConfig {
+                input_size: preprocess.shape(),
+                interpolation: "bilinear",
+                crop_pct,
+                crop_mode,
+                mean: preprocess.mean.clone(),
+                std: preprocess.std.clone(),
+                num_classes: model.num_classes,
+                first_conv: if is_resnet { "conv1" } else { "conv_stem" },
+                classifier: if is_resnet { "fc" } else { "classifier" },
+            },
+        })
+    }
+
+    /// Writes the folder `out`: this and the weights, stored in timm's names.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn write(&self, out: &Path, weights: &ExportedWeights) -> Result<()> {
+        let failed =
+            |error| Error::Unusable(format!("cannot write the folder {}: {error}", out.display()));
+        fs::create_dir_all(out).map_err(failed)?;
+        let file = out.join("model.safetensors");
+        write_safetensors(&file, &weights.tensors, &weights.metadata)?;
+        // Plain data with string keys always serialises.
+        let json = serde_json::to_string_pretty(self).expect("a config is plain data");
+        write_atomically(&out.join("config.json"), json.as_bytes()).map_err(failed)
+    }
+}
+
+/// What timm calls a network; the widths it knows are parts of the names.
+fn architecture(model: &ModelConfig) -> Result<String> {
+    let (family, widths) = match model.arch {
+        Arch::MobileNetV1 => ("mobilenetv1", &[1.0, 1.25][..]),
+        Arch::MobileNetV2 => ("mobilenetv2", &[0.35, 0.5, 0.75, 1.0, 1.4][..]),
+        arch if Dialect::Torchvision.supports(arch) && is_resnet(arch) => (arch.name(), &[1.0][..]),
+        arch => {
+            return Err(Error::Unusable(format!(
+                "timm has no {arch} of these layers; --format timm is for resnet18 to resnet152, \
+                 mobilenet_v1 and mobilenet_v2"
+            )));
+        }
+    };
+    if !widths.contains(&model.width) {
+        let widths: Vec<_> = widths.iter().map(f64::to_string).collect();
+        return Err(Error::Unusable(format!(
+            "timm has no {} of width {}, only of {}; hint: --format safetensors --keys timm writes \
+             the weights alone",
+            model.arch,
+            model.width,
+            widths.join(", ")
+        )));
+    }
+    Ok(match is_resnet(model.arch) {
+        true => family.to_string(),
+        false => format!("{family}_{:03.0}", 100.0 * model.width),
+    })
+}
+
+fn is_resnet(arch: Arch) -> bool {
+    arch.name().starts_with("resnet")
+}
+
+/// timm's MobileNetV1 has ReLU6.
+fn act_layer(model: &ModelConfig) -> Option<&'static str> {
+    let is_relu = model.activation.unwrap_or(Activation::Relu) == Activation::Relu;
+    (model.arch == Arch::MobileNetV1 && is_relu).then_some("relu")
+}
+
+/// The share of the resized side that is cut out. timm divides by it and rounds down, which must
+/// give `side` again.
+fn crop_pct(size: usize, side: usize) -> f64 {
+    let share = size as f64 / side as f64;
+    if (size as f64 / share).floor() < side as f64 { share.next_down() } else { share }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_side_before_the_crop_comes_back() {
+        for size in 1..600 {
+            for side in size..size + 120 {
+                let found = (size as f64 / crop_pct(size, side)).floor();
+                assert_eq!(found, side as f64, "{size} of {side}");
+            }
+        }
+        assert_eq!(crop_pct(224, 256), 0.875);
+    }
+}

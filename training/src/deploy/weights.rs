@@ -1,0 +1,57 @@
+//! A network as a weights file holds it: its form, the names and the number type of its tensors.
+
+use dbb_models::weights::{Metadata, StateDict, as_conv_bn, with_dtype};
+use dbb_models::{Classifier, Form};
+
+use crate::deploy::probe::Probe;
+use crate::deploy::rounding::{Precision, Rounding};
+use crate::error::Result;
+use crate::inference::loaded_model::key_map;
+
+/// What is written, and what describes it.
+pub struct ExportedWeights {
+    network: Classifier,
+    /// The tensors by the names of the dialect.
+    pub tensors: StateDict,
+    /// What the file says of them.
+    pub metadata: Metadata,
+}
+
+impl ExportedWeights {
+    /// A network of the form, and under the names, that its metadata say. Where a dialect has
+    /// names for plain layers only, a folded network becomes convolutions with batch norms.
+    ///
+    /// # Errors
+    /// If the dialect has no names for the network.
+    pub fn new(network: &Classifier, metadata: Metadata) -> Result<Self> {
+        let (network, metadata) = match metadata.form {
+            Form::Deploy if metadata.keys.is_plain() => {
+                let device = crate::network_device(network);
+                let (plain, model) = as_conv_bn(network, &metadata.model, &device)?;
+                (plain, Metadata { model, form: Form::Train, ..metadata })
+            }
+            _ => (network.clone(), metadata),
+        };
+        let tensors = key_map(&metadata, &network)?.save(&network);
+        Ok(Self { network, tensors, metadata })
+    }
+
+    /// Rounds the tensors and measures what that changes; nothing for `f32`.
+    ///
+    /// # Errors
+    /// A value beyond the range of the type; images that cannot be had.
+    pub fn round(
+        &mut self,
+        dtype: Precision,
+        probe: impl FnOnce() -> Result<Probe>,
+    ) -> Result<Option<Rounding>> {
+        if dtype == Precision::F32 {
+            return Ok(None);
+        }
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = with_dtype(tensors, dtype.into())?;
+        let keys = key_map(&self.metadata, &self.network)?;
+        let rounded = keys.load(self.network.clone(), &self.tensors)?;
+        Rounding::measure(&self.network, &rounded, dtype, &probe()?).map(Some)
+    }
+}

@@ -1,0 +1,75 @@
+//! Loss and accuracy of a network on a data set.
+
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::tensor::{Int, Tensor};
+use dbb_datasets::{Batch, DataError, Loader};
+use dbb_models::Classifier;
+
+use crate::error::{Error, Result};
+use crate::run::metrics::{Totals, host};
+use crate::train::cancel::CancelToken;
+
+/// What an evaluation found.
+#[derive(Debug, Default)]
+pub struct Evaluation {
+    /// Loss and accuracy.
+    pub totals: Totals,
+    /// Why images were left out that could not be read.
+    pub skipped: Vec<DataError>,
+}
+
+/// Mean cross-entropy of logits `[batch, classes]`, shape `[1]`.
+pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, smoothing: f64) -> Tensor<1> {
+    let device = logits.device();
+    let smoothing = (smoothing > 0.0).then_some(smoothing as f32);
+    CrossEntropyLossConfig::new().with_smoothing(smoothing).init(&device).forward(logits, targets)
+}
+
+/// Runs every image of a loader through a network on the inference device and hands each batch
+/// with its logits to `each`.
+///
+/// # Errors
+/// If an image cannot be read.
+pub fn evaluate(
+    network: &Classifier,
+    loader: &Loader,
+    each: impl FnMut(&Batch, &Tensor<2>),
+) -> Result<Evaluation> {
+    // Nobody holds this wish: it is never expressed.
+    Ok(evaluate_until(network, loader, &CancelToken::default(), each)?.unwrap_or_default())
+}
+
+/// As [`evaluate`]; `None` if it was asked to stop before the end.
+///
+/// # Errors
+/// If an image cannot be read.
+pub fn evaluate_until(
+    network: &Classifier,
+    loader: &Loader,
+    stop: &CancelToken,
+    mut each: impl FnMut(&Batch, &Tensor<2>),
+) -> Result<Option<Evaluation>> {
+    let device = crate::network_device(network);
+    let mut evaluation = Evaluation::default();
+    for batch in loader.epoch(0) {
+        if stop.requested().is_some() {
+            return Ok(None);
+        }
+        let mut batch = batch?;
+        evaluation.skipped.append(&mut batch.skipped);
+        if batch.is_empty() {
+            continue;
+        }
+        let (images, targets) = batch.to_tensors(&device);
+        let logits = network.forward(images);
+        let loss = cross_entropy(logits.clone(), targets, 0.0);
+        each(&batch, &logits);
+        let loss = f64::from(host(loss.into_data())[0]);
+        evaluation.totals.add(logits, &batch.labels, loss);
+    }
+    if evaluation.totals.images() == 0 {
+        let data = loader.dataset().describe();
+        return Err(Error::Unusable(format!("no image of {data} can be read")));
+    }
+    Ok(Some(evaluation))
+}

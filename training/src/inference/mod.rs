@@ -1,0 +1,9 @@
+//! Networks in use: loading a run or a weights file, preparing images, naming classes, evaluation,
+//! prediction and recalibration.
+
+pub mod evaluate;
+pub mod input;
+pub mod labels;
+pub mod loaded_model;
+pub mod predict;
+pub mod recalibrate;

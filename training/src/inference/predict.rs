@@ -1,0 +1,166 @@
+//! What a network makes of single images.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{DType, Tensor, TensorData};
+use dbb_datasets::{
+    DataError, Image, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, Source, presets,
+};
+use dbb_models::Classifier;
+use dbb_models::weights::WeightsFile;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::run::metrics::host;
+
+/// A class and how probable it is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Choice {
+    /// Output of the network.
+    pub index: usize,
+    /// Its softmax, 0 to 1.
+    pub probability: f32,
+    /// What the network itself says of it.
+    pub logit: f32,
+}
+
+/// The `top` most probable classes for each of the logits `[batch, classes]`, the best first; equal
+/// ones in their order.
+pub fn choices(logits: Tensor<2>, top: usize) -> Vec<Vec<Choice>> {
+    let [_, classes] = logits.dims();
+    let probabilities = host(softmax(logits.clone(), 1).into_data());
+    let logits = host(logits.into_data());
+    let of_image = |(logits, probabilities): (&[f32], &[f32])| {
+        let outputs = logits.iter().zip(probabilities).enumerate();
+        let choice = |(index, (&logit, &probability))| Choice { index, probability, logit };
+        let mut choices: Vec<Choice> = outputs.map(choice).collect();
+        // Probabilities that round to 0 are equal, their logits are not.
+        choices.sort_by(|a, b| b.logit.total_cmp(&a.logit));
+        choices.truncate(top);
+        choices
+    };
+    logits.chunks(classes).zip(probabilities.chunks(classes)).map(of_image).collect()
+}
+
+/// Image files in the order given, and within a folder and those below it by name.
+///
+/// # Errors
+/// If a folder cannot be read or holds no image.
+pub fn image_files(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.into()]);
+    }
+    let files = dbb_datasets::image_files_below(path)?;
+    if files.is_empty() {
+        return Err(Error::Unusable(format!("{} holds no image", path.display())));
+    }
+    Ok(files)
+}
+
+/// A loader over image files, in their order; those that cannot be read are left out and named.
+///
+/// # Errors
+/// If there is no file, or the preprocessing is out of range.
+pub fn loader(files: Vec<PathBuf>, preprocess: Preprocess, batch_size: usize) -> Result<Loader> {
+    let config =
+        LoaderConfig { batch_size, workers: 2, skip_unreadable: true, ..LoaderConfig::default() };
+    let source = Arc::new(Files(files));
+    let dataset = ImageDataset::new("images", vec!["unknown".into()], presets::IMAGENET, source)?;
+    Ok(Loader::new(Arc::new(dataset), config, Pipeline::eval(preprocess)?)?)
+}
+
+/// Images without a class.
+struct Files(Vec<PathBuf>);
+
+impl Source for Files {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn label(&self, _index: usize) -> usize {
+        0
+    }
+
+    fn image(&self, index: usize) -> std::result::Result<Image, DataError> {
+        Image::open(&self.0[index])
+    }
+
+    fn channels(&self) -> usize {
+        3
+    }
+
+    fn image_size(&self) -> Option<(usize, usize)> {
+        None
+    }
+
+    fn file(&self, index: usize) -> Option<PathBuf> {
+        Some(self.0[index].clone())
+    }
+
+    fn identity(&self, index: usize) -> Cow<'_, [u8]> {
+        self.0[index].as_os_str().as_encoded_bytes().into()
+    }
+}
+
+/// Names that a file of several tensors gives to a network's input.
+const INPUT_NAMES: [&str; 2] = ["input", "images"];
+
+/// A network's input `[n, channels, height, width]` from a file of tensors: its only one, or the one
+/// named `input` or `images`; `[channels, height, width]` is a single image. It is taken as it is,
+/// without preprocessing.
+///
+/// # Errors
+/// If there is no such tensor, or it has another shape or number of channels.
+pub fn tensor_input(path: &Path, channels: usize) -> Result<TensorData> {
+    let fault = |text: String| Err(Error::Unusable(format!("{}: {text}", path.display())));
+    let mut tensors = WeightsFile::read(path)?.tensors;
+    let named = INPUT_NAMES.iter().find_map(|name| tensors.remove(*name));
+    let count = tensors.len();
+    let only = tensors.into_values().next().filter(|_| count == 1);
+    let Some(input) = named.or(only) else {
+        return fault(format!("{count} tensors, none of them named input or images"));
+    };
+    let mut shape = input.shape().to_vec();
+    if shape.len() == 3 {
+        shape.insert(0, 1);
+    }
+    if shape.len() != 4 || shape[1] != channels || shape.contains(&0) {
+        return fault(format!(
+            "its tensor has shape {:?}; the network expects [n, {channels}, height, width]",
+            input.shape().to_vec()
+        ));
+    }
+    Ok(TensorData::new(host(input.convert_dtype(DType::F32)), shape))
+}
+
+/// The choices for a network's input as [`tensor_input`] reads it, `batch` images at a time.
+pub fn choices_of_tensor(
+    network: &Classifier,
+    input: TensorData,
+    batch: usize,
+    top: usize,
+) -> Vec<Vec<Choice>> {
+    let images: Tensor<4> = Tensor::from_data(input, &crate::network_device(network));
+    let parts = images.split(batch, 0).into_iter();
+    parts.flat_map(|part| choices(network.forward(part), top)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn choices_are_sorted_and_cut() {
+        let logits = [[0.0, 2f32.ln(), 5f32.ln()], [1.0, 1.0, 0.0]];
+        let choices = choices(Tensor::from_floats(logits, &Device::default()), 2);
+        let order = |row: &[Choice]| row.iter().map(|choice| choice.index).collect::<Vec<_>>();
+        assert_eq!((order(&choices[0]), order(&choices[1])), (vec![2, 1], vec![0, 1]));
+        for (choice, expected) in choices[0].iter().zip([5.0 / 8.0, 2.0 / 8.0]) {
+            assert!((choice.probability - expected).abs() < 1e-6, "{choice:?}");
+        }
+    }
+}

@@ -1,7 +1,0 @@
-//! The program `dbb`.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    dbb_training::cli::main()
-}

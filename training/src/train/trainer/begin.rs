@@ -1,0 +1,281 @@
+//! How a run begins: from its configuration, or from its newest checkpoint.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess};
+use dbb_models::summary::Summary;
+use dbb_models::weights::{Dialect, Metadata};
+use dbb_models::{Form, ModelConfig};
+
+use super::Trainer;
+use crate::config::{Config, OnBadSample};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::report::Steps;
+use crate::run::checkpoint::{Progress, RunState};
+use crate::run::directory::RunDir;
+use crate::run::identity::Identity;
+use crate::train::average::Ema;
+use crate::train::cancel::CancelToken;
+use crate::train::gradients;
+use crate::train::optimizer::Optimizer;
+use crate::train::start;
+
+impl Trainer {
+    /// A new run in a directory that holds none, on an inference device.
+    ///
+    /// # Errors
+    /// If the directory holds a run or is in use, the data cannot be read, or data and
+    /// configuration disagree.
+    pub fn new(config: Config, run: RunDir, device: &Device) -> Result<Self> {
+        if run.exists() {
+            return Err(Error::RunExists(run.root().into()));
+        }
+        let mut trainer = Self::prepare(config, run, device)?;
+        trainer.begin()?;
+        trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
+        trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
+        Ok(trainer)
+    }
+
+    /// A run that goes on from its newest checkpoint, with its own configuration; from the beginning
+    /// if it ended before its first checkpoint.
+    ///
+    /// A run is refused whose configuration or data are not those of its checkpoint. `force`
+    /// accepts that, and `overrides`, `KEY=VALUE`, which need it.
+    ///
+    /// # Errors
+    /// If there is no run, it is in use, its checkpoint is damaged or does not fit; if it has results
+    /// and no checkpoint they could come from.
+    pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
+        if !run.exists() {
+            let text = format!(
+                "{} holds no run to resume (no config.toml); name the run directory, or give it with --out",
+                run.root().display()
+            );
+            return Err(Error::Unusable(text));
+        }
+        let config = Config::load(&run.config(), overrides)?;
+        let mut trainer = Self::prepare(config, run, device)?;
+        let Some(&mark) = trainer.run.checkpoint_ids()?.last() else {
+            let results = trainer.run.results()?;
+            if !results.is_empty() {
+                return Err(Error::NoCheckpoint { run: trainer.run.root().into(), results });
+            }
+            trainer.begin()?;
+            let text = "the run ended before its first checkpoint: it starts from the beginning";
+            trainer.notes.insert(0, text.into());
+            return Ok(trainer);
+        };
+        let now = trainer.state.progress.identity.clone();
+        trainer.state = trainer.restore(mark)?;
+        let identity = &mut trainer.state.progress.identity;
+        let changes = identity.changes(&now);
+        if !changes.is_empty() && !force {
+            let path = trainer.run.checkpoint(mark);
+            return Err(Error::Changed { path, changes });
+        }
+        let accepted = changes.into_iter().map(|change| format!("accepted: {change}"));
+        let inexact = identity.notes(&now).into_iter().map(|change| {
+            format!("{change}: the last bits may differ from those of a run that was not stopped")
+        });
+        trainer.notes.extend(accepted.chain(inexact));
+        *identity = now;
+        if !overrides.is_empty() {
+            trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
+        }
+        Ok(trainer)
+    }
+
+    fn prepare(config: Config, run: RunDir, device: &Device) -> Result<Self> {
+        let Plan { config, model, metadata, summary, env, identity, train, val } =
+            Plan::new(config, device)?;
+        let lock = run.lock()?;
+        let device = device.clone().autodiff();
+        let state = fresh(&config, &model, &device, &identity)?;
+        Ok(Self {
+            config,
+            model,
+            metadata,
+            summary,
+            env,
+            device,
+            group: None,
+            train,
+            val,
+            state,
+            saved: (None, Instant::now()),
+            notes: Vec::new(),
+            stop: CancelToken::default(),
+            steps: Steps::new(0, 0),
+            reported: Instant::now(),
+            run,
+            _lock: lock,
+        })
+    }
+
+    /// Puts the weights of `model.init_from`, where there are any, into a run that has not begun.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        let RunState { network, ema, .. } = &mut self.state;
+        let start =
+            start::from_weights(&self.config, &self.metadata, network.clone(), &self.device)?;
+        if let Some(start) = start {
+            (*network, self.notes) = (start.network, start.notes);
+            *ema = self.config.train.ema.map(|decay| Ema::new(network, decay));
+        }
+        Ok(())
+    }
+
+    /// The run before its beginning.
+    pub(super) fn fresh(&self) -> Result<RunState> {
+        fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)
+    }
+}
+
+/// A run as its configuration and its data have it.
+struct Plan {
+    config: Config,
+    model: ModelConfig,
+    metadata: Metadata,
+    summary: Summary,
+    env: serde_json::Value,
+    identity: Identity,
+    train: Loader,
+    val: Loader,
+}
+
+impl Plan {
+    /// Reads what there is to know of the data, and writes nothing.
+    fn new(mut config: Config, device: &Device) -> Result<Self> {
+        let data = &config.data;
+        let (train, val) = data.open_pair(config.seed)?;
+        if train.len() < 2 || val.is_empty() {
+            let text = format!("{} has too few images to train on and validate with", data.source);
+            return Err(Error::Unusable(text));
+        }
+        let classes = train.classes().to_vec();
+        let preprocess = data.preprocess(&train, config.model.in_channels);
+        check_resize(&preprocess)?;
+        let model = config.model.resolve(classes.len(), preprocess.channels);
+        check_classes(&model, &classes, &data.source)?;
+        let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
+        let metadata = Metadata {
+            model: model.clone(),
+            form: Form::Train,
+            keys: Dialect::Native,
+            preprocess: preprocess_json(&preprocess),
+            classes,
+        };
+        let (train, val) = loaders(&config, train, val, preprocess)?;
+
+        // Written out, so that the run can be repeated whatever the defaults become.
+        config.model.num_classes = Some(model.num_classes);
+        config.model.in_channels = Some(model.in_channels);
+        let identity = Identity {
+            config: config.clone(),
+            train_data: train.dataset().fingerprint(),
+            val_data: val.dataset().fingerprint(),
+            device: device::name(device),
+            threads: rayon::current_num_threads(),
+            instruction_set: device::instruction_set().to_string(),
+        };
+        let env = serde_json::json!({
+            "dbb": env!("CARGO_PKG_VERSION"),
+            "device": &identity.device,
+            "threads": identity.threads,
+            "instruction_set": &identity.instruction_set,
+            "os": std::env::consts::OS,
+            "cpu": device::cpu_model(),
+            "arch": std::env::consts::ARCH,
+            "train_data": train.dataset().describe(),
+            "train_fingerprint": &identity.train_data,
+            "val_data": val.dataset().describe(),
+            "val_fingerprint": &identity.val_data,
+        });
+        Ok(Self { config, model, metadata, summary, env, identity, train, val })
+    }
+}
+
+/// Checks that a run of a configuration could begin, as far as that can be told without writing
+/// anything: its data are opened, its network is built, the weights that it starts from are read.
+///
+/// # Errors
+/// As [`Trainer::new`], but for what lies in a run directory.
+pub fn check(config: Config, device: &Device) -> Result<Identity> {
+    let Plan { config, model, metadata, identity, .. } = Plan::new(config, device)?;
+    let device = device.clone().autodiff();
+    let state = fresh(&config, &model, &device, &identity)?;
+    start::from_weights(&config, &metadata, state.network, &device)?;
+    Ok(identity)
+}
+
+/// The augmented training images in random order, and the validation images.
+fn loaders(
+    config: &Config,
+    train: ImageDataset,
+    val: ImageDataset,
+    preprocess: Preprocess,
+) -> Result<(Loader, Loader)> {
+    let cache = config.data.cache();
+    let settings = |shuffle| LoaderConfig {
+        batch_size: config.train.batch_size,
+        workers: config.data.workers,
+        seed: config.seed,
+        shuffle,
+        skip_unreadable: config.data.on_bad_sample == OnBadSample::Skip,
+        cache: cache.clone(),
+        ..LoaderConfig::default()
+    };
+    let augmented = Pipeline::new(preprocess.clone(), config.augment.clone())?;
+    let train = Loader::new(Arc::new(train), settings(true), augmented)?;
+    let val = Loader::new(Arc::new(val), settings(false), Pipeline::eval(preprocess)?)?;
+    Ok((train, val))
+}
+
+/// A run that has not begun.
+fn fresh(
+    config: &Config,
+    model: &ModelConfig,
+    device: &Device,
+    identity: &Identity,
+) -> Result<RunState> {
+    device.seed(config.seed);
+    let network = gradients::number(model.init(Form::Train, device)?);
+    let network = model.freeze(network, &config.train.freeze)?;
+    Ok(RunState {
+        ema: config.train.ema.map(|decay| Ema::new(&network, decay)),
+        optimizer: Optimizer::new(&config.optim, &network),
+        network,
+        progress: Progress::new(identity.clone()),
+    })
+}
+
+fn check_classes(model: &ModelConfig, classes: &[String], source: &str) -> Result<()> {
+    if model.num_classes == classes.len() {
+        return Ok(());
+    }
+    Err(Error::Unusable(format!(
+        "model.num_classes is {}, but {source} has {} classes; leave the key out to take the data's",
+        model.num_classes,
+        classes.len()
+    )))
+}
+
+/// The check of the configuration once more, with the size that the data decides.
+fn check_resize(preprocess: &Preprocess) -> Result<()> {
+    let side = preprocess.size.0.min(preprocess.size.1);
+    match preprocess.resize {
+        Some(resize) if resize < side => Err(Error::Unusable(format!(
+            "data.resize is {resize}, below the network's input of {side}: the crop would be padded \
+             with black; raise it, or set data.size"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn preprocess_json(preprocess: &Preprocess) -> serde_json::Value {
+    // Plain data always serialises.
+    serde_json::to_value(preprocess).expect("preprocessing is plain data")
+}

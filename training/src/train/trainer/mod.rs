@@ -1,0 +1,297 @@
+//! The training loop: a run from its first epoch to its folded weights. `begin` starts or resumes
+//! a run, `step` is one step of the optimizer, `save` writes checkpoints, metrics and results.
+
+mod begin;
+mod save;
+mod step;
+
+pub use begin::check;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use dbb_datasets::{Batch, Loader};
+use dbb_models::summary::Summary;
+use dbb_models::weights::Metadata;
+use dbb_models::{Classifier, ModelConfig, Reparameterize};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::deploy::fold::Comparison;
+use crate::error::{Error, Result};
+use crate::inference::evaluate::{Evaluation, evaluate_until};
+use crate::report::{self, State, Steps};
+use crate::run::checkpoint::{PartialEpoch, RunState};
+use crate::run::directory::{CheckpointId, Lock, RunDir};
+use crate::run::metrics::EpochRecord;
+use crate::run::tensorboard::TensorBoard;
+use crate::train::cancel::CancelToken;
+use crate::train::distributed::Group;
+use crate::train::observer::{Observer, RunInfo};
+use crate::train::schedule::Schedule;
+
+/// What `train` reports.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainResult {
+    /// The run directory.
+    pub run_dir: PathBuf,
+    /// Epochs done.
+    pub epochs: usize,
+    /// Mean training loss of the last epoch.
+    pub train_loss: f64,
+    /// Folded validation top-1 of the last epoch, percent.
+    pub top1: f64,
+    /// Folded validation top-5 of the last epoch, percent.
+    pub top5: f64,
+    /// Highest folded validation top-1, percent.
+    pub best_top1: f64,
+    /// Seconds of all epochs.
+    pub seconds: f64,
+    /// Training images per second, validation not counted.
+    pub images_per_second: f64,
+}
+
+/// A run: network, data, optimizer and how far it has come.
+pub struct Trainer {
+    config: Config,
+    model: ModelConfig,
+    metadata: Metadata,
+    summary: Summary,
+    env: serde_json::Value,
+    device: Device,
+    /// Further devices that share every batch.
+    group: Option<Group>,
+    train: Loader,
+    val: Loader,
+    state: RunState,
+    /// The newest checkpoint, and when it was saved.
+    saved: (Option<CheckpointId>, Instant),
+    notes: Vec<String>,
+    stop: CancelToken,
+    steps: Steps,
+    /// When the report was written.
+    reported: Instant,
+    run: RunDir,
+    _lock: Lock,
+}
+
+impl Trainer {
+    /// Trains on several devices; the first must be the one the trainer was made with.
+    pub fn train_on(&mut self, devices: &[Device]) {
+        let smoothing = self.config.train.label_smoothing;
+        let forward = move |network: &Classifier, batch: &Batch, device: &Device| {
+            step::forward(network, batch, device, smoothing)
+        };
+        self.group = (devices.len() > 1).then(|| Group::new(devices, Arc::new(forward)));
+    }
+
+    /// Lets a run be stopped from outside.
+    pub fn stop_on(&mut self, stop: CancelToken) {
+        self.stop = stop;
+    }
+
+    /// What this run is about.
+    pub fn info(&self) -> RunInfo {
+        let accumulate = self.config.train.accumulate;
+        let mark = self.state.progress.mark;
+        RunInfo {
+            model: self.model.clone(),
+            train_data: self.train.dataset().describe(),
+            val_data: self.val.dataset().describe(),
+            params_train: self.summary.params_train,
+            steps_per_epoch: self.train.batches_per_epoch().div_ceil(accumulate),
+            epochs: self.config.train.epochs,
+            done: mark.epoch,
+            done_steps: mark.batch.div_ceil(accumulate),
+        }
+    }
+
+    /// The network that is validated and exported, in training form on the inference device: the
+    /// moving average if the run keeps one.
+    pub fn network(&self) -> Classifier {
+        match &self.state.ema {
+            Some(ema) => ema.network.clone(),
+            None => self.state.network.valid(),
+        }
+    }
+
+    /// The validation images.
+    pub fn validation(&self) -> &Loader {
+        &self.val
+    }
+
+    /// The run as far as it has come, for a report.
+    pub fn report(&self) -> report::Run {
+        report::Run {
+            config: self.config.clone(),
+            summary: self.summary.clone(),
+            env: self.env.clone(),
+            records: self.state.progress.records.clone(),
+            steps: self.steps.clone(),
+        }
+    }
+
+    /// Trains to the end and writes the folded weights. A checkpoint is saved after every epoch
+    /// and as often as the configuration says; the run's report is written anew then, and every half
+    /// minute.
+    ///
+    /// # Errors
+    /// An image or the disk; a loss or gradient that is no number; a wish to stop, once the run is
+    /// saved.
+    pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
+        let outcome = self.all_epochs(observer);
+        if let Err(error) = &outcome {
+            // What ended the run is the error to tell, whether it can be reported or not.
+            self.write_report(&State::Stopped(error.to_string())).ok();
+        }
+        outcome
+    }
+
+    fn all_epochs(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
+        observer.started(&self.info());
+        self.notes.iter().for_each(|note| observer.note(note));
+        if !self.notes.is_empty()
+            && self.state.progress.step == 0
+            && let Some((before, _)) = self.validate()?
+        {
+            let (top1, loss) = (before.totals.top1(), before.totals.loss());
+            observer.note(&format!("before training: top-1 {top1:.2}%, loss {loss:.4}"));
+        }
+        self.write_metrics()?;
+        let steps_per_epoch = self.info().steps_per_epoch;
+        let done = self.state.progress.step;
+        self.steps = Steps::new(done, self.config.train.epochs * steps_per_epoch);
+        self.write_report(&State::Running)?;
+        let mut board = TensorBoard::open(&self.run.tensorboard(), done)?;
+        let Config { schedule, optim, train, .. } = &self.config;
+        let schedule = Schedule::new(schedule, optim, train.epochs, steps_per_epoch);
+        self.saved.1 = Instant::now();
+        while self.state.progress.mark.epoch < self.config.train.epochs {
+            match self.epoch(&schedule, &mut board, observer) {
+                Err(error @ Error::NonFinite { .. })
+                    if self.state.progress.rollbacks < self.config.train.rollbacks =>
+                {
+                    self.roll_back(&error, observer)?;
+                    board = TensorBoard::open(&self.run.tensorboard(), self.state.progress.step)?;
+                }
+                outcome => outcome?,
+            }
+        }
+        self.export()?;
+        self.write_report(&State::Finished)?;
+        Ok(self.result())
+    }
+
+    /// Trains what is left of an epoch, and ends it.
+    fn epoch(
+        &mut self,
+        schedule: &Schedule,
+        board: &mut TensorBoard,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let CheckpointId { epoch, batch } = self.state.progress.mark;
+        let mut batches = self.train.epoch_from(epoch as u64, batch);
+        while batches.len() > 0 {
+            self.step(&mut batches, schedule, board, observer)?;
+            if self.stop.requested().is_some() || self.is_save_due() {
+                self.save()?;
+            }
+            self.leave_if_asked()?;
+            if self.reported.elapsed() > report::INTERVAL {
+                self.write_report(&State::Running)?;
+            }
+        }
+        self.end_epoch(board, observer)
+    }
+
+    /// Validates, saves and tells of an epoch whose batches are done.
+    fn end_epoch(&mut self, board: &mut TensorBoard, observer: &mut dyn Observer) -> Result<()> {
+        let PartialEpoch { totals, seconds, .. } = self.state.progress.partial;
+        if totals.images() == 0 {
+            let data = self.train.dataset().describe();
+            return Err(Error::Unusable(format!("no image of {data} can be read")));
+        }
+        let started = Instant::now();
+        let Some((validation, comparison)) = self.validate()? else {
+            self.save()?;
+            return self.leave_if_asked();
+        };
+        self.left_out(&validation.skipped, observer)?;
+        // The last step of an epoch has no loss after it that would tell.
+        if !validation.totals.loss().is_finite() {
+            return Err(self.non_finite("validation loss", validation.totals.loss(), None));
+        }
+        let progress = &mut self.state.progress;
+        let PartialEpoch { skipped, spikes, lr, .. } = std::mem::take(&mut progress.partial);
+        let record = EpochRecord {
+            epoch: progress.mark.epoch + 1,
+            step: progress.step,
+            images: totals.images(),
+            lr,
+            train_loss: totals.loss(),
+            train_top1: totals.top1(),
+            val_loss: validation.totals.loss(),
+            top1: validation.totals.top1(),
+            top5: validation.totals.top5(),
+            fold_max_rel_diff: comparison.max_rel_diff(),
+            images_per_second: totals.images() as f64 / seconds,
+            seconds: seconds + started.elapsed().as_secs_f64(),
+            skipped: skipped + validation.skipped.len(),
+            spikes,
+        };
+        if progress.best_epoch == 0 || record.top1 > progress.best_top1 {
+            progress.best_epoch = record.epoch;
+            progress.best_top1 = record.top1;
+        }
+        progress.mark = CheckpointId { epoch: record.epoch, batch: 0 };
+        progress.records.push(record.clone());
+        // Before the checkpoint: a resumed run voids what came after its own.
+        board.epoch(&record)?;
+        self.save()?;
+        self.write_metrics()?;
+        self.write_report(&State::Running)?;
+        observer.epoch(&record);
+        match record.epoch < self.config.train.epochs {
+            true => self.leave_if_asked(),
+            false => Ok(()),
+        }
+    }
+
+    /// Evaluates a folded copy, and compares it with the training form on the first batch. `None`
+    /// if it was asked to stop.
+    fn validate(&self) -> Result<Option<(Evaluation, Comparison)>> {
+        let train_form = self.network();
+        let deploy = train_form.reparameterize();
+        let device = self.device.clone().inner();
+        let mut comparison = Comparison::default();
+        let mut first = true;
+        let evaluation = evaluate_until(&deploy, &self.val, &self.stop, |batch, logits| {
+            if std::mem::take(&mut first) {
+                let images: Tensor<4> = batch.to_tensors(&device).0;
+                comparison.add(train_form.forward(images), logits.clone());
+            }
+        })?;
+        Ok(evaluation.map(|evaluation| (evaluation, comparison)))
+    }
+
+    fn result(&self) -> TrainResult {
+        let records = &self.state.progress.records;
+        // `fit` has run at least one epoch, now or before it was resumed.
+        let last = records.last().expect("a finished run has an epoch");
+        let images = |record: &EpochRecord| record.images as f64;
+        let training: f64 = records.iter().map(|r| images(r) / r.images_per_second).sum();
+        TrainResult {
+            run_dir: self.run.root().into(),
+            epochs: last.epoch,
+            train_loss: last.train_loss,
+            top1: last.top1,
+            top5: last.top5,
+            best_top1: self.state.progress.best_top1,
+            seconds: records.iter().map(|record| record.seconds).sum(),
+            images_per_second: records.iter().map(images).sum::<f64>() / training,
+        }
+    }
+}

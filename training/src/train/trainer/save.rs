@@ -1,0 +1,112 @@
+//! What a run leaves on disk, and how it goes back to that: checkpoints, metrics, report, weights.
+
+use std::time::{Duration, Instant};
+
+use dbb_models::weights::{Metadata, write_safetensors};
+use dbb_models::{Form, Reparameterize};
+
+use super::Trainer;
+use crate::error::{Error, Result};
+use crate::inference::loaded_model::key_map;
+use crate::report::{self, State};
+use crate::run::checkpoint::{self, RunState};
+use crate::run::directory::CheckpointId;
+use crate::train::observer::Observer;
+use crate::train::optimizer::Optimizer;
+
+impl Trainer {
+    /// Whether a checkpoint within the epoch is due. Not at its last step: the end of the epoch is
+    /// saved anyway.
+    pub(super) fn is_save_due(&self) -> bool {
+        let (train, progress) = (&self.config.train, &self.state.progress);
+        let by_steps = train.checkpoint_steps.is_some_and(|n| progress.step.is_multiple_of(n));
+        let by_time = train.checkpoint_minutes.is_some_and(|minutes| {
+            self.saved.1.elapsed() >= Duration::from_secs_f64(minutes * 60.0)
+        });
+        (by_steps || by_time) && progress.mark.batch < self.train.batches_per_epoch()
+    }
+
+    pub(super) fn save(&mut self) -> Result<()> {
+        if self.saved.0 != Some(self.state.progress.mark) {
+            checkpoint::save(
+                &self.run,
+                &mut self.state,
+                &self.metadata,
+                self.config.train.keep_last,
+            )?;
+        }
+        self.saved = (Some(self.state.progress.mark), Instant::now());
+        Ok(())
+    }
+
+    /// Ends a saved run that was asked to stop.
+    pub(super) fn leave_if_asked(&self) -> Result<()> {
+        let Some(signal) = self.stop.requested() else { return Ok(()) };
+        let (run, mark) = (self.run.root().display(), self.state.progress.mark);
+        let place = self.run.checkpoint(mark);
+        let saved =
+            format!("the run is saved in {}; `dbb train {run} --resume` goes on", place.display());
+        Err(Error::Interrupted { signal, saved })
+    }
+
+    /// Goes back to the newest checkpoint, or to the beginning, and on with a lower learning rate.
+    pub(super) fn roll_back(&mut self, error: &Error, observer: &mut dyn Observer) -> Result<()> {
+        let rollbacks = self.state.progress.rollbacks + 1;
+        let place = match self.run.checkpoint_ids()?.last() {
+            Some(&mark) => {
+                self.state = self.restore(mark)?;
+                self.run.checkpoint(mark).display().to_string()
+            }
+            None => {
+                self.state = self.fresh()?;
+                self.begin()?;
+                "the beginning".to_string()
+            }
+        };
+        self.state.progress.rollbacks = rollbacks;
+        observer.note(&format!(
+            "{error}; return {rollbacks} of {}: going on from {place} with {} times the learning rate",
+            self.config.train.rollbacks,
+            self.config.train.rollback_lr.powi(rollbacks as i32)
+        ));
+        Ok(())
+    }
+
+    pub(super) fn write_metrics(&self) -> Result<()> {
+        let records = &self.state.progress.records;
+        // Plain data always serialises.
+        let line = |record| serde_json::to_string(record).expect("a record is plain data") + "\n";
+        let lines: String = records.iter().map(line).collect();
+        Ok(self.run.write(&self.run.metrics(), &lines)?)
+    }
+
+    pub(super) fn write_report(&mut self, state: &State) -> Result<()> {
+        self.reported = Instant::now();
+        Ok(self.run.write(&self.run.report(), &report::train_page(&self.report(), state))?)
+    }
+
+    /// Writes the folded weights, in native names, with the metadata to rebuild the network.
+    pub(super) fn export(&self) -> Result<()> {
+        let deploy = self.network().reparameterize();
+        let metadata = Metadata { form: Form::Deploy, ..self.metadata.clone() };
+        let tensors = key_map(&metadata, &deploy)?.save(&deploy);
+        Ok(write_safetensors(&self.run.deploy_weights(), &tensors, &metadata)?)
+    }
+
+    /// The state of a checkpoint.
+    pub(super) fn restore(&mut self, mark: CheckpointId) -> Result<RunState> {
+        let fresh = self.fresh()?;
+        let optimizer = |network: &_| Optimizer::new(&self.config.optim, network);
+        let checkpoint = self.run.checkpoint(mark);
+        let restored = checkpoint::restore(&checkpoint, fresh, optimizer);
+        self.saved.0 = Some(mark);
+        restored.map_err(|error| match (error, self.run.checkpoint_ids()) {
+            (Error::Checkpoint { path, reason }, Ok(marks)) if marks.len() > 1 => {
+                let other = self.run.checkpoint(marks[marks.len() - 2]);
+                let hint = format!("{reason}; hint: remove it to go on from {}", other.display());
+                Error::Checkpoint { path, reason: hint }
+            }
+            (error, _) => error,
+        })
+    }
+}

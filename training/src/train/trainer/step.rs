@@ -1,0 +1,189 @@
+//! One step of the optimizer: batches, their gradients, and what is learnt from them.
+
+use std::time::Instant;
+
+use burn::optim::GradientsParams;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use dbb_datasets::{Batch, DataError, Epoch};
+use dbb_models::Classifier;
+
+use super::Trainer;
+use crate::error::{Error, Result};
+use crate::inference::evaluate::cross_entropy;
+use crate::run::checkpoint::RunState;
+use crate::run::directory::CheckpointId;
+use crate::run::metrics::host;
+use crate::run::tensorboard::TensorBoard;
+use crate::train::gradients::{self, Accumulator};
+use crate::train::observer::{Observer, Step};
+use crate::train::schedule::Schedule;
+
+impl Trainer {
+    /// One step of the optimizer, on `train.accumulate` batches or what is left of the epoch.
+    pub(super) fn step(
+        &mut self,
+        batches: &mut Epoch,
+        schedule: &Schedule,
+        board: &mut TensorBoard,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let group = self.config.train.accumulate.min(batches.len());
+        let mut gradient = Accumulator::new(group, self.config.train.batch_size);
+        let (mut losses, mut images) = (0.0, 0);
+        for batch in batches.take(group) {
+            let batch = batch?;
+            self.left_out(&batch.skipped, observer)?;
+            self.state.progress.partial.skipped += batch.skipped.len();
+            self.seed_forward();
+            self.state.progress.mark.batch += 1;
+            // A single image has no variance where the map is a single position.
+            if batch.len() < 2 {
+                self.state.progress.partial.skipped += batch.len();
+                continue;
+            }
+            let (grads, logits, mean) = self.gradients(&batch)?;
+            if !mean.is_finite() {
+                return Err(self.non_finite("loss", mean, Some(&grads)));
+            }
+            let labels = batch.main_labels();
+            self.state.progress.partial.totals.add(logits, labels, mean);
+            gradient.add(&self.state.network, grads, batch.len());
+            losses += mean * batch.len() as f64;
+            images += batch.len();
+        }
+        let RunState { network, ema, optimizer, progress } = &mut self.state;
+        let Some(mut grads) = gradient.finish(network) else { return Ok(()) };
+        let grad_norm = gradients::global_norm(&grads, network);
+        if !grad_norm.is_finite() {
+            return Err(self.non_finite("gradient", grad_norm, Some(&grads)));
+        }
+        if let Some(most) = self.config.train.clip_norm {
+            gradients::clip(&mut grads, network, grad_norm, most);
+        }
+        let rollbacks = i32::try_from(progress.rollbacks).unwrap_or(i32::MAX);
+        let lr = schedule.lr(progress.step) * self.config.train.rollback_lr.powi(rollbacks);
+        *network = optimizer.step(network, grads, lr);
+        progress.step += 1;
+        if let Some(ema) = ema {
+            ema.update(network, progress.step);
+        }
+        let step_loss = losses / images as f64;
+        let partial = &mut progress.partial;
+        if let Some(mean) = progress.spikes.add(step_loss) {
+            partial.spikes += 1;
+            observer.note(&format!(
+                "the loss jumped to {step_loss:.4} at step {}, from a mean of {mean:.4}",
+                progress.step
+            ));
+        }
+        board.step(progress.step, step_loss, lr)?;
+        self.steps.add(progress.step, step_loss);
+        partial.lr = lr;
+        partial.seconds += started.elapsed().as_secs_f64();
+        observer.step(&Step {
+            epoch: progress.mark.epoch + 1,
+            step: progress.mark.batch.div_ceil(self.config.train.accumulate),
+            run_step: progress.step,
+            lr,
+            step_loss,
+            grad_norm,
+            loss: partial.totals.loss(),
+            top1: partial.totals.top1(),
+            images: partial.totals.images(),
+            images_per_second: partial.totals.images() as f64 / partial.seconds,
+        });
+        Ok(())
+    }
+
+    /// Gradients, logits and mean loss of a batch, on one device or several.
+    fn gradients(&self, batch: &Batch) -> Result<(GradientsParams, Tensor<2>, f64)> {
+        let network = &self.state.network;
+        if let Some(group) = &self.group {
+            let together = group.gradients(network, batch)?;
+            return Ok((together.gradients, together.logits, together.loss));
+        }
+        let smoothing = self.config.train.label_smoothing;
+        let (logits, loss) = forward(network, batch, &self.device, smoothing);
+        let mean = f64::from(host(loss.clone().into_data())[0]);
+        Ok((GradientsParams::from_grads(loss.backward(), network), logits.detach(), mean))
+    }
+
+    /// Dropout draws from the device's own stream: a new one for every batch, so that a resumed
+    /// run draws as the uninterrupted one would have.
+    fn seed_forward(&self) {
+        let CheckpointId { epoch, batch } = self.state.progress.mark;
+        let place = (epoch as u64) << 32 | batch as u64;
+        // The odd constant of Fibonacci hashing keeps neighbouring seeds and places apart.
+        self.device.seed(self.config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ place);
+    }
+
+    /// Names each image that could not be read once, up to `data.max_bad_samples` of them.
+    pub(super) fn left_out(
+        &mut self,
+        skipped: &[DataError],
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let most = self.config.data.max_bad_samples;
+        for reason in skipped {
+            let reason = reason.to_string();
+            let bad = &mut self.state.progress.bad_samples;
+            if bad.insert(reason.clone()) {
+                observer.skipped(&reason);
+                if bad.len() > most {
+                    return Err(Error::BadSamples { count: bad.len(), most, last: reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn non_finite(
+        &self,
+        what: &'static str,
+        value: f64,
+        grads: Option<&GradientsParams>,
+    ) -> Error {
+        let kept = match self.saved.0 {
+            None => "no checkpoint was saved, so that nothing is kept".to_string(),
+            Some(mark) => {
+                format!("the checkpoint {} is kept", self.run.checkpoint(mark).display())
+            }
+        };
+        let progress = &self.state.progress;
+        let layer = gradients::first_non_finite(&self.state.network, grads);
+        Error::NonFinite {
+            what,
+            value,
+            epoch: progress.mark.epoch + 1,
+            step: progress.step + 1,
+            batch: progress.mark.batch,
+            layer: layer.map_or_else(String::new, |layer| format!("; first at {layer}")),
+            kept,
+        }
+    }
+}
+
+/// Logits `[batch, classes]` of a training batch and its mean loss, `[1]`. The loss of a mixed image
+/// is that of both labels by their shares (Zhang et al., ICLR 2018; Yun et al., ICCV 2019).
+pub(super) fn forward(
+    network: &Classifier,
+    batch: &Batch,
+    device: &Device,
+    smoothing: f64,
+) -> (Tensor<2>, Tensor<1>) {
+    let (images, labels) = batch.to_tensors(device);
+    let logits = network.forward(images);
+    let own = cross_entropy(logits.clone(), labels, smoothing);
+    let Some(mixed) = &batch.mixed else { return (logits, own) };
+    let other = cross_entropy(logits.clone(), labels_on(&mixed.partners, device), smoothing);
+    let share = f64::from(mixed.share);
+    (logits, own.mul_scalar(share) + other.mul_scalar(1.0 - share))
+}
+
+/// Classes `[batch]`.
+fn labels_on(labels: &[usize], device: &Device) -> Tensor<1, Int> {
+    let labels: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
+    let shape = [labels.len()];
+    Tensor::from_data(TensorData::new(labels, shape), device)
+}
