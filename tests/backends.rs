@@ -45,7 +45,7 @@ fn named(what: &str, state: &StateDict, tolerance: f64) -> Values {
     state.iter().map(|(key, data)| (format!("{what} {key}"), data.into(), tolerance)).collect()
 }
 
-/// The implementation and the random numbers of a device are one for the whole process.
+/// The random numbers of a device are one sequence for the whole process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,9 +60,7 @@ fn compare(what: &str, compute: impl Fn(&Device) -> Values) {
     runs.push(("flex".into(), Implementation::Plain));
     for (name, implementation) in runs {
         let mut worst = Worst::default();
-        implementation.set();
-        let actual = compute(&open(&name));
-        Implementation::Fast.set();
+        let actual = implementation.during(|| compute(&open(&name)));
         let name = match implementation {
             Implementation::Fast => name,
             Implementation::Plain => format!("{name} without kernels"),
@@ -161,7 +159,7 @@ fn network_values(model: &ModelConfig, start: &StateDict, device: &Device) -> Va
     let targets = Tensor::<1, Int>::from_ints([0, 1, 2, 3], &training);
     let (logits, layers) = LayerCount::during(|| network.forward(images.tensor(&training)));
     if device == &open("flex") {
-        let fast = Implementation::get() == Implementation::Fast;
+        let fast = Implementation::current() == Implementation::Fast;
         assert_eq!(layers.plain == 0, fast, "{layers:?}");
         assert_eq!(layers.fast > 0, fast, "{layers:?}");
     }

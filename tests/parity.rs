@@ -33,17 +33,16 @@ fn every_fixture() {
     let mut report = Report::default();
     let runs = [Implementation::Plain, Implementation::Fast].into_iter();
     for (implementation, path) in runs.flat_map(|run| files.iter().map(move |path| (run, path))) {
-        implementation.set();
         let fixture = Fixture::read(path);
         let kind = fixture.config::<Kind>().kind;
         report.file = format!("{}, {implementation}", fixture.name);
         let read = WeightsFile::read(path).expect("a fixture is readable");
         report.same_tensors("tensors of WeightsFile", &read.tensors, &fixture.below(""));
-        match kind.as_str() {
+        implementation.during(|| match kind.as_str() {
             "dbb" | "acb" => check_block(&fixture, &mut report),
             "model" => check_model(&fixture, &mut report),
             other => panic!("{}: unknown kind \"{other}\"", fixture.name),
-        }
+        });
         *report.counts.entry(kind).or_default() += 1;
     }
     report.finish();

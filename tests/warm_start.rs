@@ -106,9 +106,9 @@ fn a_network_of_blocks_starts_as_the_plain_one() {
         for (implementation, tolerance) in
             [(Implementation::Plain, 1e-6), (Implementation::Fast, 1e-3)]
         {
-            implementation.set();
             let maps = |network: &Classifier| {
-                network.forward_features(images(64, &autodiff)).into_iter().map(Tensor::inner)
+                let maps = || network.forward_features(images(64, &autodiff));
+                implementation.during(maps).into_iter().map(Tensor::inner)
             };
             for (stage, (own, theirs)) in maps(&network).zip(maps(&source)).enumerate() {
                 let what = format!("{what} stage {stage} {implementation}");

@@ -92,7 +92,7 @@ pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
             _ => false,
         }
     }
-    Implementation::get() == Implementation::Fast
+    Implementation::current() == Implementation::Fast
         && tensor.dtype() == DType::F32
         && is_flex(&tensor.clone().into_dispatch().kind)
 }

@@ -1,5 +1,6 @@
 //! `dbb bench`.
 
+use burn::tensor::Device;
 use clap::ValueEnum;
 use dbb_datasets::DataRef;
 use dbb_models::{Arch, BlockKind, Form, Implementation, ModelConfig};
@@ -78,35 +79,38 @@ enum FormOption {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let device = args.device.open()?;
-    args.implementation.set();
     let res = args.arch.map_or(224, Arch::default_resolution);
     let work = Workload {
         batch: args.batch.into(),
         resolution: args.res.map_or(res, usize::from),
         steps: args.steps.into(),
     };
-    let result = match (args.what, args.arch) {
-        (What::Train, Some(arch)) => {
-            anyhow::ensure!(
-                args.form != Some(FormOption::Deploy),
-                "a folded network cannot be trained; leave --form out"
-            );
-            bench::train(&args.model(arch), &work, &device)?
-        }
-        (What::Infer, Some(arch)) => {
-            let form = match args.form {
-                Some(FormOption::Train) => Form::Train,
-                _ => Form::Deploy,
-            };
-            bench::infer(&args.model(arch), form, &work, &device)?
-        }
-        // Without an architecture clap lets only the loader pass.
-        _ => bench::loader(&args.data, args.workers.into(), args.cache_mb as usize, &work)?,
-    };
+    let result = args.implementation.during(|| args.measure(&work, &device))?;
     crate::print(args.json, &result, || args.table(&work, &result))
 }
 
 impl Args {
+    fn measure(&self, work: &Workload, device: &Device) -> anyhow::Result<BenchResult> {
+        Ok(match (self.what, self.arch) {
+            (What::Train, Some(arch)) => {
+                anyhow::ensure!(
+                    self.form != Some(FormOption::Deploy),
+                    "a folded network cannot be trained; leave --form out"
+                );
+                bench::train(&self.model(arch), work, device)?
+            }
+            (What::Infer, Some(arch)) => {
+                let form = match self.form {
+                    Some(FormOption::Train) => Form::Train,
+                    _ => Form::Deploy,
+                };
+                bench::infer(&self.model(arch), form, work, device)?
+            }
+            // Without an architecture clap lets only the loader pass.
+            _ => bench::loader(&self.data, self.workers.into(), self.cache_mb as usize, work)?,
+        })
+    }
+
     fn model(&self, arch: Arch) -> ModelConfig {
         let classes = if arch.default_resolution() > 32 { 1000 } else { 10 };
         let classes = self.classes.unwrap_or(classes);

@@ -19,7 +19,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::distributed::{ReduceOperation, all_reduce};
 use burn::tensor::{Device, Tensor, TensorData};
 use dbb_datasets::Batch;
-use dbb_models::Classifier;
+use dbb_models::{Classifier, Implementation};
 
 use crate::device::{self, DeviceError};
 use crate::error::{Error, Result};
@@ -98,7 +98,10 @@ impl Group {
                 let (tasks, inbox) = channel::<Task>();
                 let (outbox, answers) = channel::<Answer>();
                 let (device, forward, sum) = (device.clone(), Arc::clone(&forward), sum.clone());
-                thread::spawn(move || follow(&device, &*forward, &sum, &inbox, &outbox));
+                let implementation = Implementation::current();
+                thread::spawn(move || {
+                    implementation.during(|| follow(&device, &*forward, &sum, &inbox, &outbox))
+                });
                 (tasks, answers)
             })
             .collect();

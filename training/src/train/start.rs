@@ -211,17 +211,17 @@ fn compare(
         comparison.add(logits(source), logits(network));
         comparison.max_rel_diff()
     };
-    let chosen = Implementation::get();
-    Implementation::Plain.set();
-    let evaluation = difference(&start.network.valid(), &source, &inference);
-    let mut differences = vec![("in evaluation", evaluation)];
-    if start.unfolded == 0 {
-        // A forward changes the running statistics: of a copy.
-        let trained = model.freeze(source.train(), &config.train.freeze)?;
-        let training = difference(&start.network.clone(), &trained, device);
-        differences.push(("with batch statistics", training));
-    }
-    chosen.set();
+    let differences = Implementation::Plain.during(|| -> Result<_> {
+        let evaluation = difference(&start.network.valid(), &source, &inference);
+        let mut differences = vec![("in evaluation", evaluation)];
+        if start.unfolded == 0 {
+            // A forward changes the running statistics: of a copy.
+            let trained = model.freeze(source.train(), &config.train.freeze)?;
+            let training = difference(&start.network.clone(), &trained, device);
+            differences.push(("with batch statistics", training));
+        }
+        Ok(differences)
+    })?;
     let text = differences.iter().map(|(mode, value)| format!("{value:.1e} {mode}"));
     let text = text.collect::<Vec<_>>().join(", ");
     // What is no number is beyond the tolerance.
