@@ -19,6 +19,9 @@ use dbb_training::train::observer::{Observer, Step};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::Value;
 
+#[path = "support/calls.rs"]
+mod calls;
+#[allow(dead_code)] // this program uses a part
 #[path = "support/runs.rs"]
 mod runs;
 use runs::*;

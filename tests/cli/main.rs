@@ -9,11 +9,15 @@ mod config;
 mod data;
 mod eval;
 mod export;
+mod fine_tuning;
 mod fold;
 mod foreign;
 mod output;
 mod recalibrate;
+#[path = "../support/runs.rs"]
+mod runs;
 mod setup;
+mod soak;
 #[path = "../support/stored.rs"]
 mod stored;
 mod summary;
@@ -21,4 +25,5 @@ mod summary;
 mod support;
 mod targets;
 mod train;
+mod training;
 mod usage;

@@ -11,12 +11,8 @@ use dbb_models::{Arch, BlockKind, Form, ModelConfig};
 use dbb_training::run::directory::{CheckpointId, RunDir};
 use dbb_training::train::Trainer;
 
-#[path = "support/runs.rs"]
-mod runs;
-#[path = "support/stored.rs"]
-mod stored;
-use runs::*;
-use stored::*;
+use crate::runs::*;
+use crate::stored::*;
 
 const TRAIN: [&str; 2] = ["train", QUICK_BASE];
 

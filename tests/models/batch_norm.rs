@@ -2,13 +2,11 @@
 //! conventions, gradients against finite differences; and what a model needs to be saved, loaded,
 //! copied, frozen and validated in the middle of training.
 
-mod support;
-
+use crate::support::{Array, assert_close, is_statistic, randomise};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use dbb_models::blocks::{BatchNorm, Block, BlockKind, ConvSpec, ConvUnit};
 use dbb_models::weights::{KeyMap, StateDict};
-use support::{Array, assert_close, is_statistic, randomise};
 
 const SHAPE: [usize; 4] = [3, 4, 5, 6];
 const CHANNELS: usize = SHAPE[1];
@@ -240,7 +238,7 @@ fn a_load_in_the_middle_of_training_is_not_undone() {
 
     let output = unit.valid().forward(input.clone().inner());
     assert_eq!(keys.save(&unit), state, "after an inference");
-    let expected = support::reference::forward(&state, &unit.spec(), &input.clone().into());
+    let expected = crate::support::reference::forward(&state, &unit.spec(), &input.clone().into());
     assert_close("inference after loading", &output.into(), &expected, 1e-6, 1.0);
 
     // The batch's own variance is some units, so that nine tenths of the loaded one show.
@@ -302,7 +300,8 @@ fn validation_and_training_alternate() {
         let output = valid.forward(input.clone().inner());
         assert!(!output.is_autodiff(), "valid() is on the inference device");
         assert_eq!(keys.save(&valid), before, "validation changes nothing");
-        let expected = support::reference::forward(&before, &valid.spec(), &input.clone().into());
+        let expected =
+            crate::support::reference::forward(&before, &valid.spec(), &input.clone().into());
         assert_close("validation output", &output.into(), &expected, 1e-6, 1.0);
 
         unit = valid.train();

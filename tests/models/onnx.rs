@@ -1,16 +1,14 @@
 //! ONNX files in another runtime, rten: it accepts them and computes what our networks compute.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{Array, assert_close, randomise};
 use burn::tensor::Device;
 use dbb_models::blocks::{Activation, BlockKind};
 use dbb_models::onnx::{Input, Normalization, write_onnx};
 use dbb_models::weights::{Dialect, KeyMap, Metadata};
 use dbb_models::{Arch, Classifier, Form, ModelConfig};
 use rten::{Dimension, Model, Value};
-use support::{Array, assert_close, randomise};
 
 const SIZE: [usize; 2] = [32, 40];
 

@@ -2,15 +2,13 @@
 //! multiply-accumulate operations, each from the published figure and from a layer table written
 //! out here. One test prints how long a large network takes to fold.
 
-mod support;
-
+use crate::support::{Array, assert_close};
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use dbb_models::blocks::{BlockKind, ConvUnit, DbbConfig};
 use dbb_models::summary::{Summary, learnable_params};
 use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize, Walk};
-use support::{Array, assert_close};
 
 /// A convolution as the papers' tables list it.
 #[derive(Clone, Copy, Debug)]

@@ -2,12 +2,10 @@
 //! and keys that do not fit are named.
 
 mod damaged;
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Array, randomise};
 use burn::tensor::{Device, TensorData};
 use dbb_models::blocks::BlockKind;
 use dbb_models::weights::{
@@ -16,7 +14,6 @@ use dbb_models::weights::{
 };
 use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize};
 use safetensors::SafeTensors;
-use support::{Array, randomise};
 use tempfile::TempDir;
 
 fn device() -> Device {

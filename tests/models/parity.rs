@@ -2,20 +2,18 @@
 //! statistics, folded kernels and losses, in the files of `tests/fixtures` (see the README there)
 //! or of the folder that `DBB_FIXTURES` names. `--nocapture` prints the largest errors.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::support::fixture::{self, Fixture, NetworkConfig, counters, without_counters};
+use crate::support::sgd::training_losses;
+use crate::support::{Array, Worst, difference, gradients, is_statistic};
 use burn::tensor::Device;
 use burn::tensor::activation::relu;
 use dbb_models::blocks::{Block, BlockKind, ConvSpec, ConvUnit, DbbConfig};
 use dbb_models::weights::{Dialect, KeyMap, StateDict, WeightsFile, adopt};
 use dbb_models::{Form, Implementation, Reparameterize};
 use serde::Deserialize;
-use support::fixture::{self, Fixture, NetworkConfig, counters, without_counters};
-use support::sgd::training_losses;
-use support::{Array, Worst, difference, gradients, is_statistic};
 
 /// Outputs, kernels, biases and running statistics, relative to the largest reference value.
 const VALUES: f64 = 2e-5;

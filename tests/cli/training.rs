@@ -14,9 +14,7 @@ use dbb_training::run::directory::RunDir;
 use dbb_training::run::metrics::Totals;
 use dbb_training::train::optimizer::Optimizer;
 
-#[path = "support/runs.rs"]
-mod runs;
-use runs::*;
+use crate::runs::*;
 
 // ---- A loss that is no number --------------------------------------------------------------
 

@@ -1,8 +1,6 @@
 //! The names of other libraries for plain networks: keys and shapes as torchvision, timm and
 //! published checkpoints have them, and a folded network in its conv + batch norm form.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Tensor};
@@ -135,7 +133,7 @@ fn a_folded_network_loads_as_the_plain_one() {
         let model = ModelConfig { activation, ..model };
         let network = model.init(Form::Train, &device).expect("a network");
         let native = KeyMap::new(Dialect::Native, &model, &network).expect("native names");
-        let deploy = support::randomise(network, &native, 3).reparameterize();
+        let deploy = crate::support::randomise(network, &native, 3).reparameterize();
         let (plain, plain_model) = as_conv_bn(&deploy, &model, &device).expect("a plain network");
         let keys = KeyMap::new(dialect, &plain_model, &plain).expect("names");
         let path = folder.path().join("weights.safetensors");

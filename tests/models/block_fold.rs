@@ -1,14 +1,12 @@
 //! Blocks of an unknown network folded by their names and shapes: a made-up detector whose blocks
 //! are those of the fixtures, against the kernels that the paper's own code folds them into.
 
-mod support;
-
+use crate::support::fixture::{self, Fixture};
+use crate::support::{Array, assert_close};
 use burn::tensor::{DType, TensorData};
 use dbb_models::BlockKind;
 use dbb_models::weights::{BlockFold, FoldedBlock, StateDict, WeightsError, WeightsFile};
 use dbb_models::weights::{random_values, write_foreign};
-use support::fixture::{self, Fixture};
-use support::{Array, assert_close};
 
 fn blocks() -> Vec<Fixture> {
     let named = |name: &str| name.starts_with("dbb_k") || name.starts_with("acb_k");

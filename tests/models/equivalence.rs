@@ -3,17 +3,15 @@
 //! each branch by its definition and shares nothing with the fold (`tests/support/reference.rs`).
 //! `--nocapture` prints the largest errors.
 
-mod support;
-
+use crate::support::{
+    Array, Worst, assert_close, is_on_inference_device, is_statistic, largest_difference,
+    param_ids, randomise, reference,
+};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use dbb_models::blocks::{Block, BlockKind, Branch, ConvBlock, ConvSpec, ConvUnit, DbbConfig};
 use dbb_models::weights::{Dialect, KeyMap, StateDict};
 use dbb_models::{Arch, Classifier, Form, ModelConfig, Reparameterize, Walk};
-use support::{
-    Array, Worst, assert_close, is_on_inference_device, is_statistic, largest_difference,
-    param_ids, randomise, reference,
-};
 
 /// The promise for a block: `|y - reference| <= 1e-5 max|reference|`.
 const BLOCK: f64 = 1e-5;
@@ -367,7 +365,7 @@ fn random_network(config: &ModelConfig, images: &Array) -> Classifier {
     let device = Device::default().autodiff();
     let network = config.init(Form::Train, &device).expect("a possible network");
     let keys = KeyMap::new(Dialect::Native, config, &network).expect("native names");
-    let mut state = support::randomised(&keys.save(&network), 6);
+    let mut state = crate::support::randomised(&keys.save(&network), 6);
     let map_statistics = |state: &mut StateDict, f: &dyn Fn(&str, usize, f64) -> f64| {
         for (key, data) in state.iter_mut().filter(|(key, _)| is_statistic(key)) {
             let mut values = Array::from(&*data);

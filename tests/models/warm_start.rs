@@ -2,8 +2,7 @@
 //! statistics, the same convolutions after folding, and branches that learn. And layers that are
 //! frozen.
 
-mod support;
-
+use crate::support::{Array, assert_close, gradients, is_statistic, randomise};
 use burn::module::Module;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
@@ -14,7 +13,6 @@ use dbb_models::{
     Arch, BlockKind, Classifier, ConfigError, Form, Implementation, LayerBlocks, ModelConfig,
     Reparameterize, Walk, WarmStart,
 };
-use support::{Array, assert_close, gradients, is_statistic, randomise};
 
 fn config(arch: Arch, block: BlockKind) -> ModelConfig {
     // Narrow, but wide enough for MobileNetV1's stem.

@@ -1,7 +1,7 @@
 //! Faults at random moments, for minutes: not part of the suite.
 //!
 //! ```text
-//! cargo test --release --workspace --test soak -- --ignored --nocapture --test-threads 1
+//! cargo test --release --workspace --test cli soak -- --ignored --nocapture --test-threads 1
 //! ```
 //!
 //! `DBB_SOAK_KILLS` sets the number of kills (50); the disk that fills up needs root, for a
@@ -16,9 +16,7 @@ use dbb_training::run::checkpoint::read_progress;
 use dbb_training::run::directory::RunDir;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
-#[path = "support/runs.rs"]
-mod runs;
-use runs::*;
+use crate::runs::*;
 
 /// A checkpoint after every step, of a run that remembers all that a run can.
 fn keys() -> Vec<&'static str> {

@@ -1,10 +1,9 @@
 //! `#[derive(Reparameterize)]` on a user's own network: blocks of every kind, Burn's own layers,
 //! containers, enums, generics and plain data.
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::{Array, assert_close, is_on_inference_device, is_statistic, param_ids};
 use burn::module::{Lora, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::nn::activation::Activation;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -16,7 +15,6 @@ use burn::nn::{
 use burn::tensor::{Device, Tensor};
 use dbb_models::Reparameterize;
 use dbb_models::blocks::{Block, ConvSpec, ConvUnit};
-use support::{Array, assert_close, is_on_inference_device, is_statistic, param_ids};
 
 /// A network with a nonlinearity of the user's choice.
 #[derive(Module, Debug, Reparameterize)]
