@@ -1,7 +1,8 @@
 //! A convolution and its batch norm in training: the plain block, and the parts of others.
 
 use crate::closing::Closing;
-use crate::{ConvShape, buffer, conv, depthwise};
+use crate::shape::Geometry;
+use crate::{ConvShape, buffer, conv, depthwise, norm};
 
 /// Scale, shift and constant of a batch norm in training.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +13,15 @@ pub struct Norm<'a> {
     pub beta: &'a [f32],
     /// Added to the variance.
     pub epsilon: f64,
+}
+
+impl Norm<'_> {
+    /// # Panics
+    /// If there is not one scale and shift for each channel.
+    #[track_caller]
+    pub(crate) fn check(&self, channels: usize) {
+        assert_eq!([self.gamma.len(), self.beta.len()], [channels; 2], "scale and shift of a norm");
+    }
 }
 
 /// A convolution without bias and its norm.
@@ -71,7 +81,7 @@ impl ConvNorm<'_> {
     /// `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
     ///
     /// # Panics
-    /// If a length does not fit the shape.
+    /// If a length does not fit the shape, or the norm has but one value per channel.
     pub fn forward(
         &self,
         shape: &ConvShape,
@@ -80,6 +90,7 @@ impl ConvNorm<'_> {
         relu: bool,
         y: &mut [f32],
     ) -> (BatchStatistics, ConvNormSaved) {
+        self.check(shape, x, y);
         if shape.is_depthwise() && residual.is_none() {
             let (statistics, saved) =
                 depthwise::conv_bn_forward(shape, x, self.weight, self.norm, relu, y);
@@ -108,6 +119,8 @@ impl ConvNorm<'_> {
         grad: &[f32],
         [wants_input, wants_residual]: [bool; 2],
     ) -> (Option<Vec<f32>>, Option<Vec<f32>>, ConvNormGrad) {
+        self.check(shape, x, y);
+        assert_eq!(grad.len(), y.len(), "length of the output's gradient");
         let (map, closing) = match &saved.0 {
             Saved::Dense { map, closing } => (map, closing),
             Saved::Depthwise { saved, relu } => {
@@ -132,5 +145,10 @@ impl ConvNorm<'_> {
         });
         buffer::give(map_grad);
         (input, closing.residual, ConvNormGrad { weight, norm })
+    }
+    fn check(&self, shape: &ConvShape, x: &[f32], y: &[f32]) {
+        let shape = Geometry::new(shape, x.len(), y.len()).with_weight(self.weight.len());
+        self.norm.check(shape.out_channels);
+        norm::check_count(shape.batch * shape.output_positions());
     }
 }

@@ -20,8 +20,9 @@ mod maps;
 mod opening;
 mod patches;
 
+use crate::shape::Geometry;
 use crate::{BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm};
-use crate::{buffer, conv};
+use crate::{buffer, conv, norm};
 use maps::Maps;
 use opening::{Affine, Moments};
 use patches::Patches;
@@ -99,8 +100,8 @@ impl DenseBlock<'_> {
     /// `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
     ///
     /// # Panics
-    /// If a length does not fit the shape, the shape has groups, or a norm has but one value per
-    /// channel.
+    /// If a length does not fit the shape, the shape has groups or a padding other than half of an
+    /// odd kernel, or a norm has but one value per channel.
     pub fn forward(
         &self,
         x: &[f32],
@@ -109,6 +110,7 @@ impl DenseBlock<'_> {
         y: &mut [f32],
     ) -> (DenseStatistics, DenseSaved) {
         self.check(x, y);
+        assert!(residual.is_none_or(|map| map.len() == y.len()), "length of the residual");
         let shape = &self.shape;
         let dims = [shape.batch, shape.in_channels, shape.input_positions()];
         let moments = Moments::new(x, dims);
@@ -139,7 +141,7 @@ impl DenseBlock<'_> {
     /// The gradients of everything from that of `y`.
     ///
     /// # Panics
-    /// If a length does not fit the shape.
+    /// As [`Self::forward`].
     pub fn backward(
         &self,
         x: &[f32],
@@ -167,14 +169,22 @@ impl DenseBlock<'_> {
     }
 
     fn check(&self, x: &[f32], y: &[f32]) {
-        let shape = &self.shape;
+        let shape = &Geometry::new(&self.shape, x.len(), y.len());
         assert_eq!(shape.groups, 1, "a dense block has one group");
-        assert_eq!(x.len(), shape.input_len(), "length of the input");
-        assert_eq!(y.len(), shape.output_len(), "length of the output");
-        assert!(
-            shape.batch * shape.output_positions() > 1,
-            "batch norm needs more than one value per channel in training"
-        );
+        let half = (0..2).all(|axis| 2 * shape.padding[axis] + 1 == shape.kernel[axis]);
+        assert!(half, "a dense block pads an odd kernel by half of it");
+        norm::check_count(shape.batch * shape.output_positions());
+        let (inputs, outputs) = (shape.in_channels, shape.out_channels);
+        let Self { kxk, pointwise, pointwise_kxk: (opening, second), average, .. } = self;
+        let internal = opening.gamma.len();
+        assert!(internal > 0, "the 1x1-KxK branch has no channels between its convolutions");
+        assert_eq!(kxk.weight.len(), shape.weight_len(), "weight of the KxK branch");
+        assert_eq!(pointwise.weight.len(), outputs * inputs, "weight of the 1x1 branch");
+        let inner = ConvShape { in_channels: internal, ..**shape };
+        assert_eq!(second.weight.len(), inner.weight_len(), "weight after the 1x1");
+        opening.check(internal, inputs);
+        average.0.check(outputs, inputs);
+        self.closing_norms().iter().for_each(|norm| norm.check(outputs));
     }
 
     fn closing_norms(&self) -> [Norm<'_>; 4] {

@@ -87,6 +87,16 @@ impl Affine {
 }
 
 impl PaddedNorm<'_> {
+    /// # Panics
+    /// If the lengths are not those of a norm after a 1x1 convolution of these channels.
+    #[track_caller]
+    pub(crate) fn check(&self, outputs: usize, inputs: usize) {
+        let Self { gamma, beta, running_mean, running_var, .. } = self;
+        let lengths = [gamma, beta, running_mean, running_var].map(|values| values.len());
+        assert_eq!(lengths, [outputs; 4], "parameters of a padded norm");
+        assert_eq!(self.weight.len(), outputs * inputs, "weight before a padded norm");
+    }
+
     pub(crate) fn forward(&self, input: &Moments) -> Affine {
         let (outputs, inputs) = (self.gamma.len(), input.mean.len());
         let mut weight_covariance = vec![0.0; outputs * inputs];

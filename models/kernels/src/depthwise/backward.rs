@@ -12,6 +12,7 @@ use super::dbb::{Dbb, DbbGrads, DbbSaved};
 use super::form::{Branches, Form};
 use super::grid::{Grid, SLACK};
 use super::sweep::{Base, Sums, add_dots, class_sums, convolve};
+use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::{ConvShape, instruction_set};
 
@@ -25,11 +26,9 @@ pub(super) fn backward(
     dx: &mut [f32],
 ) -> DbbGrads {
     let arch = instruction_set::arch();
-    let form = &Form::new(shape, block);
+    let form = &Form::new(&Geometry::new(shape, x.len(), dy.len()), block);
     let (grid, channels, batch) = (&form.grid, form.channels, form.batch);
     let (taps, classes) = (grid.taps(), grid.classes());
-    assert_eq!(x.len(), shape.input_len(), "input");
-    assert_eq!(dy.len(), shape.output_len(), "gradient of the output");
     assert!(y.is_none_or(|y| y.len() == dy.len()), "output");
     assert_eq!(dx.len(), x.len(), "gradient of the input");
     assert_eq!(saved.records.len(), channels * form.record(), "saved state");

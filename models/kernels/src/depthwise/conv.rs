@@ -5,6 +5,7 @@ use super::copy::{pad, unpitch};
 use super::dbb::{Dbb, DbbSaved, Kxk, dbb_backward, dbb_forward};
 use super::grid::Grid;
 use super::sweep::{Base, convolve};
+use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::{BatchStatistics, ConvNormGrad, ConvShape, Norm, instruction_set};
 
@@ -47,19 +48,13 @@ pub fn conv_forward(
     y: &mut [f32],
 ) {
     let arch = instruction_set::arch();
+    let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(weight.len());
     let channels = shape.out_channels;
     assert!(
         shape.in_channels == channels && shape.groups == channels,
         "a depthwise convolution has as many groups and inputs as outputs"
     );
-    assert_eq!(x.len(), shape.input_len(), "input");
-    assert_eq!(weight.len(), shape.weight_len(), "weight");
-    assert!(bias.is_none_or(|bias| bias.len() == channels), "bias");
-    assert_eq!(y.len(), shape.output_len(), "output");
-    if x.is_empty() || y.is_empty() {
-        y.fill(0.0);
-        return;
-    }
+    assert!(bias.is_none_or(|bias| bias.len() == channels), "length of the bias");
     let grid = &Grid::new(shape);
     let planes = Shared::new(y);
     map_channels(channels, |range| {

@@ -111,7 +111,8 @@ pub struct DbbGrads {
 /// the seven.
 ///
 /// # Panics
-/// If a length does not fit the shape, the shape is not depthwise or there is no branch.
+/// If a length does not fit the shape, the shape is not depthwise, there is no branch, or a norm
+/// has but one value per channel.
 pub fn dbb_forward(
     shape: &ConvShape,
     x: &[f32],

@@ -3,7 +3,9 @@
 use super::algebra::{Affine, ChannelNorm, Inner, Moments};
 use super::dbb::{Dbb, PointwiseKxk};
 use super::grid::Grid;
-use crate::{ConvShape, Norm};
+use crate::Norm;
+use crate::norm::check_count;
+use crate::shape::Geometry;
 
 /// The form of a block: which branches it has, and where its parameters and moments lie.
 pub(super) struct Form<'a> {
@@ -16,34 +18,32 @@ pub(super) struct Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    pub(super) fn new(shape: &ConvShape, block: &'a Dbb<'a>) -> Self {
+    pub(super) fn new(shape: &Geometry, block: &'a Dbb<'a>) -> Self {
         let channels = shape.out_channels;
         assert!(
             shape.in_channels == channels && shape.groups == channels,
             "a depthwise block has as many groups and inputs as outputs"
         );
-        assert!(shape.batch > 0 && shape.input_len() > 0 && shape.output_len() > 0, "empty");
         let grid = Grid::new(shape);
-        let norm = |norm: &Norm<'_>, len: usize| {
-            assert!(norm.gamma.len() == len && norm.beta.len() == len, "parameters of a norm");
-        };
+        check_count(shape.batch * grid.output());
         let mut width = 0;
         if let Some(branch) = &block.kxk {
             assert_eq!(branch.weight.len(), channels * grid.taps(), "weight of the KxK branch");
-            norm(&branch.norm, channels);
+            branch.norm.check(channels);
         }
         if let Some(branch) = &block.pointwise_kxk {
+            check_count(shape.batch * grid.input());
             let internal = branch.weight1.len();
             width = internal / channels;
             assert!(width > 0 && internal == width * channels, "internal channels");
             assert_eq!(branch.weight2.len(), internal * grid.taps(), "weight after the 1x1");
-            norm(&branch.norm1, internal);
-            norm(&branch.norm2, channels);
+            branch.norm1.check(internal);
+            branch.norm2.check(channels);
             let running = [branch.running_mean.len(), branch.running_var.len()];
             assert_eq!(running, [internal; 2], "running statistics");
         }
         if let Some(branch) = &block.average {
-            norm(branch, channels);
+            branch.check(channels);
         }
         let form = Self { block, grid, channels, batch: shape.batch, width };
         assert!(form.branches() > 0, "a block has a branch");

@@ -8,6 +8,7 @@ use super::dbb::{Dbb, DbbSaved, DbbStats};
 use super::form::{Branches, Form, border, channel_norm};
 use super::second::SecondSums;
 use super::sweep::{Base, class_sums, convolve};
+use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::{BatchStatistics, ConvShape, instruction_set, norm};
 
@@ -19,9 +20,7 @@ pub(super) fn forward(
     y: &mut [f32],
 ) -> (DbbStats, DbbSaved) {
     let arch = instruction_set::arch();
-    let form = &Form::new(shape, block);
-    assert_eq!(x.len(), shape.input_len(), "input");
-    assert_eq!(y.len(), shape.output_len(), "output");
+    let form = &Form::new(&Geometry::new(shape, x.len(), y.len()), block);
     let (grid, channels, batch) = (&form.grid, form.channels, form.batch);
     let (taps, classes) = (grid.taps(), grid.classes());
     let planes = Shared::new(y);

@@ -416,12 +416,18 @@ fn plain_convolutions_of_any_geometry() {
 #[test]
 fn norms_of_any_geometry() {
     for_each_set(|| {
-        for (kernel, stride, padding) in
-            [([3, 3], [1, 2], [1, 1]), ([1, 3], [1, 1], [0, 1]), ([3, 3], [1, 1], [0, 2])]
-        {
+        for (kernel, stride, padding) in [
+            ([3, 3], [1, 2], [1, 1]),
+            ([1, 3], [1, 1], [0, 1]),
+            ([3, 3], [1, 1], [0, 2]),
+            ([3, 3], [1, 1], [0, 0]),
+            ([3, 3], [2, 1], [0, 0]),
+        ] {
             let shape = ConvShape { kernel, stride, padding, ..shape(2, 2, [5, 6], 3, 1) };
-            let params = Params::new(&shape, 1, [true, false, false]);
-            check(&shape, &params, &noise(5, shape.input_len()), true, 1e-5);
+            for present in [[true, false, false], ALL] {
+                let params = Params::new(&shape, 1, present);
+                check(&shape, &params, &noise(5, shape.input_len()), true, 1e-5);
+            }
         }
     });
 }

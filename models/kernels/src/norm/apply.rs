@@ -7,6 +7,7 @@ use pulp::{Simd, WithSimd};
 use super::branches::{Branch, affine, for_branches, load_branches, splat_branches};
 use crate::instruction_set;
 use crate::planes;
+use crate::shape::map_len;
 use crate::shared::Shared;
 use crate::simd::{Lanes, sweep};
 
@@ -26,7 +27,7 @@ pub fn apply(
     y: &mut [f32],
 ) {
     let [batch, channels, positions] = dims;
-    let len = batch * channels * positions;
+    let len = map_len(dims);
     let branches = Branch::reading(maps, dims);
     assert_eq!(y.len(), len, "length of the output");
     assert!(residual.is_none_or(|map| map.len() == len), "length of the residual");

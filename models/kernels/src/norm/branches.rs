@@ -3,6 +3,7 @@
 use pulp::Simd;
 
 use super::Dims;
+use crate::shape::map_len;
 use crate::shared::Shared;
 use crate::simd::Lanes;
 
@@ -26,8 +27,7 @@ impl<M: Copy> Branch<M> {
     /// If a buffer does not hold whole branches, or there are too few or too many.
     fn all(buffers: impl Iterator<Item = (M, usize)>, dims: Dims) -> Vec<Self> {
         let [_, channels, _] = dims;
-        let len = dims.iter().product::<usize>();
-        assert!(len > 0, "a map without values");
+        let len = map_len(dims);
         let branches: Vec<_> = buffers
             .flat_map(|(map, size)| {
                 assert!(size > 0 && size % len == 0, "length of a map");

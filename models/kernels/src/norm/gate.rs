@@ -4,6 +4,7 @@ use pulp::Simd;
 
 use super::Dims;
 use super::branches::{affine, splat_branches};
+use crate::shape::map_len;
 use crate::simd::Lanes;
 
 /// Where a gradient passes the activation.
@@ -29,11 +30,12 @@ pub(super) const OUTPUT: u8 = 1;
 pub(super) const AFFINE: u8 = 2;
 
 impl Gate<'_> {
-    pub(super) fn check(&self, branches: usize, [batch, channels, positions]: Dims) {
+    pub(super) fn check(&self, branches: usize, dims: Dims) {
+        let channels = dims[1];
         match self {
             Self::Open => {}
             Self::Output(y) => {
-                assert_eq!(y.len(), batch * channels * positions, "length of the output");
+                assert_eq!(y.len(), map_len(dims), "length of the output");
             }
             Self::Affine { scale, shift } => {
                 assert_eq!(scale.len(), branches * channels, "one scale per branch and channel");

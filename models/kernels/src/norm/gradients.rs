@@ -10,6 +10,7 @@ use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
 use super::reduce::Sums;
 use crate::instruction_set;
 use crate::planes;
+use crate::shape::map_len;
 use crate::shared::Shared;
 use crate::simd::{Lanes, sweep};
 
@@ -32,9 +33,10 @@ impl Gradients {
     /// `gamma`, `mean` and `inv_std = 1 / sqrt(var + epsilon)` are `[branches, channels]`.
     ///
     /// # Panics
-    /// If lengths differ.
+    /// If lengths differ or the count is zero.
     pub fn new(gamma: &[f32], mean: &[f64], inv_std: &[f64], sums: &Sums, count: usize) -> Self {
         let len = sums.products.len();
+        assert!(count > 0, "a norm over no values");
         assert!([gamma.len(), mean.len(), inv_std.len()] == [len; 3], "one value per channel");
         let (channels, count) = (sums.gradient.len(), count as f64);
         let coefficients = (0..len)
@@ -75,7 +77,7 @@ pub fn backward_input(
     d_residual: Option<&mut [f32]>,
 ) {
     let [batch, channels, positions] = dims;
-    let len = batch * channels * positions;
+    let len = map_len(dims);
     assert!(
         maps.iter().map(|map| map.len()).eq(d_maps.iter().map(|map| map.len())),
         "lengths of the maps' gradients"

@@ -10,6 +10,7 @@ use super::statistics::total;
 use super::{BLOCK, Dims};
 use crate::instruction_set;
 use crate::planes;
+use crate::shape::map_len;
 use crate::simd::{Lanes, sweep};
 
 /// What the gradients of a norm need of its maps.
@@ -29,7 +30,7 @@ pub struct Sums {
 /// If a length does not fit `dims` or there are not one to four branches.
 pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usize; 3]) -> Sums {
     let [batch, channels, positions] = dims;
-    let len = batch * channels * positions;
+    let len = map_len(dims);
     let branches = Branch::reading(maps, dims);
     let width = 1 + branches.len();
     assert_eq!(dy.len(), len, "length of the gradient");

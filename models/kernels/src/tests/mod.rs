@@ -1,3 +1,4 @@
 //! Tests of properties that all kernels share.
 
+mod geometry;
 mod nonfinite;
