@@ -4,6 +4,7 @@
 mod bench;
 #[path = "../support/calls.rs"]
 mod calls;
+mod commands_page;
 mod compare;
 mod config;
 mod data;

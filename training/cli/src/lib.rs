@@ -20,7 +20,7 @@ mod train;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 
 /// Train networks with Diverse Branch Blocks, fold them into plain convolutions, compare them.
@@ -45,6 +45,11 @@ enum Command {
     Config(config::Args),
     Devices(devices::Args),
     Completions(completions::Args),
+}
+
+/// The command line, for documentation and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program: 0 for success, 1 for something the user can mend, 2 for wrong usage, 3 for
