@@ -33,13 +33,14 @@ pub struct Args {
     /// Height and width of the images; by default those of the paper, 224 for the loader.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     res: Option<u16>,
-    /// Form of the network in infer: deploy (by default) or train, with its running statistics.
+    /// Form of the network in infer; train uses its running statistics [default: deploy].
     #[arg(long, value_enum)]
     form: Option<FormOption>,
-    /// Measured steps, after two that are not measured.
+    /// Measured steps, after two of warm-up.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     steps: u16,
-    /// Operations: fast (this project's kernels, where there are any) or plain (the backend's).
+    /// Implementation: fast (this project's CPU kernels, where there are any) or plain (the
+    /// definition, in the backend's operations).
     #[arg(long = "impl", value_name = "IMPL", default_value_t = Implementation::Fast)]
     implementation: Implementation,
     /// Data of the loader: sample, a folder, or KIND:PATH with KIND folder, tar, idx,
@@ -49,7 +50,7 @@ pub struct Args {
     /// Threads of the loader; 0 decodes in the measuring thread.
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: u8,
-    /// Memory of the loader for images of earlier epochs, in MiB; one epoch fills it first.
+    /// MiB of memory for images that later epochs reuse; one epoch fills it before measuring.
     #[arg(long, value_name = "N", default_value_t = 0)]
     cache_mb: u32,
     #[command(flatten)]

@@ -28,12 +28,12 @@ pub struct Args {
     /// Fold the network first.
     #[arg(long)]
     deploy: bool,
-    /// Round the weights of the folded network to 8 bits and measure that, too: one scale for
-    /// every layer or for every output channel.
+    /// Also evaluate the folded network with its weights rounded to 8 bits, with one scale per layer
+    /// or per output channel.
     #[arg(long, value_enum, value_name = "SCALES")]
     weights_int8: Option<Int8>,
-    /// Write index, label, prediction and its probability of every image as CSV, and its file
-    /// where it has one of its own.
+    /// Write the index, label, prediction and probability of every image as CSV, and its file where
+    /// it has one of its own.
     #[arg(long, value_name = "FILE.csv")]
     predictions: Option<PathBuf>,
     #[command(flatten)]
@@ -111,7 +111,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
     }
     for reason in &evaluation.skipped {
-        crate::say(&format!("left out: {reason}"));
+        crate::say(&format!("skipped: {reason}"));
     }
     let int8 = args.weights_int8.map(|int8| rounded(&network, &loader, int8)).transpose()?;
     let totals = &evaluation.totals;
@@ -136,7 +136,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             result.loss,
             result.n,
             if result.skipped > 0 {
-                format!(", {} left out", result.skipped)
+                format!(", {} skipped", result.skipped)
             } else {
                 String::new()
             },

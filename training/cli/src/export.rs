@@ -17,10 +17,10 @@ use dbb_training::deploy::timm_folder;
 use dbb_training::deploy::weights::ExportedWeights;
 use dbb_training::inference::loaded_model::LoadedModel;
 
-/// Fold every block of several branches into one convolution and write the weights.
+/// Fold every multi-branch block into one convolution and write the weights.
 ///
-/// A file that does not say what network it holds is folded block by block, by the names of the
-/// papers' code, unless --arch says it; every other tensor of it stays as it is.
+/// A file that does not describe its network is folded block by block, by the names of the papers'
+/// code, unless --arch is given; its other tensors are copied.
 ///
 /// Example: dbb reparam runs/first --out deploy.safetensors
 #[derive(Debug, clap::Args)]
@@ -62,7 +62,7 @@ pub struct ExportArgs {
     /// File or, for timm, folder to write.
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
-    /// Folded or in training form.
+    /// Form of the network.
     #[arg(long, value_enum, default_value_t = FormOption::Deploy)]
     form: FormOption,
     /// Names of the tensors [default: native; timm in its own format].
@@ -71,7 +71,7 @@ pub struct ExportArgs {
     /// Number type of the weights [default: f32].
     #[arg(long, value_parser = precision())]
     dtype: Option<Precision>,
-    /// Let the ONNX graph take pixels from 0 to 255 (uint8) and normalise them itself.
+    /// ONNX only: let the graph take pixels from 0 to 255 (uint8) and normalise them itself.
     #[arg(long)]
     with_preprocess: bool,
     #[command(flatten)]
@@ -83,16 +83,16 @@ pub struct ExportArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Keys {
-    /// Paths of this project's modules.
+    /// Names of this project.
     Native,
     /// Names of the paper's repository.
     Official,
-    /// Names of torchvision; a folded network is written as convolutions with batch norms that
-    /// change nothing, so that torchvision itself loads it.
+    /// Names of torchvision; a folded network is written as convolutions with identity batch norms, so
+    /// that torchvision's own network loads it.
     Torchvision,
-    /// Names of timm, written likewise; its ResNets have torchvision's.
+    /// Names of timm, with identity batch norms; its ResNets have torchvision's names.
     Timm,
-    /// Names of the best-known CIFAR ResNets (akamaster's), written likewise.
+    /// Names of akamaster's pytorch_resnet_cifar10, with identity batch norms.
     Akamaster,
 }
 
@@ -118,8 +118,8 @@ enum Format {
     Burnpack,
     /// Read by onnxruntime and many compilers; folded, native names only.
     Onnx,
-    /// A folder that timm loads and the Hugging Face Hub takes, with classes and preprocessing;
-    /// folded, timm's names only.
+    /// A folder for timm and the Hugging Face Hub, with classes and preprocessing; folded, timm's
+    /// names only.
     Timm,
 }
 
@@ -145,9 +145,9 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
             args.keys.is_none_or(|keys| keys == Keys::Official)
                 && args.data.data.is_none()
                 && args.dtype.is_none(),
-            "{} does not say what network it holds: its blocks are folded one by one, under the \
-             names of the papers' code and in their own number type; --keys, --data and --dtype \
-             need --arch and --classes",
+            "{} does not describe its network: its blocks are folded one by one, under the names of \
+             the papers' code and in their own number type; --keys, --data and --dtype need --arch \
+             and --classes",
             file.path.display()
         );
         return crate::fold_blocks::run(file, &args.blocks, &args.out, args.json);
@@ -176,7 +176,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
         FormOption::Train => {
             anyhow::ensure!(
                 target.metadata.form == Form::Train,
-                "{} is folded already; its training form cannot be had back",
+                "{} is folded already; the training form cannot be restored from it",
                 target.path.display()
             );
             (target.network.clone(), unfolded(&target), Form::Train)
@@ -187,7 +187,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
 }
 
 impl ExportArgs {
-    /// Options that a format cannot have.
+    /// Refuses options that a format does not have.
     fn refuse_contradictions(&self) -> anyhow::Result<()> {
         let native = self.keys.is_none_or(|keys| keys == Keys::Native);
         let folded = self.form == FormOption::Deploy;

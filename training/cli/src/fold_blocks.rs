@@ -11,8 +11,8 @@ use dbb_training::deploy::fold::{fold_blocks, learnable_values};
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Files of other networks")]
 pub struct BlockOptions {
-    /// Groups of the blocks that match, where their shapes leave them open; the folded kernel is
-    /// the same, the list and the check use them.
+    /// Groups of the blocks that match the pattern, where their shapes leave them open. The folded
+    /// kernel is the same with any; the list and the check use them.
     #[arg(long, value_name = "PATTERN=N", value_parser = groups)]
     groups: Vec<(String, usize)>,
     /// Epsilon of the batch norms [default: 1e-5].
@@ -40,8 +40,8 @@ impl BlockOptions {
     pub fn refuse_for_networks(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.groups.is_empty() && self.bn_eps.is_none(),
-            "--groups and --bn-eps are for files of unknown networks; this one is known, leave \
-             them out"
+            "--groups and --bn-eps are for files of unknown networks; leave them out for a network \
+             that is known"
         );
         Ok(())
     }

@@ -52,8 +52,7 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Runs the program: 0 for success, 1 for something the user can mend, 2 for wrong usage, 3 for
-/// a failed check, 129, 130 and 143 for a run that was interrupted and saved.
+/// Runs the program: 0 for success, 1 for a user error, 2 for wrong usage, 3 for a failed check, 129, 130 and 143 for a run that was interrupted and saved.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),

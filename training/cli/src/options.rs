@@ -70,8 +70,8 @@ pub struct DeviceOptions {
     /// Device: flex, ndarray, wgpu, cuda:N, rocm:N, metal, vulkan or cpu (see `dbb devices`).
     #[arg(long, default_value = "flex", value_parser = DeviceName, hide_possible_values = true)]
     pub device: String,
-    /// Threads of the CPU backends; by default one per core. Results are equal to the bit with equal
-    /// threads and instruction set.
+    /// Threads of the CPU backends; by default one per core. Results are equal bit for bit with
+    /// equal threads and instruction set.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 }
@@ -97,32 +97,32 @@ pub struct TargetOptions {
     /// Checkpoint of a run: last, best or the number of an epoch.
     #[arg(long, default_value = "last")]
     pub checkpoint: CheckpointSelector,
-    /// Architecture, for files that do not say it.
+    /// Architecture, for a file that does not describe its network.
     #[arg(long, value_parser = arch())]
     pub arch: Option<Arch>,
-    /// Block, for files that do not say it.
+    /// Block, for a file that does not describe its network [default: base].
     #[arg(long, value_parser = block())]
     pub block: Option<BlockKind>,
-    /// Width multiplier, for files that do not say it.
+    /// Width multiplier, for a file that does not describe its network [default: 1].
     #[arg(long)]
     pub width: Option<f64>,
-    /// Number of classes, for files that do not say it.
+    /// Number of classes, for a file that does not describe its network.
     #[arg(long)]
     pub classes: Option<usize>,
-    /// Channels of the images, for files that do not say it.
+    /// Channels of the images, for a file that does not describe its network [default: 3].
     #[arg(long)]
     pub channels: Option<usize>,
     #[command(flatten)]
     pub input: InputOptions,
 }
 
-/// What the network's input is made of, instead of what its file says.
+/// How an image becomes the network's input, where it differs from what the file says.
 #[derive(Debug, Args)]
 pub struct InputOptions {
     /// Height and width of the network's input.
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
     pub size: Option<u16>,
-    /// Short side of an image before the middle is cut out.
+    /// Short side that an image is resized to before the centre crop.
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..))]
     pub resize: Option<u16>,
     /// Mean of each channel on the scale 0 to 1, for example 0.485,0.456,0.406.
@@ -131,7 +131,7 @@ pub struct InputOptions {
     /// Standard deviation of each channel on the scale 0 to 1.
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
     pub std: Option<Vec<f32>>,
-    /// Which output of the network each class of the data is: TOML, or lines of class, tab, index.
+    /// Output of the network for each class of the data: TOML, or lines of class, tab, index.
     #[arg(long, value_name = "FILE")]
     pub class_map: Option<PathBuf>,
 }

@@ -11,15 +11,15 @@ use dbb_training::inference::predict::{
 };
 use dbb_training::{Error, Result as LibResult};
 
-/// Classify images: the most probable classes of each.
+/// Classify images and show the most probable classes of each.
 ///
 /// Example: dbb predict runs/first photo.jpg --top 3
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     target: TargetOptions,
-    /// Images, folders of them (and folders below), or safetensors files that hold a network's input
-    /// [n, channels, height, width] as it is.
+    /// Images, folders of images (and folders below them), or safetensors files with a network's input
+    /// [n, channels, height, width], used as it is.
     #[arg(required = true, value_name = "IMAGE")]
     inputs: Vec<PathBuf>,
     /// Classes to show.
@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     result.failed = failed;
     for reason in &result.failed {
-        crate::say(&format!("left out: {reason}"));
+        crate::say(&format!("skipped: {reason}"));
     }
     if args.json || !result.predictions.is_empty() {
         crate::print(args.json, &result, || table(&result))?;

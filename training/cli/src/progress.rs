@@ -43,11 +43,11 @@ impl Observer for Progress {
             model.arch, model.block, model.width, info.params_train, info.train_data, info.val_data
         ));
         if info.done > 0 {
-            self.line(&format!("going on after epoch {} of {}", info.done, info.epochs));
+            self.line(&format!("resuming after epoch {} of {}", info.done, info.epochs));
         }
         if info.done_steps > 0 {
             let (done, all) = (info.done_steps, info.steps_per_epoch);
-            self.line(&format!("going on after step {done} of {all} of epoch {}", info.done + 1));
+            self.line(&format!("resuming after step {done} of {all} of epoch {}", info.done + 1));
         }
         if self.terminal {
             let steps = info.epochs.saturating_sub(info.done) * info.steps_per_epoch;
@@ -84,7 +84,7 @@ impl Observer for Progress {
     }
 
     fn skipped(&mut self, reason: &str) {
-        self.line(&format!("left out: {reason}"));
+        self.line(&format!("skipped: {reason}"));
     }
 
     fn note(&mut self, text: &str) {
@@ -132,7 +132,7 @@ fn line(step: &Step, info: &RunInfo, left: Option<(f64, Duration)>, columns: usi
         (6, Some(format!("{:.0} images/s", step.images_per_second))),
         (2, time),
     ];
-    // The last column is left free: some terminals go on to the next line there.
+    // The last column is left free: some terminals wrap there.
     let room = columns.saturating_sub(1);
     let mut shown = [false; 7];
     let joined = |shown: &[bool; 7]| {

@@ -16,7 +16,7 @@ use dbb_training::train::distributed;
 /// Example: dbb train configs/quick/resnet20-dbb.toml --set train.epochs=5 --out runs/first
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Configuration (TOML); with --resume the run directory, or beside --out the run's configuration,
+    /// Configuration (TOML). With --resume the run directory, or, beside --out, the run's configuration,
     /// which is compared with the run's own.
     config: PathBuf,
     /// Override a key, for example --set optim.lr=0.05.
@@ -25,12 +25,12 @@ pub struct Args {
     /// Run directory; by default runs/<config name>-<date>-<time>, in UTC.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on after the last checkpoint of the run, with the run's own configuration; with --force
-    /// --set changes it. Results are those of a run that was not stopped, to the bit, with equal
-    /// threads and instruction set.
+    /// Resume the run from its last checkpoint, with its own configuration; --force allows --set to
+    /// change it. Results are those of an uninterrupted run, bit for bit, with equal threads and
+    /// instruction set.
     #[arg(long)]
     resume: bool,
-    /// With --resume: accept a changed configuration or changed data, and list what has changed.
+    /// With --resume: accept a changed configuration or changed data, and list the changes.
     #[arg(long, requires = "resume")]
     force: bool,
     #[command(flatten)]
@@ -46,7 +46,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.resume && !args.set.is_empty() && !args.force {
-        let text = "--resume goes on with the run's own configuration; add --force to change it with --set\n";
+        let text =
+            "--resume uses the run's own configuration; add --force to change it with --set\n";
         return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).into());
     }
     let devices = match args.devices.is_empty() {
