@@ -1,5 +1,5 @@
 //! A run that is stopped, killed or damaged: what has been saved is whole, damage is found, and the
-//! run that goes on is, bit for bit, the run that was never stopped.
+//! resumed run is, bit for bit, the uninterrupted run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ fn a_killed_run_ends_as_if_it_had_not_been(keys: &[&str]) {
     assert_eq!(eval(&killed, &[])["form"], "train", "the complete checkpoint is used");
 
     let resumed = call(&mut resuming(&killed)).succeeds();
-    resumed.says(&["going on after epoch", "of 5"]);
+    resumed.says(&["resuming after epoch", "of 5"]);
     assert!(!resumed.stderr.contains("epoch 1/5"), "{}", resumed.all());
     assert_eq!(epochs(&killed), [1.0, 2.0, 3.0, 4.0, 5.0]);
     for (resumed, whole) in metrics(&killed).iter().zip(metrics(&whole)) {
@@ -423,7 +423,7 @@ fn a_changed_configuration_is_named_and_needs_force() {
     edit("epochs = 1", "epochs = 2");
     fails(&mut resuming(&run), 1, &["train.epochs was 1, is 2", "--force"]);
     edit("limit_train = 64", "limit_train = 48");
-    fails(&mut resuming(&run), 1, &["data.limit_train", "the training images are others"]);
+    fails(&mut resuming(&run), 1, &["data.limit_train", "the training images have changed"]);
     // Another network does not fit, whatever is accepted.
     edit("width = 0.25", "width = 0.5");
     fails(resuming(&run).arg("--force"), 1, &["cannot use the checkpoint"]);

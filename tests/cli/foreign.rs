@@ -26,7 +26,7 @@ fn a_foreign_file_needs_flags_that_fit() {
     let eval = ["eval", &foreign, "--data", "sample"];
     let flags = ["--block", "dbb", "--width", "0.25", "--channels", "1"];
     let arch = ["--arch", "mobilenet_v1"];
-    dbb(&eval).fails(1, &[&foreign, "does not say what network", "--arch is missing"]);
+    dbb(&eval).fails(1, &[&foreign, "does not describe its network", "--arch is missing"]);
     dbb(&[&eval[..], &arch].concat()).fails(1, &[&foreign, "--classes is missing"]);
     let all = [&eval[..], &arch, &flags].concat();
     assert_eq!(

@@ -20,7 +20,7 @@ fn wrong_paths_are_named() {
     dbb(&["train", &nowhere, "--resume"]).fails(1, &[&nowhere, "no run to resume"]);
     // A folder that is no run, a file that is no network, a file that has no data.
     let empty = run.file("export");
-    dbb(&["eval", &empty]).fails(1, &[&empty, "no run directory"]);
+    dbb(&["eval", &empty]).fails(1, &[&empty, "not a run directory"]);
     let config = run.file("config.toml");
     dbb(&["eval", &config]).fails(1, &[&config, "no weights file"]);
     let weights = run.deploy_weights();

@@ -16,7 +16,7 @@ use dbb_training::train::optimizer::Optimizer;
 
 use crate::runs::*;
 
-// ---- A loss that is no number --------------------------------------------------------------
+// ---- A non-finite loss ----------------------------------------------------------------------
 
 #[test]
 fn a_rate_out_of_all_bounds_ends_the_run_in_its_first_epoch() {
@@ -28,7 +28,7 @@ fn a_rate_out_of_all_bounds_ends_the_run_in_its_first_epoch() {
         &[
             "error: the loss is NaN",
             "epoch 1, step 2 (batch 2 of the epoch; first at the value of ",
-            "nothing is kept",
+            "no checkpoint had been saved",
             "lower optim.lr",
         ],
     );
@@ -78,7 +78,7 @@ fn a_run_goes_back_and_on_with_a_lower_rate_as_often_as_it_may() {
     // 1e30 and 1e14 are too much, 0.01 is not: twice from the beginning.
     let twice = [&keys[..], &["train.rollbacks=2"]].concat();
     let trained = call(&mut training(&twice, &run)).succeeds();
-    trained.says(&["return 2 of 2: going on from the beginning with"]);
+    trained.says(&["rollback 2 of 2: resuming from the beginning with"]);
     let lr = number(&metrics(&run)[0], "lr");
     assert!(lr > 0.0 && lr < 0.011, "{lr}");
 }

@@ -10,8 +10,8 @@ use dbb_models::weights::WeightsError;
 use crate::config::ConfigFileError;
 use crate::device::DeviceError;
 
-/// An error of the training library. [`Error::is_failed_check`] tells a result that is wrong
-/// from an input that can be mended.
+/// An error of the training library. [`Error::is_failed_check`] tells a wrong result from a user
+/// error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration file.
@@ -36,12 +36,12 @@ pub enum Error {
     #[error("{0}")]
     Unusable(String),
     /// A new run where there is one.
-    #[error("{} already holds a run; give another --out (`dbb train --resume` goes on with a run)", .0.display())]
+    #[error("{} already holds a run; give another --out, or continue it with `dbb train {} --resume`", .0.display(), .0.display())]
     RunExists(PathBuf),
-    /// A run to resume whose checkpoints are gone.
+    /// A run to resume without its checkpoints.
     #[error(
-        "{} has no checkpoint to resume from (checkpoints/ is empty), but it holds {}, which starting \
-         again would overwrite; put its checkpoints back, or train anew to another --out",
+        "{} has no checkpoint to resume from (checkpoints/ is empty), but it holds {}, which a restart \
+         would overwrite; restore its checkpoints, or start a new run with another --out",
         run.display(), results.join(" and ")
     )]
     NoCheckpoint {
@@ -83,7 +83,7 @@ pub enum Error {
         /// Its process number, as it wrote it.
         owner: String,
     },
-    /// A checkpoint of another run than the one that is to go on.
+    /// A checkpoint of another run than the one to resume.
     #[error(
         "cannot resume from {}: {}; hint: undo the change, or accept it with --force",
         path.display(), changes.join("; ")
@@ -108,7 +108,7 @@ pub enum Error {
          one: {last}"
     )]
     BadSamples {
-        /// Images left out.
+        /// Images skipped.
         count: usize,
         /// What is allowed.
         most: usize,
@@ -120,10 +120,10 @@ pub enum Error {
     Interrupted {
         /// The signal's number.
         signal: usize,
-        /// What is saved, and how to go on.
+        /// What is saved, and how to resume.
         saved: String,
     },
-    /// The loss or a gradient is no number any more.
+    /// A non-finite loss or gradient.
     #[error(
         "the {what} is {value} at epoch {epoch}, step {step} (batch {batch} of the epoch{layer}); \
          {kept}; hint: lower optim.lr, raise schedule.warmup_epochs or set train.clip_norm"
@@ -141,11 +141,11 @@ pub enum Error {
         batch: usize,
         /// The first layer at fault, after a separator; empty if there is none.
         layer: String,
-        /// What is left to go on with.
+        /// Which checkpoint there is.
         kept: String,
     },
-    /// A measurement whose loss is no number.
-    #[error("the loss is {loss} at step {step}; the time of such steps says nothing about others")]
+    /// A measurement with a non-finite loss.
+    #[error("the loss is {loss} at step {step}; steps with a non-finite loss are not timed")]
     BenchLoss {
         /// The loss.
         loss: f64,
@@ -190,8 +190,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the program worked and the result is wrong (exit code 3), rather than an input
-    /// that the user can mend (exit code 1).
+    /// Whether the program worked and the result is wrong (exit code 3), rather than a user
+    /// error (exit code 1).
     pub fn is_failed_check(&self) -> bool {
         if let Self::Arm { error, .. } = self {
             return error.is_failed_check();

@@ -147,7 +147,7 @@ impl Shards {
                 };
                 let label = label.ok_or_else(|| {
                     let reason = format!(
-                        "its class is {class}, but {CLASS_NAMES} names {} others; mend one of them",
+                        "its class is {class}, but {CLASS_NAMES} names {} other classes; correct one of the two",
                         classes.len()
                     );
                     DataError::entry(&inside(&self.archives[archive as usize], name), &reason)

@@ -124,7 +124,7 @@ pub fn fold_blocks(
     let (tensors, blocks) = options.fold(file.tensors).map_err(|error| error.in_file(&path))?;
     if blocks.is_empty() && !is_folded {
         return Err(Error::Unusable(format!(
-            "{} says nothing of its network and has no block under the names of the papers' code \
+            "{} does not describe its network and has no block under the names of the papers' code \
              (dbb_origin.conv.weight and so on, square_conv.weight and so on); to fold the \
              batch norms of a network of the zoo, say which it is with --arch",
             path.display()

@@ -154,7 +154,7 @@ pub fn align(
 }
 
 fn mismatch(found: &[String], data: &str, named: &[String], outputs: usize) -> String {
-    let hint = "--class-map FILE says which output a class is";
+    let hint = "--class-map FILE assigns outputs to classes";
     if found.len() != outputs {
         let count = found.len();
         return format!("the network has {outputs} classes, {data} has {count}; {hint}");

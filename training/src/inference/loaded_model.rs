@@ -112,7 +112,7 @@ impl LoadedModel {
         };
         preprocess.map(|preprocess| self.input.change(preprocess)).map_err(|e| {
             Error::Unusable(format!(
-                "{}: its preprocessing is not understood: {e}",
+                "{}: the preprocessing in this file cannot be understood: {e}",
                 self.path.display()
             ))
         })
@@ -236,7 +236,7 @@ impl ModelFlags {
     fn model(&self, file: &Path) -> Result<ModelConfig> {
         let missing = |flag: &str| {
             Error::Unusable(format!(
-                "{} does not say what network it holds; give --arch, --block, --width and --classes \
+                "{} does not describe its network; give --arch, --block, --width and --classes \
                  ({flag} is missing)",
                 file.display()
             ))
@@ -282,7 +282,8 @@ impl ModelFlags {
 
 fn find_checkpoint(run: &RunDir, which: CheckpointSelector) -> Result<PathBuf> {
     if !run.exists() {
-        let text = format!("{} is no run directory (it has no config.toml)", run.root().display());
+        let text =
+            format!("{} is not a run directory (it has no config.toml)", run.root().display());
         return Err(Error::Unusable(text));
     }
     let marks = run.checkpoint_ids()?;

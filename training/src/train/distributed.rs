@@ -130,8 +130,8 @@ impl Group {
             for (index, (_, answers)) in others.iter().enumerate() {
                 let (logits, share) = answers.recv().map_err(|_| {
                     Error::Unusable(format!(
-                        "device {} of --devices failed, and the step with it; the reason stands \
-                         above; hint: NCCL must be installed and the memory suffice",
+                        "device {} of --devices failed in this step, for the reason given above; hint: NCCL must \
+                         be installed, and the device must have enough memory",
                         index + 2
                     ))
                 })?;

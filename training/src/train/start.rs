@@ -64,8 +64,8 @@ pub fn from_weights(
 fn read(path: &Path, model: &ModelConfig, device: &Device) -> Result<(Classifier, Metadata)> {
     if path.is_dir() {
         return Err(Error::Unusable(format!(
-            "model.init_from is the folder {}; name a weights file, of a run for example its \
-             export/deploy.safetensors or the network.bpk of a checkpoint",
+            "model.init_from is the folder {}; name a weights file, such as export/deploy.safetensors or \
+             the network.bpk of a checkpoint in a run directory",
             path.display()
         )));
     }
@@ -155,22 +155,24 @@ fn other_images(found: &Metadata, wanted: &Metadata) -> Option<String> {
     let ((mean, std), (own_mean, own_std)) = (constants(found)?, constants(wanted)?);
     ((&mean, &std) != (&own_mean, &own_std)).then(|| {
         format!(
-            "the file's network takes images of mean {mean:?} and deviation {std:?}, this run's \
-             have {own_mean:?} and {own_std:?}; data.mean and data.std set them"
+            "the file's network expects images normalised by mean {mean:?} and deviation {std:?}, this \
+             run's are normalised by {own_mean:?} and {own_std:?}; set data.mean and data.std to \
+             change that"
         )
     })
 }
 
 fn origin(path: &Path, start: &WarmStart) -> String {
-    let mut text = format!("starts from {}: {} layers as they are", path.display(), start.copied);
+    let mut text = format!("starts from {}: {} layers copied", path.display(), start.copied);
     if start.joined > 0 {
         let joined = start.joined;
-        text += &format!(", {joined} blocks with all branches but the first closed by zeros");
+        text +=
+            &format!(", {joined} blocks that start as their first branch, the others scaled by 0");
     }
     if start.unfolded > 0 {
         text += &format!(
-            "; {} layers come folded and have lost their batch statistics: equal in evaluation, and \
-             in training only where they are frozen; better start from a training form, such as \
+            "; {} folded layers, which have no batch statistics: equal in evaluation, and in training \
+             only where they are frozen; a training form is a better start, such as \
              checkpoints/*/network.bpk of a run",
             start.unfolded
         );
@@ -224,7 +226,7 @@ fn compare(
     })?;
     let text = differences.iter().map(|(mode, value)| format!("{value:.1e} {mode}"));
     let text = text.collect::<Vec<_>>().join(", ");
-    // What is no number is beyond the tolerance.
+    // NaN is beyond the tolerance.
     match differences.iter().all(|(_, value)| *value <= TOLERANCE) {
         true => Ok(format!("same function as the file's: logits differ by {text}")),
         false => Err(Error::Start { differences: text, tolerance: TOLERANCE }),

@@ -40,7 +40,7 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// A run that goes on from its newest checkpoint, with its own configuration; from the beginning
+    /// A run that resumes from its newest checkpoint, with its own configuration; from the beginning
     /// if it ended before its first checkpoint.
     ///
     /// A run is refused whose configuration or data are not those of its checkpoint. `force`
@@ -65,7 +65,7 @@ impl Trainer {
                 return Err(Error::NoCheckpoint { run: trainer.run.root().into(), results });
             }
             trainer.begin()?;
-            let text = "the run ended before its first checkpoint: it starts from the beginning";
+            let text = "the run ended before its first checkpoint and starts from the beginning";
             trainer.notes.insert(0, text.into());
             return Ok(trainer);
         };
@@ -79,7 +79,7 @@ impl Trainer {
         }
         let accepted = changes.into_iter().map(|change| format!("accepted: {change}"));
         let inexact = identity.notes(&now).into_iter().map(|change| {
-            format!("{change}: the last bits may differ from those of a run that was not stopped")
+            format!("{change}: the last bits may differ from those of an uninterrupted run")
         });
         trainer.notes.extend(accepted.chain(inexact));
         *identity = now;

@@ -44,8 +44,10 @@ impl Trainer {
         let Some(signal) = self.stop.requested() else { return Ok(()) };
         let (run, mark) = (self.run.root().display(), self.state.progress.mark);
         let place = self.run.checkpoint(mark);
-        let saved =
-            format!("the run is saved in {}; `dbb train {run} --resume` goes on", place.display());
+        let saved = format!(
+            "the run is saved in {}; `dbb train {run} --resume` resumes it",
+            place.display()
+        );
         Err(Error::Interrupted { signal, saved })
     }
 
@@ -65,7 +67,7 @@ impl Trainer {
         };
         self.state.progress.rollbacks = rollbacks;
         observer.note(&format!(
-            "{error}; return {rollbacks} of {}: going on from {place} with {} times the learning rate",
+            "{error}; rollback {rollbacks} of {}: resuming from {place} with {} times the learning rate",
             self.config.train.rollbacks,
             self.config.train.rollback_lr.powi(rollbacks as i32)
         ));
@@ -103,7 +105,7 @@ impl Trainer {
         restored.map_err(|error| match (error, self.run.checkpoint_ids()) {
             (Error::Checkpoint { path, reason }, Ok(marks)) if marks.len() > 1 => {
                 let other = self.run.checkpoint(marks[marks.len() - 2]);
-                let hint = format!("{reason}; hint: remove it to go on from {}", other.display());
+                let hint = format!("{reason}; hint: remove it to resume from {}", other.display());
                 Error::Checkpoint { path, reason: hint }
             }
             (error, _) => error,
