@@ -17,11 +17,11 @@ use crate::inference::labels::ClassMap;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Name of the configuration in comparisons: of its runs, their folders, and its rows in tables
-    /// and reports. By default the name of its file.
+    /// Name of the configuration in comparisons: in the folders of its runs, in tables and in reports.
+    /// By default the name of its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where initial weights, order of samples and augmentation come from.
+    /// Seed of the initial weights, the order of the images and the augmentation.
     #[serde(default)]
     pub seed: u64,
     /// The network.
@@ -29,19 +29,19 @@ pub struct Config {
     /// The images.
     #[serde(default)]
     pub data: DataSection,
-    /// Random changes of training images.
+    /// Augmentation of training images.
     #[serde(default)]
     pub augment: AugmentSection,
-    /// How long and in which steps.
+    /// Epochs, batches, checkpoints.
     pub train: TrainSection,
     /// The optimizer.
     pub optim: OptimSection,
-    /// The learning rate over time.
+    /// The schedule of the learning rate.
     #[serde(default)]
     pub schedule: ScheduleSection,
 }
 
-/// Random changes of training images.
+/// Augmentation of training images.
 pub type AugmentSection = Augment;
 
 /// The network.
@@ -50,13 +50,13 @@ pub type AugmentSection = Augment;
 pub struct ModelSection {
     /// Architecture.
     pub arch: Arch,
-    /// Block every KxK convolution becomes.
+    /// Block that replaces every KxK convolution.
     #[serde(default = "dbb")]
     pub block: BlockKind,
     /// Multiplies the channels of every layer.
     #[serde(default = "one")]
     pub width: f64,
-    /// Weights file to start from. By default weights are drawn from the seed.
+    /// Weights file to start from. By default the initial weights are random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
     /// Classes; must agree with the data. By default the data's.
@@ -68,10 +68,10 @@ pub struct ModelSection {
     /// Nonlinearity of MobileNetV1, `relu` or `relu6`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
-    /// Other blocks for single layers, by pattern; the last match wins.
+    /// Blocks of single layers, by pattern; the last match wins.
     #[serde(default, skip_serializing_if = "LayerBlocks::is_empty")]
     pub blocks: LayerBlocks,
-    /// What a Diverse Branch Block is made of.
+    /// Parts of a Diverse Branch Block.
     #[serde(default)]
     pub dbb: DbbConfig,
 }
@@ -83,42 +83,42 @@ pub struct DataSection {
     /// `sample` (bundled), a folder whose layout is recognised, or `KIND:PATH` with KIND one of
     /// `folder`, `tar`, `idx`, `cifar10`, `cifar100`.
     pub source: String,
-    /// Height and width of the network's input. By default the images', or 224.
+    /// Height and width of the network's input. By default those of the images, or 224 where they vary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
     /// Short side that validation images are resized to before the centre crop of `size`; at least
     /// `size`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
-    /// Mean per channel on the scale 0 to 1. By default that of the data set.
+    /// Mean per channel on the scale 0 to 1. By default the data set's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Vec<f32>>,
-    /// Deviation per channel on the scale 0 to 1. By default that of the data set.
+    /// Standard deviation per channel on the scale 0 to 1. By default the data set's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
-    /// File that gives the classes of the data other indices: TOML (`n01440764 = 0`), or lines of
+    /// File that assigns other indices to the classes of the data: TOML (`n01440764 = 0`), or lines of
     /// class, tab, index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_map: Option<PathBuf>,
-    /// Validate on this share of the training images, of every class, drawn by the seed and not
-    /// trained on; the data set's own validation images stay unseen, to be measured at the end. A
-    /// folder without validation images needs it.
+    /// Validate on this share of the training images of every class, drawn by the seed and not trained
+    /// on; the data set's own validation images are left for the final measurement. A folder without
+    /// validation images needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_from_train: Option<f64>,
-    /// Use that many training images only, balanced over the classes.
+    /// Use only that many training images, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
-    /// Use that many validation images only, balanced over the classes.
+    /// Use only that many validation images, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_val: Option<usize>,
-    /// Threads that decode and transform, up to 256; 0 does it in the training thread.
+    /// Threads that decode and transform images, up to 256; 0 uses the training thread.
     pub workers: usize,
-    /// MiB of memory for training and validation images together that later epochs then need not
-    /// read again; results are the same with any. 0 keeps none.
+    /// MiB of memory for decoded training and validation images, which later epochs reuse; 0 keeps
+    /// none. Results do not depend on it.
     pub cache_mb: usize,
-    /// What an image that cannot be read does.
+    /// What to do with an image that cannot be read.
     pub on_bad_sample: OnBadSample,
-    /// Most images that may be left out before the run ends with an error.
+    /// Most images that may be skipped before the run ends with an error.
     pub max_bad_samples: usize,
 }
 
@@ -142,54 +142,54 @@ impl Default for DataSection {
     }
 }
 
-/// What an image that cannot be read does.
+/// What to do with an image that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnBadSample {
-    /// Ends the run with an error that names the file.
+    /// End the run with an error that names the file.
     Error,
-    /// Is left out, named and counted.
+    /// Skip it, and name and count it.
     Skip,
 }
 
-/// How long and in which steps.
+/// Epochs, batches, checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
     /// Passes over the training images.
     pub epochs: usize,
-    /// Images in a step.
+    /// Images in a batch.
     pub batch_size: usize,
-    /// Part of the target spread over all classes, 0 up to 1.
+    /// Part of the target that is spread over all classes, from 0 to below 1.
     #[serde(default)]
     pub label_smoothing: f64,
-    /// Batches whose gradients make one step of the optimizer.
+    /// Batches whose gradients are accumulated for one step of the optimizer.
     #[serde(default = "one_of")]
     pub accumulate: usize,
     /// Largest Euclidean norm of all gradients together; larger ones are scaled down to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
-    /// Decay of a moving average of weights and running statistics, such as 0.999; the average is
-    /// what is validated and exported. Left out, there is none.
+    /// Decay of an exponential moving average of weights and running statistics, such as 0.999, which
+    /// is then validated and exported. By default there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
-    /// Saves a checkpoint every so many optimizer steps, besides the ends of epochs.
+    /// Save a checkpoint every so many steps, besides the ends of epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_steps: Option<usize>,
-    /// Saves a checkpoint after so many minutes, besides the ends of epochs.
+    /// Save a checkpoint every so many minutes, besides the ends of epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_minutes: Option<f64>,
-    /// Newest checkpoints that are kept, beside the best.
+    /// Number of newest checkpoints to keep, besides the best.
     #[serde(default = "one_of")]
     pub keep_last: usize,
-    /// How often a loss or gradient that is no number may send the run back to its last
-    /// checkpoint; 0 ends the run.
+    /// How often a non-finite loss or gradient may roll the run back to its last checkpoint; 0 ends
+    /// the run.
     #[serde(default)]
     pub rollbacks: usize,
-    /// Multiplies the learning rate at every such return.
+    /// Factor on the learning rate after each rollback.
     #[serde(default = "half")]
     pub rollback_lr: f64,
-    /// Layers that are not trained, by pattern, their batch norms included.
+    /// Layers to freeze, by pattern, their batch norms included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
 }
@@ -198,7 +198,7 @@ pub struct TrainSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimSection {
-    /// Which one.
+    /// Kind of optimizer.
     #[serde(default)]
     pub kind: OptimKind,
     /// Highest learning rate.
@@ -215,7 +215,7 @@ pub struct OptimSection {
     /// Which parameters decay.
     #[serde(default)]
     pub decay: DecayRule,
-    /// Multiplies the learning rate of biases, those of batch norms included (2 in the paper).
+    /// Factor on the learning rate of biases, those of batch norms included (2 in the paper).
     #[serde(default = "one")]
     pub bias_lr: f64,
 }
@@ -231,16 +231,16 @@ pub enum OptimKind {
     AdamW,
 }
 
-/// Which parameters weight decay acts on.
+/// Which parameters weight decay applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DecayRule {
-    /// Everything.
+    /// All parameters.
     All,
-    /// Kernels and the classifier's matrix: no batch norm, no bias.
+    /// Weights of convolutions and linear layers; not batch norms and biases.
     #[default]
     Weights,
-    /// Everything but depthwise layers, as the DBB paper trains.
+    /// All parameters but those of depthwise layers, as in the DBB paper.
     Paper,
 }
 
@@ -248,13 +248,13 @@ pub enum DecayRule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleSection {
-    /// Its shape after the warm-up.
+    /// Shape after the warm-up.
     pub kind: ScheduleKind,
     /// Epochs of linear warm-up from 0.
     pub warmup_epochs: f64,
-    /// Lowest learning rate of the cosine.
+    /// Learning rate at the end of the cosine.
     pub min_lr: f64,
-    /// Epochs after which a step schedule multiplies by `gamma`.
+    /// Epochs after which a step schedule multiplies the rate by `gamma`.
     pub milestones: Vec<usize>,
     /// Factor of a step schedule.
     pub gamma: f64,
@@ -276,9 +276,9 @@ impl Default for ScheduleSection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
-    /// Half a cosine from the highest to the lowest rate, every iteration.
+    /// Half a cosine from `optim.lr` to `min_lr`, updated every step.
     Cosine,
-    /// Multiplied by `gamma` at every milestone.
+    /// The rate is multiplied by `gamma` at every milestone.
     Step,
 }
 
@@ -338,7 +338,7 @@ impl DataSection {
         Ok((limit(train, self.limit_train), limit(val, self.limit_val)))
     }
 
-    /// The memory for images that later epochs need not read again.
+    /// The memory for decoded images, which later epochs reuse.
     pub fn cache(&self) -> CacheBudget {
         CacheBudget::new(self.cache_mb.saturating_mul(1 << 20))
     }
