@@ -74,7 +74,7 @@ fn a_run_goes_back_and_on_with_a_lower_rate_as_often_as_it_may() {
     let run = folder.path().join("run");
     let keys = ["train.epochs=2", "optim.lr=1e30", "train.rollback_lr=1e-16"];
     let once = [&keys[..], &["train.rollbacks=1"]].concat();
-    fails(&mut training(&once, &folder.path().join("once")), 3, &["return 1 of 1"]);
+    fails(&mut training(&once, &folder.path().join("once")), 3, &["rollback 1 of 1"]);
     // 1e30 and 1e14 are too much, 0.01 is not: twice from the beginning.
     let twice = [&keys[..], &["train.rollbacks=2"]].concat();
     let trained = call(&mut training(&twice, &run)).succeeds();
