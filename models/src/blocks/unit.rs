@@ -214,7 +214,7 @@ impl ConvUnit {
         let epilogue = epilogue.into();
         LayerCount::unit(|| match self.contents() {
             Contents::Block(block) => block.forward_then(input, epilogue),
-            Contents::Folded(conv) if cpu_ops::serves_conv(&input) => {
+            Contents::Folded(conv) if cpu_ops::serves_conv(conv, &input) => {
                 cpu_ops::conv(conv, input, epilogue)
             }
             Contents::Folded(conv) => LayerCount::plain(|| epilogue.forward(conv.forward(input))),

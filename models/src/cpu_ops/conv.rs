@@ -8,13 +8,18 @@ use super::operation::{give, serves, slice, untracked, values};
 use crate::blocks::{Activation, ConvSpec, Epilogue};
 
 /// Whether the kernel serves a convolution of an input: not on an autodiff device.
-pub(crate) fn serves_conv(input: &Tensor<4>) -> bool {
-    !input.device().is_autodiff() && serves(input)
+pub(crate) fn serves_conv(conv: &Conv2d, input: &Tensor<4>) -> bool {
+    !input.device().is_autodiff() && serves(input) && shape_of_conv(conv, input).is_some()
+}
+
+/// The geometry of a convolution over an input, if a kernel has it.
+pub(super) fn shape_of_conv(conv: &Conv2d, input: &Tensor<4>) -> Option<ConvShape> {
+    shape_of(&ConvSpec::find(conv)?, input)
 }
 
 /// Convolution, bias, residual and activation in one pass, where [`serves_conv`].
 pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-    let shape = shape_of(&ConvSpec::of(conv), &input);
+    let shape = shape_of_conv(conv, &input).expect("the caller has asked");
     let (x, weight) = (values(input), values(conv.weight.val()));
     let bias = conv.bias.as_ref().map(|bias| values(bias.val()));
     let (residual, relu, rest) = split(epilogue);
@@ -31,10 +36,10 @@ pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tenso
     rest.forward(untracked(y, shape.output_shape()))
 }
 
-/// The geometry of a convolution over an input.
-pub(super) fn shape_of(spec: &ConvSpec, input: &Tensor<4>) -> ConvShape {
+/// The geometry over an input, if there is such a convolution.
+pub(super) fn shape_of(spec: &ConvSpec, input: &Tensor<4>) -> Option<ConvShape> {
     let [batch, _, height, width] = input.dims();
-    ConvShape {
+    let shape = ConvShape {
         batch,
         in_channels: spec.channels[0],
         out_channels: spec.channels[1],
@@ -43,7 +48,8 @@ pub(super) fn shape_of(spec: &ConvSpec, input: &Tensor<4>) -> ConvShape {
         stride: spec.stride,
         padding: spec.padding,
         groups: spec.groups,
-    }
+    };
+    shape.check().is_ok().then_some(shape)
 }
 
 /// The residual and whether ReLU follows, which kernels apply; and what is left to do after them.

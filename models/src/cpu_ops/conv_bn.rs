@@ -3,14 +3,14 @@
 use burn::tensor::Tensor;
 use dbb_kernels::{ConvNorm, ConvNormGrad, ConvNormSaved, ConvShape, Norm, buffer};
 
-use super::conv::{shape_of, split};
+use super::conv::{shape_of_conv, split};
 use super::norms::record;
 use super::operation::{Operation, dispatch, run, serves};
-use crate::blocks::{ConvBn, ConvSpec, Epilogue};
+use crate::blocks::{ConvBn, Epilogue};
 
 /// Convolution, batch norm, residual and activation, in training.
 pub(crate) fn conv_bn(block: &ConvBn, input: &Tensor<4>, epilogue: &Epilogue) -> Option<Tensor<4>> {
-    let shape = shape_of(&ConvSpec::of(&block.conv), input);
+    let shape = shape_of_conv(&block.conv, input)?;
     let count = shape.batch * shape.output_positions();
     if !block.bn.trains_on(&input.device()) || !serves(input) || count < 2 {
         return None;

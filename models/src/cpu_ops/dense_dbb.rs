@@ -23,12 +23,16 @@ pub(super) fn dense_dbb(
     let (Some(average_conv), Some(average_bn)) = (&average.conv, &average.bn) else {
         return None;
     };
-    let shape = shape_of(&block.spec(), input);
+    let shape = shape_of(&block.spec(), input)?;
     let count = shape.batch * shape.output_positions();
     let opening_count = shape.batch * shape.input_positions();
     let norms =
         [&kxk.bn, &pointwise.bn, &second.bn1.bn, &second.bn2, &average_bn.bn, &average.avg_bn];
-    if shape.groups > 1 || count < 2 || !all_train(&norms, &input.device()) || !serves(input) {
+    if shape.groups > 1
+        || count.min(opening_count) < 2
+        || !all_train(&norms, &input.device())
+        || !serves(input)
+    {
         return None;
     }
     let (residual, relu, rest) = split(epilogue.clone());

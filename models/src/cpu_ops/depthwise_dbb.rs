@@ -20,11 +20,12 @@ pub(super) fn depthwise_dbb(
     else {
         return None;
     };
-    let shape = shape_of(&block.spec(), input);
+    let shape = shape_of(&block.spec(), input)?;
     let count = shape.batch * shape.output_positions();
     let opening_count = shape.batch * shape.input_positions();
     let norms = [&kxk.bn, &second.bn1.bn, &second.bn2, &average.avg_bn];
-    let serves = count > 1 && all_train(&norms, &input.device()) && serves(input);
+    let serves =
+        count.min(opening_count) > 1 && all_train(&norms, &input.device()) && serves(input);
     if !serves || epilogue.residual.is_some() {
         return None;
     }

@@ -51,7 +51,7 @@ mod absent {
 
     use crate::blocks::{ConvBn, DiverseBranchBlock, Epilogue};
 
-    pub(crate) fn serves_conv(_: &Tensor<4>) -> bool {
+    pub(crate) fn serves_conv(_: &Conv2d, _: &Tensor<4>) -> bool {
         false
     }
 

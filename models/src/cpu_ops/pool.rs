@@ -1,31 +1,17 @@
 //! The max pool of a residual network's stem.
 
-use burn::nn::PaddingConfig2d;
 use burn::nn::pool::MaxPool2d;
 use burn::tensor::Tensor;
 use dbb_kernels::{ConvShape, buffer, pool as kernel};
 
+use super::conv::shape_of;
 use super::operation::{Operation, dispatch, give, run, serves, slice, untracked, values};
+use crate::blocks::ConvSpec;
 
 /// The largest value of every window, in training or in inference.
 pub(crate) fn max_pool(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
-    let [batch, channels, height, width] = input.dims();
-    let PaddingConfig2d::Explicit(top, left, bottom, right) = pool.padding else {
+    let Some(shape) = shape_of_pool(pool, &input).filter(|_| serves(&input)) else {
         return pool.forward(input);
-    };
-    let symmetric = [top, left] == [bottom, right];
-    if !symmetric || pool.dilation != [1, 1] || pool.ceil_mode || !serves(&input) {
-        return pool.forward(input);
-    }
-    let shape = ConvShape {
-        batch,
-        in_channels: channels,
-        out_channels: channels,
-        input: [height, width],
-        kernel: pool.kernel_size,
-        stride: pool.stride,
-        padding: [top, left],
-        groups: channels,
     };
     if input.device().is_autodiff() {
         return run(MaxPool(shape), [dispatch(input)]).0;
@@ -36,6 +22,16 @@ pub(crate) fn max_pool(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
     kernel::max(&shape, slice(&x), &mut y, &mut places);
     give(x);
     untracked(y, shape.output_shape())
+}
+
+/// The geometry of a pool over an input, if the kernel has it.
+fn shape_of_pool(pool: &MaxPool2d, input: &Tensor<4>) -> Option<ConvShape> {
+    let channels = input.dims()[1];
+    let spec =
+        ConvSpec { channels: [channels; 2], groups: channels, ..ConvSpec::find_max_pool(pool)? };
+    let inside = (0..2).all(|axis| spec.padding[axis] < spec.kernel_size[axis]);
+    let small = spec.kernel_size.iter().product::<usize>() <= kernel::LARGEST_WINDOW;
+    shape_of(&spec, input).filter(|_| inside && small)
 }
 
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use crate::simd::{Full, Lanes, sweep};
 /// times the kernel's width, plus the column, of the first maximum. NaN counts as a maximum.
 ///
 /// # Panics
-/// As [`average`](super::average()); or if a window has more than 256 values.
+/// As [`average`](super::average()); or if a window has more than [`LARGEST_WINDOW`] values.
 pub fn max(shape: &ConvShape, x: &[f32], y: &mut [f32], argmax: &mut [u8]) {
     let shape = &geometry(shape, x.len(), y.len());
     assert_eq!(argmax.len(), y.len(), "length of the places");

@@ -19,7 +19,7 @@ pub use max::{max, max_backward};
 const SLACK: usize = 16;
 
 /// Most values of a window whose maximum is sought: its place is a byte.
-const LARGEST_WINDOW: usize = 256;
+pub const LARGEST_WINDOW: usize = 256;
 
 /// The geometry of a pool over an input and an output of these lengths.
 fn geometry(shape: &ConvShape, input: usize, output: usize) -> Geometry {
