@@ -24,14 +24,14 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use dbb_models::weights::{WeightsError, WeightsFile, rebuild};
+//! use dbb_models::weights::{LoadOptions, WeightsError, WeightsFile, rebuild};
 //! use dbb_models::Reparameterize;
 //!
 //! fn logits(path: &std::path::Path, images: Tensor<4>) -> Result<Option<Tensor<2>>, WeightsError> {
 //!     let file = WeightsFile::read(path)?;
 //!     // Files of other programs have no metadata; `weights::adopt` takes a `ModelConfig` instead.
 //!     let Some(metadata) = &file.metadata else { return Ok(None) };
-//!     let network = rebuild(&file, metadata, &images.device())?;
+//!     let network = rebuild(&file, metadata, LoadOptions::default(), &images.device())?;
 //!     Ok(Some(network.reparameterize().forward(images)))
 //! }
 //! # use dbb_models::{Arch, BlockKind, Form, ModelConfig};

@@ -174,6 +174,34 @@ fn a_block_at_fault_is_named() {
     assert!(error.contains("no KxK branch"), "{error}");
 }
 
+/// A fold of NaN is no fold; what is no part of a block may hold it, such as a mask of infinities.
+#[test]
+fn a_block_of_finite_values_only() {
+    let mut detector = others();
+    detector.insert("head.mask".into(), TensorData::new(vec![f32::NEG_INFINITY, 0.0], [2]));
+    for (key, value) in [
+        ("dbb_origin.conv.weight", f32::NAN),
+        ("dbb_1x1_kxk.bn1.bn.running_var", f32::INFINITY),
+        ("dbb_avg.avgbn.bias", f32::NEG_INFINITY),
+    ] {
+        let mut state = block("dbb_k3_s1_g1_4to4.safetensors");
+        let mut values: Vec<f32> = state[key].iter().collect();
+        values[1] = value;
+        let shape = state[key].shape().to_vec();
+        state.insert(key.into(), TensorData::new(values, shape));
+        let block = state.into_iter().map(|(key, data)| (format!("neck.{key}"), data));
+        let state = detector.clone().into_iter().chain(block).collect();
+        let error = BlockFold::default().fold(state).expect_err(key);
+        let WeightsError::NonFinite { tensor, count, other_tensors, .. } = error else {
+            panic!("{key}: {error}");
+        };
+        assert_eq!((tensor, count, other_tensors), (format!("neck.{key}"), 1, 0));
+    }
+    let good = block("dbb_k3_s1_g1_4to4.safetensors");
+    detector.extend(good.into_iter().map(|(key, data)| (format!("neck.{key}"), data)));
+    BlockFold::default().fold(detector).expect("the block is finite");
+}
+
 /// A half-precision block folds into half precision, or is refused.
 #[test]
 fn half_precision_stays_and_does_not_overflow() {

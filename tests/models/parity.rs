@@ -11,7 +11,7 @@ use crate::support::{Array, Worst, difference, gradients, is_statistic};
 use burn::tensor::Device;
 use burn::tensor::activation::relu;
 use dbb_models::blocks::{Block, BlockKind, ConvSpec, ConvUnit, DbbConfig};
-use dbb_models::weights::{Dialect, KeyMap, StateDict, WeightsFile, adopt};
+use dbb_models::weights::{Dialect, KeyMap, LoadOptions, StateDict, WeightsFile, adopt};
 use dbb_models::{Form, Implementation, Reparameterize};
 use serde::Deserialize;
 
@@ -66,7 +66,8 @@ fn checkpoints_of_pytorch() {
         for tensors in [file.tensors.clone(), fixture.state()] {
             let file = WeightsFile { tensors: config.with_stem(tensors), ..file.clone() };
             let (network, found) =
-                adopt(&file, &config.model(&fixture), &Device::default()).expect("weights fit");
+                adopt(&file, &config.model(&fixture), LoadOptions::default(), &Device::default())
+                    .expect("weights fit");
             assert_eq!(
                 (found.keys, found.form),
                 (Dialect::Official, Form::Train),

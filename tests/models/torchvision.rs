@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Tensor};
 use dbb_models::blocks::Activation;
-use dbb_models::weights::{Dialect, KeyMap, StateDict, adopt, as_conv_bn};
+use dbb_models::weights::{Dialect, KeyMap, LoadOptions, StateDict, adopt, as_conv_bn};
 use dbb_models::weights::{WeightsFile, write_foreign};
 use dbb_models::{Arch, BlockKind, Classifier, Form, ModelConfig, Reparameterize};
 use sha2::{Digest, Sha256};
@@ -141,7 +141,8 @@ fn a_folded_network_loads_as_the_plain_one() {
 
         let file = WeightsFile::read(&path).expect("read");
         let asked = ModelConfig { activation: None, ..plain_model.clone() };
-        let (adopted, found) = adopt(&file, &asked, &device).expect("adopted");
+        let (adopted, found) =
+            adopt(&file, &asked, LoadOptions::default(), &device).expect("adopted");
         assert_eq!((found.keys, found.form), (dialect, Form::Train), "{arch}");
         assert_eq!(found.model, plain_model, "{arch}");
         assert!(keys.save(&adopted) == keys.save(&plain), "{arch} {dialect}: bit for bit");

@@ -203,7 +203,7 @@ impl Error {
                 | Self::Fold { .. }
                 | Self::BlockFold { .. }
                 | Self::Start { .. }
-                | Self::Weights(WeightsError::Overflow { .. })
+                | Self::Weights(WeightsError::Overflow { .. } | WeightsError::NonFinite { .. })
         )
     }
 }

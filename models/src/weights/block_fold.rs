@@ -12,6 +12,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::dialect::KeyMap;
 use super::dtype::{is_float, narrowed};
 use super::error::WeightsError;
+use super::finite::check_finite;
 use super::state_dict::StateDict;
 use crate::backbones::matches;
 use crate::blocks::{Block, BlockKind, Branch, ConvSpec, ConvUnit, DbbConfig, NormConfig};
@@ -77,6 +78,8 @@ impl BlockFold {
     /// # Errors
     /// A block that lacks a tensor or has one too many, shapes or groups that contradict each
     /// other, and a folded value beyond the range of its type; each names the block.
+    /// [`WeightsError::NonFinite`] for a tensor of a block, since no fold of it can be checked;
+    /// other tensors may hold what they like.
     pub fn fold(
         &self,
         mut tensors: StateDict,
@@ -101,6 +104,7 @@ impl BlockFold {
             let unit = unit.with_norm(NormConfig { epsilon: self.epsilon, ..Default::default() });
             let keys = KeyMap::official_unit(&unit, kind);
             let unit = keys.load(unit, &block).map_err(|error| error.below(&prefix))?;
+            check_finite(None, &block).map_err(|error| error.below(&prefix))?;
 
             let params = unit.equivalent();
             let module = format!("{prefix}{}", kind.folded_module());

@@ -58,6 +58,27 @@ pub enum WeightsError {
         /// Classes of the file and of the network, where the classifiers differ in nothing else.
         classes: Option<[usize; 2]>,
     },
+    /// Weights or running statistics that are no numbers to compute with.
+    #[error(
+        "{}tensor {tensor}: {count} of {values} values are NaN, infinite or beyond the range of \
+         f32 (the first is {value}){}",
+        file(path),
+        others(*other_tensors)
+    )]
+    NonFinite {
+        /// The file, once known.
+        path: Option<PathBuf>,
+        /// Name of the first tensor with such a value.
+        tensor: String,
+        /// The first of them.
+        value: f64,
+        /// How many the tensor has.
+        count: usize,
+        /// All values of the tensor.
+        values: usize,
+        /// Further tensors with such values.
+        other_tensors: usize,
+    },
     /// A block that cannot be folded.
     #[error("{}block {name}: {detail}", file(path))]
     Block {
@@ -108,7 +129,9 @@ pub enum WeightsError {
 impl WeightsError {
     /// The same error, with the file it is about.
     pub fn in_file(mut self, file: &Path) -> Self {
-        if let Self::Keys { path, .. } | Self::Block { path, .. } = &mut self {
+        if let Self::Keys { path, .. } | Self::Block { path, .. } | Self::NonFinite { path, .. } =
+            &mut self
+        {
             *path = Some(file.to_path_buf());
         }
         self
@@ -116,10 +139,14 @@ impl WeightsError {
 
     /// The same error, with every key below a prefix.
     pub(super) fn below(mut self, prefix: &str) -> Self {
-        if let Self::Keys { missing, unexpected, misshapen, .. } = &mut self {
-            for key in [missing, unexpected, misshapen].into_iter().flatten() {
-                key.insert_str(0, prefix);
+        match &mut self {
+            Self::Keys { missing, unexpected, misshapen, .. } => {
+                for key in [missing, unexpected, misshapen].into_iter().flatten() {
+                    key.insert_str(0, prefix);
+                }
             }
+            Self::NonFinite { tensor, .. } => tensor.insert_str(0, prefix),
+            _ => {}
         }
         self
     }
@@ -127,6 +154,14 @@ impl WeightsError {
 
 fn file(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default()
+}
+
+fn others(tensors: usize) -> String {
+    match tensors {
+        0 => String::new(),
+        1 => "; so are values of 1 other tensor".into(),
+        n => format!("; so are values of {n} other tensors"),
+    }
 }
 
 /// Names that a message shows of each kind.

@@ -10,7 +10,8 @@
 //! | burnpack | native | native |
 //! | PyTorch `.pth` (zip and legacy pickle; no code is run) | all dialects | - |
 //!
-//! Files of this project carry a SHA-256 of their tensors, so that damage is noticed.
+//! Files of this project carry a SHA-256 of their tensors, so that damage is noticed. A network takes
+//! no weights that are NaN or infinite unless [`LoadOptions`] allow it.
 
 mod akamaster;
 mod atomic;
@@ -19,6 +20,7 @@ mod dialect;
 mod digest;
 mod dtype;
 mod error;
+mod finite;
 mod format;
 mod metadata;
 mod official;
@@ -33,6 +35,7 @@ pub use block_fold::{BlockFold, FoldedBlock, has_folded_blocks, random_values};
 pub use dialect::{Dialect, KeyMap};
 pub use dtype::with_dtype;
 pub use error::WeightsError;
+pub use finite::LoadOptions;
 pub use format::{WeightsFile, write_burnpack, write_foreign, write_safetensors};
 pub use metadata::Metadata;
 pub use plain::as_conv_bn;
@@ -45,10 +48,11 @@ use crate::zoo::{Classifier, Form, ModelConfig};
 /// The network a file of this project holds, rebuilt from its metadata.
 ///
 /// # Errors
-/// If the metadata and the tensors do not fit.
+/// If the metadata and the tensors do not fit; [`WeightsError::NonFinite`].
 pub fn rebuild(
     file: &WeightsFile,
     metadata: &Metadata,
+    options: LoadOptions,
     device: &Device,
 ) -> Result<Classifier, WeightsError> {
     let refused = |detail| WeightsError::Metadata { path: file.path.clone(), detail };
@@ -56,7 +60,9 @@ pub fn rebuild(
     let network = network.map_err(|error| refused(error.to_string()))?;
     let keys = KeyMap::new(metadata.keys, &metadata.model, &network);
     let keys = keys.map_err(|error| refused(error.to_string()))?;
-    keys.load(network, &file.tensors).map_err(|error| error.in_file(&file.path))
+    let network = keys.load(network, &file.tensors).map_err(|error| error.in_file(&file.path))?;
+    options.check(&file.path, &file.tensors)?;
+    Ok(network)
 }
 
 /// The network that the tensors of a foreign file fit and what it is: its dialect and its form are
@@ -64,9 +70,11 @@ pub fn rebuild(
 ///
 /// # Errors
 /// If the configuration does not match the tensors; every key at fault is named.
+/// [`WeightsError::NonFinite`].
 pub fn adopt(
     file: &WeightsFile,
     model: &ModelConfig,
+    options: LoadOptions,
     device: &Device,
 ) -> Result<(Classifier, Metadata), WeightsError> {
     let mut candidates = Vec::new();
@@ -90,5 +98,6 @@ pub fn adopt(
     let (_, network, keys, metadata) =
         candidates.into_iter().max_by_key(|candidate| candidate.0).expect("there is a dialect");
     let network = keys.load(network, &file.tensors).map_err(|error| error.in_file(&file.path))?;
+    options.check(&file.path, &file.tensors)?;
     Ok((network, metadata))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::store::burn_pack;
 use burn::tensor::DType;
 use burn::tensor::quantization::QuantScheme;
-use dbb_models::weights::{Dialect, Metadata, WeightsError, WeightsFile, rebuild};
+use dbb_models::weights::{Dialect, LoadOptions, Metadata, WeightsError, WeightsFile, rebuild};
 use dbb_models::{Classifier, Form};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
@@ -21,7 +21,12 @@ fn load(path: &Path) -> Result<Classifier, WeightsError> {
         let file = WeightsFile::read(path)?;
         // Damage may have hit the name under which the metadata stand.
         let foreign = || metadata(&small_model(), Form::Deploy, Dialect::Native);
-        rebuild(&file, &file.metadata.clone().unwrap_or_else(foreign), &device())
+        rebuild(
+            &file,
+            &file.metadata.clone().unwrap_or_else(foreign),
+            LoadOptions::default(),
+            &device(),
+        )
     };
     load().inspect_err(|error| {
         let message = error.to_string();
@@ -151,7 +156,12 @@ fn hostile_metadata() {
             (ModelConfig { num_classes: 0, ..model.clone() }, "num_classes = 0"),
             (ModelConfig { arch: Arch::ResNet152, width: 16.0, ..model.clone() }, "missing"),
         ] {
-            let error = rebuild(&file, &Metadata { model, ..written.clone() }, &device());
+            let error = rebuild(
+                &file,
+                &Metadata { model, ..written.clone() },
+                LoadOptions::default(),
+                &device(),
+            );
             let error = error.expect_err("hostile metadata").to_string();
             for word in [word, path.to_str().expect("a path")] {
                 assert!(error.contains(word), "\"{error}\" does not mention {word}");
@@ -159,7 +169,9 @@ fn hostile_metadata() {
         }
         let model = ModelConfig { width: 0.25, ..config(Arch::ResNet20, BlockKind::Dbb) };
         let metadata = Metadata { model, keys: Dialect::Official, ..written };
-        let error = rebuild(&file, &metadata, &device()).expect_err("no such names").to_string();
+        let error = rebuild(&file, &metadata, LoadOptions::default(), &device())
+            .expect_err("no such names")
+            .to_string();
         assert!(error.contains("official") && error.contains("weights"), "{error}");
     }
 }

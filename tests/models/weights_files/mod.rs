@@ -2,6 +2,8 @@
 //! and keys that do not fit are named.
 
 mod damaged;
+mod nonfinite;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,7 @@ use crate::support::{Array, randomise};
 use burn::tensor::{Device, TensorData};
 use dbb_models::blocks::BlockKind;
 use dbb_models::weights::{
-    Dialect, KeyMap, Metadata, StateDict, WeightsError, WeightsFile, adopt, rebuild,
+    Dialect, KeyMap, LoadOptions, Metadata, StateDict, WeightsError, WeightsFile, adopt, rebuild,
     write_burnpack, write_safetensors,
 };
 use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize};
@@ -111,12 +113,14 @@ fn a_written_network_is_read_bit_for_bit() {
                 let metadata = way.write(&path, model, form, &network);
                 let file = WeightsFile::read(&path).expect(&what);
                 assert_eq!(file.metadata.as_ref(), Some(&metadata), "{what}");
-                let read = rebuild(&file, &metadata, &device()).expect(&what);
+                let read =
+                    rebuild(&file, &metadata, LoadOptions::default(), &device()).expect(&what);
                 assert!(native_state(model, &read) == native_state(model, &network), "{what}");
                 assert!(logits(&read) == logits(&network), "{what}: logits");
 
                 // Without its metadata the file is a foreign one.
-                let (adopted, found) = adopt(&file, model, &device()).expect(&what);
+                let (adopted, found) =
+                    adopt(&file, model, LoadOptions::default(), &device()).expect(&what);
                 assert_eq!((found.keys, found.form), (way.dialect(), form), "{what}");
                 assert!(logits(&adopted) == logits(&network), "{what}: adopted logits");
             }
@@ -185,7 +189,8 @@ fn a_network_in_training_is_written_as_it_is() {
         let path = folder.path().join("weights");
         let metadata = way.write(&path, &model, Form::Train, &network);
         let file = WeightsFile::read(&path).expect("a file");
-        let read = rebuild(&file, &metadata, &device()).expect("weights fit");
+        let read =
+            rebuild(&file, &metadata, LoadOptions::default(), &device()).expect("weights fit");
         assert!(native_state(&model, &read) == native_state(&model, &network), "{way:?}");
     }
 }
@@ -392,7 +397,9 @@ fn a_foreign_file_of_another_network() {
         (ModelConfig { arch: Arch::ResNet34, ..model.clone() }, ["missing", "stage1.2.conv1"]),
         (ModelConfig { block: BlockKind::Dbb, ..model }, ["missing", "dbb_reparam.weight"]),
     ] {
-        let error = adopt(&file, &other, &device()).expect_err("another network").to_string();
+        let error = adopt(&file, &other, LoadOptions::default(), &device())
+            .expect_err("another network")
+            .to_string();
         for word in words.into_iter().chain([path.to_str().expect("a path")]) {
             assert!(error.contains(word), "\"{error}\" does not mention {word}");
         }

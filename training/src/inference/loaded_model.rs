@@ -8,7 +8,7 @@ use dbb_datasets::{
     DataRef, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, Split, open,
 };
 use dbb_models::onnx;
-use dbb_models::weights::{self, KeyMap, Metadata, WeightsFile};
+use dbb_models::weights::{self, KeyMap, LoadOptions, Metadata, WeightsFile};
 use dbb_models::{Arch, BlockKind, Classifier, ModelConfig};
 
 use crate::config::{Config, OnBadSample};
@@ -89,11 +89,11 @@ impl LoadedModel {
         let (network, metadata) = match file.metadata.clone() {
             Some(metadata) => {
                 flags.check_against(&metadata, &file.path)?;
-                (weights::rebuild(&file, &metadata, device)?, metadata)
+                (weights::rebuild(&file, &metadata, LoadOptions::default(), device)?, metadata)
             }
             None => {
                 let model = flags.model(&file.path)?;
-                weights::adopt(&file, &model, device)?
+                weights::adopt(&file, &model, LoadOptions::default(), device)?
             }
         };
         Ok(Self { network, metadata, config, path: file.path, input: InputFlags::default() })

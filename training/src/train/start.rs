@@ -5,7 +5,9 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use dbb_datasets::Preprocess;
-use dbb_models::weights::{self, Dialect, KeyMap, Metadata, WeightsError, WeightsFile};
+use dbb_models::weights::{
+    self, Dialect, KeyMap, LoadOptions, Metadata, WeightsError, WeightsFile,
+};
 use dbb_models::{
     BlockKind, Classifier, Form, Implementation, LayerBlocks, ModelConfig, WarmStart,
 };
@@ -72,7 +74,7 @@ fn read(path: &Path, model: &ModelConfig, device: &Device) -> Result<(Classifier
     let file = WeightsFile::read(path)?;
     if let Some(metadata) = file.metadata.clone() {
         check_architecture(path, &metadata.model, model)?;
-        return Ok((weights::rebuild(&file, &metadata, device)?, metadata));
+        return Ok((weights::rebuild(&file, &metadata, LoadOptions::default(), device)?, metadata));
     }
     let num_classes = num_classes(&file, model)?.unwrap_or(model.num_classes);
     let own = ModelConfig { num_classes, ..model.clone() };
@@ -83,11 +85,12 @@ fn read(path: &Path, model: &ModelConfig, device: &Device) -> Result<(Classifier
     });
     let mut nearest: Option<WeightsError> = None;
     for model in std::iter::once(own).chain(plain) {
-        match weights::adopt(&file, &model, device) {
+        match weights::adopt(&file, &model, LoadOptions::default(), device) {
             Ok((network, metadata)) => {
                 check_architecture(path, &metadata.model, &model)?;
                 return Ok((network, metadata));
             }
+            Err(error @ WeightsError::NonFinite { .. }) => return Err(error.into()),
             Err(error) if nearest.as_ref().is_none_or(|e| misfits(&error) < misfits(e)) => {
                 nearest = Some(error);
             }
