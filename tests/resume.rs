@@ -342,7 +342,7 @@ fn stopped_at(step: usize, mut trainer: Trainer) {
     let outcome = trainer.fit(&mut After(step, || stop.request(15)));
     let error = outcome.expect_err("it was stopped");
     assert!(matches!(error, Error::Interrupted { signal: 15, .. }), "{error}");
-    assert!(error.to_string().contains("--resume"), "{error}");
+    assert!(error.to_string().contains("the run is saved in"), "{error}");
 }
 
 /// At the first step, within an epoch, at the last step of an epoch and of the run, and twice; each

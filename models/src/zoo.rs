@@ -180,12 +180,22 @@ pub enum Form {
     Deploy,
 }
 
-impl std::fmt::Display for Form {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
+impl Form {
+    /// Both forms.
+    pub const ALL: [Self; 2] = [Self::Train, Self::Deploy];
+
+    /// The name in files and results.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Train => "train",
             Self::Deploy => "deploy",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
     }
 }
 

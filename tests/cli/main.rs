@@ -11,10 +11,13 @@ mod data;
 mod eval;
 mod export;
 mod fine_tuning;
+mod finite;
 mod fold;
 mod foreign;
+mod ignored;
 mod output;
 mod recalibrate;
+mod resume;
 #[path = "../support/runs.rs"]
 mod runs;
 mod setup;

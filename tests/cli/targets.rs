@@ -42,7 +42,8 @@ fn flags_that_contradict_a_file_are_refused() {
     ] {
         for target in [&run.path, &run.deploy_weights()] {
             let file = if *target == run.path { run.network() } else { target.clone() };
-            let given = format!("{flag} {wrong} contradicts {file}, which holds {right}");
+            let given =
+                format!("{wrong} contradicts {file}, which holds {right}; hint: leave {flag} out");
             let eval = ["eval", target, "--data", "sample", flag];
             dbb(&[&eval[..], &[wrong]].concat()).fails(1, &[&given]);
         }

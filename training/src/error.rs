@@ -9,6 +9,7 @@ use dbb_models::weights::WeightsError;
 
 use crate::config::ConfigFileError;
 use crate::device::DeviceError;
+use crate::inference::description::Property;
 
 /// An error of the training library. [`Error::is_failed_check`] tells a wrong result from a user
 /// error.
@@ -36,12 +37,15 @@ pub enum Error {
     #[error("{0}")]
     Unusable(String),
     /// A new run where there is one.
-    #[error("{} already holds a run; give another --out, or continue it with `dbb train {} --resume`", .0.display(), .0.display())]
+    #[error("{} already holds a run", .0.display())]
     RunExists(PathBuf),
+    /// No run to resume.
+    #[error("{} holds no run to resume (no config.toml)", .0.display())]
+    NoRun(PathBuf),
     /// A run to resume without its checkpoints.
     #[error(
         "{} has no checkpoint to resume from (checkpoints/ is empty), but it holds {}, which a restart \
-         would overwrite; restore its checkpoints, or start a new run with another --out",
+         would overwrite; restore its checkpoints, or start a new run in another directory",
         run.display(), results.join(" and ")
     )]
     NoCheckpoint {
@@ -52,9 +56,8 @@ pub enum Error {
     },
     /// A run to resume beside another configuration than its own.
     #[error(
-        "{} is not the configuration of the run in {}: {}; leave it out (`dbb train {} --resume`), or \
-         change the run with --force --set KEY=VALUE",
-        config.display(), run.display(), differences.join("; "), run.display()
+        "{} is not the configuration of the run in {}: {}",
+        config.display(), run.display(), differences.join("; ")
     )]
     OtherConfig {
         /// The file.
@@ -85,7 +88,7 @@ pub enum Error {
     },
     /// A checkpoint of another run than the one to resume.
     #[error(
-        "cannot resume from {}: {}; hint: undo the change, or accept it with --force",
+        "cannot resume from {}: {}; undo the change, or accept it",
         path.display(), changes.join("; ")
     )]
     Changed {
@@ -102,6 +105,42 @@ pub enum Error {
         /// Why.
         error: Box<Error>,
     },
+    /// A file that does not describe its network, and no sufficient description of it.
+    #[error("{} does not describe its network; its {missing} has to be given", file.display())]
+    Undescribed {
+        /// The file.
+        file: PathBuf,
+        /// What is missing first.
+        missing: Property,
+    },
+    /// Nothing to fold in a file that does not describe its network.
+    #[error(
+        "{} does not describe its network and has no block under the names of the papers' code \
+         (dbb_origin.conv.weight and so on, square_conv.weight and so on)",
+        .0.display()
+    )]
+    NoBlocks(PathBuf),
+    /// A description that contradicts a file.
+    #[error("the {property} {given} contradicts {}, which holds {own}", file.display())]
+    Contradiction {
+        /// The file.
+        file: PathBuf,
+        /// In what.
+        property: Property,
+        /// What was given.
+        given: String,
+        /// What the file says.
+        own: String,
+    },
+    /// A choice among the checkpoints of what is no run.
+    #[error("{} is a weights file; only a run directory has checkpoints to choose from", .0.display())]
+    NoCheckpoints(PathBuf),
+    /// A weights file to evaluate without data.
+    #[error("{}: a weights file has no data of its own", .0.display())]
+    NoData(PathBuf),
+    /// Data of classes that a network does not know.
+    #[error("{0}")]
+    Classes(String),
     /// Too many images that cannot be read.
     #[error(
         "{count} images could not be read, more than data.max_bad_samples = {most} allows; the last \
@@ -116,12 +155,14 @@ pub enum Error {
         last: String,
     },
     /// Asked to stop by a signal; the run is saved.
-    #[error("stopped by signal {signal}; {saved}")]
+    #[error("stopped by signal {signal}; the run is saved in {}", checkpoint.display())]
     Interrupted {
         /// The signal's number.
         signal: usize,
-        /// What is saved, and how to resume.
-        saved: String,
+        /// The run directory.
+        run: PathBuf,
+        /// The checkpoint.
+        checkpoint: PathBuf,
     },
     /// A non-finite loss or gradient.
     #[error(
@@ -144,6 +185,9 @@ pub enum Error {
         /// Which checkpoint there is.
         kept: String,
     },
+    /// A non-finite output or loss of a network that is evaluated.
+    #[error("{0}; nothing that is computed from it means anything")]
+    NonFiniteOutput(String),
     /// A measurement with a non-finite loss.
     #[error("the loss is {loss} at step {step}; steps with a non-finite loss are not timed")]
     BenchLoss {
@@ -199,6 +243,7 @@ impl Error {
         matches!(
             self,
             Self::NonFinite { .. }
+                | Self::NonFiniteOutput(_)
                 | Self::BenchLoss { .. }
                 | Self::Fold { .. }
                 | Self::BlockFold { .. }

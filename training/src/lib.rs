@@ -9,7 +9,7 @@
 //! let config = Config::load("configs/quick/resnet20-dbb.toml".as_ref(), &overrides)?;
 //! let device = dbb_training::device::open("flex")?;
 //! let result = Trainer::new(config, RunDir::new("runs/first"), &device)?.fit(&mut Silent)?;
-//! println!("{:.2} % after folding, weights in {}", result.top1, result.run_dir.display());
+//! println!("{:.2} % after folding, weights in {}", result.top1_deploy, result.run_dir.display());
 //! # Ok(())
 //! # }
 //! ```

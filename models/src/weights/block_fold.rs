@@ -28,6 +28,8 @@ const DBB: [(&str, Branch); 4] = [
 const ACB: [&str; 6] = ["square_conv", "square_bn", "ver_conv", "ver_bn", "hor_conv", "hor_bn"];
 /// Modules that hold the folded convolution of either.
 const FOLDED: [&str; 2] = ["dbb_reparam", "fused_conv"];
+/// Names of blocks that an error about a pattern lists.
+const PATTERN_NAMES: usize = 12;
 /// Height and width of the random map a fold is checked on: room for an inner and a border.
 const PROBE: usize = 5;
 
@@ -76,7 +78,7 @@ impl BlockFold {
     /// paper's code calls them, `dbb_reparam.weight` or `fused_conv.weight`.
     ///
     /// # Errors
-    /// A block that lacks a tensor or has one too many, shapes or groups that contradict each
+    /// A pattern that no block has; a block that lacks a tensor or has one too many, shapes or groups that contradict each
     /// other, and a folded value beyond the range of its type; each names the block.
     /// [`WeightsError::NonFinite`] for a tensor of a block, since no fold of it can be checked;
     /// other tensors may hold what they like.
@@ -84,9 +86,11 @@ impl BlockFold {
         &self,
         mut tensors: StateDict,
     ) -> Result<(StateDict, Vec<FoldedBlock>), WeightsError> {
+        let blocks = take_blocks(&mut tensors);
+        self.check_patterns(blocks.keys().map(|prefix| name(prefix)))?;
         let mut folded = Vec::new();
-        for (prefix, (kind, block)) in take_blocks(&mut tensors) {
-            let name = prefix.trim_end_matches('.').to_string();
+        for (prefix, (kind, block)) in blocks {
+            let name = name(&prefix).to_string();
             let refused =
                 |detail: String| WeightsError::Block { path: None, name: name.clone(), detail };
             let shapes = Shapes::of(kind, &block).map_err(refused)?;
@@ -125,6 +129,31 @@ impl BlockFold {
         }
         Ok((tensors, folded))
     }
+
+    /// That every pattern is that of a block.
+    fn check_patterns<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), WeightsError> {
+        let is_idle = |pattern: &str| !names.clone().any(|name| matches(pattern, name));
+        let Some((pattern, _)) = self.groups.iter().find(|(pattern, _)| is_idle(pattern)) else {
+            return Ok(());
+        };
+        let mut known: Vec<&str> = names.clone().take(PATTERN_NAMES).collect();
+        if names.count() > known.len() {
+            known.push("...");
+        }
+        let detail = match known.is_empty() {
+            true => "the file holds no block to fold".into(),
+            false => format!("no block has such a name; the blocks are {}", known.join(", ")),
+        };
+        Err(WeightsError::Block { path: None, name: pattern.clone(), detail })
+    }
+}
+
+/// The name of the block below a prefix.
+fn name(prefix: &str) -> &str {
+    prefix.trim_end_matches('.')
 }
 
 /// The blocks of a state dict by prefix, taken out of it, with their keys below the prefix.

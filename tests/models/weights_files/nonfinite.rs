@@ -5,8 +5,8 @@ use std::fs;
 use burn::tensor::DType;
 use dbb_models::weights::write_foreign;
 
-use crate::support::fixture::{self, Fixture, NetworkConfig};
 use super::*;
+use crate::support::fixture::{self, Fixture, NetworkConfig};
 
 /// The state dict with another value at one place.
 fn with_value(mut state: StateDict, key: &str, value: f32) -> StateDict {

@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 
 use burn::tensor::activation::softmax;
-use clap::ValueEnum;
-use dbb_datasets::{Loader, Split};
+use dbb_datasets::Split;
 use dbb_models::quantize::{Granularity, int8_weights};
 use dbb_models::weights::write_atomically;
-use dbb_models::{Classifier, Form, Reparameterize};
+use dbb_models::{Form, Reparameterize};
 use serde::Serialize;
 
-use crate::options::{DataOptions, DeviceOptions, TargetOptions};
-use dbb_training::inference::evaluate::evaluate;
+use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
+use dbb_training::inference::evaluate::{Evaluation, evaluate};
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
 ///
@@ -30,8 +29,8 @@ pub struct Args {
     deploy: bool,
     /// Also evaluate the folded network with its weights rounded to 8 bits, with one scale per layer
     /// or per output channel.
-    #[arg(long, value_enum, value_name = "SCALES")]
-    weights_int8: Option<Int8>,
+    #[arg(long, value_parser = granularity(), value_name = "SCALES")]
+    weights_int8: Option<Granularity>,
     /// Write the index, label, prediction and probability of every image as CSV, and its file where
     /// it has one of its own.
     #[arg(long, value_name = "FILE.csv")]
@@ -43,22 +42,6 @@ pub struct Args {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Int8 {
-    PerTensor,
-    PerChannel,
-}
-
-impl From<Int8> for Granularity {
-    fn from(int8: Int8) -> Self {
-        match int8 {
-            Int8::PerTensor => Self::PerTensor,
-            Int8::PerChannel => Self::PerChannel,
-        }
-    }
-}
-
 #[derive(Serialize)]
 struct Result {
     n: usize,
@@ -67,6 +50,8 @@ struct Result {
     loss: f64,
     skipped: usize,
     form: Form,
+    /// Height and width of the network's input.
+    input_size: [usize; 2],
     #[serde(flatten)]
     int8: Option<Rounded>,
 }
@@ -74,7 +59,7 @@ struct Result {
 /// The same of the network with rounded weights.
 #[derive(Serialize)]
 struct Rounded {
-    weights_int8: Int8,
+    weights_int8: Granularity,
     top1_int8: f64,
     top5_int8: f64,
     loss_int8: f64,
@@ -106,6 +91,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             csv.push('\n');
         }
     })?;
+    let finite = |evaluation: Evaluation| match args.target.allow_nonfinite {
+        true => Ok(evaluation),
+        false => evaluation.finite(),
+    };
+    let evaluation = finite(evaluation)?;
     if let Some(path) = &args.predictions {
         write_atomically(path, csv.as_bytes())
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
@@ -113,7 +103,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for reason in &evaluation.skipped {
         crate::say(&format!("skipped: {reason}"));
     }
-    let int8 = args.weights_int8.map(|int8| rounded(&network, &loader, int8)).transpose()?;
+    let int8 = args.weights_int8.map(|scales| {
+        let evaluation = evaluate(&int8_weights(&network, scales), &loader, |_, _| ())?;
+        finite(evaluation).map(|evaluation| Rounded::new(scales, &evaluation))
+    });
+    let int8 = int8.transpose()?;
     let totals = &evaluation.totals;
     let result = Result {
         n: totals.images(),
@@ -122,12 +116,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         loss: totals.loss(),
         skipped: evaluation.skipped.len(),
         form,
+        input_size: loader.pipeline().preprocess().size.into(),
         int8,
     };
     crate::print(args.json, &result, || {
         let rounded = result.int8.as_ref().map(Rounded::text);
+        let [height, width] = result.input_size;
         format!(
-            "{} ({} form) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {} images{}{}",
+            "{} ({} form, input {height}x{width}) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {} images{}{}",
             target.metadata.model.arch,
             form,
             dataset.describe(),
@@ -145,22 +141,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     })
 }
 
-fn rounded(network: &Classifier, loader: &Loader, int8: Int8) -> dbb_training::Result<Rounded> {
-    let network = int8_weights(network, int8.into());
-    let totals = evaluate(&network, loader, |_, _| ())?.totals;
-    Ok(Rounded {
-        weights_int8: int8,
-        top1_int8: totals.top1(),
-        top5_int8: totals.top5(),
-        loss_int8: totals.loss(),
-    })
-}
-
 impl Rounded {
+    fn new(scales: Granularity, evaluation: &Evaluation) -> Self {
+        let totals = &evaluation.totals;
+        Self {
+            weights_int8: scales,
+            top1_int8: totals.top1(),
+            top5_int8: totals.top5(),
+            loss_int8: totals.loss(),
+        }
+    }
+
     fn text(&self) -> String {
         let scales = match self.weights_int8 {
-            Int8::PerTensor => "layer",
-            Int8::PerChannel => "output channel",
+            Granularity::PerTensor => "layer",
+            Granularity::PerChannel => "output channel",
         };
         format!(
             "\nweights in 8 bits, one scale per {scales}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}",

@@ -9,6 +9,7 @@ mod devices;
 mod eval;
 mod export;
 mod fold_blocks;
+mod hints;
 mod options;
 mod predict;
 mod progress;
@@ -76,7 +77,7 @@ pub fn main() -> ExitCode {
         say(usage.to_string().trim_end());
         return ExitCode::from(2);
     }
-    say(&format!("error: {error}"));
+    say(&format!("error: {}", hints::sentence(&error)));
     match error.downcast_ref::<dbb_training::Error>() {
         Some(dbb_training::Error::Interrupted { signal, .. }) => {
             ExitCode::from(128 + *signal as u8)

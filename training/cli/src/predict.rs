@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::options::{DeviceOptions, TargetOptions};
+use crate::options::{DeviceOptions, TargetOptions, announce_size};
 use dbb_training::inference::loaded_model::LoadedModel;
 use dbb_training::inference::predict::{
-    Choice, choices, choices_of_tensor, image_files, loader, tensor_input,
+    Answer, Choice, answers, answers_to_tensor, image_files, loader, tensor_input,
 };
 use dbb_training::{Error, Result as LibResult};
 
@@ -57,17 +57,28 @@ struct Labelled {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
-    let labels = target.labels();
+    let labels = target.labels()?;
     let mut result = Result::default();
-    let mut add = |input: String, choices: Vec<Choice>| {
+    let mut non_finite = Vec::new();
+    let mut add = |input: String, answer: Answer| {
+        if !answer.is_finite && !args.target.allow_nonfinite {
+            non_finite.push(input);
+            return;
+        }
         let label = |choice: Choice| Labelled { label: labels[choice.index].clone(), choice };
-        let top = choices.into_iter().map(label).collect();
+        let top = answer.top.into_iter().map(label).collect();
         result.predictions.push(Prediction { input, top });
     };
     let (tensors, others): (Vec<_>, Vec<_>) = args
         .inputs
         .iter()
         .partition(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    let flags = args.target.input.of_images();
+    anyhow::ensure!(
+        !others.is_empty() || flags.is_empty(),
+        "tensors are a network's input as it is; leave {} out, which images need",
+        flags.join(", ")
+    );
     let mut failed = Vec::new();
     let mut files = Vec::new();
     for path in others {
@@ -88,17 +99,28 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }
         };
         let batch = args.batch_size as usize;
-        let found = choices_of_tensor(&target.network, input, batch, args.top.into());
-        for (index, choices) in found.into_iter().enumerate() {
-            add(format!("{}[{index}]", path.display()), choices);
+        let found = answers_to_tensor(&target.network, input, batch, args.top.into());
+        for (index, answer) in found.into_iter().enumerate() {
+            add(format!("{}[{index}]", path.display()), answer);
         }
     }
+    let meaningless =
+        non_finite.iter().map(|input| format!("{input}: the network computes NaN or infinity"));
+    failed.extend(meaningless);
     result.failed = failed;
     for reason in &result.failed {
         crate::say(&format!("skipped: {reason}"));
     }
     if args.json || !result.predictions.is_empty() {
         crate::print(args.json, &result, || table(&result))?;
+    }
+    if let Some(first) = non_finite.first() {
+        let text = format!(
+            "the network computes NaN or infinity for {} of {} inputs, the first of them {first}",
+            non_finite.len(),
+            non_finite.len() + result.predictions.len()
+        );
+        return Err(Error::NonFiniteOutput(text).into());
     }
     if result.failed.is_empty() {
         return Ok(());
@@ -113,10 +135,12 @@ fn predict_files(
     target: &LoadedModel,
     files: Vec<PathBuf>,
     args: &Args,
-    add: &mut impl FnMut(String, Vec<Choice>),
+    add: &mut impl FnMut(String, Answer),
 ) -> LibResult<Vec<String>> {
     let device = dbb_training::network_device(&target.network);
-    let images = loader(files.clone(), target.preprocess(None)?, args.batch_size as usize)?;
+    let preprocess = target.preprocess(None)?;
+    announce_size(target, &preprocess)?;
+    let images = loader(files.clone(), preprocess, args.batch_size as usize)?;
     let mut failed = Vec::new();
     for batch in images.epoch(0) {
         let batch = batch?;
@@ -125,9 +149,9 @@ fn predict_files(
             continue;
         }
         let (input, _) = batch.to_tensors(&device);
-        let found = choices(target.network.forward(input), args.top.into());
-        for (&index, choices) in batch.indices.iter().zip(found) {
-            add(files[index].display().to_string(), choices);
+        let found = answers(target.network.forward(input), args.top.into());
+        for (&index, answer) in batch.indices.iter().zip(found) {
+            add(files[index].display().to_string(), answer);
         }
     }
     Ok(failed)

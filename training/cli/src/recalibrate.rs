@@ -8,6 +8,7 @@ use dbb_models::Form;
 use dbb_models::weights::{Dialect, Metadata, write_safetensors};
 use serde::Serialize;
 
+use crate::export::{Format, refuse_other_format};
 use crate::options::{DataOptions, DeviceOptions, TargetOptions};
 use dbb_training::inference::evaluate::evaluate;
 use dbb_training::inference::loaded_model::key_map;
@@ -52,6 +53,7 @@ struct Result {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    refuse_other_format(&args.out, Format::Safetensors)?;
     let target = args.target.open(&args.device)?;
     let batch_size = args.data.batch_size as usize;
     ensure!(batch_size > 1, "--batch-size is 1; batch statistics need at least 2 images");
@@ -63,8 +65,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
     let batches = train.epoch(0).take(args.batches as usize);
     let (network, seen) = recalibrate(&target.network, batches)?;
-    let before = evaluate(&target.network, &val, |_, _| ())?.totals;
-    let after = evaluate(&network, &val, |_, _| ())?.totals;
+    let measure = |network| {
+        let evaluation = evaluate(network, &val, |_, _| ())?;
+        if args.target.allow_nonfinite { Ok(evaluation) } else { evaluation.finite() }
+    };
+    let (before, after) = (measure(&target.network)?.totals, measure(&network)?.totals);
 
     let metadata = Metadata { form: Form::Train, keys: Dialect::Native, ..target.metadata.clone() };
     let tensors = key_map(&metadata, &network)?.save(&network);

@@ -74,9 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             "top-1 {:.2}% (best {:.2}%), top-5 {:.2}% of the folded network after {}\n\
              {:.1} s, {:.0} images/s\n\
              run directory: {}\nfolded weights: {}\nreport: {}",
-            result.top1,
-            result.best_top1,
-            result.top5,
+            result.top1_deploy,
+            result.best_top1_deploy,
+            result.top5_deploy,
             crate::count(result.epochs, "epoch"),
             result.seconds,
             result.images_per_second,
@@ -102,9 +102,9 @@ impl Args {
             );
             return Ok(run);
         }
-        let given = Config::load(&self.config, &self.set)?;
+        let given = Config::load_run(&self.config, &self.set)?;
         if run.exists() {
-            let own = Config::load(&run.config(), &self.set)?;
+            let own = Config::load_run(&run.config(), &self.set)?;
             // What the file leaves to the data is written out in the run.
             let model = ModelSection {
                 num_classes: given.model.num_classes.or(own.model.num_classes),

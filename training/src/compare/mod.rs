@@ -22,7 +22,7 @@ pub(crate) use tables::{DELTA_HEADER, TOP1_HEADER};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::deploy::fold::multi_branch_blocks;
+use crate::deploy::fold::{LogitDifference, multi_branch_blocks};
 use crate::error::{Error, Result};
 use crate::inference::evaluate::evaluate;
 use crate::report::{self, State};
@@ -45,8 +45,9 @@ pub struct Row {
     pub block: String,
     /// Seed.
     pub seed: u64,
-    /// Validation top-1 of the training form after the last epoch.
-    pub top1: f64,
+    /// Validation top-1 of the training form after the last epoch; `top1` in JSON.
+    #[serde(rename = "top1")]
+    pub top1_train: f64,
     /// The same of the folded network.
     pub top1_deploy: f64,
     /// Learnable parameters in training.
@@ -197,7 +198,7 @@ fn run(
     let result = trainer.fit(observer)?;
     let network = trainer.network();
     let deploy = network.reparameterize();
-    let mut fold = crate::deploy::fold::Comparison::default();
+    let mut fold = LogitDifference::default();
     let device = crate::network_device(&network);
     let train_form = evaluate(&network, trainer.validation(), |batch, logits| {
         let images = batch.to_tensors(&device).0;
@@ -207,8 +208,8 @@ fn run(
         arch: arch.to_string(),
         block: block.to_string(),
         seed,
-        top1: train_form.totals.top1(),
-        top1_deploy: result.top1,
+        top1_train: train_form.totals.top1(),
+        top1_deploy: result.top1_deploy,
         params_train: learnable_params(&network),
         params_deploy: learnable_params(&deploy),
         seconds: result.seconds,
@@ -231,7 +232,7 @@ mod tests {
             arch: "resnet20".into(),
             block: name.into(),
             seed,
-            top1,
+            top1_train: top1,
             top1_deploy: top1,
             params_train: 2,
             params_deploy: 1,

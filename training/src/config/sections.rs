@@ -294,7 +294,7 @@ fn one_of() -> usize {
     1
 }
 
-fn half() -> f64 {
+pub(super) fn half() -> f64 {
     0.5
 }
 

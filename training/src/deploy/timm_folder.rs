@@ -113,7 +113,7 @@ fn architecture(model: &ModelConfig) -> Result<String> {
         arch if Dialect::Torchvision.supports(arch) && is_resnet(arch) => (arch.name(), &[1.0][..]),
         arch => {
             return Err(Error::Unusable(format!(
-                "timm has no {arch} of these layers; --format timm is for resnet18 to resnet152, \
+                "timm has no {arch} of these layers; its folder is for resnet18 to resnet152, \
                  mobilenet_v1 and mobilenet_v2"
             )));
         }
@@ -121,8 +121,8 @@ fn architecture(model: &ModelConfig) -> Result<String> {
     if !widths.contains(&model.width) {
         let widths: Vec<_> = widths.iter().map(f64::to_string).collect();
         return Err(Error::Unusable(format!(
-            "timm has no {} of width {}, only of {}; hint: --format safetensors --keys timm writes \
-             the weights alone",
+            "timm has no {} of width {}, only of {}; safetensors in timm's names hold the weights \
+             alone",
             model.arch,
             model.width,
             widths.join(", ")

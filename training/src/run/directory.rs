@@ -59,9 +59,10 @@ impl FromStr for CheckpointId {
 }
 
 /// Which checkpoint of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CheckpointSelector {
     /// The newest.
+    #[default]
     Last,
     /// The one with the highest validation top-1.
     Best,

@@ -110,7 +110,7 @@ impl Group {
             if parts.iter().any(|part| part.len() < 2) {
                 return Err(Error::Unusable(format!(
                     "a batch of {} images is too small for {} devices, each of which needs two for \
-                     its batch statistics; hint: raise train.batch_size or name fewer --devices",
+                     its batch statistics; hint: raise train.batch_size or name fewer devices",
                     batch.len(),
                     devices.len()
                 )));
@@ -130,9 +130,10 @@ impl Group {
             for (index, (_, answers)) in others.iter().enumerate() {
                 let (logits, share) = answers.recv().map_err(|_| {
                     Error::Unusable(format!(
-                        "device {} of --devices failed in this step, for the reason given above; hint: NCCL must \
-                         be installed, and the device must have enough memory",
-                        index + 2
+                        "device {} of {} failed in this step, for the reason given above; hint: NCCL \
+                         must be installed, and the device must have enough memory",
+                        index + 2,
+                        others.len() + 1
                     ))
                 })?;
                 all.push(Tensor::from_data(logits, &leader.clone().inner()));

@@ -13,7 +13,7 @@ use dbb_models::{
 };
 
 use crate::config::Config;
-use crate::deploy::fold::Comparison;
+use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
 
 /// Largest difference of logits to the network of the file that is accepted, relative to the
@@ -212,7 +212,7 @@ fn compare(
             let images = Tensor::from_data(images.to_data(), device);
             network.forward(images).detach().without_autodiff()
         };
-        let mut comparison = Comparison::default();
+        let mut comparison = LogitDifference::default();
         comparison.add(logits(source), logits(network));
         comparison.max_rel_diff()
     };

@@ -51,13 +51,9 @@ impl Trainer {
     /// and no checkpoint they could come from.
     pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
         if !run.exists() {
-            let text = format!(
-                "{} holds no run to resume (no config.toml); name the run directory, or give it with --out",
-                run.root().display()
-            );
-            return Err(Error::Unusable(text));
+            return Err(Error::NoRun(run.root().into()));
         }
-        let config = Config::load(&run.config(), overrides)?;
+        let config = Config::load_run(&run.config(), overrides)?;
         let mut trainer = Self::prepare(config, run, device)?;
         let Some(&mark) = trainer.run.checkpoint_ids()?.last() else {
             let results = trainer.run.results()?;

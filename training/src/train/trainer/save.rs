@@ -42,13 +42,8 @@ impl Trainer {
     /// Ends a saved run that was asked to stop.
     pub(super) fn leave_if_asked(&self) -> Result<()> {
         let Some(signal) = self.stop.requested() else { return Ok(()) };
-        let (run, mark) = (self.run.root().display(), self.state.progress.mark);
-        let place = self.run.checkpoint(mark);
-        let saved = format!(
-            "the run is saved in {}; `dbb train {run} --resume` resumes it",
-            place.display()
-        );
-        Err(Error::Interrupted { signal, saved })
+        let checkpoint = self.run.checkpoint(self.state.progress.mark);
+        Err(Error::Interrupted { signal, run: self.run.root().into(), checkpoint })
     }
 
     /// Goes back to the newest checkpoint, or to the beginning, and on with a lower learning rate.
