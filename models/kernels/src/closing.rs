@@ -1,7 +1,8 @@
 //! The closing norms of a block's branches and the sum of their outputs.
 
+use crate::buffer::{self, Buffer};
 use crate::norm::{self, Gate, Gradients, Statistics, inverse_std};
-use crate::{BatchStatistics, Norm, buffer};
+use crate::{BatchStatistics, Norm};
 
 /// The norms of all branches over their maps, as the forward pass has found them. A map may hold
 /// several branches, image by image; branches are in the order in which the maps hold them.
@@ -24,9 +25,9 @@ pub(crate) struct ClosingGrad {
     /// Of scale and shift of each branch.
     pub norms: Vec<[Vec<f32>; 2]>,
     /// Of each map.
-    pub maps: Vec<Vec<f32>>,
+    pub maps: Vec<Buffer>,
     /// Of the residual, if it was wanted.
-    pub residual: Option<Vec<f32>>,
+    pub residual: Option<Buffer>,
 }
 
 /// The statistics of every map.
@@ -94,9 +95,9 @@ impl Closing {
         let gamma: Vec<f32> = norms.iter().flat_map(|norm| norm.gamma).copied().collect();
         let sums = norm::reduce(maps, &self.mean, grad, gate, dims);
         let found = Gradients::new(&gamma, &self.mean, &self.inv_std, &sums, batch * positions);
-        let mut map_grads: Vec<Vec<f32>> = maps.iter().map(|map| buffer::take(map.len())).collect();
+        let mut map_grads: Vec<Buffer> = maps.iter().map(|map| buffer::take(map.len())).collect();
         let mut residual = wants_residual.then(|| buffer::take(grad.len()));
-        let mut slices: Vec<&mut [f32]> = map_grads.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut slices: Vec<&mut [f32]> = map_grads.iter_mut().map(|map| &mut **map).collect();
         norm::backward_input(maps, &found, grad, gate, dims, &mut slices, residual.as_deref_mut());
         let norms = found
             .gamma

@@ -1,8 +1,9 @@
 //! A convolution and its batch norm in training: the plain block, and the parts of others.
 
+use crate::buffer::{self, Buffer};
 use crate::closing::Closing;
 use crate::shape::Geometry;
-use crate::{ConvShape, buffer, conv, depthwise, norm};
+use crate::{ConvShape, conv, depthwise, norm};
 
 /// Scale, shift and constant of a batch norm in training.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +50,7 @@ pub struct ConvNormSaved(Saved);
 #[derive(Clone, Debug)]
 enum Saved {
     Dense {
-        map: Vec<f32>,
+        map: Buffer,
         closing: Closing,
     },
     /// The moments of a depthwise convolution's windows take the place of its map.
@@ -66,14 +67,6 @@ pub struct ConvNormGrad {
     pub weight: Vec<f32>,
     /// Scale and shift, `[out]` each.
     pub norm: [Vec<f32>; 2],
-}
-
-impl Drop for Saved {
-    fn drop(&mut self) {
-        if let Self::Dense { map, .. } = self {
-            buffer::give(std::mem::take(map));
-        }
-    }
 }
 
 impl ConvNorm<'_> {
@@ -130,21 +123,20 @@ impl ConvNorm<'_> {
                 let block = depthwise::conv_bn_backward(
                     shape, x, output, grad, weight, norm, saved, &mut input,
                 );
-                return (wants_input.then_some(input), None, block);
+                return (wants_input.then(|| input.into_vec()), None, block);
             }
         };
         let dims = shape.output_dims();
         let mut closing = closing.backward(&[map], &[self.norm], y, grad, dims, wants_residual);
         let (norm, map_grad) = (closing.norms.remove(0), closing.maps.remove(0));
-        let mut weight = buffer::take(self.weight.len());
+        let mut weight = vec![0.0; self.weight.len()];
         conv::backward_weight(shape, x, &map_grad, &mut weight);
         let input = wants_input.then(|| {
             let mut input = buffer::take(x.len());
             conv::backward_input(shape, &map_grad, self.weight, &mut input, false);
-            input
+            input.into_vec()
         });
-        buffer::give(map_grad);
-        (input, closing.residual, ConvNormGrad { weight, norm })
+        (input, closing.residual.map(Buffer::into_vec), ConvNormGrad { weight, norm })
     }
     fn check(&self, shape: &ConvShape, x: &[f32], y: &[f32]) {
         let shape = Geometry::new(shape, x.len(), y.len()).with_weight(self.weight.len());

@@ -33,7 +33,7 @@ pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tenso
     };
     kernel::forward(&shape, slice(&x), slice(&weight), &mut y, fused);
     std::iter::once(x).chain(residual).for_each(give);
-    rest.forward(untracked(y, shape.output_shape()))
+    rest.forward(untracked(y.into_vec(), shape.output_shape()))
 }
 
 /// The geometry over an input, if there is such a convolution.

@@ -56,7 +56,7 @@ impl Operation<5, 2> for ConvBnOperation {
         let mut y = buffer::take(self.shape.output_len());
         let (statistics, saved) =
             self.block(inputs).forward(&self.shape, x, residual, self.relu, &mut y);
-        (y, [statistics.mean, statistics.var], saved)
+        (y.into_vec(), [statistics.mean, statistics.var], saved)
     }
 
     fn backward(

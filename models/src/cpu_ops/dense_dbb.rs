@@ -119,7 +119,7 @@ impl Operation<19, 12> for DenseOperation {
             .flat_map(|statistics| [statistics.mean, statistics.var]);
         // Twelve vectors of six norms.
         let statistics = std::array::from_fn(|_| statistics.next().unwrap_or_default());
-        (y, statistics, saved)
+        (y.into_vec(), statistics, saved)
     }
 
     fn backward(

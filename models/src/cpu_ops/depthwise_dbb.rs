@@ -108,7 +108,7 @@ impl Operation<12, 8> for DepthwiseOperation {
             found.average.mean,
             found.average.var,
         ];
-        (y, statistics, saved)
+        (y.into_vec(), statistics, saved)
     }
 
     fn backward(
@@ -124,7 +124,7 @@ impl Operation<12, 8> for DepthwiseOperation {
         let block = self.block(inputs);
         let grads = dbb_backward(&self.shape, inputs[0], y, grad, &block, saved, &mut dx);
         [
-            Some(dx),
+            Some(dx.into_vec()),
             Some(grads.kxk_weight),
             Some(grads.kxk_gamma),
             Some(grads.kxk_beta),

@@ -21,7 +21,7 @@ pub(crate) fn max_pool(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
     let mut places = vec![0; y.len()];
     kernel::max(&shape, slice(&x), &mut y, &mut places);
     give(x);
-    untracked(y, shape.output_shape())
+    untracked(y.into_vec(), shape.output_shape())
 }
 
 /// The geometry of a pool over an input, if the kernel has it.
@@ -49,7 +49,7 @@ impl Operation<1, 0> for MaxPool {
         let mut y = buffer::take(self.0.output_len());
         let mut places = vec![0; y.len()];
         kernel::max(&self.0, x, &mut y, &mut places);
-        (y, [], places)
+        (y.into_vec(), [], places)
     }
 
     fn backward(
@@ -62,6 +62,6 @@ impl Operation<1, 0> for MaxPool {
     ) -> [Option<Vec<f32>>; 1] {
         let mut dx = buffer::take(x.len());
         kernel::max_backward(&self.0, grad, places, &mut dx);
-        [Some(dx)]
+        [Some(dx.into_vec())]
     }
 }

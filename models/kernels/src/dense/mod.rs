@@ -20,9 +20,10 @@ mod maps;
 mod opening;
 mod patches;
 
+use crate::buffer::{self, Buffer};
 use crate::shape::Geometry;
 use crate::{BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm};
-use crate::{buffer, conv, norm};
+use crate::{conv, norm};
 use maps::Maps;
 use opening::{Affine, Moments};
 use patches::Patches;
@@ -161,7 +162,7 @@ impl DenseBlock<'_> {
                 // Images have no gradient; where one is wanted all the same, the maps are needed.
                 let mut again = buffer::take(y.len());
                 let (_, maps) = self.forward_maps(x, None, affines, patches.relu, &mut again);
-                buffer::give(again);
+                drop(again);
                 self.backward_maps(x, y, moments, affines, &maps, grad, wanted)
             }
             Form::Patches(patches) => self.backward_patches(x, y, moments, affines, patches, grad),
@@ -206,7 +207,7 @@ impl DenseBlock<'_> {
     }
 
     /// `W2 A`, `[out, in, kh, kw]`.
-    fn merge(&self, merged: &Affine) -> Vec<f32> {
+    fn merge(&self, merged: &Affine) -> Buffer {
         let mut kernels = buffer::take(self.kxk.weight.len());
         let weight = transpose(&merged.weight, self.internal());
         let second = self.pointwise_kxk.1.weight;
@@ -224,7 +225,7 @@ impl DenseBlock<'_> {
         let shape = self.kernel_shape();
         let second = self.pointwise_kxk.1.weight;
         let weight = transpose(&merged.weight, self.internal());
-        let mut second_grad = buffer::take(second.len());
+        let mut second_grad = vec![0.0; second.len()];
         conv::backward_input(&shape, kernels_grad, &weight, &mut second_grad, false);
         let mut weight_grad = vec![0.0; merged.weight.len()];
         conv::backward_weight(&shape, second, kernels_grad, &mut weight_grad);

@@ -10,8 +10,9 @@ use rayon::prelude::*;
 
 use super::opening::{Affine, Moments, MomentsGrad};
 use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
+use crate::buffer::{self, Buffer};
 use crate::norm::{inverse_std, variance};
-use crate::{ConvNormGrad, ConvShape, Epilogue, buffer, conv, moments};
+use crate::{ConvNormGrad, ConvShape, Epilogue, conv, moments};
 
 /// Longest `phi`: its moments take the square of that many products a window.
 const LONGEST: usize = 64;
@@ -105,7 +106,6 @@ impl DenseBlock<'_> {
         let (kernel, bias) = (to_f32(&kernel), to_f32(&bias));
         let epilogue = Epilogue { bias: Some(&bias), relu, ..Epilogue::default() };
         conv::forward(&shape, &augmented, &kernel, y, epilogue);
-        buffer::give(augmented);
         (statistics, Patches { mean, branches, shift: shift.to_vec(), relu })
     }
 
@@ -183,8 +183,6 @@ impl DenseBlock<'_> {
         let mut products = vec![0.0; shape.weight_len()];
         conv::backward_weight(&shape, &augmented, g, &mut products);
         let sums = moments::sums(g, shape.output_dims());
-        buffer::give(augmented);
-        buffer::give(behind.unwrap_or_default());
 
         let norms = self.closing_norms();
         let window = shape.kernel[0] * shape.kernel[1];
@@ -232,7 +230,7 @@ impl DenseBlock<'_> {
     }
 
     /// The input about its means and a channel of ones.
-    fn augment(&self, x: &[f32], shift: &[f32]) -> Vec<f32> {
+    fn augment(&self, x: &[f32], shift: &[f32]) -> Buffer {
         let (inputs, positions) = (self.shape.in_channels, self.shape.input_positions());
         let mut augmented = buffer::take(self.with_indicator().input_len());
         augmented
@@ -334,7 +332,6 @@ fn patch_moments(shape: &ConvShape, map: &[f32]) -> (Vec<f64>, Vec<f64>) {
         .into_iter()
         .map(|sum| f64::from(sum) / count)
         .collect();
-    buffer::give(patches);
     (mean, covariance)
 }
 

@@ -2,105 +2,20 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::dense::{DenseBlock, PaddedNorm};
-use crate::depthwise::{self, Activation, Dbb, Kxk, PointwiseKxk};
+use super::parameters::{Parameters, SHAPE};
+use crate::depthwise::{self, Activation};
 use crate::norm::{self, Gate, Gradients};
 use crate::testing::{for_each_set, random};
-use crate::{ConvNorm, ConvShape, Epilogue, Norm, conv, moments, pool};
+use crate::{ConvShape, Epilogue, conv, moments, pool};
 
-const EPSILON: f64 = 1e-5;
 const IDENTITY: Epilogue<'static> =
     Epilogue { bias: None, residual: None, accumulate: false, relu: false };
-
-const SHAPE: ConvShape = ConvShape {
-    batch: 2,
-    in_channels: 4,
-    out_channels: 4,
-    input: [3, 5],
-    kernel: [3, 3],
-    stride: [1, 1],
-    padding: [1, 1],
-    groups: 1,
-};
 
 /// What a function panics with.
 fn refusal(call: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(call)).expect_err("it must be refused");
     let text = panic.downcast_ref::<&str>().map(|&text| text.to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).expect("a sentence")
-}
-
-/// Parameters of a block of these channels, of every kind.
-struct Parameters {
-    shape: ConvShape,
-    weight: Vec<f32>,
-    pointwise: Vec<f32>,
-    /// Scale, shift, running mean and running variance, of the channels before and after a branch.
-    norm: [Vec<f32>; 4],
-}
-
-impl Parameters {
-    fn new(shape: &ConvShape) -> Self {
-        let channels = shape.out_channels;
-        let positive =
-            |seed| random(seed, channels).iter().map(|value| value.abs() + 0.5).collect();
-        Self {
-            shape: *shape,
-            weight: random(1, shape.weight_len()),
-            pointwise: random(2, channels * shape.in_channels / shape.groups),
-            norm: [positive(3), random(4, channels), random(5, channels), positive(6)],
-        }
-    }
-
-    /// For shapes that have no length.
-    fn none(shape: &ConvShape) -> Self {
-        Self { shape: *shape, weight: vec![], pointwise: vec![], norm: [(); 4].map(|()| vec![]) }
-    }
-
-    fn norm(&self) -> Norm<'_> {
-        Norm { gamma: &self.norm[0], beta: &self.norm[1], epsilon: EPSILON }
-    }
-
-    fn conv_norm(&self) -> ConvNorm<'_> {
-        ConvNorm { weight: &self.weight, norm: self.norm() }
-    }
-
-    fn dense(&self) -> DenseBlock<'_> {
-        let opening = PaddedNorm {
-            weight: &self.pointwise,
-            gamma: &self.norm[0],
-            beta: &self.norm[1],
-            running_mean: &self.norm[2],
-            running_var: &self.norm[3],
-            momentum: 0.1,
-            epsilon: EPSILON,
-        };
-        DenseBlock {
-            shape: self.shape,
-            kxk: self.conv_norm(),
-            pointwise: ConvNorm { weight: &self.pointwise, norm: self.norm() },
-            pointwise_kxk: (opening, self.conv_norm()),
-            average: (opening, self.norm()),
-        }
-    }
-
-    fn kxk(&self) -> Dbb<'_> {
-        let kxk = Kxk { weight: &self.weight, norm: self.norm() };
-        Dbb { kxk: Some(kxk), pointwise_kxk: None, average: None }
-    }
-
-    fn depthwise(&self) -> Dbb<'_> {
-        let pointwise_kxk = PointwiseKxk {
-            weight1: &self.pointwise,
-            norm1: self.norm(),
-            running_mean: &self.norm[2],
-            running_var: &self.norm[3],
-            momentum: 0.1,
-            weight2: &self.weight,
-            norm2: self.norm(),
-        };
-        Dbb { pointwise_kxk: Some(pointwise_kxk), average: Some(self.norm()), ..self.kxk() }
-    }
 }
 
 #[test]
