@@ -35,6 +35,21 @@ struct Net<A: Module> {
     name: String,
 }
 
+/// Types and variants from a macro's list, as in the list of the zoo's own families.
+macro_rules! either {
+    ($($Variant:ident($Layer:ty);)*) => {
+        #[derive(Module, Debug, Reparameterize)]
+        #[allow(clippy::large_enum_variant, dead_code)]
+        enum Either {
+            $($Variant($Layer),)*
+        }
+    };
+}
+either! {
+    Unit(ConvUnit);
+    Residual(Residual);
+}
+
 #[derive(Module, Debug, Reparameterize)]
 #[allow(clippy::large_enum_variant)]
 enum Stem {
