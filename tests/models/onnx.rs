@@ -1,13 +1,18 @@
 //! ONNX files in another runtime, rten: it accepts them and computes what our networks compute.
 
+#[allow(dead_code)] // its program
+#[path = "../../models/examples/your_own_model.rs"]
+mod your_own_model;
+
 use std::fs;
 
 use crate::support::{Array, assert_close, randomise};
 use burn::tensor::Device;
 use dbb_models::blocks::{Activation, BlockKind};
-use dbb_models::onnx::{Input, Normalization, write_onnx};
+use dbb_models::onnx::{Description, Input, Normalization, write_onnx, write_onnx_of};
+use dbb_models::summary::{self, macs};
 use dbb_models::weights::{Dialect, KeyMap, Metadata};
-use dbb_models::{Arch, Classifier, Form, ModelConfig};
+use dbb_models::{Arch, Classifier, Form, ModelConfig, Reparameterize, Walk};
 use rten::{Dimension, Model, Value};
 
 const SIZE: [usize; 2] = [32, 40];
@@ -90,6 +95,46 @@ fn another_runtime_computes_the_same_logits() {
             assert_close(&what, &run(&file, images), &expected, 1e-4, 0.0);
         }
     }
+}
+
+/// A network outside the crate has what its walk gives: the example's, with the weights of a fresh
+/// network.
+#[test]
+fn a_network_of_ones_own() {
+    let device = Device::default();
+    let network = your_own_model::after::Net::new(&device).expect("a network");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("own.onnx");
+    let description = Description {
+        name: "own".into(),
+        channels: 3,
+        metadata: vec![("answer".into(), "42".into())],
+    };
+    let input = Input { size: SIZE, normalization: None };
+    write_onnx_of(&path, &network, &description, &input).expect("an ONNX file");
+    let file = Model::load_file(&path).expect("rten reads the file");
+    assert_eq!(file.metadata().get("answer"), Some("42"));
+
+    let images = Array::random(&[2, 3, SIZE[0], SIZE[1]], [-2.0, 2.0], 2).rounded();
+    let expected = Array::from(network.forward(images.tensor(&device)));
+    let values: Vec<_> = images.data.iter().map(|&value| value as f32).collect();
+    let values = Value::from_shape(&images.shape[..], values).expect("images");
+    assert_close("own network", &run(&file, values), &expected, 1e-4, 0.0);
+
+    let [height, width] = SIZE;
+    let maps = network.forward_features(images.tensor(&device));
+    let sizes: Vec<_> = maps.iter().map(|map| map.dims()).collect();
+    assert_eq!(sizes, [[2, 16, height, width], [2, 32, height / 2, width / 2]]);
+
+    let layers = summary::layers(&network, SIZE);
+    let names: Vec<_> = layers.iter().map(|layer| (&*layer.name, &*layer.block)).collect();
+    assert_eq!(names, [("conv1", "dbb"), ("conv2", "dbb"), ("linear", "linear")]);
+    // 3x3 convolutions at full and half size, and ten classes.
+    let positions = height * width;
+    let expected = 9 * 3 * 16 * positions + 9 * 16 * 32 * positions / 4 + 32 * 10;
+    let deploy: u64 = layers.iter().map(|layer| layer.macs_deploy).sum();
+    assert_eq!(deploy, expected as u64);
+    assert_eq!(macs(&network.reparameterize(), SIZE), deploy);
 }
 
 #[test]
