@@ -103,7 +103,7 @@ pub enum DataError {
     /// A value given by the caller is outside its range.
     #[error("{name} is {value}, expected {expected}")]
     Setting {
-        /// The setting, named as in a config file.
+        /// The struct and its field, such as `augment.pad_crop`.
         name: &'static str,
         /// Its value.
         value: String,

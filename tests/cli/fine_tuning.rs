@@ -140,18 +140,25 @@ fn files_that_do_not_fit_are_refused() {
     let no_file = ["model.init_from", "folder", "weights file"];
     train(&folder.path().into(), "seed=0").fails(1, &no_file);
 
-    let (model, mut tensors) = resnet20(10);
+    let (model, tensors) = resnet20(10);
     let file = path("plain.safetensors");
     describing(&file, model.clone(), &tensors, &[]);
     train(&file, "model.arch=resnet32").fails(1, &["resnet20", "resnet32", "model.init_from"]);
     train(&file, "model.width=0.5").fails(1, &["width 0.25", "width 0.5"]);
     train(&file, "train.freeze=[\"stage7.*\"]").fails(1, &["stage7.*", "stem"]);
 
-    // A network that computes no number is equal to none.
-    let weight = tensors.get_mut("stage2.0.conv1.conv.weight").expect("a kernel");
-    weight.as_mut_slice::<f32>().expect("floats")[0] = f32::NAN;
-    let file = path("nan.safetensors");
-    describing(&file, model, &tensors, &[]);
+    let with_value = |key: &str, value: f32| {
+        let mut tensors = tensors.clone();
+        let tensor = tensors.get_mut(key).expect("a tensor");
+        tensor.as_mut_slice::<f32>().expect("floats")[0] = value;
+        let file = path("changed.safetensors");
+        describing(&file, model.clone(), &tensors, &[]);
+        file
+    };
+    let file = with_value("stage2.0.conv1.conv.weight", f32::NAN);
+    train(&file, "seed=0").fails(3, &["changed.safetensors", "stage2.0.conv1.conv.weight", "NaN"]);
+    // Finite, but no variance: logits of NaN are equal to none.
+    let file = with_value("stage2.0.conv1.bn.running_var", -1.0);
     train(&file, "seed=0").fails(3, &["model.init_from", "nothing was trained"]);
     assert!(!path("run").join("config.toml").exists(), "a refused start leaves no run");
 }

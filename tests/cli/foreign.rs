@@ -219,3 +219,60 @@ fn predictions_go_on_past_inputs_that_cannot_be_used() {
         assert_eq!(top.len(), 3);
     }
 }
+
+/// Weights that are no numbers are a failed check, whatever is asked of them.
+#[test]
+fn weights_that_are_not_finite_are_refused_by_name() {
+    let folder = Folder::new();
+    let (network, keys) = network(10);
+    let (file, out) = (folder.at("foreign.safetensors"), folder.at("out.safetensors"));
+    let mut state = keys.save(&network);
+    let mut values: Vec<f32> = state["stage1.0.conv1.bn.running_var"].iter().collect();
+    values[1] = f32::INFINITY;
+    let shape = [values.len()];
+    state.insert("stage1.0.conv1.bn.running_var".into(), TensorData::new(values, shape));
+    write_tensors(&file, &stored(&state), None);
+    let image = folder.at("image.png");
+    image::RgbImage::new(32, 32).save(&image).expect("an image");
+    let flags = ["--arch", "resnet20", "--width", "0.25", "--classes", "10"];
+    for command in [
+        &["eval", &file, "--data", "sample"][..],
+        &["predict", &file, &image],
+        &["reparam", &file, "--out", &out],
+        &["export", &file, "--format", "safetensors", "--form", "train", "--out", &out],
+    ] {
+        let call = dbb(&[command, &flags].concat());
+        call.fails(3, &[&file, "stage1.0.conv1.bn.running_var", "1 of 4 values", "inf"]);
+    }
+    assert!(!exists(&out), "nothing is written");
+}
+
+/// The error speaks of the dialect that was asked for, and of the network that the file holds.
+#[test]
+fn what_is_asked_for_in_vain_is_named() {
+    let folder = Folder::new();
+    let (network, keys) = network(10);
+    let (file, out) = (folder.at("foreign.safetensors"), folder.at("out.safetensors"));
+    write_tensors(&file, &stored(&keys.save(&network)), None);
+    let flags = ["--width", "0.25", "--classes", "10"];
+    let reparam = [&["reparam", &file, "--out", &out, "--arch", "resnet20"], &flags[..]].concat();
+    dbb(&[&reparam[..], &["--keys", "timm"]].concat())
+        .fails(1, &["resnet20 has no timm names; it has native, akamaster"]);
+    let reparam = [&["reparam", &file, "--out", &out, "--arch", "resnet32"], &flags[..]].concat();
+    dbb(&reparam).fails(
+        1,
+        &[
+            "this looks like resnet20 with block base and 10 classes\n",
+            "60 missing: stage1.3",
+            " more",
+            "hint: say --arch resnet20 --block base --classes 10",
+        ],
+    );
+    let (train, out) = (["--form", "train", "--keys", "torchvision"], folder.at("own.safetensors"));
+    let blocks = Run::new(QUICK_DBB, &["model.arch=resnet18", "model.width=0.0625"]);
+    let export = ["export", &blocks.path, "--format", "safetensors", "--out", &out];
+    dbb(&[&export[..], &train].concat()).fails(
+        1,
+        &["torchvision names exist for plain convolutions", "hint: leave --form train out"],
+    );
+}

@@ -113,7 +113,7 @@ fn groups_where_shapes_leave_them_open() {
     assert!(error.contains("block neck") && error.contains("3 groups"), "{error}");
     let state = block("dbb_k3_s1_g2_4to8.safetensors");
     let error = fold_one(state, &with(&[("neck", 4)])).expect_err("the shapes say 2");
-    assert!(error.contains("its shapes have 2 groups, --groups says 4"), "{error}");
+    assert!(error.contains("its shapes have 2 groups, 4 were asked for"), "{error}");
 }
 
 /// The identity in a module of its own, as ports of the paper's code have it.

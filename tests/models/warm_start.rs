@@ -251,6 +251,6 @@ fn frozen_layers_stay() {
         model.freeze(network, &[pattern.to_string()]).expect_err("this cannot be frozen")
     };
     assert!(matches!(refused("stage9.*"), ConfigError::Pattern { .. }));
-    assert!(matches!(refused("*"), ConfigError::Option { option: "train.freeze", .. }));
+    assert!(matches!(refused("*"), ConfigError::NothingToTrain { .. }));
     model.freeze(fresh(&model, &device), &["s*".to_string()]).expect("the classifier learns");
 }

@@ -302,7 +302,7 @@ impl ConvBlock for DiverseBranchBlock {
     fn plain_branch(&self) -> Result<PlainBranch<'_>, ConfigError> {
         let Some(conv_bn) = &self.origin else {
             return Err(ConfigError::Option {
-                option: "model.dbb.branches",
+                option: "dbb.branches",
                 value: "a list without \"kxk\"".into(),
                 expected: "\"kxk\" among them, to start from weights",
             });

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::dialect::KeyMap;
 use super::dtype::{is_float, narrowed};
 use super::error::WeightsError;
 use super::finite::check_finite;
+use super::key_map::KeyMap;
 use super::state_dict::StateDict;
-use crate::backbones::matches;
 use crate::blocks::{Block, BlockKind, Branch, ConvSpec, ConvUnit, DbbConfig, NormConfig};
+use crate::layer_pattern::matches;
 
 /// Modules of a Diverse Branch Block, by branch.
 const DBB: [(&str, Branch); 4] = [
@@ -26,8 +26,6 @@ const DBB: [(&str, Branch); 4] = [
 ];
 /// Modules of an Asymmetric Convolution Block.
 const ACB: [&str; 6] = ["square_conv", "square_bn", "ver_conv", "ver_bn", "hor_conv", "hor_bn"];
-/// Modules that hold the folded convolution of either.
-const FOLDED: [&str; 2] = ["dbb_reparam", "fused_conv"];
 /// Names of blocks that an error about a pattern lists.
 const PATTERN_NAMES: usize = 12;
 /// Height and width of the random map a fold is checked on: room for an inner and a border.
@@ -69,7 +67,11 @@ pub struct FoldedBlock {
 
 /// Whether a state dict holds a folded block.
 pub fn has_folded_blocks(tensors: &StateDict) -> bool {
-    tensors.keys().any(|key| key.split('.').any(|part| FOLDED.contains(&part)))
+    let of_block = |part: &str| {
+        let mut blocks = BlockKind::ALL.into_iter().filter(|kind| kind.is_multi_branch());
+        blocks.any(|kind| kind.folded_module() == part)
+    };
+    tensors.keys().any(|key| key.split('.').any(of_block))
 }
 
 impl BlockFold {
@@ -99,7 +101,7 @@ impl BlockFold {
             let groups = match (shapes.groups, chosen) {
                 (Some(found), Some(given)) if found != given => {
                     return Err(refused(format!(
-                        "its shapes have {found} groups, --groups says {given}"
+                        "its shapes have {found} groups, {given} were asked for"
                     )));
                 }
                 (found, given) => found.or(given),
@@ -108,7 +110,7 @@ impl BlockFold {
             let unit = unit.with_norm(NormConfig { epsilon: self.epsilon, ..Default::default() });
             let keys = KeyMap::official_unit(&unit, kind);
             let unit = keys.load(unit, &block).map_err(|error| error.below(&prefix))?;
-            check_finite(None, &block).map_err(|error| error.below(&prefix))?;
+            check_finite(&block).map_err(|error| error.below(&prefix))?;
 
             let params = unit.equivalent();
             let module = format!("{prefix}{}", kind.folded_module());

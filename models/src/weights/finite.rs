@@ -1,38 +1,20 @@
 //! Weights that are NaN or infinite: whatever such a network computes means nothing.
 
-use std::path::Path;
-
 use burn::tensor::{DType, TensorData};
 
 use super::dtype::is_float;
 use super::error::WeightsError;
 use super::state_dict::StateDict;
 
-/// How a network takes its weights from a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoadOptions {
-    /// Accepts weights and running statistics that are NaN or infinite, to look at a network that
-    /// has diverged.
-    pub allow_nonfinite: bool,
-}
-
-impl LoadOptions {
-    /// # Errors
-    /// [`WeightsError::NonFinite`] unless every value is finite or need not be.
-    pub(super) fn check(self, file: &Path, tensors: &StateDict) -> Result<(), WeightsError> {
-        if self.allow_nonfinite { Ok(()) } else { check_finite(Some(file), tensors) }
-    }
-}
-
 /// That every value of the float tensors is finite as the `f32` that a network holds.
 ///
 /// # Errors
 /// [`WeightsError::NonFinite`] for the first tensor with another value.
-pub(super) fn check_finite(file: Option<&Path>, tensors: &StateDict) -> Result<(), WeightsError> {
+pub(super) fn check_finite(tensors: &StateDict) -> Result<(), WeightsError> {
     let mut faults = tensors.iter().filter_map(|(key, data)| Some((key, fault(data)?)));
     let Some((tensor, (value, count))) = faults.next() else { return Ok(()) };
     Err(WeightsError::NonFinite {
-        path: file.map(Path::to_path_buf),
+        path: None,
         tensor: tensor.clone(),
         value,
         count,

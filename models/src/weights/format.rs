@@ -16,7 +16,7 @@ use super::finite::check_finite;
 use super::metadata::Metadata;
 use super::pytorch;
 use super::state_dict::{StateDict, collect};
-use crate::zoo::Classifier;
+use crate::backbones::Classifier;
 
 /// Tensors may share their bytes, but not so that they outgrow the file by more than this.
 const LARGEST_EXPANSION: u64 = 4;

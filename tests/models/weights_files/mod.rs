@@ -12,7 +12,7 @@ use burn::tensor::{Device, TensorData};
 use dbb_models::blocks::BlockKind;
 use dbb_models::weights::{
     Dialect, KeyMap, LoadOptions, Metadata, StateDict, WeightsError, WeightsFile, adopt, rebuild,
-    write_burnpack, write_safetensors,
+    write_burnpack, write_foreign, write_safetensors,
 };
 use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize};
 use safetensors::SafeTensors;
@@ -387,15 +387,17 @@ fn a_foreign_file_of_another_network() {
     let folder = TempDir::new().expect("a folder");
     let (path, model) = small_file(&folder, Written::Safetensors(Dialect::Official));
     let file = WeightsFile::read(&path).expect("the file");
+    let looks = "this looks like a folded resnet18-cifar with block base and 10 classes\n";
     for (other, words) in [
         (
             ModelConfig { num_classes: 11, ..model.clone() },
-            ["2 misshapen", "has 10 classes, the network 11"],
+            ["2 misshapen", "of the file has 10 classes, that of the network 11"],
         ),
         (ModelConfig { width: 0.125, ..model.clone() }, ["misshapen", "width"]),
         (ModelConfig { arch: Arch::MobileNetV1, ..model.clone() }, ["missing", "unexpected"]),
         (ModelConfig { arch: Arch::ResNet34, ..model.clone() }, ["missing", "stage1.2.conv1"]),
-        (ModelConfig { block: BlockKind::Dbb, ..model }, ["missing", "dbb_reparam.weight"]),
+        (ModelConfig { arch: Arch::ResNet34, ..model.clone() }, [looks, "32 missing"]),
+        (ModelConfig { block: BlockKind::Dbb, ..model }, [looks, "dbb_reparam.weight"]),
     ] {
         let error = adopt(&file, &other, LoadOptions::default(), &device())
             .expect_err("another network")
@@ -403,5 +405,69 @@ fn a_foreign_file_of_another_network() {
         for word in words.into_iter().chain([path.to_str().expect("a path")]) {
             assert!(error.contains(word), "\"{error}\" does not mention {word}");
         }
+    }
+}
+
+/// A network of the same family of another depth, with another block and another number of
+/// classes, is named before the keys.
+#[test]
+fn a_foreign_file_of_another_depth_is_recognised() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("weights.safetensors");
+    let asked = |arch| ModelConfig { width: 0.25, ..config(arch, BlockKind::Base) };
+    for (held, keys, expected) in [
+        (asked(Arch::ResNet32), Dialect::Akamaster, "resnet32 with block base and 10 classes"),
+        (
+            ModelConfig { num_classes: 7, block: BlockKind::Dbb, ..asked(Arch::ResNet110) },
+            Dialect::Native,
+            "resnet110 with block dbb and 7 classes",
+        ),
+        (asked(Arch::ResNet18), Dialect::Torchvision, "resnet18 with block base and 10 classes"),
+        (
+            ModelConfig { width: 1.0, ..asked(Arch::ResNet32) },
+            Dialect::Akamaster,
+            "resnet32 with block base and 10 classes",
+        ),
+    ] {
+        let network = network(&held, Form::Train);
+        let state = KeyMap::new(keys, &held, &network).expect("names").save(&network);
+        write_foreign(&path, &state).expect("written");
+        let file = WeightsFile::read(&path).expect("read");
+        let asked = asked(Arch::ResNet20);
+        let error = adopt(&file, &asked, LoadOptions::default(), &device()).expect_err(expected);
+        let message = error.to_string();
+        let first = message.lines().next().unwrap_or_default();
+        assert!(first.ends_with(&format!("; this looks like {expected}")), "{message}");
+        assert!(message.contains(" more"), "long lists are cut: {message}");
+    }
+    // Names of no network of the zoo.
+    let state = StateDict::from([("neck.weight".to_string(), TensorData::zeros::<f32, _>([3]))]);
+    write_foreign(&path, &state).expect("written");
+    let file = WeightsFile::read(&path).expect("read");
+    let error = adopt(&file, &asked(Arch::ResNet20), LoadOptions::default(), &device());
+    assert!(!error.expect_err("another network").to_string().contains("looks like"));
+}
+
+/// An error names the dialect that was asked for, and those that there are.
+#[test]
+fn a_dialect_that_an_architecture_does_not_have() {
+    for (arch, dialect, expected) in [
+        (Arch::ResNet20, Dialect::Timm, "resnet20 has no timm names; it has native, akamaster"),
+        (
+            Arch::ResNet18,
+            Dialect::Akamaster,
+            "resnet18 has no akamaster names; it has native, official, torchvision, timm",
+        ),
+        (
+            Arch::MobileNetV2,
+            Dialect::Official,
+            "mobilenet_v2 has no official names; it has native, torchvision, timm",
+        ),
+    ] {
+        let model = ModelConfig { width: 0.25, ..config(arch, BlockKind::Base) };
+        let network = network(&model, Form::Train);
+        let error = KeyMap::new(dialect, &model, &network).expect_err(expected);
+        assert_eq!(error.to_string(), expected);
+        assert!(!dialect.supports(arch));
     }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 
 use burn::tensor::DType;
-use dbb_models::weights::write_foreign;
 
 use super::*;
 use crate::support::fixture::{self, Fixture, NetworkConfig};
@@ -38,7 +37,7 @@ fn a_network_of_finite_values_only() {
     let good = network(&model, Form::Train);
     let native = KeyMap::new(Dialect::Native, &model, &good).expect("native names");
     for (key, value) in [
-        ("stage1.0.conv1.kxk.conv.weight", f32::NAN),
+        ("stage1.0.conv1.origin.conv.weight", f32::NAN),
         ("stage2.0.shortcut.bn.running_var", f32::INFINITY),
         ("linear.bias", f32::NEG_INFINITY),
     ] {

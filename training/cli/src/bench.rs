@@ -151,8 +151,7 @@ impl Args {
     }
 
     fn model(&self, arch: Arch) -> ModelConfig {
-        let classes = if arch.default_resolution() > 32 { 1000 } else { 10 };
-        let classes = self.classes.unwrap_or(classes);
+        let classes = self.classes.unwrap_or(arch.default_classes());
         let width = self.width.unwrap_or(1.0);
         ModelConfig { width, ..ModelConfig::new(arch, self.block(), classes) }
     }

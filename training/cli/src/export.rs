@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use dbb_models::onnx::write_onnx;
 use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
-use dbb_models::{Arch, Classifier, Form};
+use dbb_models::{Classifier, Form};
 use serde::Serialize;
 
 use crate::fold_blocks::BlockOptions;
-use crate::options::{DataOptions, DeviceOptions, TargetOptions, form, precision};
+use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, precision};
 use dbb_training::deploy::fold::{FoldReport, fold};
 use dbb_training::deploy::probe::Probe;
 use dbb_training::deploy::rounding::{Precision, Rounding};
@@ -33,8 +33,8 @@ pub struct ReparamArgs {
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
     /// Names of the tensors [default: native].
-    #[arg(long, value_enum)]
-    keys: Option<Keys>,
+    #[arg(long, value_parser = dialect())]
+    keys: Option<Dialect>,
     /// Number type of the weights [default: f32].
     #[arg(long, value_parser = precision())]
     dtype: Option<Precision>,
@@ -66,8 +66,8 @@ pub struct ExportArgs {
     #[arg(long, value_parser = form(), default_value_t = Form::Deploy)]
     form: Form,
     /// Names of the tensors [default: native; timm in its own format].
-    #[arg(long, value_enum)]
-    keys: Option<Keys>,
+    #[arg(long, value_parser = dialect())]
+    keys: Option<Dialect>,
     /// Number type of the weights [default: f32].
     #[arg(long, value_parser = precision())]
     dtype: Option<Precision>,
@@ -79,35 +79,6 @@ pub struct ExportArgs {
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Keys {
-    /// Names of this project.
-    Native,
-    /// Names of the paper's repository.
-    Official,
-    /// Names of torchvision; a folded network is written as convolutions with identity batch norms, so
-    /// that torchvision's own network loads it.
-    Torchvision,
-    /// Names of timm, with identity batch norms; its ResNets have torchvision's names.
-    Timm,
-    /// Names of akamaster's pytorch_resnet_cifar10, with identity batch norms.
-    Akamaster,
-}
-
-impl Keys {
-    fn dialect(self, arch: Arch) -> Dialect {
-        match self {
-            Self::Native => Dialect::Native,
-            Self::Official => Dialect::Official,
-            // One name for both libraries' ResNets.
-            Self::Timm if arch.name().starts_with("resnet") => Dialect::Torchvision,
-            Self::Timm => Dialect::Timm,
-            Self::Torchvision => Dialect::Torchvision,
-            Self::Akamaster => Dialect::Akamaster,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -187,7 +158,7 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
     let device = args.device.open()?;
     if let Some(file) = args.target.unknown_network()? {
         let flags = [
-            ("--keys", args.keys.is_some_and(|keys| keys != Keys::Official)),
+            ("--keys", args.keys.is_some_and(|keys| keys != Dialect::Official)),
             ("--data", args.data.data.is_some()),
             ("--dtype", args.dtype.is_some()),
             ("--class-map", args.target.input.0.class_map.is_some()),
@@ -210,7 +181,7 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
     refuse_unused(&args.target, &args.data, &target, true, &[])?;
     let probe = args.data.probe(&target)?;
     let (deploy, report) = fold(&target.network, &probe)?;
-    let keys = args.keys.unwrap_or(Keys::Native);
+    let keys = args.keys.unwrap_or(Dialect::Native);
     let mut stored = stored(&target, &deploy, Form::Deploy, keys)?;
     let rounding = round(&mut stored, dtype, Some(&probe))?;
     write_safetensors(&args.out, &stored.tensors, &stored.metadata)
@@ -315,7 +286,7 @@ fn round(
 impl ExportArgs {
     /// Refuses options that a format does not have.
     fn refuse_contradictions(&self) -> anyhow::Result<()> {
-        let native = self.keys.is_none_or(|keys| keys == Keys::Native);
+        let native = self.keys.is_none_or(|keys| keys == Dialect::Native);
         let folded = self.form == Form::Deploy;
         anyhow::ensure!(
             self.format != Format::Burnpack || native,
@@ -331,7 +302,7 @@ impl ExportArgs {
         );
         anyhow::ensure!(
             self.format != Format::Timm
-                || (folded && self.keys.is_none_or(|keys| keys == Keys::Timm)),
+                || (folded && self.keys.is_none_or(|keys| keys == Dialect::Timm)),
             "timm's folder holds the folded network in timm's names; leave --form and --keys out"
         );
         anyhow::ensure!(
@@ -354,14 +325,14 @@ fn write(
     let native = || Metadata { form, keys: Dialect::Native, ..target.metadata.clone() };
     match args.format {
         Format::Safetensors => {
-            let mut stored = stored(target, network, form, args.keys.unwrap_or(Keys::Native))?;
+            let mut stored = stored(target, network, form, args.keys.unwrap_or(Dialect::Native))?;
             let rounding = round(&mut stored, dtype, probe)?;
             write_safetensors(&args.out, &stored.tensors, &stored.metadata)?;
             Ok(rounding)
         }
         Format::Timm => {
             let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
-            let mut stored = stored(target, network, form, Keys::Timm)?;
+            let mut stored = stored(target, network, form, Dialect::Timm)?;
             let rounding = round(&mut stored, dtype, probe)?;
             config.write(&args.out, &stored)?;
             Ok(rounding)
@@ -382,9 +353,8 @@ fn stored(
     target: &LoadedModel,
     network: &Classifier,
     form: Form,
-    keys: Keys,
+    keys: Dialect,
 ) -> dbb_training::Result<ExportedWeights> {
-    let keys = keys.dialect(target.metadata.model.arch);
     ExportedWeights::new(network, Metadata { form, keys, ..target.metadata.clone() })
 }
 

@@ -1,6 +1,6 @@
 //! From an error of the library to what a user does about it: the library knows no flags.
 
-use dbb_models::weights::WeightsError;
+use dbb_models::weights::{Lookalike, WeightsError};
 use dbb_training::Error;
 use dbb_training::config::{ConfigFileError, Place};
 use dbb_training::inference::description::Property;
@@ -61,6 +61,18 @@ fn hint(error: &Error) -> Option<String> {
              accepts them with --allow-nonfinite"
                 .into()
         }
+        Error::Weights(WeightsError::Keys { lookalike: Some(found), .. }) => {
+            let Lookalike { arch, block, num_classes, .. } = found;
+            format!(
+                "give --arch {arch} --block {block} --classes {num_classes}, or in a configuration \
+                 model.arch and model.block"
+            )
+        }
+        Error::Weights(WeightsError::Keys { classes: Some([of_file, _]), .. }) => format!(
+            "give --classes {of_file}, or train on your own classes with model.init_from, which \
+             replaces the classifier"
+        ),
+        Error::Weights(WeightsError::Unfolded { .. }) => "leave --form train out".into(),
         Error::NonFiniteOutput(_) => {
             "the values overflow, or the weights or the input are not finite".into()
         }

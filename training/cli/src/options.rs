@@ -8,7 +8,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, Type
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use dbb_datasets::{DataRef, Loader, Preprocess, Split};
 use dbb_models::quantize::Granularity;
-use dbb_models::weights::{LoadOptions, WeightsFile};
+use dbb_models::weights::{Dialect, LoadOptions, WeightsFile};
 use dbb_models::{Arch, BlockKind, Form};
 
 use dbb_training::deploy::probe::Probe;
@@ -26,6 +26,26 @@ pub fn arch() -> impl TypedValueParser<Value = Arch> {
 /// A block; completions offer its names.
 pub fn block() -> impl TypedValueParser<Value = BlockKind> {
     one_of(BlockKind::ALL, BlockKind::name)
+}
+
+/// Names of tensors; completions offer those of the dialects, and the help says whose they are.
+pub fn dialect() -> impl TypedValueParser<Value = Dialect> {
+    let help = |dialect| match dialect {
+        Dialect::Native => "Names of this project",
+        Dialect::Official => "Names of the paper's repository",
+        Dialect::Torchvision => {
+            "Names of torchvision; a folded network is written as convolutions with identity batch \
+             norms, so that torchvision's own network loads it"
+        }
+        Dialect::Timm => {
+            "Names of timm, with identity batch norms; its ResNets have torchvision's names"
+        }
+        Dialect::Akamaster => {
+            "Names of akamaster's pytorch_resnet_cifar10, with identity batch norms"
+        }
+    };
+    let values = Dialect::ALL.map(|value| PossibleValue::new(value.name()).help(help(value)));
+    PossibleValuesParser::new(values).try_map(|name| name.parse())
 }
 
 /// The number type of weights; completions offer its names.

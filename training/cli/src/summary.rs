@@ -35,8 +35,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let res = args.res.map_or(args.arch.default_resolution(), usize::from);
-    let classes =
-        args.classes.unwrap_or(if args.arch.default_resolution() > 32 { 1000 } else { 10 });
+    let classes = args.classes.unwrap_or(args.arch.default_classes());
     let config = ModelConfig {
         width: args.width,
         in_channels: args.channels,

@@ -104,7 +104,7 @@ impl Config {
                     false => fault("train.freeze", &error),
                 }
             }
-            ConfigError::Option { option, .. } if option.contains('.') => fault(option, &error),
+            ConfigError::NothingToTrain { .. } => fault("train.freeze", &error),
             ConfigError::Option { option, .. } => fault(&format!("model.{option}"), &error),
             _ => fault("model.block", &error),
         })
