@@ -385,7 +385,7 @@ fn comparison_text(written: &Written) -> String {
 
 fn rounding_text(rounding: &Rounding) -> String {
     let accuracy = match (rounding.top1, rounding.top1_dtype) {
-        (Some(exact), Some(rounded)) => format!(": {exact:.2}% became {rounded:.2}%"),
+        (Some(exact), Some(rounded)) => format!("; top-1 {exact:.2}% before rounding, {rounded:.2}% after"),
         _ => String::new(),
     };
     format!(
