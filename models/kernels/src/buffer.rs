@@ -19,8 +19,8 @@ use std::sync::{Mutex, PoisonError};
 const SMALL: usize = if cfg!(test) { 1 << 4 } else { 1 << 14 };
 
 /// Requests after which unneeded buffers are freed: more than a training step of the deepest
-/// network makes.
-const WINDOW: u64 = 1 << 13;
+/// network makes. Under Miri few, which runs a thousand times slower.
+const WINDOW: u64 = if cfg!(miri) { 1 << 6 } else { 1 << 13 };
 
 /// The buffers of one length.
 #[derive(Default)]
@@ -265,7 +265,7 @@ pub(crate) mod tests {
     fn free_and_lent_never_exceed_the_most_lent_at_once() {
         let mut pool = Pool::default();
         let mut most = 0;
-        for size in 0..1000 {
+        for size in 0..if cfg!(miri) { 50 } else { 1000 } {
             let maps: Vec<_> = (0..3).map(|_| buffer(&mut pool, LEN + size)).collect();
             most = most.max(pool.lent);
             maps.into_iter().for_each(|map| drop(pool.give(map)));
