@@ -38,7 +38,7 @@ impl WeightsFile {
     /// # Errors
     /// [`WeightsError::NonFinite`] for the first tensor that has another value.
     pub fn check_finite(&self) -> Result<(), WeightsError> {
-        check_finite(Some(&self.path), &self.tensors)
+        check_finite(&self.tensors).map_err(|error| error.in_file(&self.path))
     }
 
     /// Reads safetensors, burnpack or a PyTorch checkpoint, told apart by their content.
