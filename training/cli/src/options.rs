@@ -176,19 +176,23 @@ pub struct NetworkOptions(pub NetworkDescription);
 
 impl Args for NetworkOptions {
     fn augment_args(command: Command) -> Command {
-        let flag = |name: &'static str, what: &str, default: &str| {
+        let flag = |name: &'static str, value: &'static str, what: &str, default: &str| {
             let help = format!("{what}, for a file that does not describe its network{default}");
-            Arg::new(name).long(name).help(help)
+            Arg::new(name).long(name).value_name(value).help(help)
         };
         command
-            .arg(flag("arch", "Architecture", "").value_parser(arch()))
-            .arg(flag("block", "Block", " [default: base]").value_parser(block()))
+            .arg(flag("arch", "ARCH", "Architecture", "").value_parser(arch()))
+            .arg(flag("block", "BLOCK", "Block", " [default: base]").value_parser(block()))
             .arg(
-                flag("width", "Width multiplier", " [default: 1]").value_parser(value_parser!(f64)),
+                flag("width", "WIDTH", "Width multiplier", " [default: 1]")
+                    .value_parser(value_parser!(f64)),
             )
-            .arg(flag("classes", "Number of classes", "").value_parser(value_parser!(usize)))
             .arg(
-                flag("channels", "Channels of the images", " [default: 3]")
+                flag("classes", "CLASSES", "Number of classes", "")
+                    .value_parser(value_parser!(usize)),
+            )
+            .arg(
+                flag("channels", "CHANNELS", "Channels of the images", " [default: 3]")
                     .value_parser(value_parser!(usize)),
             )
     }
