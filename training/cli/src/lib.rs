@@ -1,6 +1,10 @@
 //! The program `dbb`: one file per command. Only this crate prints, ends the process or speaks of
 //! flags.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod bench;
 mod compare;
 mod completions;
