@@ -1,9 +1,21 @@
 //! ResNets and MobileNets with Diverse Branch Blocks (DBB, Ding et al., CVPR 2021) for Burn.
 //!
-//! A Diverse Branch Block trains a KxK convolution as four parallel branches and folds, exactly,
-//! into one convolution afterwards: better accuracy at no inference cost. This crate holds the
-//! algebra of the fold, the blocks, the networks, the [`Reparameterize`] trait that folds a whole
-//! network, and the reading and writing of weights.
+//! A Diverse Branch Block trains a KxK convolution as four parallel branches, which fold exactly into
+//! one convolution afterwards. This crate holds the algebra of the fold, the blocks, the networks, and
+//! the reading and writing of weights.
+//!
+//! | to | look at |
+//! |---|---|
+//! | put blocks into a network of your own | [`blocks::ConvUnit`], [`blocks::ConvSpec`] |
+//! | fold a network | [`Reparameterize`](trait@Reparameterize) and its derive |
+//! | make a network of the zoo | [`ModelConfig`], [`Arch`], [`BlockKind`], [`Classifier`] |
+//! | get stage maps, sizes or ONNX of a network | [`Walk`], [`summary`], [`onnx`] |
+//! | read, write and rename weights | [`weights`] |
+//! | start from the weights of a plain network | [`ModelConfig::warm_start`] |
+//! | freeze layers | [`ModelConfig::freeze`] |
+//! | measure what 8-bit weights cost | [`quantize`] |
+//! | choose CPU kernels or the definition | [`Implementation`] |
+//! | read the equations | [`algebra`] |
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -54,6 +66,10 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 // The derive writes paths that begin with the name of this crate.
 extern crate self as dbb_models;

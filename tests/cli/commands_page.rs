@@ -13,9 +13,9 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/commands.md"
 const HEAD: &str = "\
 # Commands
 
-Generated from the program's own help (`dbb COMMAND --help`). Every command prints its result to standard
-output, with `--json` as one JSON object, and logs and progress to standard error.
-[Exit codes](runs.md#exit-codes) are the same for all.
+Generated from the program's own help (`dbb COMMAND --help`). Results go to standard output, with `--json` as
+one JSON object; logs and progress go to standard error. [Exit codes](runs.md#exit-codes) are the same for all
+commands.
 ";
 
 #[test]

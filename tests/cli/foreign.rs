@@ -1,4 +1,4 @@
-//! Weights of others, which do not say what they hold: `dbb eval` and `dbb predict` of them.
+//! Pretrained weights, whose files do not describe their network: `dbb eval` and `dbb predict` of them.
 
 use std::fs;
 use std::path::Path;
@@ -220,7 +220,7 @@ fn predictions_go_on_past_inputs_that_cannot_be_used() {
     }
 }
 
-/// Weights that are no numbers are a failed check, whatever is asked of them.
+/// Non-finite weights are a failed check for every command.
 #[test]
 fn weights_that_are_not_finite_are_refused_by_name() {
     let folder = Folder::new();

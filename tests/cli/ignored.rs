@@ -1,4 +1,4 @@
-//! Flags and keys that would change nothing, and what the program takes for granted: none of it is
+//! Flags and keys without effect, and what the program assumes: none of it is
 //! passed over in silence.
 
 use std::fs;

@@ -135,7 +135,7 @@ fn a_disk_that_fills_up_leaves_the_earlier_checkpoints() {
         drop(more);
         fs::remove_file(filler).expect("room again");
         succeeds(resuming(&run).args(["--force", "--set", "train.epochs=2"]));
-        println!("a full disk: the earlier checkpoint is whole, and the run goes on");
+        println!("a full disk: the earlier checkpoint is whole, and the run resumes");
     });
     Command::new("umount").arg(&disk).status().expect("umount");
     if let Err(panic) = outcome {

@@ -58,7 +58,7 @@ pub struct BenchResult {
 /// images and labels.
 ///
 /// # Errors
-/// A network that cannot be built, a loss that is no number.
+/// A network that cannot be built, a non-finite loss.
 pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<BenchResult> {
     let device = device.clone().autodiff();
     let mut network = model.init(Form::Train, &device)?;

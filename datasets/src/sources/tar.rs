@@ -251,7 +251,7 @@ impl Source for TarImages {
             return Err(DataError::TooLarge { path: name, reason });
         }
         let read = || {
-            // Opened anew: no handle is shared, and no number of archives is too large.
+            // Opened again: no handle is shared, and no number of archives is too large.
             let mut file = File::open(&self.archives[archive as usize])?;
             file.seek(SeekFrom::Start(offset))?;
             let mut content = vec![0; bytes as usize];

@@ -222,7 +222,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     print(args.json, &written)
 }
 
-/// Refuses flags that would change nothing: where no image is read, those of images that the
+/// Refuses flags without effect: where no image is read, those of images that the
 /// format does not keep.
 fn refuse_unused(
     options: &TargetOptions,
@@ -385,7 +385,9 @@ fn comparison_text(written: &Written) -> String {
 
 fn rounding_text(rounding: &Rounding) -> String {
     let accuracy = match (rounding.top1, rounding.top1_dtype) {
-        (Some(exact), Some(rounded)) => format!("; top-1 {exact:.2}% before rounding, {rounded:.2}% after"),
+        (Some(exact), Some(rounded)) => {
+            format!("; top-1 {exact:.2}% before rounding, {rounded:.2}% after")
+        }
         _ => String::new(),
     };
     format!(

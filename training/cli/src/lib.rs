@@ -1,6 +1,10 @@
 //! The program `dbb`: one file per command. Only this crate prints, ends the process or speaks of
 //! flags.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod bench;
 mod compare;
 mod completions;
@@ -87,14 +91,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes a line to standard error; that nobody can read it must not end the program.
+/// Writes a line to standard error; a closed standard error must not end the program.
 fn say(text: &str) {
     writeln!(io::stderr(), "{text}").ok();
 }
 
-/// Standard output has nobody who reads it: the pipe or the terminal is closed. That is no failure.
+/// Standard output is closed, be it a pipe or a terminal. That is no failure.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody reads standard output")]
+#[error("standard output is closed")]
 struct Unread;
 
 /// Prints a result: one JSON object, or text for people.

@@ -324,7 +324,7 @@ impl DataOptions {
     }
 }
 
-/// Says on standard error what the images of a loader are taken for that nobody has said.
+/// Says on standard error what is assumed about the images of a loader.
 fn announce_data(target: &LoadedModel, loader: &Loader) -> dbb_training::Result<()> {
     announce_size(target, loader.pipeline().preprocess())?;
     let dataset = loader.dataset();

@@ -108,7 +108,7 @@ pub struct Comparison {
 }
 
 /// Trains every arm with `seeds` seeds, from its configuration's own on, into folders
-/// `<name>-seed<seed>` below `out`; a report in `out` is written anew before and after every run and
+/// `<name>-seed<seed>` below `out`; a report in `out` is rewritten before and after every run and
 /// after each of its epochs. `stop` ends it, with the run under way saved.
 ///
 /// All configurations and their data are checked first, and `observer` is told what differs between

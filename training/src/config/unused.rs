@@ -1,4 +1,4 @@
-//! Keys that change nothing because of what another key says.
+//! Keys that have no effect because of another key.
 
 use dbb_datasets::{Augment, Policy};
 
@@ -6,8 +6,8 @@ use super::check::Fault;
 use super::{Config, OnBadSample, OptimKind, ScheduleKind, ScheduleSection};
 
 impl Config {
-    /// That no key has a value that nothing would look at. Only values that differ from the default
-    /// are found: a run writes out every key.
+    /// Refuses values without effect. Only values that differ from the default are found: a run
+    /// writes out every key.
     pub(super) fn check_unused(&self) -> Result<(), Fault> {
         self.check_unused_schedule()?;
         self.check_unused_augment()?;

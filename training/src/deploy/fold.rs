@@ -48,7 +48,7 @@ impl LogitDifference {
     }
 }
 
-/// The larger value; no number is the worst.
+/// The larger value; NaN counts as the largest.
 fn worst(a: f64, b: f64) -> f64 {
     if b.is_nan() || b > a { b } else { a }
 }
@@ -141,7 +141,7 @@ pub fn fold_blocks(
     }
 }
 
-/// What is no number is beyond every tolerance.
+/// NaN is beyond every tolerance.
 fn within_tolerance(max_rel_diff: f64) -> bool {
     max_rel_diff <= TOLERANCE
 }

@@ -1,4 +1,4 @@
-//! What a network makes of single images.
+//! The classes that a network gives to single images.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -23,11 +23,11 @@ pub struct Choice {
     pub index: usize,
     /// Its softmax, 0 to 1.
     pub probability: f32,
-    /// What the network itself says of it.
+    /// Its logit.
     pub logit: f32,
 }
 
-/// What a network makes of an image.
+/// The classes that a network gives to an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The most probable classes, the best first; equal ones in their order.

@@ -152,7 +152,7 @@ impl Group {
     }
 }
 
-/// Computes what it is sent until nobody sends any more.
+/// Computes the parts it is sent until the channel closes.
 fn follow(
     device: &Device,
     forward: &Forward,

@@ -138,11 +138,11 @@ impl Trainer {
     }
 
     /// Trains to the end and writes the folded weights. A checkpoint is saved after every epoch
-    /// and as often as the configuration says; the run's report is written anew then, and every half
+    /// and as often as the configuration says; the run's report is rewritten then, and every half
     /// minute.
     ///
     /// # Errors
-    /// An image or the disk; a loss or gradient that is no number; a wish to stop, once the run is
+    /// An image or the disk; a non-finite loss or gradient; a request to stop, once the run is
     /// saved.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         let outcome = self.all_epochs(observer);
