@@ -52,9 +52,11 @@ impl ConvBlock for ConvBn {
     }
 
     fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        let branches = vec![self.branch()];
-        let sum = BranchSum { spec: self.spec(), branches };
-        cpu_ops::branch_sum(&sum, &input, &epilogue).unwrap_or_else(|| {
+        let output = ConvSpec::find(&self.conv).and_then(|spec| {
+            let sum = BranchSum { spec, branches: vec![self.branch()] };
+            cpu_ops::branch_sum(&sum, &input, &epilogue)
+        });
+        output.unwrap_or_else(|| {
             LayerCount::plain(|| epilogue.forward(self.bn.forward(self.conv.forward(input))))
         })
     }
