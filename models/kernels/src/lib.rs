@@ -46,6 +46,8 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod activation;
+pub mod branches;
 pub mod buffer;
 mod closing;
 pub mod conv;
@@ -66,7 +68,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use activation::Activation;
 pub use conv::Epilogue;
-pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, ConvNormSaved, Norm};
+pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, FixedStatistics, Norm};
 pub use instruction_set::{InstructionSet, InstructionSetError};
 pub use shape::{ConvShape, ShapeError};

@@ -14,13 +14,13 @@ use rayon::prelude::*;
 use crate::gemm::{self, Columns};
 use crate::norm::Statistics;
 use crate::shape::{Geometry, matrix_len};
-use crate::{ConvShape, depthwise};
+use crate::{Activation, ConvShape, depthwise};
 use product::{Output, Product, Run};
 
 pub use weight::backward_weight;
 
 /// What is done to an output while it is in cache, in this order: bias, residual, the output's
-/// earlier value, ReLU.
+/// earlier value, activation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// Added per output channel.
@@ -29,8 +29,8 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [f32]>,
     /// Whether the result is added to what the output holds.
     pub accumulate: bool,
-    /// Whether negative values become zero.
-    pub relu: bool,
+    /// Applied last.
+    pub activation: Activation,
 }
 
 /// `y = conv(x, w)`, then the epilogue. `shape.macs()` multiply-adds; `x` is read once
@@ -47,11 +47,7 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
         assert_eq!(residual.len(), y.len(), "values of the residual");
     }
     if shape.is_depthwise() && !epilogue.accumulate && epilogue.residual.is_none() {
-        let activation = match epilogue.relu {
-            true => depthwise::Activation::Relu,
-            false => depthwise::Activation::Identity,
-        };
-        return depthwise::conv_forward(shape, x, w, epilogue.bias, activation, y);
+        return depthwise::conv_forward(shape, x, w, epilogue.bias, epilogue.activation, y);
     }
     for group in 0..shape.groups {
         let product = forward_product(shape, group, x, w);

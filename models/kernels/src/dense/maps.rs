@@ -5,7 +5,7 @@ use super::opening::{Affine, Moments, MomentsGrad};
 use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
 use crate::buffer::{self, Buffer};
 use crate::closing::{self, Closing, ClosingGrad};
-use crate::{ConvNormGrad, ConvShape, Epilogue, conv, moments, pool};
+use crate::{Activation, ConvNormGrad, ConvShape, Epilogue, conv, moments, pool};
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl DenseBlock<'_> {
         x: &[f32],
         residual: Option<&[f32]>,
         [merged, averaged]: [&Affine; 2],
-        relu: bool,
+        activation: Activation,
         y: &mut [f32],
     ) -> (Vec<BatchStatistics>, Maps) {
         let shape = &self.shape;
@@ -90,7 +90,7 @@ impl DenseBlock<'_> {
         let found = closing::statistics(&maps.all(), dims);
         let norms = self.closing_norms();
         let (closing, mut statistics) =
-            Closing::forward(&maps.all(), &found, &norms, residual, relu, dims, y);
+            Closing::forward(&maps.all(), &found, &norms, residual, activation, dims, y);
         // What the maps hold is without what is the same everywhere.
         let window = shape.kernel[0] * shape.kernel[1];
         let border_answer = taps_of(second.weight, &merged.border, window);
@@ -130,7 +130,7 @@ impl DenseBlock<'_> {
         let dims = shape.output_dims();
         let norms = self.closing_norms();
         let ClosingGrad { norms, maps: grads, residual } =
-            closing.backward(&maps.all(), &norms, y, grad, dims, wants_residual);
+            closing.backward(&maps.all(), &norms, y, grad, dims, wants_residual, true);
         let Ok([kxk_norm, second_norm, pointwise_norm, average_norm]) =
             <[[Vec<f32>; 2]; 4]>::try_from(norms)
         else {

@@ -22,8 +22,7 @@ mod patches;
 
 use crate::buffer::{self, Buffer};
 use crate::shape::Geometry;
-use crate::{BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm};
-use crate::{conv, norm};
+use crate::{Activation, BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm, conv};
 use maps::Maps;
 use opening::{Affine, Moments};
 use patches::Patches;
@@ -97,8 +96,7 @@ pub struct DenseGrad {
 }
 
 impl DenseBlock<'_> {
-    /// `y = act(sum of the branches of x + residual)` with `act` the identity or ReLU; `x` is
-    /// `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
+    /// `y = act(sum of the branches of x + residual)`; `x` is `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
     ///
     /// # Panics
     /// If a length does not fit the shape, the shape has groups or a padding other than half of an
@@ -107,7 +105,7 @@ impl DenseBlock<'_> {
         &self,
         x: &[f32],
         residual: Option<&[f32]>,
-        relu: bool,
+        activation: Activation,
         y: &mut [f32],
     ) -> (DenseStatistics, DenseSaved) {
         self.check(x, y);
@@ -120,10 +118,11 @@ impl DenseBlock<'_> {
 
         let affines = [&merged, &averaged];
         let (statistics, form) = if self.has_small_patches() && residual.is_none() {
-            let (statistics, patches) = self.forward_patches(x, &moments.mean, affines, relu, y);
+            let (statistics, patches) =
+                self.forward_patches(x, &moments.mean, affines, activation, y);
             (statistics, Form::Patches(patches))
         } else {
-            let (statistics, maps) = self.forward_maps(x, residual, affines, relu, y);
+            let (statistics, maps) = self.forward_maps(x, residual, affines, activation, y);
             (statistics, Form::Maps(maps))
         };
         let Ok([kxk, second, pointwise, average]) = <[BatchStatistics; 4]>::try_from(statistics)
@@ -161,7 +160,7 @@ impl DenseBlock<'_> {
             Form::Patches(patches) if wants_input => {
                 // Images have no gradient; where one is wanted all the same, the maps are needed.
                 let mut again = buffer::take(y.len());
-                let (_, maps) = self.forward_maps(x, None, affines, patches.relu, &mut again);
+                let (_, maps) = self.forward_maps(x, None, affines, patches.activation, &mut again);
                 drop(again);
                 self.backward_maps(x, y, moments, affines, &maps, grad, wanted)
             }
@@ -174,7 +173,7 @@ impl DenseBlock<'_> {
         assert_eq!(shape.groups, 1, "a dense block has one group");
         let half = (0..2).all(|axis| 2 * shape.padding[axis] + 1 == shape.kernel[axis]);
         assert!(half, "a dense block pads an odd kernel by half of it");
-        norm::check_count(shape.batch * shape.output_positions());
+        let count = shape.batch * shape.output_positions();
         let (inputs, outputs) = (shape.in_channels, shape.out_channels);
         let Self { kxk, pointwise, pointwise_kxk: (opening, second), average, .. } = self;
         let internal = opening.gamma.len();
@@ -183,9 +182,10 @@ impl DenseBlock<'_> {
         assert_eq!(pointwise.weight.len(), outputs * inputs, "weight of the 1x1 branch");
         let inner = ConvShape { in_channels: internal, ..**shape };
         assert_eq!(second.weight.len(), inner.weight_len(), "weight after the 1x1");
-        opening.check(internal, inputs);
-        average.0.check(outputs, inputs);
-        self.closing_norms().iter().for_each(|norm| norm.check(outputs));
+        let opening_count = shape.batch * shape.input_positions();
+        opening.check([inputs, internal], 1, opening_count);
+        average.0.check([inputs, outputs], 1, opening_count);
+        self.closing_norms().iter().for_each(|norm| norm.check(outputs, count));
     }
 
     fn closing_norms(&self) -> [Norm<'_>; 4] {

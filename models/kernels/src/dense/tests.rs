@@ -353,7 +353,12 @@ impl Case {
         };
         let (opening_running, average_running) =
             (running(self.internal), running(self.shape.out_channels));
-        let norm = |gamma: usize| Norm { gamma: &p[gamma], beta: &p[gamma + 1], epsilon: EPSILON };
+        let norm = |gamma: usize| Norm {
+            gamma: &p[gamma],
+            beta: &p[gamma + 1],
+            epsilon: EPSILON,
+            fixed: None,
+        };
         let block = DenseBlock {
             shape: self.shape,
             kxk: ConvNorm { weight: &p[2], norm: norm(3) },
@@ -367,6 +372,7 @@ impl Case {
                     running_var: &opening_running.1,
                     momentum: MOMENTUM,
                     epsilon: EPSILON,
+                    fixed: false,
                 },
                 ConvNorm { weight: &p[11], norm: norm(12) },
             ),
@@ -379,13 +385,15 @@ impl Case {
                     running_var: &average_running.1,
                     momentum: MOMENTUM,
                     epsilon: EPSILON,
+                    fixed: false,
                 },
                 norm(17),
             ),
         };
         let mut y = vec![f32::NAN; self.shape.output_len()];
         let added = residual.then_some(&p[1][..]);
-        let (statistics, saved) = block.forward(&p[0], added, self.relu, &mut y);
+        let activation = if self.relu { Activation::Relu } else { Activation::Identity };
+        let (statistics, saved) = block.forward(&p[0], added, activation, &mut y);
         close("output", &y, &expected, tolerance);
         let DenseStatistics { kxk, pointwise, pointwise_kxk, average } = statistics;
         let found = [vec![kxk, pointwise], pointwise_kxk.into(), average.into()].concat();

@@ -1,9 +1,10 @@
 //! Every buffer that a pass takes comes back.
 
 use super::parameters::{Parameters, SHAPE};
+use crate::branches::{BranchSum, Wanted};
 use crate::buffer::{give, tests::kept_by};
 use crate::testing::random;
-use crate::{ConvShape, depthwise};
+use crate::{Activation, ConvShape};
 
 /// Every combination of three choices.
 fn choices() -> impl Iterator<Item = [bool; 3]> {
@@ -15,23 +16,26 @@ fn shapes(groups: usize) -> [ConvShape; 2] {
     [[3, 5], [9, 8]].map(|input| ConvShape { input, groups, ..SHAPE })
 }
 
+/// With a residual and an activation whose input is kept, one, some and all branches.
 #[test]
-fn plain_blocks_keep_none() {
+fn sums_of_branches_keep_none() {
     for shape in [shapes(1), shapes(2), shapes(4)].into_iter().flatten() {
         let parameters = Parameters::new(&shape);
         let (x, dy) = (random(1, shape.input_len()), random(2, shape.output_len()));
-        for [residual, wants_input, copied] in choices() {
+        for ([residual, input, copied], count) in choices().flat_map(|c| [(c, 1), (c, 3)]) {
             let kept = kept_by(|| {
                 let mut y = vec![0.0; dy.len()];
-                let block = parameters.conv_norm();
+                let branches = &parameters.branches()[..count];
+                let outer = copied.then(|| parameters.norm());
+                let block = BranchSum { shape, branches, outer };
                 let residual = residual.then_some(&*dy);
-                let (_, saved) = block.forward(&shape, &x, residual, true, &mut y);
+                let (_, saved) = block.forward(&x, residual, Activation::HardSwish, &mut y);
                 let saved = if copied { saved.clone() } else { saved };
-                let wants = [wants_input, residual.is_some()];
-                let (input, residual, _) = block.backward(&shape, &x, &y, &saved, &dy, wants);
-                [input, residual].into_iter().flatten().for_each(give);
+                let wanted = Wanted { input, residual: residual.is_some(), parameters: true };
+                let grad = block.backward(&x, &y, &saved, &dy, wanted);
+                [grad.input, grad.residual].into_iter().flatten().for_each(give);
             });
-            assert_eq!(kept, 0, "{shape:?} residual {residual} input {wants_input}");
+            assert_eq!(kept, 0, "{shape:?} {count} branches, residual {residual} input {input}");
         }
     }
 }
@@ -46,7 +50,7 @@ fn dense_blocks_keep_none() {
                 let mut y = vec![0.0; dy.len()];
                 let block = parameters.dense();
                 let residual = residual.then_some(&*dy);
-                let (_, saved) = block.forward(&x, residual, true, &mut y);
+                let (_, saved) = block.forward(&x, residual, Activation::Relu, &mut y);
                 let saved = if copied { saved.clone() } else { saved };
                 let wants = [wants_input, residual.is_some()];
                 let grad = block.backward(&x, &y, &saved, &dy, wants);
@@ -54,20 +58,5 @@ fn dense_blocks_keep_none() {
             });
             assert_eq!(kept, 0, "{shape:?} residual {residual} input {wants_input}");
         }
-    }
-}
-
-#[test]
-fn depthwise_blocks_keep_none() {
-    for shape in shapes(4) {
-        let parameters = Parameters::new(&shape);
-        let (x, dy) = (random(1, shape.input_len()), random(2, shape.output_len()));
-        let kept = kept_by(|| {
-            let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
-            let block = parameters.depthwise();
-            let (_, saved) = depthwise::dbb_forward(&shape, &x, &block, true, &mut y);
-            depthwise::dbb_backward(&shape, &x, Some(&y), &dy, &block, &saved, &mut dx);
-        });
-        assert_eq!(kept, 0, "{shape:?}");
     }
 }

@@ -3,13 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::parameters::{Parameters, SHAPE};
-use crate::depthwise::{self, Activation};
+use crate::branches::{BranchSum, SumSaved};
 use crate::norm::{self, Gate, Gradients};
 use crate::testing::{affordable, for_each_set, random};
-use crate::{ConvShape, Epilogue, conv, moments, pool};
+use crate::{Activation, ConvShape, Epilogue, Norm, conv, depthwise, moments, pool};
 
 const IDENTITY: Epilogue<'static> =
-    Epilogue { bias: None, residual: None, accumulate: false, relu: false };
+    Epilogue { bias: None, residual: None, accumulate: false, activation: Activation::Identity };
 
 /// What a function panics with.
 fn refusal(call: impl FnOnce()) -> String {
@@ -47,13 +47,12 @@ fn impossible_convolutions_are_refused_by_every_function() {
 }
 
 fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
-    let none = &mut [];
     let parameters = Parameters::none(shape);
-    let (conv_norm, dense) = (parameters.conv_norm(), parameters.dense());
+    let dense = parameters.dense();
     // What other passes have saved.
     let [full, separate] = [SHAPE, ConvShape { groups: SHAPE.out_channels, ..SHAPE }];
     let saved = Saved::of(&full, &separate);
-    let calls: [(&str, &mut dyn FnMut()); 14] = [
+    let calls: [(&str, &mut dyn FnMut()); 11] = [
         ("conv::forward", &mut || conv::forward(shape, &[], &[], &mut [], IDENTITY)),
         ("conv::forward_with_stats", &mut || {
             conv::forward_with_stats(shape, &[], &[], &mut []);
@@ -62,14 +61,8 @@ fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
             conv::backward_input(shape, &[], &[], &mut [], false);
         }),
         ("conv::backward_weight", &mut || conv::backward_weight(shape, &[], &[], &mut [])),
-        ("ConvNorm::forward", &mut || {
-            conv_norm.forward(shape, &[], None, false, &mut []);
-        }),
-        ("ConvNorm::backward", &mut || {
-            conv_norm.backward(shape, &[], &[], &saved.conv_norm, &[], [true; 2]);
-        }),
         ("DenseBlock::forward", &mut || {
-            dense.forward(&[], None, false, &mut []);
+            dense.forward(&[], None, Activation::Identity, &mut []);
         }),
         ("DenseBlock::backward", &mut || {
             dense.backward(&[], &[], &saved.dense, &[], [true; 2]);
@@ -77,20 +70,14 @@ fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
         ("depthwise::conv_forward", &mut || {
             depthwise::conv_forward(shape, &[], &[], None, Activation::Relu, &mut []);
         }),
-        ("depthwise::conv_bn_forward", &mut || {
-            depthwise::conv_bn_forward(shape, &[], &[], parameters.norm(), false, &mut []);
+        ("BranchSum::forward", &mut || {
+            parameters.forward(3, &[], &mut []);
         }),
-        ("depthwise::conv_bn_backward", &mut || {
-            let norm = parameters.norm();
-            let saved = &saved.kxk;
-            depthwise::conv_bn_backward(shape, &[], None, &[], &[], norm, saved, none);
+        ("BranchSum::backward, dense", &mut || {
+            parameters.backward(1, &[], &[], &saved.conv_norm, &[]);
         }),
-        ("depthwise::dbb_forward", &mut || {
-            depthwise::dbb_forward(shape, &[], &parameters.depthwise(), false, &mut []);
-        }),
-        ("depthwise::dbb_backward", &mut || {
-            let block = &parameters.depthwise();
-            depthwise::dbb_backward(shape, &[], None, &[], block, &saved.dbb, &mut []);
+        ("BranchSum::backward, depthwise", &mut || {
+            parameters.backward(3, &[], &[], &saved.depthwise, &[]);
         }),
         ("ConvShape::output_len", &mut || {
             shape.output_len();
@@ -113,22 +100,19 @@ fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
 
 /// What forward passes save.
 struct Saved {
-    conv_norm: crate::ConvNormSaved,
+    conv_norm: SumSaved,
     dense: crate::dense::DenseSaved,
-    kxk: depthwise::DbbSaved,
-    dbb: depthwise::DbbSaved,
+    depthwise: SumSaved,
 }
 
 impl Saved {
     fn of(full: &ConvShape, separate: &ConvShape) -> Self {
         let (x, mut y) = (random(1, full.input_len()), vec![0.0; full.output_len()]);
         let parameters = Parameters::new(full);
-        let conv_norm = parameters.conv_norm().forward(full, &x, None, false, &mut y).1;
-        let dense = parameters.dense().forward(&x, None, false, &mut y).1;
-        let parameters = Parameters::new(separate);
-        let kxk = depthwise::dbb_forward(separate, &x, &parameters.kxk(), false, &mut y).1;
-        let dbb = depthwise::dbb_forward(separate, &x, &parameters.depthwise(), false, &mut y).1;
-        Self { conv_norm, dense, kxk, dbb }
+        let conv_norm = parameters.forward(1, &x, &mut y).1;
+        let dense = parameters.dense().forward(&x, None, Activation::Identity, &mut y).1;
+        let depthwise = Parameters::new(separate).forward(3, &x, &mut y).1;
+        Self { conv_norm, dense, depthwise }
     }
 }
 
@@ -144,13 +128,13 @@ fn impossible_maps_are_refused_by_every_function() {
     ] {
         let map: &[&[f32]] = &[&[]];
         let sums = norm::Sums { gradient: vec![], products: vec![] };
-        let gradients = Gradients::new(&[], &[], &[], &sums, 1);
+        let gradients = Gradients::new(&[], &[], &[], &[], &sums, 1);
         let calls: [(&str, &mut dyn FnMut()); 6] = [
             ("moments::sums", &mut || drop(moments::sums(&[], dims))),
             ("moments::covariance", &mut || drop(moments::covariance(&[], &[], dims))),
             ("norm::statistics", &mut || drop(norm::statistics(&[], dims))),
             ("norm::apply", &mut || {
-                norm::apply(map, &[], &[], None, false, dims, &mut []);
+                norm::apply(map, &[], &[], None, Activation::Identity, dims, &mut []);
             }),
             ("norm::reduce", &mut || drop(norm::reduce(map, &[], &[], Gate::Open, dims))),
             ("norm::backward_input", &mut || {
@@ -227,9 +211,10 @@ fn every_result(shape: &ConvShape) -> Vec<(&'static str, Vec<f32>)> {
     pool::average_backward(shape, &dy, &mut d_mean, false);
     pool::max(shape, &x, &mut max, &mut places);
     pool::max_backward(shape, &dy, &places, &mut d_max);
-    let block = parameters.conv_norm();
-    let (statistics, saved) = block.forward(shape, &x, None, true, &mut norm);
-    let (input, _, grad) = block.backward(shape, &x, &norm, &saved, &dy, [true, false]);
+    let (mut statistics, saved) = parameters.forward(1, &x, &mut norm);
+    let statistics = statistics.branches.remove(0).closing.unwrap();
+    let mut grad = parameters.backward(1, &x, &norm, &saved, &dy);
+    let (input, grad) = (grad.input, grad.branches.remove(0));
     let mut results = vec![
         ("y", y),
         ("y with statistics", again),
@@ -245,7 +230,7 @@ fn every_result(shape: &ConvShape) -> Vec<(&'static str, Vec<f32>)> {
         ("norm's dx", input.unwrap()),
         ("norm's dw", grad.weight),
     ];
-    results.extend(grad.norm.map(|grad| ("parameters of the norm", grad)));
+    results.extend(grad.norm.unwrap().map(|grad| ("parameters of the norm", grad)));
     results.extend(block_results(shape, &parameters, &x, &dy));
     results
 }
@@ -262,7 +247,7 @@ fn block_results(
         let block = parameters.dense();
         let mut results = Vec::new();
         for wants_input in [true, false] {
-            let (found, saved) = block.forward(x, None, false, &mut y);
+            let (found, saved) = block.forward(x, None, Activation::Identity, &mut y);
             let grad = block.backward(x, &y, &saved, dy, [wants_input, false]);
             let (opening, second) = grad.pointwise_kxk;
             let (average_opening, average) = grad.average;
@@ -284,25 +269,21 @@ fn block_results(
         }
         return results;
     }
-    let block = parameters.depthwise();
-    let (found, saved) = depthwise::dbb_forward(shape, x, &block, false, &mut y);
-    let mut dx = vec![f32::NAN; x.len()];
-    let grad = depthwise::dbb_backward(shape, x, None, dy, &block, &saved, &mut dx);
-    let statistics = [found.kxk, found.inner, found.pointwise_kxk, found.average];
-    let mut results = vec![
-        ("block", y),
-        ("block's dx", dx),
-        ("kxk", grad.kxk_weight),
-        ("weight1", grad.weight1),
-        ("gamma1", grad.gamma1),
-        ("beta1", grad.beta1),
-        ("weight2", grad.weight2),
-        ("gamma2", grad.gamma2),
-        ("average's scale", grad.average_gamma),
-    ];
-    results.extend(
-        statistics.into_iter().flat_map(|found| [("mean", found.mean), ("var", found.var)]),
-    );
+    let (found, saved) = parameters.forward(3, x, &mut y);
+    let grad = parameters.backward(3, x, &y, &saved, dy);
+    let mut results = vec![("block", y), ("block's dx", grad.input.unwrap())];
+    for grad in grad.branches {
+        results.push(("weight", grad.weight));
+        if let Some(opening) = grad.opening {
+            results.push(("weight of the opening", opening.weight));
+            results.push(("scale of the opening", opening.gamma));
+            results.push(("shift of the opening", opening.beta));
+        }
+        results.extend(grad.norm.unwrap().map(|grad| ("parameters of the norm", grad)));
+    }
+    let statistics = found.branches.into_iter().flat_map(|found| [found.opening, found.closing]);
+    results
+        .extend(statistics.flatten().flat_map(|found| [("mean", found.mean), ("var", found.var)]));
     results
 }
 
@@ -347,15 +328,12 @@ fn norms_in_training_refuse_a_single_value_per_channel() {
             let x = random(1, shape.input_len());
             let mut y = vec![0.0; shape.output_len()];
             let text = refusal(|| {
-                parameters.conv_norm().forward(&shape, &x, None, false, &mut y);
+                parameters.forward(1, &x, &mut y);
             });
             assert!(text.contains(REASON), "{shape:?}: {text}");
             let text = refusal(|| match groups {
-                1 => drop(parameters.dense().forward(&x, None, false, &mut y)),
-                _ => {
-                    let block = parameters.depthwise();
-                    drop(depthwise::dbb_forward(&shape, &x, &block, false, &mut y));
-                }
+                1 => drop(parameters.dense().forward(&x, None, Activation::Identity, &mut y)),
+                _ => drop(parameters.forward(3, &x, &mut y)),
             });
             let padded = padding == [1, 1] || groups > 1;
             let reason = if padded { REASON } else { "pads an odd kernel by half of it" };
@@ -373,16 +351,13 @@ fn a_single_padded_position_is_refused_by_the_norm_that_sees_it() {
     let x = random(1, shape.input_len());
     let mut y = vec![f32::NAN; shape.output_len()];
     let text = refusal(|| {
-        depthwise::dbb_forward(&shape, &x, &parameters.depthwise(), false, &mut y);
+        parameters.forward(3, &x, &mut y);
     });
     assert!(text.contains("more than one value per channel"), "{text}");
     for_each_set(|| {
         let mut y = vec![f32::NAN; shape.output_len()];
-        let block = parameters.kxk();
-        let (_, saved) = depthwise::dbb_forward(&shape, &x, &block, false, &mut y);
-        let mut dx = vec![f32::NAN; x.len()];
-        let dy = random(2, y.len());
-        depthwise::dbb_backward(&shape, &x, None, &dy, &block, &saved, &mut dx);
+        let (_, saved) = parameters.forward(1, &x, &mut y);
+        let dx = parameters.backward(1, &x, &y, &saved, &random(2, y.len())).input.unwrap();
         assert!(y.iter().chain(&dx).all(|value| value.is_finite()));
     });
 }
@@ -395,7 +370,7 @@ fn the_norm_of_a_single_value_is_its_shift() {
         let found = norm::statistics(&map, dims);
         assert_eq!(found.var, [0.0; 3]);
         let sums = norm::reduce(&[&map], &found.mean, &dy, Gate::Open, dims);
-        let gradients = Gradients::new(&[1.0; 3], &found.mean, &[1e2; 3], &sums, 1);
+        let gradients = Gradients::new(&[1.0; 3], &found.mean, &[1e2; 3], &[false], &sums, 1);
         let mut d_map = [f32::NAN; 3];
         norm::backward_input(&[&map], &gradients, &dy, Gate::Open, dims, &mut [&mut d_map], None);
         assert_eq!(gradients.gamma, [0.0; 3]);
@@ -414,7 +389,7 @@ fn a_dense_block_refuses_a_padding_that_its_branches_do_not_share() {
         let x = random(1, shape.input_len());
         let mut y = vec![0.0; shape.output_len()];
         let text = refusal(|| {
-            parameters.dense().forward(&x, None, false, &mut y);
+            parameters.dense().forward(&x, None, Activation::Identity, &mut y);
         });
         assert!(text.contains("pads an odd kernel by half of it"), "{shape:?}: {text}");
     }
@@ -426,16 +401,17 @@ fn parameters_of_other_channels_are_refused() {
     let x = random(1, SHAPE.input_len());
     let mut y = vec![0.0; SHAPE.output_len()];
     let long = [1.0; 5];
-    let mut block = parameters.conv_norm();
-    block.norm.gamma = &long;
+    let mut branches = parameters.branches();
+    branches[0].norm = Some(Norm { gamma: &long, ..parameters.norm() });
+    let block = BranchSum { shape: SHAPE, branches: &branches, outer: None };
     let text = refusal(|| {
-        block.forward(&SHAPE, &x, None, false, &mut y);
+        block.forward(&x, None, Activation::Identity, &mut y);
     });
     assert!(text.contains("scale and shift of a norm"), "{text}");
     let mut block = parameters.dense();
     block.average.0.running_var = &long;
     let text = refusal(|| {
-        block.forward(&x, None, false, &mut y);
+        block.forward(&x, None, Activation::Identity, &mut y);
     });
     assert!(text.contains("parameters of a padded norm"), "{text}");
 }

@@ -1,9 +1,9 @@
 //! Blocks with parameters drawn at random.
 
+use crate::branches::{Branch, BranchMap, BranchSum, SumGrad, SumSaved, SumStatistics, Wanted};
 use crate::dense::{DenseBlock, PaddedNorm};
-use crate::depthwise::{Dbb, Kxk, PointwiseKxk};
 use crate::testing::random;
-use crate::{ConvNorm, ConvShape, Norm};
+use crate::{Activation, ConvNorm, ConvShape, Norm};
 
 const EPSILON: f64 = 1e-5;
 
@@ -47,15 +47,15 @@ impl Parameters {
     }
 
     pub fn norm(&self) -> Norm<'_> {
-        Norm { gamma: &self.norm[0], beta: &self.norm[1], epsilon: EPSILON }
+        Norm { gamma: &self.norm[0], beta: &self.norm[1], epsilon: EPSILON, fixed: None }
     }
 
     pub fn conv_norm(&self) -> ConvNorm<'_> {
         ConvNorm { weight: &self.weight, norm: self.norm() }
     }
 
-    pub fn dense(&self) -> DenseBlock<'_> {
-        let opening = PaddedNorm {
+    fn opening(&self) -> PaddedNorm<'_> {
+        PaddedNorm {
             weight: &self.pointwise,
             gamma: &self.norm[0],
             beta: &self.norm[1],
@@ -63,7 +63,12 @@ impl Parameters {
             running_var: &self.norm[3],
             momentum: 0.1,
             epsilon: EPSILON,
-        };
+            fixed: false,
+        }
+    }
+
+    pub fn dense(&self) -> DenseBlock<'_> {
+        let opening = self.opening();
         DenseBlock {
             shape: self.shape,
             kxk: self.conv_norm(),
@@ -73,21 +78,36 @@ impl Parameters {
         }
     }
 
-    pub fn kxk(&self) -> Dbb<'_> {
-        let kxk = Kxk { weight: &self.weight, norm: self.norm() };
-        Dbb { kxk: Some(kxk), pointwise_kxk: None, average: None }
+    /// KxK, 1x1 and KxK, average.
+    pub fn branches(&self) -> [Branch<'_>; 3] {
+        let weight = &self.weight;
+        [
+            BranchMap::Conv { weight, kernel: self.shape.kernel },
+            BranchMap::PaddedConv { opening: self.opening(), weight },
+            BranchMap::Average,
+        ]
+        .map(|map| Branch { map, norm: Some(self.norm()) })
     }
 
-    pub fn depthwise(&self) -> Dbb<'_> {
-        let pointwise_kxk = PointwiseKxk {
-            weight1: &self.pointwise,
-            norm1: self.norm(),
-            running_mean: &self.norm[2],
-            running_var: &self.norm[3],
-            momentum: 0.1,
-            weight2: &self.weight,
-            norm2: self.norm(),
-        };
-        Dbb { pointwise_kxk: Some(pointwise_kxk), average: Some(self.norm()), ..self.kxk() }
+    /// The sum of the first branches.
+    pub fn forward(&self, count: usize, x: &[f32], y: &mut [f32]) -> (SumStatistics, SumSaved) {
+        let branches = &self.branches()[..count];
+        let sum = BranchSum { shape: self.shape, branches, outer: None };
+        sum.forward(x, None, Activation::Identity, y)
+    }
+
+    pub fn backward(
+        &self,
+        count: usize,
+        x: &[f32],
+        y: &[f32],
+        saved: &SumSaved,
+        dy: &[f32],
+    ) -> SumGrad {
+        let branches = &self.branches()[..count];
+        let sum = BranchSum { shape: self.shape, branches, outer: None };
+        sum.backward(x, y, saved, dy, WANTED)
     }
 }
+
+pub const WANTED: Wanted = Wanted { input: true, residual: false, parameters: true };
