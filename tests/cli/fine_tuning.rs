@@ -90,6 +90,7 @@ fn frozen_layers_keep_the_weights_of_the_file() {
     let keys = [&init_from(&file), freeze, block[0], block[1]];
     let stderr = tiny(&TRAIN, &out, &keys).succeeds().stderr;
     assert!(!stderr.contains("head replaced"), "{stderr}");
+    lines(&stderr, "head reused: the file does not name its 10 classes");
 
     let run = RunDir::new(&out);
     let trained =

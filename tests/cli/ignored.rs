@@ -182,3 +182,40 @@ fn a_name_that_promises_another_format_is_refused() {
         assert!(!exists(&out));
     }
 }
+
+#[test]
+fn keys_without_effect_are_refused() {
+    for (key, fault) in [
+        ("schedule.milestones=[1]", "no effect without schedule.kind = \"step\""),
+        ("schedule.gamma=0.5", "no effect without schedule.kind = \"step\""),
+        ("augment.rrc_scale=[0.5, 1]", "no effect without augment.random_resized_crop = true"),
+        ("augment.rrc_ratio=[0.5, 1]", "no effect without augment.random_resized_crop = true"),
+        ("augment.num_ops=3", "no effect without augment.policy = \"randaugment\""),
+        ("augment.magnitude=3", "no effect without augment.policy = \"randaugment\""),
+        ("train.rollback_lr=0.1", "no effect without train.rollbacks above 0"),
+        ("data.max_bad_samples=3", "no effect without data.on_bad_sample = \"skip\""),
+        ("model.dbb.max_kernel=1", "1 leaves no layer a block; expected at least 3"),
+    ] {
+        let (name, _) = key.split_once('=').expect("a key");
+        let place = format!("error: --set {name}: ");
+        dbb(&["config", "check", QUICK_DBB, "--set", key]).fails(1, &[&place, fault]);
+    }
+    let check = |keys: &[&str], fault: &str| {
+        dbb(&[&["config", "check", QUICK_DBB][..], &set(keys)].concat()).fails(1, &[fault]);
+    };
+    check(&["schedule.kind=step", "schedule.min_lr=0.001"], "schedule.kind = \"cosine\"");
+    check(&["optim.kind=adamw", "optim.nesterov=true"], "optim.kind = \"sgd\"");
+    check(&["optim.momentum=0", "optim.nesterov=true"], "optim.momentum above 0");
+    let used = ["schedule.kind=step", "schedule.milestones=[1]", "schedule.gamma=0.5"];
+    dbb(&[&["config", "check", QUICK_DBB][..], &set(&used)].concat()).succeeds();
+
+    // A run that was trained with such a key is evaluated all the same.
+    let run = Run::new(QUICK_DBB, &[]);
+    let config = run.file("config.toml");
+    let text = fs::read_to_string(&config).expect("a configuration");
+    assert!(text.contains("gamma = 0.1"), "{text}");
+    fs::write(&config, text.replace("gamma = 0.1", "gamma = 0.5")).expect("a configuration");
+    let place = format!("{config}:");
+    dbb(&["config", "check", &config]).fails(1, &[&place, "schedule.gamma: it has no effect"]);
+    dbb(&["eval", &run.path]).succeeds();
+}

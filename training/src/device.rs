@@ -58,7 +58,7 @@ pub enum DeviceError {
     },
     /// The system refuses threads.
     #[error(
-        "the system does not give {asked} threads ({reason}); give fewer with --threads, or raise its \
+        "the system does not give {asked} threads ({reason}); ask for fewer, or raise its \
          limit of processes (ulimit -u, pids.max of a container)"
     )]
     Threads {

@@ -33,7 +33,7 @@ pub struct WeightsFile {
 }
 
 impl WeightsFile {
-    /// Checks that every value is finite, for who uses tensors without a network.
+    /// Checks that every value of the tensors is finite.
     ///
     /// # Errors
     /// [`WeightsError::NonFinite`] for the first tensor that has another value.

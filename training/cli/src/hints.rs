@@ -3,6 +3,7 @@
 use dbb_models::weights::{Lookalike, WeightsError};
 use dbb_training::Error;
 use dbb_training::config::{ConfigFileError, Place};
+use dbb_training::device::DeviceError;
 use dbb_training::inference::description::Property;
 
 /// An error as a sentence, with the flags that help.
@@ -55,6 +56,12 @@ fn hint(error: &Error) -> Option<String> {
         Error::Changed { .. } => "--force accepts the change".into(),
         Error::Interrupted { run, .. } => {
             format!("`dbb train {} --resume` resumes it", run.display())
+        }
+        Error::Device(DeviceError::TooManyThreads { .. } | DeviceError::Threads { .. }) => {
+            "--threads N sets how many".into()
+        }
+        Error::Device(DeviceError::Alone(_)) => {
+            "name several as --devices cuda:0,cuda:1, or one with --device".into()
         }
         Error::Weights(WeightsError::NonFinite { .. }) => {
             "a diverged training or a damaged file leaves such weights; every command but train \

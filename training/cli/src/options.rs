@@ -350,7 +350,8 @@ pub fn announce_size(target: &LoadedModel, preprocess: &Preprocess) -> dbb_train
         ),
         false => format!(
             "note: {file} does not say the size of its input; it gets {height}x{width}, where its \
-             paper has {own_height}x{own_width} (--size says otherwise)"
+             paper has {own_height}x{own_width}{}",
+            if target.input.size.is_some() { "" } else { " (--size PIXELS sets it)" }
         ),
     });
     Ok(())

@@ -5,12 +5,21 @@ use dbb_datasets::{Augment, Policy};
 use super::check::Fault;
 use super::{Config, OnBadSample, OptimKind, ScheduleKind, ScheduleSection};
 
+/// Of the convolutions that become blocks: 1x1 ones never do.
+const SMALLEST_KERNEL: usize = 3;
+
 impl Config {
     /// Refuses values without effect. Only values that differ from the default are found: a run
     /// writes out every key.
     pub(super) fn check_unused(&self) -> Result<(), Fault> {
         self.check_unused_schedule()?;
         self.check_unused_augment()?;
+        let kernel = self.model.dbb.max_kernel;
+        if kernel < SMALLEST_KERNEL {
+            let text =
+                format!("{kernel} leaves no layer a block; expected at least {SMALLEST_KERNEL}");
+            return Err(Fault { key: "model.dbb.max_kernel".into(), text });
+        }
         let (optim, train, data) = (&self.optim, &self.train, &self.data);
         if optim.kind != OptimKind::Sgd {
             unused("optim.nesterov", optim.nesterov, "optim.kind = \"sgd\"")?;

@@ -15,6 +15,7 @@ use dbb_models::{
 use crate::config::Config;
 use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
+use crate::inference::labels;
 
 /// Largest difference of logits to the network of the file that is accepted, relative to the
 /// largest logit.
@@ -54,7 +55,7 @@ pub fn from_weights(
     }
     let start = model.warm_start(network, &source)?;
     let mut notes = vec![origin(path, &start)];
-    notes.extend(new_head);
+    notes.extend(new_head.or_else(|| assumed_classes(&of_source, metadata)));
     notes.extend(other_images(&of_source, metadata));
     notes.push(compare(config, metadata, &start, source, device)?);
     device.seed(config.seed);
@@ -146,6 +147,18 @@ fn new_head(found: &Metadata, wanted: &Metadata) -> Option<String> {
     }
     let same = found.classes.is_empty() || found.classes == wanted.classes;
     (!same).then(|| format!("head replaced: the {from} classes have other names in the file"))
+}
+
+/// That nothing but their number says that the classes of the file are the run's.
+fn assumed_classes(found: &Metadata, wanted: &Metadata) -> Option<String> {
+    let known = labels::classes(&found.classes, found.model.num_classes);
+    (known != wanted.classes).then(|| {
+        format!(
+            "head reused: the file does not name its {} classes; they are taken to be the data's in \
+             their order",
+            found.model.num_classes
+        )
+    })
 }
 
 /// That the file's network has seen images of other constants.
