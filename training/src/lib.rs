@@ -21,6 +21,7 @@ pub mod deploy;
 pub mod device;
 mod error;
 pub mod inference;
+pub mod memory;
 pub mod report;
 pub mod run;
 pub mod train;

@@ -11,6 +11,7 @@ use dbb_models::{Classifier, Form, Reparameterize};
 use serde::Serialize;
 
 use crate::options::{DataOptions, DeviceOptions, TargetOptions};
+use crate::progress::Batches;
 use dbb_training::inference::evaluate::evaluate;
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
@@ -25,6 +26,9 @@ pub struct Args {
     /// Split: train or val.
     #[arg(long, default_value = "val")]
     split: Split,
+    /// Use that many images only, balanced over the classes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Fold the network first.
     #[arg(long)]
     deploy: bool,
@@ -82,7 +86,7 @@ struct Rounded {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
-    let loader = args.data.loader(&target, args.split)?;
+    let loader = args.data.loader(&target, args.split, args.limit)?;
     let (network, form) = match args.deploy || args.weights_int8.is_some() {
         true => (target.network.reparameterize(), Form::Deploy),
         false => (target.network.clone(), target.metadata.form),
@@ -90,7 +94,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let dataset = loader.dataset();
     let mut csv = String::from("index,label,prediction,probability");
     csv += if dataset.file(0).is_some() { ",file\n" } else { "\n" };
+    let mut progress = Batches::new(loader.batches_per_epoch());
     let evaluation = evaluate(&network, &loader, |batch, logits| {
+        progress.add(batch.len());
         if args.predictions.is_none() {
             return;
         }
@@ -106,6 +112,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             csv.push('\n');
         }
     })?;
+    drop(progress);
     if let Some(path) = &args.predictions {
         write_atomically(path, csv.as_bytes())
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
@@ -147,7 +154,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn rounded(network: &Classifier, loader: &Loader, int8: Int8) -> dbb_training::Result<Rounded> {
     let network = int8_weights(network, int8.into());
-    let totals = evaluate(&network, loader, |_, _| ())?.totals;
+    let mut progress = Batches::new(loader.batches_per_epoch());
+    let totals = evaluate(&network, loader, |batch, _| progress.add(batch.len()))?.totals;
     Ok(Rounded {
         weights_int8: int8,
         top1_int8: totals.top1(),

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::options::{DeviceOptions, TargetOptions};
+use crate::progress::Batches;
+use dbb_training::Error;
 use dbb_training::inference::loaded_model::LoadedModel;
 use dbb_training::inference::predict::{
     Choice, choices, choices_of_tensor, image_files, loader, tensor_input,
 };
-use dbb_training::{Error, Result as LibResult};
 
 /// Classify images: the most probable classes of each.
 ///
@@ -57,48 +58,38 @@ struct Labelled {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
-    let labels = target.labels();
-    let mut result = Result::default();
-    let mut add = |input: String, choices: Vec<Choice>| {
-        let label = |choice: Choice| Labelled { label: labels[choice.index].clone(), choice };
-        let top = choices.into_iter().map(label).collect();
-        result.predictions.push(Prediction { input, top });
-    };
+    let mut output = Output { json: args.json, labels: target.labels(), result: Result::default() };
     let (tensors, others): (Vec<_>, Vec<_>) = args
         .inputs
         .iter()
         .partition(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-    let mut failed = Vec::new();
     let mut files = Vec::new();
     for path in others {
         match image_files(path) {
             Ok(found) => files.extend(found),
-            Err(error) => failed.push(error.to_string()),
+            Err(error) => output.left_out(error.to_string()),
         }
     }
     if !files.is_empty() {
-        failed.extend(predict_files(&target, files, args, &mut add)?);
+        predict_files(&target, files, args, &mut output)?;
     }
     for path in tensors {
         let input = match tensor_input(path, target.metadata.model.in_channels) {
             Ok(input) => input,
             Err(error) => {
-                failed.push(error.to_string());
+                output.left_out(error.to_string());
                 continue;
             }
         };
         let batch = args.batch_size as usize;
         let found = choices_of_tensor(&target.network, input, batch, args.top.into());
         for (index, choices) in found.into_iter().enumerate() {
-            add(format!("{}[{index}]", path.display()), choices);
+            output.add(format!("{}[{index}]", path.display()), choices)?;
         }
     }
-    result.failed = failed;
-    for reason in &result.failed {
-        crate::say(&format!("left out: {reason}"));
-    }
-    if args.json || !result.predictions.is_empty() {
-        crate::print(args.json, &result, || table(&result))?;
+    let result = &output.result;
+    if args.json {
+        crate::print(true, result, String::new)?;
     }
     if result.failed.is_empty() {
         return Ok(());
@@ -108,38 +99,65 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Err(Error::Unusable(text).into())
 }
 
-/// Predictions of image files; returns why some have none.
+/// What is found: text as it comes, or one JSON object at the end.
+struct Output {
+    json: bool,
+    labels: Vec<String>,
+    result: Result,
+}
+
+impl Output {
+    fn add(&mut self, input: String, choices: Vec<Choice>) -> anyhow::Result<()> {
+        let label = |choice: Choice| Labelled { label: self.labels[choice.index].clone(), choice };
+        let prediction = Prediction { input, top: choices.into_iter().map(label).collect() };
+        if !self.json {
+            crate::print_text(&prediction.text())?;
+        }
+        self.result.predictions.push(prediction);
+        Ok(())
+    }
+
+    fn left_out(&mut self, reason: String) {
+        crate::say(&format!("left out: {reason}"));
+        self.result.failed.push(reason);
+    }
+}
+
 fn predict_files(
     target: &LoadedModel,
     files: Vec<PathBuf>,
     args: &Args,
-    add: &mut impl FnMut(String, Vec<Choice>),
-) -> LibResult<Vec<String>> {
+    output: &mut Output,
+) -> anyhow::Result<()> {
     let device = dbb_training::network_device(&target.network);
-    let images = loader(files.clone(), target.preprocess(None)?, args.batch_size as usize)?;
-    let mut failed = Vec::new();
+    let (preprocess, batch_size) = (target.preprocess(None)?, args.batch_size as usize);
+    preprocess.validate()?;
+    target.check_memory(&preprocess, batch_size.min(files.len()))?;
+    let images = loader(files.clone(), preprocess, batch_size)?;
+    let mut progress = Batches::new(images.batches_per_epoch());
     for batch in images.epoch(0) {
         let batch = batch?;
-        failed.extend(batch.skipped.iter().map(ToString::to_string));
-        if batch.is_empty() {
-            continue;
-        }
-        let (input, _) = batch.to_tensors(&device);
-        let found = choices(target.network.forward(input), args.top.into());
-        for (&index, choices) in batch.indices.iter().zip(found) {
-            add(files[index].display().to_string(), choices);
-        }
+        let found = match batch.is_empty() {
+            true => Vec::new(),
+            false => choices(target.network.forward(batch.to_tensors(&device).0), args.top.into()),
+        };
+        progress.suspend(|| -> anyhow::Result<()> {
+            batch.skipped.iter().for_each(|reason| output.left_out(reason.to_string()));
+            for (&index, choices) in batch.indices.iter().zip(found) {
+                output.add(files[index].display().to_string(), choices)?;
+            }
+            Ok(())
+        })?;
+        progress.add(batch.len());
     }
-    Ok(failed)
+    Ok(())
 }
 
-fn table(result: &Result) -> String {
-    let mut text = String::new();
-    for Prediction { input, top } in &result.predictions {
-        text += &format!("{input}\n");
-        for Labelled { label, choice } in top {
-            text += &format!("  {:6.2}%  {label}\n", 100.0 * choice.probability);
-        }
+impl Prediction {
+    fn text(&self) -> String {
+        let choice = |Labelled { label, choice }: &Labelled| {
+            format!("\n  {:6.2}%  {label}", 100.0 * choice.probability)
+        };
+        self.top.iter().map(choice).fold(self.input.clone(), |text, line| text + &line)
     }
-    text
 }

@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
     let batch_size = args.data.batch_size as usize;
     ensure!(batch_size > 1, "--batch-size is 1; the statistics of a batch need more images");
-    let val = args.data.loader(&target, Split::Val)?;
+    let val = args.data.loader(&target, Split::Val, None)?;
     // In the data set's order a batch could hold images of one class.
     let shuffled =
         LoaderConfig { batch_size, shuffle: true, seed: args.seed, ..LoaderConfig::default() };

@@ -101,8 +101,9 @@ pub struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_map: Option<PathBuf>,
     /// Validate on this share of the training images, of every class, drawn by the seed and not
-    /// trained on; the data set's own validation images stay unseen, to be measured at the end. A
-    /// folder without validation images needs it.
+    /// trained on; the data set's own validation images stay unseen, to be measured at the end.
+    /// Data without validation images needs it: class folders that are not below train/, for
+    /// example.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_from_train: Option<f64>,
     /// Use that many training images only, balanced over the classes.
@@ -324,7 +325,7 @@ impl DataSection {
         let (mut train, mut val) = match self.val_from_train {
             // The other split is not even looked for.
             Some(share) => open(&self.reference()?, Split::Train)?.split(share, seed)?,
-            None => open_pair(&self.reference()?)?,
+            None => self.open_both()?,
         };
         if let Some(path) = &self.class_map {
             let map = ClassMap::read(path)?;
@@ -336,6 +337,21 @@ impl DataSection {
             None => dataset,
         };
         Ok((limit(train, self.limit_train), limit(val, self.limit_val)))
+    }
+
+    /// Both splits of the data set.
+    fn open_both(&self) -> crate::Result<(ImageDataset, ImageDataset)> {
+        let reference = self.reference()?;
+        open_pair(&reference).map_err(|error| match error {
+            DataError::Layout { .. } if open(&reference, Split::Train).is_ok() => {
+                crate::Error::Unusable(format!(
+                    "{} has images to train on and none to validate with; data.val_from_train = 0.1 \
+                     validates on a tenth of them, which are not trained on",
+                    self.source
+                ))
+            }
+            error => error.into(),
+        })
     }
 
     /// The memory for images that later epochs need not read again.

@@ -8,6 +8,7 @@ use dbb_datasets::{
     DataRef, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, Split, open,
 };
 use dbb_models::onnx;
+use dbb_models::summary;
 use dbb_models::weights::{self, KeyMap, Metadata, WeightsFile};
 use dbb_models::{Arch, BlockKind, Classifier, ModelConfig};
 
@@ -16,6 +17,7 @@ use crate::deploy::probe::Probe;
 use crate::error::{Error, Result};
 use crate::inference::input::{self, InputFlags};
 use crate::inference::labels::{self, ClassMap};
+use crate::memory::{Batches, Estimate};
 use crate::run::checkpoint::read_progress;
 use crate::run::directory::{CheckpointId, CheckpointSelector, RunDir};
 
@@ -169,12 +171,33 @@ impl LoadedModel {
         split: Split,
         config: LoaderConfig,
     ) -> Result<Loader> {
-        let dataset = self.dataset(data, split)?;
+        self.loader_over(self.dataset(data, split)?, config)
+    }
+
+    /// The same over a data set that has the classes of the network.
+    ///
+    /// # Errors
+    /// As [`preprocess`](Self::preprocess).
+    pub fn loader_over(&self, dataset: ImageDataset, config: LoaderConfig) -> Result<Loader> {
         let own = self.config.as_ref().map(|config| &config.data);
         let skip_unreadable = own.is_some_and(|own| own.on_bad_sample == OnBadSample::Skip);
         let config = LoaderConfig { workers: 1, skip_unreadable, ..config };
         let pipeline = Pipeline::eval(self.preprocess(Some(&dataset))?)?;
+        self.check_memory(pipeline.preprocess(), config.batch_size.min(dataset.len()))?;
         Ok(Loader::new(Arc::new(dataset), config, pipeline)?)
+    }
+
+    /// Refuses batches of so many images whose maps cannot fit into memory.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn check_memory(&self, preprocess: &Preprocess, images: usize) -> Result<()> {
+        let shape = preprocess.shape();
+        let batches = Batches { images, shape, held: Batches::held(1) };
+        let layers = summary::layers(&self.network, [shape[1], shape[2]]);
+        let lower = "--batch-size or --size";
+        let estimate = Estimate::inference(&layers, &batches);
+        estimate.check(&crate::network_device(&self.network), "inference", lower)
     }
 
     /// What forms of the network are compared on: the validation images of a data set, or of the

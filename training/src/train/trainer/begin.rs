@@ -10,9 +10,10 @@ use dbb_models::weights::{Dialect, Metadata};
 use dbb_models::{Form, ModelConfig};
 
 use super::Trainer;
-use crate::config::{Config, OnBadSample};
+use crate::config::{Config, OnBadSample, OptimKind};
 use crate::device;
 use crate::error::{Error, Result};
+use crate::memory::{Batches, Copies, Estimate};
 use crate::report::Steps;
 use crate::run::checkpoint::{Progress, RunState};
 use crate::run::directory::RunDir;
@@ -161,6 +162,9 @@ impl Plan {
         let model = config.model.resolve(classes.len(), preprocess.channels);
         check_classes(&model, &classes, &data.source)?;
         let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
+        let memory = memory_of(&config, &summary, &preprocess, train.len().max(val.len()), device);
+        let lower = format!("train.batch_size ({}) or data.size", config.train.batch_size);
+        memory.check(device, "training", &lower)?;
         let metadata = Metadata {
             model: model.clone(),
             form: Form::Train,
@@ -209,6 +213,30 @@ pub fn check(config: Config, device: &Device) -> Result<Identity> {
     let state = fresh(&config, &model, &device, &identity)?;
     start::from_weights(&config, &metadata, state.network, &device)?;
     Ok(identity)
+}
+
+/// What a run takes, of which the longer part has so many images.
+fn memory_of(
+    config: &Config,
+    summary: &Summary,
+    preprocess: &Preprocess,
+    images: usize,
+    device: &Device,
+) -> Estimate {
+    let batches = Batches {
+        images: config.train.batch_size.min(images),
+        shape: preprocess.shape(),
+        held: Batches::held(config.data.workers),
+    };
+    let copies = Copies {
+        optimizer: match config.optim.kind {
+            OptimKind::Sgd => 1,
+            OptimKind::AdamW => 2,
+        },
+        average: config.train.ema.is_some(),
+        accumulated: config.train.accumulate > 1,
+    };
+    Estimate::training(&summary.layers, &batches, &copies, device).with_cache(config.data.cache_mb)
 }
 
 /// The augmented training images in random order, and the validation images.
