@@ -48,8 +48,6 @@ pub(crate) fn recognise(folder: &Path) -> bool {
 
 /// Whether a folder holds class folders themselves: images in a folder of it, and no split.
 fn is_flat(folder: &Path) -> bool {
-    let holds_images =
-        |class: &String| image_files(&folder.join(class)).is_ok_and(|images| !images.is_empty());
     let splits = [Split::Train, Split::Val].map(|split| split_folder(folder, split));
     splits.iter().all(Option::is_none)
         && class_folders(folder)

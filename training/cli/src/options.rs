@@ -188,7 +188,7 @@ impl TargetOptions {
             format!("{target} is an image; name the run or the weights file first")
         } else if self.target.extension().is_some_and(|extension| extension == "toml") {
             format!(
-                "{target} is a configuration; name the run that was trained with it, or its weights file"
+                "{target} is a configuration and no weights file; name the run that was trained with it, or its weights file"
             )
         } else {
             return Ok(());
