@@ -15,6 +15,7 @@
 //! ```
 
 pub mod bench;
+pub mod cancel;
 pub mod compare;
 pub mod config;
 pub mod deploy;
@@ -24,6 +25,7 @@ pub mod inference;
 pub mod memory;
 pub mod report;
 pub mod run;
+mod statistics;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -11,10 +11,10 @@ use dbb_models::weights::WeightsFile;
 use dbb_models::{Arch, BlockKind};
 
 use dbb_training::Error;
-use dbb_training::deploy::probe::Probe;
 use dbb_training::deploy::rounding::Precision;
 use dbb_training::inference::input::InputFlags;
 use dbb_training::inference::loaded_model::{LoadedModel, ModelFlags};
+use dbb_training::inference::probe::Probe;
 use dbb_training::run::directory::{CheckpointSelector, RunDir};
 
 /// An architecture; completions offer its names.

@@ -1,11 +1,13 @@
 //! Configuration: a TOML file and overrides, checked before anything runs.
 
 mod check;
+mod class_map;
 mod difference;
 mod document;
 mod sections;
 mod show;
 
+pub use class_map::ClassMap;
 pub use difference::shown;
 pub use document::{ConfigFileError, Document};
 pub use sections::{

@@ -11,7 +11,7 @@ use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::inference::labels::ClassMap;
+use super::ClassMap;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -363,13 +363,10 @@ impl DataSection {
     pub fn preprocess(&self, dataset: &ImageDataset, channels: Option<usize>) -> Preprocess {
         let mut preprocess = Preprocess::of(dataset);
         if let Some(channels) = channels {
-            let (mean, std) = dataset.normalization().for_channels(channels);
-            preprocess = Preprocess { channels, mean, std, ..preprocess };
+            preprocess = preprocess.with_channels(channels, dataset);
         }
         if let Some(size) = self.size {
-            preprocess.size = (size, size);
-            // ImageNet's ratio of 256 to 224, where nothing else is said and sizes vary.
-            preprocess.resize = dataset.image_size().is_none().then_some(size * 256 / 224);
+            preprocess = preprocess.with_size(size, dataset);
         }
         if self.resize.is_some() {
             preprocess.resize = self.resize;

@@ -12,14 +12,14 @@ use dbb_models::summary;
 use dbb_models::weights::{self, KeyMap, Metadata, WeightsFile};
 use dbb_models::{Arch, BlockKind, Classifier, ModelConfig};
 
-use crate::config::{Config, OnBadSample};
-use crate::deploy::probe::Probe;
+use crate::config::{ClassMap, Config, OnBadSample};
 use crate::error::{Error, Result};
 use crate::inference::input::{self, InputFlags};
-use crate::inference::labels::{self, ClassMap};
+use crate::inference::labels;
+use crate::inference::probe::Probe;
 use crate::memory::{Batches, Estimate};
-use crate::run::checkpoint::read_progress;
 use crate::run::directory::{CheckpointId, CheckpointSelector, RunDir};
+use crate::run::progress::read_progress;
 
 /// Images that forms of a network are compared on without data.
 const RANDOM_IMAGES: usize = 32;
