@@ -351,7 +351,7 @@ mod tests {
         let train = open(dir.path(), Split::Train).unwrap();
         assert!(train.get(0).is_ok());
         let text = train.get(1).unwrap_err().to_string();
-        assert!(text.contains("b.png is damaged"), "{text}");
+        assert!(text.contains("b.png cannot be used: it is not a JPEG"), "{text}");
     }
 
     /// What a loader delivers of a split: the error, or the number of images and why others miss.
