@@ -296,12 +296,10 @@ impl ImageDataset {
             None => "any size".to_owned(),
         };
         let colour = if self.channels() == 1 { "grey" } else { "RGB" };
-        format!(
-            "{}: {} images, {} classes, {size}, {colour}",
-            self.name,
-            self.len(),
-            self.classes.len()
-        )
+        let (images, classes) = (self.len(), self.classes.len());
+        let images_word = if images == 1 { "image" } else { "images" };
+        let classes_word = if classes == 1 { "class" } else { "classes" };
+        format!("{}: {images} {images_word}, {classes} {classes_word}, {size}, {colour}", self.name)
     }
 }
 

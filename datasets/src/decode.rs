@@ -40,7 +40,9 @@ impl From<ImageError> for Refusal {
                 Self::TooLarge(format!("{error}; at most {} pixels are read", Image::MAX_PIXELS))
             }
             // Nothing is wrong with the file, which is of a kind that is not read.
-            ImageError::Unsupported(_) => Self::Unsupported(error.to_string()),
+            ImageError::Unsupported(_) => {
+                Self::Unsupported(format!("images of its kind are not read ({error})"))
+            }
             _ => Self::Damaged(error.to_string()),
         }
     }

@@ -136,6 +136,7 @@ fn class_folders_without_validation_images_are_split() {
     assert!(!exists(&out));
     train_on(&flat, &["data.val_from_train=0.5"], &out).succeeds().json();
     assert_eq!(number(&json(&["eval", &out]), "n"), 6.0);
+    dbb(&["eval", &out, "--data", &flat]).fails(1, &[&flat, "--split train measures on them"]);
     let all = json(&["eval", &out, "--data", &flat, "--split", "train"]);
     assert_eq!(number(&all, "n"), 12.0);
 }

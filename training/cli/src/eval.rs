@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::activation::softmax;
 use clap::ValueEnum;
-use dbb_datasets::{Loader, Split};
+use dbb_datasets::{DataError, Loader, Split, open};
 use dbb_models::quantize::{Granularity, int8_weights};
 use dbb_models::weights::write_atomically;
 use dbb_models::{Classifier, Form, Reparameterize};
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::options::{DataOptions, DeviceOptions, TargetOptions};
 use crate::progress::Batches;
+use dbb_training::Error;
 use dbb_training::inference::evaluate::evaluate;
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
@@ -86,7 +87,8 @@ struct Rounded {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
-    let loader = args.data.loader(&target, args.split, args.limit)?;
+    let loader = args.data.loader(&target, args.split, args.limit);
+    let loader = loader.map_err(|error| args.name_other_split(error))?;
     let (network, form) = match args.deploy || args.weights_int8.is_some() {
         true => (target.network.reparameterize(), Form::Deploy),
         false => (target.network.clone(), target.metadata.form),
@@ -134,14 +136,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     crate::print(args.json, &result, || {
         let rounded = result.int8.as_ref().map(Rounded::text);
         format!(
-            "{} ({} form) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {} images{}{}",
+            "{} ({} form) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {}{}{}",
             target.metadata.model.arch,
             form,
             dataset.describe(),
             result.top1,
             result.top5,
             result.loss,
-            result.n,
+            crate::count(result.n, "image"),
             if result.skipped > 0 {
                 format!(", {} left out", result.skipped)
             } else {
@@ -150,6 +152,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             rounded.unwrap_or_default()
         )
     })
+}
+
+impl Args {
+    /// Says of data without validation images what can be measured.
+    fn name_other_split(&self, error: Error) -> Error {
+        match (&error, &self.data.data) {
+            (Error::Data(DataError::Layout { .. }), Some(data))
+                if self.split == Split::Val && open(data, Split::Train).is_ok() =>
+            {
+                let text = "has images to train on only; --split train measures on them";
+                Error::Unusable(format!("{data} {text}"))
+            }
+            _ => error,
+        }
+    }
 }
 
 fn rounded(network: &Classifier, loader: &Loader, int8: Int8) -> dbb_training::Result<Rounded> {

@@ -80,12 +80,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         out: args.out.clone(),
     };
     crate::print(args.json, &result, || {
+        let batches = match result.batches {
+            1 => "1 batch".to_string(),
+            batches => format!("{batches} batches"),
+        };
         format!(
-            "statistics of {} batches ({} images) of {}\n\
+            "statistics of {} ({}) of {}\n\
              top-1 {:.2}% before, {:.2}% after; loss {:.4} before, {:.4} after; on {}\n\
              written to {}",
-            result.batches,
-            result.images,
+            batches,
+            crate::count(result.images, "image"),
             train.dataset().describe(),
             result.top1_before,
             result.top1_after,

@@ -10,4 +10,4 @@ pub mod schedule;
 pub mod start;
 mod trainer;
 
-pub use trainer::{TrainResult, Trainer, check};
+pub use trainer::{TrainResult, Trainer, check, memory};

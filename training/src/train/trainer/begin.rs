@@ -92,8 +92,8 @@ impl Trainer {
     }
 
     fn prepare(config: Config, run: RunDir, device: &Device) -> Result<Self> {
-        let Plan { config, model, metadata, summary, env, identity, train, val } =
-            Plan::new(config, device)?;
+        let Plan { config, model, metadata, summary, env, identity, train, val, .. } =
+            Plan::within_memory(config, device)?;
         let lock = run.lock()?;
         let device = device.clone().autodiff();
         let state = fresh(&config, &model, &device, &identity)?;
@@ -146,6 +146,7 @@ struct Plan {
     identity: Identity,
     train: Loader,
     val: Loader,
+    memory: Estimate,
 }
 
 impl Plan {
@@ -164,8 +165,6 @@ impl Plan {
         check_classes(&model, &classes, &data.source)?;
         let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
         let memory = memory_of(&config, &summary, &preprocess, train.len().max(val.len()), device);
-        let lower = format!("train.batch_size ({}) or data.size", config.train.batch_size);
-        memory.check(device, "training", &lower)?;
         let metadata = Metadata {
             model: model.clone(),
             form: Form::Train,
@@ -199,8 +198,25 @@ impl Plan {
             "val_data": val.dataset().describe(),
             "val_fingerprint": &identity.val_data,
         });
-        Ok(Self { config, model, metadata, summary, env, identity, train, val })
+        Ok(Self { config, model, metadata, summary, env, identity, train, val, memory })
     }
+
+    /// The same, refused where it cannot fit into memory.
+    fn within_memory(config: Config, device: &Device) -> Result<Self> {
+        let plan = Self::new(config, device)?;
+        let lower = format!("train.batch_size ({}) or data.size", plan.config.train.batch_size);
+        plan.memory.check(device, "training", &lower)?;
+        Ok(plan)
+    }
+}
+
+/// The memory that a run of a configuration is estimated to take, whether there is so much or not.
+/// Its data are opened; nothing is written.
+///
+/// # Errors
+/// As [`Trainer::new`], but for what lies in a run directory.
+pub fn memory(config: Config, device: &Device) -> Result<Estimate> {
+    Ok(Plan::new(config, device)?.memory)
 }
 
 /// Checks that a run of a configuration could begin, as far as that can be told without writing
@@ -209,7 +225,7 @@ impl Plan {
 /// # Errors
 /// As [`Trainer::new`], but for what lies in a run directory.
 pub fn check(config: Config, device: &Device) -> Result<Identity> {
-    let Plan { config, model, metadata, identity, .. } = Plan::new(config, device)?;
+    let Plan { config, model, metadata, identity, .. } = Plan::within_memory(config, device)?;
     let device = device.clone().autodiff();
     let state = fresh(&config, &model, &device, &identity)?;
     start::from_weights(&config, &metadata, state.network, &device)?;
