@@ -12,12 +12,14 @@ mod support;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
-use dbb_models::blocks::{Block, BlockKind, ConvSpec, ConvUnit};
+use dbb_models::blocks::{
+    Activation, Block, BlockKind, Branch, ConvSpec, ConvUnit, DbbConfig, Epilogue,
+};
 use dbb_models::weights::{Dialect, KeyMap, StateDict};
-use dbb_models::{Arch, Form, Implementation, LayerCount, ModelConfig, Reparameterize};
+use dbb_models::{Arch, Form, Implementation, LayerCount, ModelConfig, Reparameterize, Walk};
 use dbb_training::config::OptimSection;
 use dbb_training::inference::evaluate::cross_entropy;
 use dbb_training::train::optimizer::Optimizer;
@@ -45,7 +47,7 @@ fn named(what: &str, state: &StateDict, tolerance: f64) -> Values {
     state.iter().map(|(key, data)| (format!("{what} {key}"), data.into(), tolerance)).collect()
 }
 
-/// The implementation and the random numbers of a device are one for the whole process.
+/// The random numbers of a device are one sequence for the whole process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,9 +62,7 @@ fn compare(what: &str, compute: impl Fn(&Device) -> Values) {
     runs.push(("flex".into(), Implementation::Plain));
     for (name, implementation) in runs {
         let mut worst = Worst::default();
-        implementation.set();
-        let actual = compute(&open(&name));
-        Implementation::Fast.set();
+        let actual = implementation.during(|| compute(&open(&name)));
         let name = match implementation {
             Implementation::Fast => name,
             Implementation::Plain => format!("{name} without kernels"),
@@ -80,63 +80,201 @@ fn compare(what: &str, compute: impl Fn(&Device) -> Values) {
     }
 }
 
-/// Outputs, gradients, running statistics and the fold of a unit.
-fn unit_values(spec: &ConvSpec, kind: BlockKind, device: &Device) -> Values {
-    let block = match kind {
-        BlockKind::Base => Block::Base,
-        BlockKind::Dbb => Block::Dbb(Default::default()),
-        BlockKind::Acb => Block::Acb,
-    };
-    let unit = ConvUnit::new(spec, &block, &device.clone().autodiff()).expect("a unit");
-    let keys = KeyMap::official_unit(&unit, kind);
-    let state = randomised(&keys.save(&unit), 5);
-    let unit = keys.load(unit, &state).expect("its own keys");
-    let images = Array::random(&[4, spec.channels[0], 9, 10], [-1.0, 1.0], 7).rounded();
+/// A unit and how it is used.
+struct UnitCase {
+    spec: ConvSpec,
+    block: Block,
+    activation: Option<Activation>,
+    residual: bool,
+    /// Whether the norms use their running statistics in training.
+    fixed: bool,
+}
 
-    let eval = unit.valid();
-    let images_eval = images.tensor::<4>(device);
-    let folded = eval.reparameterize();
-    let mut values: Values = vec![
-        ("eval".into(), eval.forward(images_eval.clone()).into(), VALUES),
-        ("deploy".into(), folded.forward(images_eval).into(), VALUES),
-    ];
-    let folded_keys = KeyMap::official_unit(&folded, kind);
-    values.extend(named("folded", &folded_keys.save(&folded), VALUES));
+impl UnitCase {
+    fn new(spec: ConvSpec, block: Block) -> Self {
+        Self { spec, block, activation: None, residual: false, fixed: false }
+    }
 
-    let images = images.tensor::<4>(&device.clone().autodiff()).require_grad();
-    let output = unit.forward(images.clone());
-    let weights = Array::random(&output.dims(), [-1.0, 1.0], 9).rounded();
-    let loss = (output.clone() * weights.tensor(&device.clone().autodiff())).sum();
-    let grads = loss.backward();
-    values.push(("train".into(), output.inner().into(), VALUES));
-    let input_grad = images.grad(&grads).expect("a gradient");
-    values.push(("gradient input".into(), input_grad.into(), GRADIENTS));
-    values.extend(named("gradient", &gradients(&unit, &keys, &grads), GRADIENTS));
-    let mut after = keys.save(&unit);
-    after.retain(|key, _| is_statistic(key));
-    values.extend(named("statistics", &after, VALUES));
-    values
+    fn name(&self) -> String {
+        let ConvSpec { kernel_size: [kh, kw], stride: [stride, _], groups, .. } = self.spec;
+        let Self { block, activation, residual, fixed, .. } = self;
+        format!(
+            "{block:?} {kh}x{kw} stride {stride} groups {groups} {activation:?} \
+             residual {residual} fixed norms {fixed}"
+        )
+    }
+
+    fn kind(&self) -> BlockKind {
+        match self.block {
+            Block::Dbb(_) => BlockKind::Dbb,
+            Block::Acb => BlockKind::Acb,
+            _ => BlockKind::Base,
+        }
+    }
+
+    /// Outputs, gradients, running statistics and the fold of the unit.
+    fn values(&self, device: &Device) -> Values {
+        let (spec, kind) = (&self.spec, self.kind());
+        let unit = ConvUnit::new(spec, &self.block, &device.clone().autodiff()).expect("a unit");
+        let keys = KeyMap::official_unit(&unit, kind);
+        let state = randomised(&keys.save(&unit), 5);
+        let mut unit = keys.load(unit, &state).expect("its own keys");
+        for norm in unit.norms_mut() {
+            norm.training = Param::from_bool(!self.fixed);
+        }
+        let images = Array::random(&[4, spec.channels[0], 9, 10], [-1.0, 1.0], 7).rounded();
+        let [height, width] = spec.output_size([9, 10]);
+        let shape = [4, spec.channels[1], height, width];
+        let residual = Array::random(&shape, [-1.0, 1.0], 8).rounded();
+        let epilogue = |device: &Device| Epilogue {
+            residual: self.residual.then(|| residual.tensor(device)),
+            activation: self.activation,
+        };
+
+        let eval = unit.valid();
+        let images_eval = images.tensor::<4>(device);
+        let folded = eval.reparameterize();
+        let mut values: Values = Vec::new();
+        for (name, unit) in [("eval", &eval), ("deploy", &folded)] {
+            let forward = || unit.forward_then(images_eval.clone(), epilogue(device));
+            values.push((name.into(), counted(device, forward).into(), VALUES));
+        }
+        let folded_keys = KeyMap::official_unit(&folded, kind);
+        values.extend(named("folded", &folded_keys.save(&folded), VALUES));
+
+        let autodiff = device.clone().autodiff();
+        let images = images.tensor::<4>(&autodiff).require_grad();
+        let epilogue = epilogue(&autodiff);
+        let residual = epilogue.residual.clone().map(Tensor::require_grad);
+        let epilogue = Epilogue { residual: residual.clone(), ..epilogue };
+        let output = counted(device, || unit.forward_then(images.clone(), epilogue));
+        let weights = Array::random(&shape, [-1.0, 1.0], 9).rounded();
+        let loss = (output.clone() * weights.tensor(&autodiff)).sum();
+        let grads = loss.backward();
+        values.push(("train".into(), output.inner().into(), VALUES));
+        let inputs = [("input", Some(images)), ("residual", residual)];
+        for (name, tensor) in inputs.into_iter().filter_map(|(name, t)| Some((name, t?))) {
+            let grad = tensor.grad(&grads).expect("a gradient");
+            values.push((format!("gradient {name}"), grad.into(), GRADIENTS));
+        }
+        values.extend(named("gradient", &gradients(&unit, &keys, &grads), GRADIENTS));
+        let mut after = keys.save(&unit);
+        after.retain(|key, _| is_statistic(key));
+        values.extend(named("statistics", &after, VALUES));
+        values
+    }
+
+    fn check(&self) {
+        compare(&self.name(), |device| self.values(device));
+    }
+}
+
+/// Runs the forward pass of a unit, on flex by the kernels alone where they are chosen.
+fn counted<T>(device: &Device, forward: impl FnOnce() -> T) -> T {
+    let (output, layers) = LayerCount::during(forward);
+    if device == &open("flex") {
+        let fast = Implementation::current() == Implementation::Fast;
+        assert_eq!((layers.fast, layers.plain), if fast { (1, 0) } else { (0, 1) });
+    }
+    output
+}
+
+fn dense(size: usize, stride: usize) -> ConvSpec {
+    ConvSpec::square([6, 8], size, stride)
+}
+
+fn depthwise(size: usize, stride: usize) -> ConvSpec {
+    ConvSpec::square([6, 6], size, stride).with_groups(6)
+}
+
+/// Dense, grouped, depthwise, and of a single channel.
+fn geometries(size: usize, stride: usize) -> [ConvSpec; 4] {
+    let single = ConvSpec::square([1, 1], size, stride);
+    [dense(size, stride), dense(size, stride).with_groups(2), depthwise(size, stride), single]
+}
+
+fn dbb(branches: &[Branch]) -> Block {
+    Block::Dbb(DbbConfig { branches: branches.to_vec(), ..Default::default() })
+}
+
+fn every_block() -> [Block; 3] {
+    [Block::Base, Block::Dbb(Default::default()), Block::Acb]
 }
 
 #[test]
 fn blocks() {
-    let dense = |size, stride| ConvSpec::square([6, 8], size, stride);
-    let depthwise = |size, stride| ConvSpec::square([6, 6], size, stride).with_groups(6);
-    for (spec, kind) in [
-        (dense(3, 1), BlockKind::Base),
-        (dense(3, 1), BlockKind::Dbb),
-        (dense(3, 2), BlockKind::Dbb),
-        (dense(5, 1).with_groups(2), BlockKind::Dbb),
-        (depthwise(3, 1), BlockKind::Dbb),
-        (depthwise(5, 2), BlockKind::Dbb),
-        (dense(3, 1), BlockKind::Acb),
-        (dense(3, 2).with_padding([0, 0]), BlockKind::Acb),
+    for (spec, block) in [
+        (dense(3, 1), Block::Base),
+        (dense(3, 1), dbb(&ALL)),
+        (dense(3, 2), dbb(&ALL)),
+        (dense(5, 1).with_groups(2), dbb(&ALL)),
+        (depthwise(3, 1), dbb(&ALL)),
+        (depthwise(5, 2), dbb(&ALL)),
+        (dense(3, 1), Block::Acb),
+        (dense(3, 2).with_padding([0, 0]), Block::Acb),
     ] {
-        let what = format!(
-            "{kind} {}x{} stride {} groups {}",
-            spec.kernel_size[0], spec.kernel_size[1], spec.stride[0], spec.groups
-        );
-        compare(&what, |device| unit_values(&spec, kind, device));
+        UnitCase::new(spec, block).check();
+    }
+}
+
+const ALL: [Branch; 4] = [Branch::Kxk, Branch::Pointwise, Branch::PointwiseKxk, Branch::Average];
+
+#[test]
+fn diverse_branch_blocks_of_any_branches() {
+    for subset in 1..16 {
+        let branches: Vec<_> =
+            (0..4).filter(|branch| subset & 1 << branch != 0).map(|branch| ALL[branch]).collect();
+        for spec in geometries(3, 1 + subset % 2) {
+            // A depthwise block has no 1x1 branch.
+            let separate = spec.groups == spec.channels[1];
+            if !(separate && branches == [Branch::Pointwise]) {
+                UnitCase::new(spec, dbb(&branches)).check();
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_with_every_activation() {
+    for activation in [Activation::Relu, Activation::Relu6, Activation::HardSwish] {
+        for block in every_block() {
+            for (spec, residual) in geometries(3, 1).into_iter().zip([true, false, true, false]) {
+                let case = UnitCase::new(spec, block.clone());
+                UnitCase { activation: Some(activation), residual, ..case }.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_with_fixed_norms() {
+    for block in every_block() {
+        for (spec, residual) in geometries(3, 2).into_iter().zip([true, false, false, true]) {
+            let case = UnitCase::new(spec, block.clone());
+            UnitCase { activation: Some(Activation::Relu), residual, fixed: true, ..case }.check();
+        }
+    }
+}
+
+/// Every block, activation and pattern of frozen layers of a training step runs on the kernels.
+#[test]
+fn no_layer_of_a_network_runs_without_kernels() {
+    let _alone = alone();
+    let device = open("flex").autodiff();
+    for arch in [Arch::ResNet20, Arch::MobileNetV1, Arch::MobileNetV2, Arch::MobileNetV3Small] {
+        for block in BlockKind::ALL {
+            let model = ModelConfig { width: 0.25, ..ModelConfig::new(arch, block, 5) };
+            let fresh = model.init(Form::Train, &device).expect("a network");
+            let layers = fresh.layer_names();
+            for frozen in [vec![], vec![layers[0].clone()], vec!["*1*".into()]] {
+                let network = model.freeze(fresh.clone(), &frozen).expect("layers to train");
+                let images = Array::random(&[2, 3, 32, 32], [-1.0, 1.0], 11);
+                let forward = || network.forward(images.tensor(&device));
+                let (logits, layers) = LayerCount::during(forward);
+                assert_eq!(layers.plain, 0, "{arch} {block} {frozen:?}");
+                logits.sum().backward();
+            }
+        }
     }
 }
 
@@ -161,7 +299,7 @@ fn network_values(model: &ModelConfig, start: &StateDict, device: &Device) -> Va
     let targets = Tensor::<1, Int>::from_ints([0, 1, 2, 3], &training);
     let (logits, layers) = LayerCount::during(|| network.forward(images.tensor(&training)));
     if device == &open("flex") {
-        let fast = Implementation::get() == Implementation::Fast;
+        let fast = Implementation::current() == Implementation::Fast;
         assert_eq!(layers.plain == 0, fast, "{layers:?}");
         assert_eq!(layers.fast > 0, fast, "{layers:?}");
     }

@@ -1,5 +1,5 @@
 //! A run that is stopped, killed or damaged: what has been saved is whole, damage is found, and the
-//! run that goes on is, bit for bit, the run that was never stopped.
+//! resumed run is, bit for bit, the uninterrupted run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,9 @@ use dbb_training::train::observer::{Observer, Step};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::Value;
 
+#[path = "support/calls.rs"]
+mod calls;
+#[allow(dead_code)] // this program uses a part
 #[path = "support/runs.rs"]
 mod runs;
 use runs::*;
@@ -85,7 +88,7 @@ fn a_killed_run_ends_as_if_it_had_not_been(keys: &[&str]) {
     assert_eq!(eval(&killed, &[])["form"], "train", "the complete checkpoint is used");
 
     let resumed = call(&mut resuming(&killed)).succeeds();
-    resumed.says(&["going on after epoch", "of 5"]);
+    resumed.says(&["resuming after epoch", "of 5"]);
     assert!(!resumed.stderr.contains("epoch 1/5"), "{}", resumed.all());
     assert_eq!(epochs(&killed), [1.0, 2.0, 3.0, 4.0, 5.0]);
     for (resumed, whole) in metrics(&killed).iter().zip(metrics(&whole)) {
@@ -339,7 +342,7 @@ fn stopped_at(step: usize, mut trainer: Trainer) {
     let outcome = trainer.fit(&mut After(step, || stop.request(15)));
     let error = outcome.expect_err("it was stopped");
     assert!(matches!(error, Error::Interrupted { signal: 15, .. }), "{error}");
-    assert!(error.to_string().contains("--resume"), "{error}");
+    assert!(error.to_string().contains("the run is saved in"), "{error}");
 }
 
 /// At the first step, within an epoch, at the last step of an epoch and of the run, and twice; each
@@ -438,7 +441,7 @@ fn a_changed_configuration_is_named_and_needs_force() {
     edit("epochs = 1", "epochs = 2");
     fails(&mut resuming(&run), 1, &["train.epochs was 1, is 2", "--force"]);
     edit("limit_train = 64", "limit_train = 48");
-    fails(&mut resuming(&run), 1, &["data.limit_train", "the training images are others"]);
+    fails(&mut resuming(&run), 1, &["data.limit_train", "the training images have changed"]);
     // Another network does not fit, whatever is accepted.
     edit("width = 0.25", "width = 0.5");
     fails(resuming(&run).arg("--force"), 1, &["cannot use the checkpoint"]);

@@ -67,7 +67,7 @@ def training_step(args):
         loss = F.cross_entropy(model(images), labels)
         value = loss.item()
         if value != value:
-            raise SystemExit("error: the loss is no number")
+            raise SystemExit("error: the loss is not finite")
         loss.backward()
         optimizer.step()
 

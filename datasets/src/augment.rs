@@ -1,4 +1,4 @@
-//! Random changes of training images: which, and how strong.
+//! Augmentation of training images: which changes, and how strong.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::{
     transforms::{ColorJitter, MAX_MAGNITUDE},
 };
 
-/// Random changes of training images. The default changes nothing.
+/// Augmentation of training images; by default there is none.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -16,36 +16,37 @@ pub struct Augment {
     /// Pixels of black padding on each side before a random crop back to size; 0 is off, at most
     /// the input's shorter side.
     pub pad_crop: usize,
-    /// Mirror every second image, on average.
+    /// Mirror images with probability 1/2.
     pub hflip: bool,
-    /// Cut out a random part instead of the preprocessing's fixed one.
+    /// Crop a random part of the image instead of its centre.
     pub random_resized_crop: bool,
-    /// Smallest and largest part of the area that `random_resized_crop` takes, above 0 to 1.
+    /// Smallest and largest share of the image's area in `random_resized_crop`, above 0 and up to 1.
     pub rrc_scale: (f32, f32),
-    /// Smallest and largest width over height of that part, above 0.
+    /// Smallest and largest aspect ratio (width over height) of that part, above 0.
     pub rrc_ratio: (f32, f32),
-    /// A policy of drawn changes.
+    /// Policy of random changes.
     pub policy: Policy,
-    /// Changes that `randaugment` makes of an image, 1 to 16.
+    /// Changes that `randaugment` makes to an image, 1 to 16.
     pub num_ops: u32,
     /// Strength of `randaugment`, 0 to 30.
     pub magnitude: u32,
     /// Random changes of brightness, contrast, saturation and hue.
     pub color_jitter: ColorJitter,
-    /// Standard deviation of a shift of colours along ImageNet's principal components, 0 to 1 (0.1
-    /// is usual); 0 is off.
+    /// Standard deviation of a colour shift along ImageNet's principal components (AlexNet's PCA
+    /// lighting), 0 to 1; 0.1 is usual, 0 is off.
     pub lighting: f32,
-    /// Probability that a random rectangle is set to the mean colour, 0 to 1.
+    /// Probability of erasing a random rectangle, which is set to the mean colour, 0 to 1.
     pub random_erasing: f32,
-    /// Blend the images of a batch in pairs, with shares from Beta(alpha, alpha): alpha, 0 to 100;
-    /// 0 is off. Beside `cutmix` a coin decides for each batch.
+    /// Mixup: blend the images of a batch in pairs, with shares from Beta(alpha, alpha). The value is
+    /// alpha, 0 to 100; 0 is off. With `cutmix` as well, each batch gets one of the two at random.
     pub mixup: f32,
-    /// Replace a rectangle of each image by another's, with areas from Beta(alpha, alpha): alpha,
-    /// 0 to 100; 0 is off.
+    /// CutMix: replace a rectangle of each image by that of another, with areas from
+    /// Beta(alpha, alpha). The value is alpha, 0 to 100; 0 is off.
     pub cutmix: f32,
 }
 
-/// A policy of drawn changes: shear, move, turn, brightness, colour, contrast, sharpness, tones.
+/// A policy of random changes: shear, translation, rotation, brightness, colour, contrast, sharpness,
+/// tone.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -55,7 +56,7 @@ pub enum Policy {
     None,
     /// `num_ops` changes of strength `magnitude`.
     RandAugment,
-    /// One change of random, wide strength.
+    /// One change of random strength, from a wide range.
     TrivialAugment,
 }
 

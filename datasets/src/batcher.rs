@@ -46,7 +46,7 @@ impl Batcher<Sample, ImageBatch> for ImageBatcher {
     fn batch(&self, items: Vec<Sample>, device: &Device) -> ImageBatch {
         let mut batch = Batch::empty(self.pipeline.preprocess());
         for (index, sample) in items.iter().enumerate() {
-            // Without augmentation no number is drawn: any stream will do.
+            // Without augmentation nothing is drawn: any stream will do.
             let mut rng = stream(Purpose::Augment, 0, 0, 0);
             let image = self.pipeline.prepare(Cow::Borrowed(&sample.image));
             batch.push(index, sample.label, image, &self.pipeline, &mut rng);

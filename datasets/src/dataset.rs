@@ -248,7 +248,7 @@ impl ImageDataset {
             first.append(&mut of_class);
         }
         if second.is_empty() {
-            let expected = format!("a share of {} images that is an image", self.len());
+            let expected = format!("a share of {} images of at least one image", self.len());
             return Err(DataError::setting("share", share, expected));
         }
         let part = |mut selection: Vec<usize>, name: &str| {

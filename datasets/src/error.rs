@@ -13,7 +13,7 @@ use thiserror::Error;
 pub enum DataError {
     /// The text does not name a data set.
     #[error(
-        "`{text}` names no data set: {reason}; write `sample`, a folder, or KIND:PATH with KIND one of folder, tar, idx, cifar10, cifar100"
+        "`{text}` is not a data set: {reason}; write `sample`, a folder, or KIND:PATH with KIND one of folder, tar, idx, cifar10, cifar100"
     )]
     Reference {
         /// The text as written.
@@ -23,7 +23,7 @@ pub enum DataError {
     },
 
     /// The text does not name a split.
-    #[error("`{text}` names no split: write `train` or `val` (`test` means `val`)")]
+    #[error("`{text}` is not a split: write `train` or `val` (`test` means `val`)")]
     Split {
         /// The text as written.
         text: String,
@@ -112,7 +112,7 @@ pub enum DataError {
     /// A value given by the caller is outside its range.
     #[error("{name} is {value}, expected {expected}")]
     Setting {
-        /// The setting, named as in a config file.
+        /// The struct and its field, such as `augment.pad_crop`.
         name: &'static str,
         /// Its value.
         value: String,

@@ -1,4 +1,23 @@
-//! Image classification data for Burn: sources, decoding, transforms and a deterministic loader.
+//! Image classification data for Burn: data sets, decoding, augmentation and a deterministic loader.
+//!
+//! From a name to tensors, step by step:
+//!
+//! | step | look at |
+//! |---|---|
+//! | what a data set is called and where it lies | [`DataRef`], [`open`], [`open_pair`] |
+//! | its images and classes; limits, splits, other labels | [`ImageDataset`] |
+//! | a layout or a store of your own | [`Source`] |
+//! | one decoded image | [`Image`] |
+//! | how it becomes a network's input | [`Preprocess`], and [`presets`] for the usual constants |
+//! | random changes in training | [`Augment`]; single [`transforms`] |
+//! | both in their order | [`Pipeline`] |
+//! | batches in threads | [`Loader`], [`LoaderConfig`], [`Batch`] |
+//! | the same for Burn's own data loader | [`ImageBatcher`] |
+//! | ImageNet's classes | [`imagenet`] |
+//! | what can go wrong | [`DataError`] |
+//!
+//! The order of the images depends on seed and epoch, their augmentation on seed, epoch and index;
+//! neither depends on the number of threads, and an epoch can be entered at any batch.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -22,6 +41,10 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod augment;
 mod batcher;

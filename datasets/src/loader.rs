@@ -100,6 +100,11 @@ impl Loader {
         &self.0.dataset
     }
 
+    /// How its images are made.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.0.pipeline
+    }
+
     /// Number of batches of every epoch.
     ///
     /// The last batch is smaller where the data set is no multiple of the batch size. When

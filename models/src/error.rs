@@ -85,6 +85,14 @@ pub enum ConfigError {
         /// What is possible.
         expected: &'static str,
     },
+    /// Every layer of a network is frozen.
+    #[error(
+        "the layer patterns {patterns:?} freeze every layer; at least one must be left to train"
+    )]
+    NothingToTrain {
+        /// The patterns.
+        patterns: Vec<String>,
+    },
     /// A layer pattern that names no layer.
     #[error("the layer pattern \"{pattern}\" matches no layer of {arch}; its layers are {layers}")]
     Pattern {

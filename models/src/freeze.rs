@@ -3,11 +3,12 @@
 use burn::module::{Flag, Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::tensor::Tensor;
 
-use crate::backbones::matches;
+use crate::backbones::Classifier;
 use crate::error::ConfigError;
 use crate::layer_path::LayerPath;
+use crate::layer_pattern::{self, matches};
+use crate::model_config::ModelConfig;
 use crate::walk::Walk;
-use crate::zoo::{Classifier, ModelConfig};
 
 impl ModelConfig {
     /// Freezes the layers that fit one of the patterns (`*` stands for any text; layers are named
@@ -15,10 +16,11 @@ impl ModelConfig {
     /// gradient, and their batch norms normalise with the running statistics and keep them, in
     /// training as in evaluation.
     ///
-    /// Frozen layers are no part of a weights file: a network that is loaded anew is frozen anew.
+    /// A weights file does not say which layers are frozen: freeze a network after loading it.
     ///
     /// # Errors
-    /// A pattern that fits no layer, or patterns that leave none to train.
+    /// [`ConfigError::Pattern`] for a pattern that fits no layer; [`ConfigError::NothingToTrain`] if
+    /// every layer is frozen.
     pub fn freeze(
         &self,
         network: Classifier,
@@ -28,24 +30,13 @@ impl ModelConfig {
             return Ok(network);
         }
         let layers = network.layer_names();
-        for pattern in patterns {
-            if !layers.iter().any(|layer| matches(pattern, layer)) {
-                return Err(ConfigError::Pattern {
-                    pattern: pattern.clone(),
-                    arch: self.arch.to_string(),
-                    layers: format!("{}, ...", layers[..layers.len().min(4)].join(", ")),
-                });
-            }
-        }
+        let names: Vec<_> = layers.iter().map(String::as_str).collect();
+        layer_pattern::check(patterns, &names, self.arch.name())?;
         let is_frozen = |layer: &&String| patterns.iter().any(|pattern| matches(pattern, layer));
         let frozen: Vec<String> =
             layers.iter().filter(is_frozen).map(|layer| format!("{layer}.")).collect();
         if frozen.len() == layers.len() {
-            return Err(ConfigError::Option {
-                option: "train.freeze",
-                value: format!("{patterns:?}"),
-                expected: "patterns that leave a layer to train",
-            });
+            return Err(ConfigError::NothingToTrain { patterns: patterns.to_vec() });
         }
         let mut below = Below { layers: frozen, path: LayerPath::default(), ids: Vec::new() };
         network.visit(&mut below);

@@ -1,12 +1,13 @@
 //! Which implementation the layers of a training form run on.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::error::ConfigError;
 
-/// The implementation of the layers, one for the whole process: a choice of speed, never of
-/// results.
+/// The implementation of the layers: a choice of speed, never of results.
+///
+/// It belongs to a scope: [`Implementation::during`] chooses it for the forward passes that a
+/// piece of work begins in its own thread, and restores the one before however the work ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Implementation {
     /// This project's kernels, wherever there is one for the device and the layer.
@@ -16,7 +17,9 @@ pub enum Implementation {
     Plain,
 }
 
-static CHOSEN: AtomicU8 = AtomicU8::new(Implementation::Fast as u8);
+thread_local! {
+    static CHOSEN: Cell<Implementation> = const { Cell::new(Implementation::Fast) };
+}
 
 impl Implementation {
     /// The name on the command line.
@@ -27,17 +30,21 @@ impl Implementation {
         }
     }
 
-    /// Chooses the implementation of every forward that begins from now on, in any thread.
-    pub fn set(self) {
-        CHOSEN.store(self as u8, Ordering::Relaxed);
+    /// Runs `work` with this implementation.
+    pub fn during<T>(self, work: impl FnOnce() -> T) -> T {
+        struct Restore(Implementation);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                CHOSEN.set(self.0);
+            }
+        }
+        let _restore = Restore(CHOSEN.replace(self));
+        work()
     }
 
-    /// The implementation chosen last; [`Fast`](Self::Fast) unless another was.
-    pub fn get() -> Self {
-        match CHOSEN.load(Ordering::Relaxed) {
-            chosen if chosen == Self::Plain as u8 => Self::Plain,
-            _ => Self::Fast,
-        }
+    /// The implementation of this scope; [`Fast`](Self::Fast) unless another was chosen.
+    pub fn current() -> Self {
+        CHOSEN.get()
     }
 }
 
@@ -99,5 +106,27 @@ impl LayerCount {
         let Self { fast, plain } = COUNT.get();
         COUNT.set(Self { fast, plain: plain + 1 });
         forward()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_restores_the_implementation_on_every_way_out() {
+        assert_eq!(Implementation::current(), Implementation::Fast);
+        Implementation::Plain.during(|| {
+            Implementation::Fast
+                .during(|| assert_eq!(Implementation::current(), Implementation::Fast));
+            assert_eq!(Implementation::current(), Implementation::Plain);
+            let other = std::thread::spawn(Implementation::current);
+            assert_eq!(other.join().unwrap(), Implementation::Fast);
+        });
+        let early: Result<(), ()> = Implementation::Plain.during(|| Err(()));
+        assert!(early.is_err());
+        let panic = std::panic::catch_unwind(|| Implementation::Plain.during(|| panic!("out")));
+        assert!(panic.is_err());
+        assert_eq!(Implementation::current(), Implementation::Fast);
     }
 }

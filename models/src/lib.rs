@@ -1,9 +1,21 @@
 //! ResNets and MobileNets with Diverse Branch Blocks (DBB, Ding et al., CVPR 2021) for Burn.
 //!
-//! A Diverse Branch Block trains a KxK convolution as four parallel branches and folds, exactly,
-//! into one convolution afterwards: better accuracy at no inference cost. This crate holds the
-//! algebra of the fold, the blocks, the networks, the [`Reparameterize`] trait that folds a whole
-//! network, and the reading and writing of weights.
+//! A Diverse Branch Block trains a KxK convolution as four parallel branches, which fold exactly into
+//! one convolution afterwards. This crate holds the algebra of the fold, the blocks, the networks, and
+//! the reading and writing of weights.
+//!
+//! | to | look at |
+//! |---|---|
+//! | put blocks into a network of your own | [`blocks::ConvUnit`], [`blocks::ConvSpec`] |
+//! | fold a network | [`Reparameterize`](trait@Reparameterize) and its derive |
+//! | make a network of the zoo | [`ModelConfig`], [`Arch`], [`BlockKind`], [`Classifier`] |
+//! | get stage maps, sizes or ONNX of a network | [`Walk`], [`summary`], [`onnx`] |
+//! | read, write and rename weights | [`weights`] |
+//! | start from the weights of a plain network | [`ModelConfig::warm_start`] |
+//! | freeze layers | [`ModelConfig::freeze`] |
+//! | measure what 8-bit weights cost | [`quantize`] |
+//! | choose CPU kernels or the definition | [`Implementation`] |
+//! | read the equations | [`algebra`] |
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -24,14 +36,14 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use dbb_models::weights::{WeightsError, WeightsFile, rebuild};
+//! use dbb_models::weights::{LoadOptions, WeightsError, WeightsFile, rebuild};
 //! use dbb_models::Reparameterize;
 //!
 //! fn logits(path: &std::path::Path, images: Tensor<4>) -> Result<Option<Tensor<2>>, WeightsError> {
 //!     let file = WeightsFile::read(path)?;
 //!     // Files of other programs have no metadata; `weights::adopt` takes a `ModelConfig` instead.
 //!     let Some(metadata) = &file.metadata else { return Ok(None) };
-//!     let network = rebuild(&file, metadata, &images.device())?;
+//!     let network = rebuild(&file, metadata, LoadOptions::default(), &images.device())?;
 //!     Ok(Some(network.reparameterize().forward(images)))
 //! }
 //! # use dbb_models::{Arch, BlockKind, Form, ModelConfig};
@@ -55,6 +67,10 @@
 //! # }
 //! ```
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 // The derive writes paths that begin with the name of this crate.
 extern crate self as dbb_models;
 
@@ -62,10 +78,15 @@ pub mod algebra;
 pub mod backbones;
 pub mod blocks;
 mod cpu_ops;
+mod dialects;
 mod error;
+mod form;
 mod freeze;
 mod implementation;
+mod layer_blocks;
 mod layer_path;
+mod layer_pattern;
+mod model_config;
 mod names;
 pub mod onnx;
 pub mod quantize;
@@ -74,13 +95,15 @@ pub mod summary;
 pub mod walk;
 mod warm_start;
 pub mod weights;
-mod zoo;
 
+pub use backbones::{Arch, Classifier};
 pub use blocks::BlockKind;
 pub use error::ConfigError;
+pub use form::Form;
 pub use implementation::{Implementation, LayerCount};
+pub use layer_blocks::LayerBlocks;
 pub use layer_path::LayerPath;
+pub use model_config::ModelConfig;
 pub use reparam::Reparameterize;
 pub use walk::Walk;
 pub use warm_start::WarmStart;
-pub use zoo::{Arch, Classifier, Form, LayerBlocks, ModelConfig};

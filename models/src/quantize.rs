@@ -7,14 +7,29 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
+use serde::Serialize;
 
 /// What shares a scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Granularity {
     /// The weights of a layer.
     PerTensor,
     /// The weights of an output channel of a layer.
     PerChannel,
+}
+
+impl Granularity {
+    /// Every granularity.
+    pub const ALL: [Self; 2] = [Self::PerTensor, Self::PerChannel];
+
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PerTensor => "per-tensor",
+            Self::PerChannel => "per-channel",
+        }
+    }
 }
 
 /// Largest magnitude of a symmetric 8-bit weight.

@@ -5,7 +5,7 @@ use burn::nn::{self, activation, attention, conv, interpolate, loss, norm, pool,
 use burn::tensor::kind::Autodiff;
 use burn::tensor::{Bool, Int, Tensor};
 
-use crate::blocks::{BatchNorm, ConvUnit};
+use crate::blocks::{BatchNorm, ConvUnit, SqueezeExcite};
 
 /// Implements [`Reparameterize`](trait@Reparameterize) field by field, for structs and enums.
 ///
@@ -237,7 +237,8 @@ macro_rules! copies {
 }
 
 copies! {
-    BatchNorm,
+    // Of this crate.
+    BatchNorm, SqueezeExcite,
     // Layers.
     conv::Conv1d, conv::Conv2d, conv::Conv3d, conv::DeformConv2d,
     conv::ConvTranspose1d, conv::ConvTranspose2d, conv::ConvTranspose3d,

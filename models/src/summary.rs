@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use crate::blocks::{BlockKind, Positions};
 use crate::error::ConfigError;
+use crate::form::Form;
+use crate::model_config::ModelConfig;
 use crate::walk::{Layer, Operation, Walk};
-use crate::zoo::{Form, ModelConfig};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 

@@ -25,11 +25,12 @@ use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::tensor::TensorData;
 
+use crate::backbones::Classifier;
 use crate::blocks::{Contents, ConvUnit, PlainBranch};
 use crate::error::ConfigError;
+use crate::model_config::ModelConfig;
 use crate::walk::Walk;
-use crate::weights::{Dialect, KeyMap, StateDict, WeightsError};
-use crate::zoo::{Classifier, ModelConfig};
+use crate::weights::{Dialect, KeyMap, StateDict, WeightsError, conv_bn};
 
 /// A network that computes what another one does, and how its layers came to it.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl ModelConfig {
                     ConvUnit::Base(_) => theirs,
                     folded => {
                         unfolded += 1;
-                        conv_bn(folded, branch.conv_bn.bn.epsilon)
+                        folded_conv_bn(folded, branch.conv_bn.bn.epsilon)
                     }
                 };
                 joined += usize::from(unit.is_multi_branch());
@@ -130,19 +131,13 @@ fn join(branch: &PlainBranch, mut fresh: StateDict, plain: StateDict) -> StateDi
     fresh
 }
 
-/// A unit in inference as a convolution and a norm that adds the bias.
-fn conv_bn(unit: &ConvUnit, epsilon: f64) -> StateDict {
+/// A unit in inference as a convolution and an identity batch norm that adds the bias.
+fn folded_conv_bn(unit: &ConvUnit, epsilon: f64) -> StateDict {
     let conv = unit.fuse();
     let channels = unit.spec().channels[1];
     // A folded convolution has a bias.
     let bias = conv.bias.map_or_else(|| constant(channels, 0.0), |bias| bias.val().into_data());
-    StateDict::from([
-        ("conv.weight".to_string(), conv.weight.val().into_data()),
-        ("bn.gamma".to_string(), constant(channels, (1.0 + epsilon).sqrt())),
-        ("bn.beta".to_string(), bias),
-        ("bn.running_mean".to_string(), constant(channels, 0.0)),
-        ("bn.running_var".to_string(), constant(channels, 1.0)),
-    ])
+    conv_bn(conv.weight.val().into_data(), bias, epsilon)
 }
 
 fn constant(channels: usize, value: f64) -> TensorData {

@@ -134,7 +134,7 @@ fn compare_of_single_runs_claims_no_difference() {
     let before = snapshot(&out);
     dbb(&args).fails(1, &["resnet20-base-seed0", "already holds a run"]);
     assert!(before == snapshot(&out), "the comparison has changed");
-    dbb(&[&args[..], &["--blocks", "base,dbb"]].concat()).fails(1, &["named twice"]);
+    dbb(&[&args[..], &["--blocks", "base,dbb"]].concat()).fails(1, &["used twice"]);
 }
 
 /// Two recipes of equal architecture and block, the second with its own name, epochs and rate.

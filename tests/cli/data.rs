@@ -87,7 +87,7 @@ fn a_damaged_image_ends_a_run_or_is_left_out_and_counted() {
     let run = folder.at("run");
     let call = train_on(&data, &["data.on_bad_sample=skip"], &run).succeeds();
     call.json();
-    assert!(call.stderr.contains(&format!("left out: {data}/{train_image}")), "{}", call.all());
+    assert!(call.stderr.contains(&format!("skipped: {data}/{train_image}")), "{}", call.all());
     let metrics = fs::read_to_string(format!("{run}/metrics.jsonl")).expect("metrics");
     let record: Value = serde_json::from_str(&metrics).expect("one JSON line");
     assert_eq!(number(&record, "skipped"), 2.0, "{metrics}");

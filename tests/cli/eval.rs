@@ -15,9 +15,9 @@ use crate::stored::*;
 fn eval_finds_the_accuracy_of_the_training_in_every_form() {
     let run = Run::new(QUICK_DBB, &[]);
     let result = json(&["eval", &run.path]);
-    assert_eq!(keys(&result), ["n", "top1", "top5", "loss", "skipped", "form"]);
+    assert_eq!(keys(&result), ["n", "top1", "top5", "loss", "skipped", "form", "input_size"]);
     assert_eq!((number(&result, "n"), number(&result, "skipped")), (40.0, 0.0));
-    assert_eq!(result["form"], "train");
+    assert_eq!((&result["form"], &result["input_size"]), (&"train".into(), &vec![8, 8].into()));
 
     // Training validates the folded network; so this is the same measurement.
     let folded = json(&["eval", &run.path, "--deploy"]);
@@ -45,7 +45,11 @@ fn eval_finds_the_accuracy_of_the_training_in_every_form() {
     let train = json(&["eval", &run.path, "--split", "train", "--batch-size", "7"]);
     assert_eq!(number(&train, "n"), 160.0);
     let text = dbb(&["eval", &run.path]).succeeds();
-    assert!(text.stdout.contains("resnet20 (train form) on sample (val)"), "{}", text.all());
+    assert!(
+        text.stdout.contains("resnet20 (train form, input 8x8) on sample (val)"),
+        "{}",
+        text.all()
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Weights of others, which do not say what they hold: `dbb eval` and `dbb predict` of them.
+//! Pretrained weights, whose files do not describe their network: `dbb eval` and `dbb predict` of them.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn a_foreign_file_needs_flags_that_fit() {
     let eval = ["eval", &foreign, "--data", "sample"];
     let flags = ["--block", "dbb", "--width", "0.25", "--channels", "1"];
     let arch = ["--arch", "mobilenet_v1"];
-    dbb(&eval).fails(1, &[&foreign, "does not say what network", "--arch is missing"]);
+    dbb(&eval).fails(1, &[&foreign, "does not describe its network", "--arch is missing"]);
     dbb(&[&eval[..], &arch].concat()).fails(1, &[&foreign, "--classes is missing"]);
     let all = [&eval[..], &arch, &flags].concat();
     assert_eq!(
@@ -218,4 +218,61 @@ fn predictions_go_on_past_inputs_that_cannot_be_used() {
         }
         assert_eq!(top.len(), 3);
     }
+}
+
+/// Non-finite weights are a failed check for every command.
+#[test]
+fn weights_that_are_not_finite_are_refused_by_name() {
+    let folder = Folder::new();
+    let (network, keys) = network(10);
+    let (file, out) = (folder.at("foreign.safetensors"), folder.at("out.safetensors"));
+    let mut state = keys.save(&network);
+    let mut values: Vec<f32> = state["stage1.0.conv1.bn.running_var"].iter().collect();
+    values[1] = f32::INFINITY;
+    let shape = [values.len()];
+    state.insert("stage1.0.conv1.bn.running_var".into(), TensorData::new(values, shape));
+    write_tensors(&file, &stored(&state), None);
+    let image = folder.at("image.png");
+    image::RgbImage::new(32, 32).save(&image).expect("an image");
+    let flags = ["--arch", "resnet20", "--width", "0.25", "--classes", "10"];
+    for command in [
+        &["eval", &file, "--data", "sample"][..],
+        &["predict", &file, &image],
+        &["reparam", &file, "--out", &out],
+        &["export", &file, "--format", "safetensors", "--form", "train", "--out", &out],
+    ] {
+        let call = dbb(&[command, &flags].concat());
+        call.fails(3, &[&file, "stage1.0.conv1.bn.running_var", "1 of 4 values", "inf"]);
+    }
+    assert!(!exists(&out), "nothing is written");
+}
+
+/// The error speaks of the dialect that was asked for, and of the network that the file holds.
+#[test]
+fn what_is_asked_for_in_vain_is_named() {
+    let folder = Folder::new();
+    let (network, keys) = network(10);
+    let (file, out) = (folder.at("foreign.safetensors"), folder.at("out.safetensors"));
+    write_tensors(&file, &stored(&keys.save(&network)), None);
+    let flags = ["--width", "0.25", "--classes", "10"];
+    let reparam = [&["reparam", &file, "--out", &out, "--arch", "resnet20"], &flags[..]].concat();
+    dbb(&[&reparam[..], &["--keys", "timm"]].concat())
+        .fails(1, &["resnet20 has no timm names; it has native, akamaster"]);
+    let reparam = [&["reparam", &file, "--out", &out, "--arch", "resnet32"], &flags[..]].concat();
+    dbb(&reparam).fails(
+        1,
+        &[
+            "this looks like resnet20 with block base and 10 classes\n",
+            "60 missing: stage1.3",
+            " more",
+            "hint: say --arch resnet20 --block base --classes 10",
+        ],
+    );
+    let (train, out) = (["--form", "train", "--keys", "torchvision"], folder.at("own.safetensors"));
+    let blocks = Run::new(QUICK_DBB, &["model.arch=resnet18", "model.width=0.0625"]);
+    let export = ["export", &blocks.path, "--format", "safetensors", "--out", &out];
+    dbb(&[&export[..], &train].concat()).fails(
+        1,
+        &["torchvision names exist for plain convolutions", "hint: leave --form train out"],
+    );
 }

@@ -4,16 +4,24 @@
 mod bench;
 #[path = "../support/calls.rs"]
 mod calls;
+mod commands_page;
 mod compare;
 mod config;
 mod data;
 mod eval;
 mod export;
+mod fine_tuning;
+mod finite;
 mod fold;
 mod foreign;
+mod ignored;
 mod output;
 mod recalibrate;
+mod resume;
+#[path = "../support/runs.rs"]
+mod runs;
 mod setup;
+mod soak;
 #[path = "../support/stored.rs"]
 mod stored;
 mod summary;
@@ -21,4 +29,5 @@ mod summary;
 mod support;
 mod targets;
 mod train;
+mod training;
 mod usage;

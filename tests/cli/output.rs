@@ -1,4 +1,4 @@
-//! Output that cannot be written, or that nobody reads.
+//! Output that cannot be written, or that is not read.
 
 use std::fs;
 #[cfg(target_os = "linux")]
@@ -61,13 +61,13 @@ fn a_full_disk_leaves_nothing_half_written() {
     let left = snapshot(&new);
     let unfinished = |path: &str| path.contains("partial") || path.contains("00001");
     assert_eq!(left.keys().find(|path| unfinished(&path.to_string_lossy())), None);
-    // With room again the run starts anew.
+    // With room again a new run can start.
     dbb(&["train", &new, "--resume"]).succeeds();
     assert!(tensors(&format!("{new}/export/deploy.safetensors")) == tensors(&run.deploy_weights()));
 }
 
 #[test]
-fn nobody_has_to_read_the_output() {
+fn output_need_not_be_read() {
     let folder = Folder::new();
     let out = folder.at("run");
     let train = [&["train", QUICK_BASE, "--out", &out][..], &set(&TINY)].concat();

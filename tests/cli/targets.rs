@@ -20,7 +20,7 @@ fn wrong_paths_are_named() {
     dbb(&["train", &nowhere, "--resume"]).fails(1, &[&nowhere, "no run to resume"]);
     // A folder that is no run, a file that is no network, a file that has no data.
     let empty = run.file("export");
-    dbb(&["eval", &empty]).fails(1, &[&empty, "no run directory"]);
+    dbb(&["eval", &empty]).fails(1, &[&empty, "not a run directory"]);
     let config = run.file("config.toml");
     dbb(&["eval", &config]).fails(1, &[&config, "no weights file"]);
     let weights = run.deploy_weights();
@@ -60,7 +60,8 @@ fn flags_that_contradict_a_file_are_refused() {
     ] {
         for target in [&run.path, &run.deploy_weights()] {
             let file = if *target == run.path { run.network() } else { target.clone() };
-            let given = format!("{flag} {wrong} contradicts {file}, which holds {right}");
+            let given =
+                format!("{wrong} contradicts {file}, which holds {right}; hint: leave {flag} out");
             let eval = ["eval", target, "--data", "sample", flag];
             dbb(&[&eval[..], &[wrong]].concat()).fails(1, &[&given]);
         }

@@ -62,7 +62,7 @@ class Run:
         return " ".join([self.arch, self.block, *(f"{key}={v}" for key, v in changed.items())])
 
     def predict(self, path: Path, value: str) -> np.ndarray:
-        """What the training form, all branches in place, makes of images: `[n, classes]`."""
+        """Logits of the training form, all branches in place: `[n, classes]`."""
         predictions = dbb("predict", self.path, path, "--top", CLASSES)["predictions"]
         rows = np.zeros((len(predictions), CLASSES))
         for row, prediction in zip(rows, predictions):

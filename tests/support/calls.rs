@@ -98,7 +98,7 @@ pub fn keys(object: &Value) -> Vec<&str> {
 }
 
 pub fn number(object: &Value, key: &str) -> f64 {
-    object[key].as_f64().unwrap_or_else(|| panic!("{key} is no number in {object}"))
+    object[key].as_f64().unwrap_or_else(|| panic!("{key} is not a number in {object}"))
 }
 
 pub fn close(a: f64, b: f64, tolerance: f64) -> bool {

@@ -63,7 +63,7 @@ impl<const D: usize> From<Tensor<D>> for Array {
     }
 }
 
-/// Largest absolute difference; infinite where a value is no number.
+/// Largest absolute difference; infinite where a value is NaN.
 ///
 /// # Panics
 /// If the shapes differ.

@@ -1,8 +1,5 @@
 //! Tiny runs of the program, and what they leave.
 
-// Each test program uses its part.
-#![allow(dead_code)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,9 +9,7 @@ use dbb_training::run::directory::{CheckpointId, RunDir};
 use serde_json::Value;
 use tempfile::TempDir;
 
-#[path = "calls.rs"]
-mod calls;
-pub use calls::*;
+pub use crate::calls::*;
 
 /// A tenth of a second per epoch.
 pub const TINY: [&str; 6] = [

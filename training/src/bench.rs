@@ -62,7 +62,7 @@ pub struct BenchResult {
 /// images and labels.
 ///
 /// # Errors
-/// A network that cannot be built, a loss that is no number.
+/// A network that cannot be built, a non-finite loss.
 pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<BenchResult> {
     let copies = Copies { optimizer: 1, average: false, accumulated: false };
     let layers = Summary::new(model, [work.resolution; 2])?.layers;

@@ -33,11 +33,11 @@ pub enum DeviceError {
     /// It cannot train together with others.
     #[error(
         "the device \"{0}\" cannot train together with others: only cuda has Burn's collective \
-         operations (NCCL); name cuda devices, for example --devices cuda:0,cuda:1, or one --device"
+         operations (NCCL); name cuda devices, for example cuda:0 and cuda:1, or one device"
     )]
     Alone(String),
     /// It stands twice in a list.
-    #[error("the device \"{0}\" is named twice; every one of --devices must be another")]
+    #[error("the device \"{0}\" is named twice; every device must be another")]
     Twice(String),
     /// The machine lacks it.
     #[error(
@@ -46,7 +46,7 @@ pub enum DeviceError {
     Absent(String, usize),
     /// More threads than are of any use.
     #[error(
-        "--threads is {asked}; this machine runs {cores} at a time, and at most {most} are accepted"
+        "{asked} threads were asked for; this machine runs {cores} at a time, and at most {most} are accepted"
     )]
     TooManyThreads {
         /// What was asked for.

@@ -9,9 +9,10 @@ use dbb_models::weights::WeightsError;
 
 use crate::config::ConfigFileError;
 use crate::device::DeviceError;
+use crate::inference::description::Property;
 
-/// An error of the training library. [`Error::is_failed_check`] tells a result that is wrong
-/// from an input that can be mended.
+/// An error of the training library. [`Error::is_failed_check`] tells a wrong result from a user
+/// error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration file.
@@ -36,12 +37,15 @@ pub enum Error {
     #[error("{0}")]
     Unusable(String),
     /// A new run where there is one.
-    #[error("{} already holds a run; give another --out (`dbb train --resume` goes on with a run)", .0.display())]
+    #[error("{} already holds a run", .0.display())]
     RunExists(PathBuf),
-    /// A run to resume whose checkpoints are gone.
+    /// No run to resume.
+    #[error("{} holds no run to resume (no config.toml)", .0.display())]
+    NoRun(PathBuf),
+    /// A run to resume without its checkpoints.
     #[error(
-        "{} has no checkpoint to resume from (checkpoints/ is empty), but it holds {}, which starting \
-         again would overwrite; put its checkpoints back, or train anew to another --out",
+        "{} has no checkpoint to resume from (checkpoints/ is empty), but it holds {}, which a restart \
+         would overwrite; restore its checkpoints, or start a new run in another directory",
         run.display(), results.join(" and ")
     )]
     NoCheckpoint {
@@ -52,9 +56,8 @@ pub enum Error {
     },
     /// A run to resume beside another configuration than its own.
     #[error(
-        "{} is not the configuration of the run in {}: {}; leave it out (`dbb train {} --resume`), or \
-         change the run with --force --set KEY=VALUE",
-        config.display(), run.display(), differences.join("; "), run.display()
+        "{} is not the configuration of the run in {}: {}",
+        config.display(), run.display(), differences.join("; ")
     )]
     OtherConfig {
         /// The file.
@@ -83,9 +86,9 @@ pub enum Error {
         /// Its process number, as it wrote it.
         owner: String,
     },
-    /// A checkpoint of another run than the one that is to go on.
+    /// A checkpoint of another run than the one to resume.
     #[error(
-        "cannot resume from {}: {}; hint: undo the change, or accept it with --force",
+        "cannot resume from {}: {}; undo the change, or accept it",
         path.display(), changes.join("; ")
     )]
     Changed {
@@ -102,13 +105,49 @@ pub enum Error {
         /// Why.
         error: Box<Error>,
     },
+    /// A file that does not describe its network, and no sufficient description of it.
+    #[error("{} does not describe its network; its {missing} has to be given", file.display())]
+    Undescribed {
+        /// The file.
+        file: PathBuf,
+        /// What is missing first.
+        missing: Property,
+    },
+    /// Nothing to fold in a file that does not describe its network.
+    #[error(
+        "{} does not describe its network and has no block under the names of the papers' code \
+         (dbb_origin.conv.weight and so on, square_conv.weight and so on)",
+        .0.display()
+    )]
+    NoBlocks(PathBuf),
+    /// A description that contradicts a file.
+    #[error("the {property} {given} contradicts {}, which holds {own}", file.display())]
+    Contradiction {
+        /// The file.
+        file: PathBuf,
+        /// In what.
+        property: Property,
+        /// What was given.
+        given: String,
+        /// What the file says.
+        own: String,
+    },
+    /// A choice among the checkpoints of what is no run.
+    #[error("{} is a weights file; only a run directory has checkpoints to choose from", .0.display())]
+    NoCheckpoints(PathBuf),
+    /// A weights file to evaluate without data.
+    #[error("{}: a weights file has no data of its own", .0.display())]
+    NoData(PathBuf),
+    /// Data of classes that a network does not know.
+    #[error("{0}")]
+    Classes(String),
     /// Too many images that cannot be read.
     #[error(
         "{count} images could not be read, more than data.max_bad_samples = {most} allows; the last \
          one: {last}"
     )]
     BadSamples {
-        /// Images left out.
+        /// Images skipped.
         count: usize,
         /// What is allowed.
         most: usize,
@@ -128,14 +167,16 @@ pub enum Error {
         lower: String,
     },
     /// Asked to stop by a signal; the run is saved.
-    #[error("stopped by signal {signal}; {saved}")]
+    #[error("stopped by signal {signal}; the run is saved in {}", checkpoint.display())]
     Interrupted {
         /// The signal's number.
         signal: usize,
-        /// What is saved, and how to go on.
-        saved: String,
+        /// The run directory.
+        run: PathBuf,
+        /// The checkpoint.
+        checkpoint: PathBuf,
     },
-    /// The loss or a gradient is no number any more.
+    /// A non-finite loss or gradient.
     #[error(
         "the {what} is {value} at epoch {epoch}, step {step} (batch {batch} of the epoch{layer}); \
          {kept}; hint: lower optim.lr, raise schedule.warmup_epochs or set train.clip_norm"
@@ -153,11 +194,14 @@ pub enum Error {
         batch: usize,
         /// The first layer at fault, after a separator; empty if there is none.
         layer: String,
-        /// What is left to go on with.
+        /// Which checkpoint there is.
         kept: String,
     },
-    /// A measurement whose loss is no number.
-    #[error("the loss is {loss} at step {step}; the time of such steps says nothing about others")]
+    /// A non-finite output or loss of a network that is evaluated.
+    #[error("{0}; nothing that is computed from it means anything")]
+    NonFiniteOutput(String),
+    /// A measurement with a non-finite loss.
+    #[error("the loss is {loss} at step {step}; steps with a non-finite loss are not timed")]
     BenchLoss {
         /// The loss.
         loss: f64,
@@ -202,8 +246,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the program worked and the result is wrong (exit code 3), rather than an input
-    /// that the user can mend (exit code 1).
+    /// Whether the program worked and the result is wrong (exit code 3), rather than a user
+    /// error (exit code 1).
     pub fn is_failed_check(&self) -> bool {
         if let Self::Arm { error, .. } = self {
             return error.is_failed_check();
@@ -211,11 +255,12 @@ impl Error {
         matches!(
             self,
             Self::NonFinite { .. }
+                | Self::NonFiniteOutput(_)
                 | Self::BenchLoss { .. }
                 | Self::Fold { .. }
                 | Self::BlockFold { .. }
                 | Self::Start { .. }
-                | Self::Weights(WeightsError::Overflow { .. })
+                | Self::Weights(WeightsError::Overflow { .. } | WeightsError::NonFinite { .. })
         )
     }
 }

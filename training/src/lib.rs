@@ -1,5 +1,18 @@
 //! Training, evaluation, folding and comparison of the networks of [`dbb_models`] on the data of
-//! [`dbb_datasets`]; the program `dbb` is a thin layer over this library.
+//! [`dbb_datasets`]. The program `dbb` (crate `dbb-cli`) is a layer over this library, which prints
+//! nothing: progress goes to an [`Observer`](train::observer::Observer).
+//!
+//! | to | look at |
+//! |---|---|
+//! | read and check a configuration | [`config`] |
+//! | train or resume a run | [`train`] |
+//! | find what a run wrote: checkpoints, metrics | [`run`] |
+//! | load a run or a weights file; evaluate, predict, recalibrate | [`inference`] |
+//! | fold with a measured difference, write weights for other programs | [`deploy`] |
+//! | compare configurations over several seeds | [`compare`] |
+//! | write `report.html` | [`report`] |
+//! | open a device | [`device`] |
+//! | measure speed | [`bench`] |
 //!
 //! ```no_run
 //! use dbb_training::{config::Config, run::directory::RunDir, train::{Trainer, observer::Silent}};
@@ -9,10 +22,14 @@
 //! let config = Config::load("configs/quick/resnet20-dbb.toml".as_ref(), &overrides)?;
 //! let device = dbb_training::device::open("flex")?;
 //! let result = Trainer::new(config, RunDir::new("runs/first"), &device)?.fit(&mut Silent)?;
-//! println!("{:.2} % after folding, weights in {}", result.top1, result.run_dir.display());
+//! println!("{:.2} % after folding, weights in {}", result.top1_deploy, result.run_dir.display());
 //! # Ok(())
 //! # }
 //! ```
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub mod bench;
 pub mod cancel;

@@ -51,7 +51,7 @@ impl Workers {
                         if stop.load(Ordering::Relaxed) {
                             break;
                         }
-                        // The consumer may be gone: then nobody wants the batch.
+                        // The consumer may be gone: then the batch is dropped.
                         let _ = job.reply.send(plan.build_guarded(epoch, job.batch, &order));
                     }
                 };

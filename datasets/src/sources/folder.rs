@@ -32,7 +32,7 @@ struct FolderImages {
     labels: Vec<u32>,
     /// File name of each image.
     names: Names,
-    /// Images whose name is not UTF-8: whoever is told of such a file could not name it.
+    /// Images whose name is not UTF-8, which a message could not name.
     nameless: HashSet<usize>,
 }
 

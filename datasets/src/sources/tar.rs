@@ -147,7 +147,7 @@ impl Shards {
                 };
                 let label = label.ok_or_else(|| {
                     let reason = format!(
-                        "its class is {class}, but {CLASS_NAMES} names {} others; mend one of them",
+                        "its class is {class}, but {CLASS_NAMES} names {} other classes; correct one of the two",
                         classes.len()
                     );
                     DataError::entry(&inside(&self.archives[archive as usize], name), &reason)
@@ -246,7 +246,7 @@ impl Source for TarImages {
             return Err(DataError::TooLarge { path: name, reason });
         }
         let read = || {
-            // Opened anew: no handle is shared, and no number of archives is too large.
+            // Opened again: no handle is shared, and no number of archives is too large.
             let mut file = File::open(&self.archives[archive as usize])?;
             file.seek(SeekFrom::Start(offset))?;
             let mut content = vec![0; bytes as usize];

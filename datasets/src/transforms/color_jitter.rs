@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 use super::{brightness, contrast, hue, saturation};
 use crate::Image;
 
-/// How far colours may change, as in torchvision's `ColorJitter`. The default changes nothing.
+/// Ranges of random colour changes, as in torchvision's `ColorJitter`; by default there are none.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ColorJitter {
-    /// Brightness is multiplied by a factor of 1 - this (at least 0) to 1 + this; 0 is off.
+    /// Brightness is multiplied by a factor between 1 - value (at least 0) and 1 + value; 0 is off.
     pub brightness: f32,
-    /// Contrast likewise.
+    /// The same for contrast.
     pub contrast: f32,
-    /// Saturation likewise.
+    /// The same for saturation.
     pub saturation: f32,
-    /// Hue is turned by up to this part of the circle to either side, 0 to 0.5; 0 is off.
+    /// Hue is shifted by up to this part of the colour circle to either side, 0 to 0.5; 0 is off.
     pub hue: f32,
 }
 

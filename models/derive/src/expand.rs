@@ -146,7 +146,9 @@ fn arms(path: &TokenStream, fields: &Fields, seen: &mut Vec<TypedField>) -> Resu
         if treatment == Treatment::Fold {
             let (ty, bound) = (&field.ty, treatment.bound());
             visited.push(quote!(#member: ref mut #binding));
-            visits.push(quote_spanned!(ty.span()=> <#ty as #bound>::each_unit(#binding, change);));
+            // The type may come from a macro of the user's, where the name would be another one.
+            let change = format_ident!("change");
+            visits.push(quote_spanned!(ty.span()=> <#ty as #bound>::each_unit(#binding, #change);));
         }
         seen.push(TypedField { ty: field.ty.to_token_stream(), treatment });
     }

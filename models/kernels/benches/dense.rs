@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use dbb_kernels::dense::{DenseBlock, PaddedNorm};
-use dbb_kernels::{ConvNorm, ConvShape, Norm};
+use dbb_kernels::{Activation, ConvNorm, ConvShape, Norm};
 
 fn wave(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i as f32 * 0.7).sin()).collect()
@@ -30,7 +30,8 @@ fn blocks(criterion: &mut Criterion) {
         let kxk = wave(shape.weight_len());
         let second = wave(outputs * inputs * 9);
         let (ones, zeros) = (vec![1.0; 1024], vec![0.0; 1024]);
-        let norm = Norm { gamma: &ones[..outputs], beta: &zeros[..outputs], epsilon: 1e-5 };
+        let norm =
+            Norm { gamma: &ones[..outputs], beta: &zeros[..outputs], epsilon: 1e-5, fixed: None };
         let opening = |width: usize| PaddedNorm {
             weight: &kxk[..width * inputs],
             gamma: &ones[..width],
@@ -39,6 +40,7 @@ fn blocks(criterion: &mut Criterion) {
             running_var: &ones[..width],
             momentum: 0.1,
             epsilon: 1e-5,
+            fixed: false,
         };
         let block = DenseBlock {
             shape,
@@ -51,9 +53,9 @@ fn blocks(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("{inputs}to{outputs}at{size}s{stride}"));
         group.sample_size(10);
         group.bench_function("forward", |bencher| {
-            bencher.iter(|| block.forward(&x, None, true, &mut y))
+            bencher.iter(|| block.forward(&x, None, Activation::Relu, &mut y))
         });
-        let (_, saved) = block.forward(&x, None, true, &mut y);
+        let (_, saved) = block.forward(&x, None, Activation::Relu, &mut y);
         // Images have no gradient.
         let wanted = [inputs > 3, false];
         group.bench_function("backward", |bencher| {

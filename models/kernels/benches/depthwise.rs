@@ -2,8 +2,9 @@
 //! Branch Block.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use dbb_kernels::depthwise::{Dbb, Kxk, PointwiseKxk, dbb_backward, dbb_forward};
-use dbb_kernels::{ConvShape, Norm};
+use dbb_kernels::branches::{Branch, BranchMap, BranchSum, Wanted};
+use dbb_kernels::dense::PaddedNorm;
+use dbb_kernels::{Activation, ConvShape, Norm};
 
 fn wave(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i as f32 * 0.7).sin()).collect()
@@ -25,33 +26,39 @@ fn layers(criterion: &mut Criterion) {
         let (weight, weight1, weight2) =
             (wave(9 * channels), wave(2 * channels), wave(18 * channels));
         let (ones, zeros) = (vec![1.0; 2 * channels], vec![0.0; 2 * channels]);
-        let norm = |n| Norm { gamma: &ones[..n], beta: &zeros[..n], epsilon: 1e-5 };
-        let plain = Dbb {
-            kxk: Some(Kxk { weight: &weight, norm: norm(channels) }),
-            pointwise_kxk: None,
-            average: None,
-        };
-        let inner = PointwiseKxk {
-            weight1: &weight1,
-            norm1: norm(2 * channels),
+        let gamma = &ones[..channels];
+        let norm = Some(Norm { gamma, beta: &zeros[..channels], epsilon: 1e-5, fixed: None });
+        let opening = PaddedNorm {
+            weight: &weight1,
+            gamma: &ones,
+            beta: &zeros,
             running_mean: &zeros,
             running_var: &ones,
             momentum: 0.1,
-            weight2: &weight2,
-            norm2: norm(channels),
+            epsilon: 1e-5,
+            fixed: false,
         };
-        let diverse = Dbb { pointwise_kxk: Some(inner), average: Some(norm(channels)), ..plain };
+        let branches = [
+            BranchMap::Conv { weight: &weight, kernel: shape.kernel },
+            BranchMap::PaddedConv { opening, weight: &weight2 },
+            BranchMap::Average,
+        ]
+        .map(|map| Branch { map, norm });
+        let wanted = Wanted { input: true, residual: false, parameters: true };
         let mut y = vec![0.0; dy.len()];
-        let mut dx = vec![0.0; x.len()];
         let mut group = criterion.benchmark_group(format!("{channels}x{size}s{stride}"));
         group.sample_size(10);
-        for (name, block) in [("plain", &plain), ("dbb", &diverse)] {
+        for (name, branches) in [("plain", &branches[..1]), ("dbb", &branches)] {
+            let block = BranchSum { shape, branches, outer: None };
             group.bench_function(format!("{name} forward"), |bencher| {
-                bencher.iter(|| dbb_forward(&shape, &x, block, true, &mut y))
+                bencher.iter(|| block.forward(&x, None, Activation::Relu, &mut y))
             });
-            let (_, saved) = dbb_forward(&shape, &x, block, true, &mut y);
+            let (_, saved) = block.forward(&x, None, Activation::Relu, &mut y);
             group.bench_function(format!("{name} backward"), |bencher| {
-                bencher.iter(|| dbb_backward(&shape, &x, Some(&y), &dy, block, &saved, &mut dx))
+                bencher.iter(|| {
+                    let grad = block.backward(&x, &y, &saved, &dy, wanted);
+                    grad.input.into_iter().for_each(dbb_kernels::buffer::give);
+                })
             });
         }
         group.finish();

@@ -4,6 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dbb_kernels::Activation;
 use dbb_kernels::norm::{self, Gate, Gradients};
 use dbb_kernels::{ConvShape, moments, pool};
 use rayon::prelude::*;
@@ -45,52 +46,54 @@ fn batch_norm(criterion: &mut Criterion) {
             black_box(norm::statistics(&o, dims));
         });
         bench("apply, ReLU", 2, &mut || {
-            norm::apply(&[&o], &scale[..channels], &shift, None, true, dims, &mut y);
+            norm::apply(&[&o], &scale[..channels], &shift, None, Activation::Relu, dims, &mut y);
         });
         bench("apply, residual, ReLU", 3, &mut || {
-            norm::apply(&[&o], &scale[..channels], &shift, Some(&second), true, dims, &mut y);
+            norm::apply(
+                &[&o],
+                &scale[..channels],
+                &shift,
+                Some(&second),
+                Activation::Relu,
+                dims,
+                &mut y,
+            );
         });
         bench("apply to two maps, ReLU", 3, &mut || {
-            norm::apply(&[&o, &second], &scale, &shift, None, true, dims, &mut y);
+            norm::apply(&[&o, &second], &scale, &shift, None, Activation::Relu, dims, &mut y);
         });
         let mean = vec![0.01; 2 * channels];
         let inv_std = vec![2.0; 2 * channels];
+        let gate = Gate::Values(Activation::Relu, &y);
         bench("reduce, ReLU", 3, &mut || {
-            black_box(norm::reduce(&[&o], &mean[..channels], &dy, Gate::Output(&y), dims));
+            black_box(norm::reduce(&[&o], &mean[..channels], &dy, gate, dims));
         });
         bench("reduce two maps, ReLU", 4, &mut || {
-            black_box(norm::reduce(&[&o, &second], &mean, &dy, Gate::Output(&y), dims));
+            black_box(norm::reduce(&[&o, &second], &mean, &dy, gate, dims));
         });
-        let sums = norm::reduce(&[&o], &mean[..channels], &dy, Gate::Output(&y), dims);
+        let sums = norm::reduce(&[&o], &mean[..channels], &dy, gate, dims);
         let (gamma, count) = (&scale[..channels], batch * positions);
-        let one = Gradients::new(gamma, &mean[..channels], &inv_std[..channels], &sums, count);
+        let one =
+            Gradients::new(gamma, &mean[..channels], &inv_std[..channels], &[false], &sums, count);
         bench("backward, ReLU", 4, &mut || {
-            norm::backward_input(&[&o], &one, &dy, Gate::Output(&y), dims, &mut [&mut d_o], None);
+            norm::backward_input(&[&o], &one, &dy, gate, dims, &mut [&mut d_o], None);
         });
         bench("backward, residual, ReLU", 5, &mut || {
             let residual = Some(d_second.as_mut_slice());
-            norm::backward_input(
-                &[&o],
-                &one,
-                &dy,
-                Gate::Output(&y),
-                dims,
-                &mut [&mut d_o],
-                residual,
-            );
+            norm::backward_input(&[&o], &one, &dy, gate, dims, &mut [&mut d_o], residual);
         });
-        let gate = Gate::Affine { scale: gamma, shift: &shift };
+        let again = Gate::Affine { activation: Activation::Relu, scale: gamma, shift: &shift };
         bench("reduce, ReLU found again", 2, &mut || {
-            black_box(norm::reduce(&[&o], &mean[..channels], &dy, gate, dims));
+            black_box(norm::reduce(&[&o], &mean[..channels], &dy, again, dims));
         });
         bench("backward, ReLU found again", 3, &mut || {
-            norm::backward_input(&[&o], &one, &dy, gate, dims, &mut [&mut d_o], None);
+            norm::backward_input(&[&o], &one, &dy, again, dims, &mut [&mut d_o], None);
         });
-        let sums = norm::reduce(&[&o, &second], &mean, &dy, Gate::Output(&y), dims);
-        let two = Gradients::new(&scale, &mean, &inv_std, &sums, count);
+        let sums = norm::reduce(&[&o, &second], &mean, &dy, gate, dims);
+        let two = Gradients::new(&scale, &mean, &inv_std, &[false; 2], &sums, count);
         bench("backward of two maps, ReLU", 6, &mut || {
             let outputs = &mut [&mut d_o[..], &mut d_second[..]];
-            norm::backward_input(&[&o, &second], &two, &dy, Gate::Output(&y), dims, outputs, None);
+            norm::backward_input(&[&o, &second], &two, &dy, gate, dims, outputs, None);
         });
         group.finish();
     }

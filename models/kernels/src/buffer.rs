@@ -11,14 +11,16 @@
 //!   that, the length that has gone unused for the longest time is freed first.
 
 use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
-/// Values below which a buffer is not worth keeping.
-const SMALL: usize = 1 << 14;
+/// Values below which a buffer is not worth keeping. In tests few, so that kernels get buffers
+/// that others have written to.
+const SMALL: usize = if cfg!(test) { 1 << 4 } else { 1 << 14 };
 
 /// Requests after which unneeded buffers are freed: more than a training step of the deepest
-/// network makes.
-const WINDOW: u64 = 1 << 13;
+/// network makes. Under Miri few, which runs a thousand times slower.
+const WINDOW: u64 = if cfg!(miri) { 1 << 6 } else { 1 << 13 };
 
 /// The buffers of one length.
 #[derive(Default)]
@@ -55,20 +57,63 @@ fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
     work(pool.get_or_insert_default())
 }
 
-/// A buffer of `len` values with arbitrary contents: every value must be overwritten. For memory
-/// that comes back by [`give`]; what leaves for good is better allocated.
-pub fn take(len: usize) -> Vec<f32> {
+/// A buffer of the pool: a slice that goes back when it is dropped.
+#[derive(Debug, Default)]
+pub struct Buffer(Vec<f32>);
+
+/// A buffer of `len` values with arbitrary contents: every value must be overwritten. What never
+/// comes back, such as the gradient of a parameter, is better allocated.
+pub fn take(len: usize) -> Buffer {
     if len < SMALL {
-        return vec![0.0; len];
+        return Buffer(vec![0.0; len]);
     }
-    with_pool(|pool| pool.take(len)).unwrap_or_else(|| vec![0.0; len])
+    #[cfg(test)]
+    tests::count(1);
+    Buffer(with_pool(|pool| pool.take(len)).unwrap_or_else(|| vec![0.0; len]))
 }
 
-/// Gives a buffer back for [`take`].
+/// Gives the memory of [`Buffer::into_vec`] back for [`take`].
 pub fn give(buffer: Vec<f32>) {
     if buffer.len() >= SMALL {
+        #[cfg(test)]
+        tests::count(-1);
         // What is not kept is freed here, outside the lock.
         drop(with_pool(|pool| pool.give(buffer)));
+    }
+}
+
+impl Buffer {
+    /// The memory for a tensor, whose last owner may [`give`] it back.
+    pub fn into_vec(mut self) -> Vec<f32> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        give(std::mem::take(&mut self.0));
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut copy = take(self.len());
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
     }
 }
 
@@ -133,10 +178,28 @@ impl Pool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     const LEN: usize = SMALL + 1;
+
+    thread_local! {
+        /// Buffers that this thread has taken and not given back.
+        static LENT: Cell<isize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count(change: isize) {
+        LENT.set(LENT.get() + change);
+    }
+
+    /// How many more buffers `work` takes on this thread than come back.
+    pub(crate) fn kept_by(work: impl FnOnce()) -> isize {
+        let before = LENT.get();
+        work();
+        LENT.get() - before
+    }
 
     fn buffer(pool: &mut Pool, len: usize) -> Vec<f32> {
         pool.take(len).unwrap_or_else(|| vec![0.0; len])
@@ -145,13 +208,16 @@ mod tests {
     #[test]
     fn a_buffer_is_reused() {
         // A length that no other test takes.
-        let len = SMALL + 12_345;
+        let len = 123_457;
         let mut buffer = take(len);
         buffer[7] = 7.0;
         let address = buffer.as_ptr();
-        give(buffer);
+        give(buffer.into_vec());
         let again = take(len);
         assert_eq!((again.as_ptr(), again.len(), again[7]), (address, len, 7.0));
+        drop(again);
+        let again = take(len);
+        assert_eq!(again.as_ptr(), address);
         let other = take(len);
         assert_ne!(other.as_ptr(), address);
     }
@@ -199,7 +265,7 @@ mod tests {
     fn free_and_lent_never_exceed_the_most_lent_at_once() {
         let mut pool = Pool::default();
         let mut most = 0;
-        for size in 0..1000 {
+        for size in 0..if cfg!(miri) { 50 } else { 1000 } {
             let maps: Vec<_> = (0..3).map(|_| buffer(&mut pool, LEN + size)).collect();
             most = most.max(pool.lent);
             maps.into_iter().for_each(|map| drop(pool.give(map)));

@@ -1,7 +1,9 @@
 //! The closing norms of a block's branches and the sum of their outputs.
 
-use crate::norm::{self, Gate, Gradients, Statistics, inverse_std};
-use crate::{BatchStatistics, Norm, buffer};
+use crate::activation::{self, Activation};
+use crate::buffer::{self, Buffer};
+use crate::norm::{self, Gate, Gradients, MAX_BRANCHES, Statistics, Sums, inverse_std};
+use crate::{BatchStatistics, Norm};
 
 /// The norms of all branches over their maps, as the forward pass has found them. A map may hold
 /// several branches, image by image; branches are in the order in which the maps hold them.
@@ -15,8 +17,10 @@ pub(crate) struct Closing {
     scale: Vec<f32>,
     /// Of all branches together, `[channels]`.
     shift: Vec<f32>,
-    relu: bool,
+    activation: Activation,
     residual: bool,
+    /// The activation's input, where its derivative needs it and the maps do not tell it.
+    before: Option<Buffer>,
 }
 
 /// Gradients of a sum of norms.
@@ -24,9 +28,9 @@ pub(crate) struct ClosingGrad {
     /// Of scale and shift of each branch.
     pub norms: Vec<[Vec<f32>; 2]>,
     /// Of each map.
-    pub maps: Vec<Vec<f32>>,
+    pub maps: Vec<Buffer>,
     /// Of the residual, if it was wanted.
-    pub residual: Option<Vec<f32>>,
+    pub residual: Option<Buffer>,
 }
 
 /// The statistics of every map.
@@ -36,15 +40,23 @@ pub(crate) fn statistics(maps: &[&[f32]], [batch, _, positions]: [usize; 3]) -> 
     maps.iter().map(of).collect()
 }
 
+/// Mean and variance of every channel, rounded.
+pub(crate) fn rounded(mean: &[f64], var: &[f64]) -> BatchStatistics {
+    let rounded = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
+    BatchStatistics { mean: rounded(mean), var: rounded(var) }
+}
+
 impl Closing {
-    /// `y = act(sum of the normalised maps + residual)` from the statistics of the maps; and those
-    /// of every branch.
+    /// `y = act(sum of the normalised maps + residual)`; and the statistics of every branch.
+    ///
+    /// `found` holds what the norms normalise with, in their order: the statistics of the maps, or
+    /// of a norm with constants those.
     pub fn forward(
         maps: &[&[f32]],
         found: &[Statistics],
         norms: &[Norm],
         residual: Option<&[f32]>,
-        relu: bool,
+        activation: Activation,
         dims: [usize; 3],
         y: &mut [f32],
     ) -> (Self, Vec<BatchStatistics>) {
@@ -64,18 +76,27 @@ impl Closing {
             }
         }
         let shift: Vec<f32> = shift.into_iter().map(|value| value as f32).collect();
-        norm::apply(maps, &scale, &shift, residual, relu, dims, y);
-        let rounded = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
+        let apart = residual.is_some() || norms.len() > MAX_BRANCHES;
+        let mut before = (activation.needs_input() && apart).then(|| buffer::take(y.len()));
+        match &mut before {
+            Some(before) => {
+                norm::apply(maps, &scale, &shift, residual, Activation::Identity, dims, before);
+                activation::forward(activation, before, y);
+            }
+            None => norm::apply(maps, &scale, &shift, residual, activation, dims, y),
+        }
         let statistics = mean
             .chunks_exact(channels)
             .zip(var.chunks_exact(channels))
-            .map(|(mean, var)| BatchStatistics { mean: rounded(mean), var: rounded(var) })
+            .map(|(mean, var)| rounded(mean, var))
             .collect();
         let residual = residual.is_some();
-        (Self { mean, inv_std, scale, shift, relu, residual }, statistics)
+        (Self { mean, inv_std, scale, shift, activation, residual, before }, statistics)
     }
 
-    /// The gradients of everything from that of `y`; two passes over the maps.
+    /// The gradients of everything from that of `y`; two passes over the maps. Those of scale and
+    /// shift are meaningless unless `parameters` asks for them.
+    #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &self,
         maps: &[&[f32]],
@@ -84,19 +105,28 @@ impl Closing {
         grad: &[f32],
         dims: [usize; 3],
         wants_residual: bool,
+        parameters: bool,
     ) -> ClosingGrad {
         let [batch, channels, positions] = dims;
-        let gate = match (self.relu, self.residual) {
-            (false, _) => Gate::Open,
-            (true, false) => Gate::Affine { scale: &self.scale, shift: &self.shift },
-            (true, true) => Gate::Output(y),
+        let activation = self.activation;
+        let gate = match (activation, &self.before) {
+            (Activation::Identity, _) => Gate::Open,
+            (_, Some(before)) => Gate::Values(activation, before),
+            (_, None) if self.residual || norms.len() > MAX_BRANCHES => Gate::Values(activation, y),
+            _ => Gate::Affine { activation, scale: &self.scale, shift: &self.shift },
         };
         let gamma: Vec<f32> = norms.iter().flat_map(|norm| norm.gamma).copied().collect();
-        let sums = norm::reduce(maps, &self.mean, grad, gate, dims);
-        let found = Gradients::new(&gamma, &self.mean, &self.inv_std, &sums, batch * positions);
-        let mut map_grads: Vec<Vec<f32>> = maps.iter().map(|map| buffer::take(map.len())).collect();
+        let fixed: Vec<bool> = norms.iter().map(|norm| norm.fixed.is_some()).collect();
+        let sums = match parameters || fixed.contains(&false) {
+            true => norm::reduce(maps, &self.mean, grad, gate, dims),
+            // Constant statistics need no sums.
+            false => Sums { gradient: vec![0.0; channels], products: vec![0.0; self.mean.len()] },
+        };
+        let count = batch * positions;
+        let found = Gradients::new(&gamma, &self.mean, &self.inv_std, &fixed, &sums, count);
+        let mut map_grads: Vec<Buffer> = maps.iter().map(|map| buffer::take(map.len())).collect();
         let mut residual = wants_residual.then(|| buffer::take(grad.len()));
-        let mut slices: Vec<&mut [f32]> = map_grads.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut slices: Vec<&mut [f32]> = map_grads.iter_mut().map(|map| &mut **map).collect();
         norm::backward_input(maps, &found, grad, gate, dims, &mut slices, residual.as_deref_mut());
         let norms = found
             .gamma
@@ -104,5 +134,11 @@ impl Closing {
             .map(|gamma| [gamma.to_vec(), found.beta.clone()])
             .collect();
         ClosingGrad { norms, maps: map_grads, residual }
+    }
+
+    /// What the norm of a branch multiplies its channels with.
+    pub fn scale(&self, branch: usize) -> &[f32] {
+        let channels = self.shift.len();
+        &self.scale[branch * channels..][..channels]
     }
 }

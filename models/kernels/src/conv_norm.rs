@@ -1,9 +1,8 @@
-//! A convolution and its batch norm in training: the plain block, and the parts of others.
+//! A convolution and its batch norm in training: the parts that blocks are made of.
 
-use crate::closing::Closing;
-use crate::{ConvShape, buffer, conv, depthwise};
+use crate::norm;
 
-/// Scale, shift and constant of a batch norm in training.
+/// A batch norm in training.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm<'a> {
     /// Scale, `[channels]`.
@@ -12,6 +11,34 @@ pub struct Norm<'a> {
     pub beta: &'a [f32],
     /// Added to the variance.
     pub epsilon: f64,
+    /// What the norm normalises with, if not the statistics of the batch.
+    pub fixed: Option<FixedStatistics<'a>>,
+}
+
+impl Norm<'_> {
+    /// # Panics
+    /// If there is not one value for each channel, or a norm with the statistics of the batch has
+    /// but `count` 1 of them per channel.
+    #[track_caller]
+    pub(crate) fn check(&self, channels: usize, count: usize) {
+        assert_eq!([self.gamma.len(), self.beta.len()], [channels; 2], "scale and shift of a norm");
+        match &self.fixed {
+            Some(fixed) => {
+                let lengths = [fixed.mean.len(), fixed.var.len()];
+                assert_eq!(lengths, [channels; 2], "statistics of a norm");
+            }
+            None => norm::check_count(count),
+        }
+    }
+}
+
+/// Mean and variance that a norm takes as constants, `[channels]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct FixedStatistics<'a> {
+    /// Mean.
+    pub mean: &'a [f32],
+    /// Variance.
+    pub var: &'a [f32],
 }
 
 /// A convolution without bias and its norm.
@@ -32,23 +59,6 @@ pub struct BatchStatistics {
     pub var: Vec<f32>,
 }
 
-/// What the backward pass needs besides input and output.
-#[derive(Clone, Debug)]
-pub struct ConvNormSaved(Saved);
-
-#[derive(Clone, Debug)]
-enum Saved {
-    Dense {
-        map: Vec<f32>,
-        closing: Closing,
-    },
-    /// The moments of a depthwise convolution's windows take the place of its map.
-    Depthwise {
-        saved: depthwise::DbbSaved,
-        relu: bool,
-    },
-}
-
 /// Gradients of a convolution and its norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConvNormGrad {
@@ -56,81 +66,4 @@ pub struct ConvNormGrad {
     pub weight: Vec<f32>,
     /// Scale and shift, `[out]` each.
     pub norm: [Vec<f32>; 2],
-}
-
-impl Drop for Saved {
-    fn drop(&mut self) {
-        if let Self::Dense { map, .. } = self {
-            buffer::give(std::mem::take(map));
-        }
-    }
-}
-
-impl ConvNorm<'_> {
-    /// `y = act(norm(conv(x)) + residual)` with `act` the identity or ReLU; `x` is
-    /// `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
-    ///
-    /// # Panics
-    /// If a length does not fit the shape.
-    pub fn forward(
-        &self,
-        shape: &ConvShape,
-        x: &[f32],
-        residual: Option<&[f32]>,
-        relu: bool,
-        y: &mut [f32],
-    ) -> (BatchStatistics, ConvNormSaved) {
-        if shape.is_depthwise() && residual.is_none() {
-            let (statistics, saved) =
-                depthwise::conv_bn_forward(shape, x, self.weight, self.norm, relu, y);
-            return (statistics, ConvNormSaved(Saved::Depthwise { saved, relu }));
-        }
-        let mut map = buffer::take(shape.output_len());
-        let found = conv::forward_with_stats(shape, x, self.weight, &mut map);
-        let dims = shape.output_dims();
-        let (closing, mut statistics) =
-            Closing::forward(&[&map], &[found], &[self.norm], residual, relu, dims, y);
-        let statistics = statistics.remove(0);
-        (statistics, ConvNormSaved(Saved::Dense { map, closing }))
-    }
-
-    /// The gradients of the weight and the norm, and of input and residual where they are wanted,
-    /// from that of `y`.
-    ///
-    /// # Panics
-    /// If a length does not fit the shape.
-    pub fn backward(
-        &self,
-        shape: &ConvShape,
-        x: &[f32],
-        y: &[f32],
-        saved: &ConvNormSaved,
-        grad: &[f32],
-        [wants_input, wants_residual]: [bool; 2],
-    ) -> (Option<Vec<f32>>, Option<Vec<f32>>, ConvNormGrad) {
-        let (map, closing) = match &saved.0 {
-            Saved::Dense { map, closing } => (map, closing),
-            Saved::Depthwise { saved, relu } => {
-                let mut input = buffer::take(x.len());
-                let output = relu.then_some(y);
-                let (weight, norm) = (self.weight, self.norm);
-                let block = depthwise::conv_bn_backward(
-                    shape, x, output, grad, weight, norm, saved, &mut input,
-                );
-                return (wants_input.then_some(input), None, block);
-            }
-        };
-        let dims = shape.output_dims();
-        let mut closing = closing.backward(&[map], &[self.norm], y, grad, dims, wants_residual);
-        let (norm, map_grad) = (closing.norms.remove(0), closing.maps.remove(0));
-        let mut weight = buffer::take(self.weight.len());
-        conv::backward_weight(shape, x, &map_grad, &mut weight);
-        let input = wants_input.then(|| {
-            let mut input = buffer::take(x.len());
-            conv::backward_input(shape, &map_grad, self.weight, &mut input, false);
-            input
-        });
-        buffer::give(map_grad);
-        (input, closing.residual, ConvNormGrad { weight, norm })
-    }
 }

@@ -1,14 +1,53 @@
-//! Training kernels for Diverse Branch Blocks on a CPU.
+//! CPU kernels for training Diverse Branch Blocks: convolutions, batch norms, pools and whole blocks,
+//! forward and backward. No tensor library is needed.
 //!
-//! Every kernel works on `f32` slices in the layout `[batch, channels, height, width]`, finds
-//! the vector instructions of the machine at run time ([`InstructionSet`]) and uses Rayon's current
-//! pool. Every public
-//! function is safe: it checks the lengths of its slices against the shape it is given and panics
-//! on a mismatch, which is a defect of the caller.
+//! Every kernel works on `f32` slices in the layout `[batch, channels, height, width]`; [`ConvShape`]
+//! is the geometry that all of them share.
 //!
-//! Sums run in an order that depends on the shape, the number of threads and the instruction set
-//! alone: two runs with equally many threads and the same set are equal bit for bit.
+//! | to compute | look in |
+//! |---|---|
+//! | a convolution, with bias, residual and ReLU ([`Epilogue`]), and its gradients | [`conv`] |
+//! | a convolution and its batch norm, dense, grouped or depthwise | [`ConvNorm`] |
+//! | a Diverse Branch Block with `groups = 1` | [`dense`] |
+//! | a depthwise convolution or Diverse Branch Block | [`depthwise`] |
+//! | batch norms, or a sum of several, in fused passes | [`norm`] |
+//! | sums and covariances of channels | [`moments`] |
+//! | max and average pools | [`pool`] |
+//! | memory for maps, reused from step to step | [`buffer`] |
+//! | which vector instructions are used | [`InstructionSet`] |
+//!
+//! ```
+//! use dbb_kernels::{ConvShape, Epilogue, conv};
+//!
+//! // A 1x1 convolution from 3 to 2 channels of one image of 4 positions.
+//! let shape = ConvShape::pointwise(1, [3, 2], 4);
+//! let x = [1.0; 12];
+//! let weight = [1.0, 1.0, 1.0, 0.5, 0.5, 0.5];
+//! let mut y = [0.0; 8];
+//! conv::forward(&shape, &x, &weight, &mut y, Epilogue::default());
+//! assert_eq!(y, [3.0, 3.0, 3.0, 3.0, 1.5, 1.5, 1.5, 1.5]);
+//! ```
+//!
+//! # Safety and errors
+//!
+//! Every public function is safe. It checks the shape it is given ([`ConvShape::check`]) and the
+//! lengths of its slices against it, and panics on a mismatch, which is a defect of the caller. No
+//! map is empty: every extent of a shape is at least 1.
+//!
+//! # Threads and determinism
+//!
+//! Work is divided among the threads of Rayon's current pool. Sums are added in an order that depends
+//! on the shape, the number of threads and the instruction set alone: results are equal bit for bit
+//! with equal threads and instruction set.
+//!
+//! `docs/PERFORMANCE.md` in the repository has the equations of the blocks and their costs.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+mod activation;
+pub mod branches;
 pub mod buffer;
 mod closing;
 pub mod conv;
@@ -29,7 +68,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use activation::Activation;
 pub use conv::Epilogue;
-pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, ConvNormSaved, Norm};
+pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, FixedStatistics, Norm};
 pub use instruction_set::{InstructionSet, InstructionSetError};
-pub use shape::ConvShape;
+pub use shape::{ConvShape, ShapeError};

@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::simd::{Full, Lanes, sweep};
-use crate::{instruction_set, planes};
+use crate::{instruction_set, planes, shape::map_len};
 
 /// Values added in `f32` before they are flushed to `f64`.
 const BLOCK: usize = 1024;
@@ -14,10 +14,10 @@ const BLOCK: usize = 1024;
 /// Sum of each channel over batch and positions, `[channels]`; one pass.
 ///
 /// # Panics
-/// If the map's length is not that of `dims`.
+/// If the map is empty or its length not that of `dims`.
 pub fn sums(map: &[f32], dims: [usize; 3]) -> Vec<f64> {
     let [batch, channels, positions] = dims;
-    assert_eq!(map.len(), batch * channels * positions, "length of the map");
+    assert_eq!(map.len(), map_len(dims), "length of the map");
     planes::reduce(batch * channels, positions, channels, |range, sums| {
         instruction_set::dispatch(Sums { map, range, positions, sums });
     })
@@ -64,10 +64,10 @@ const TILE: usize = 4;
 /// `f64`.
 ///
 /// # Panics
-/// If a length does not fit `dims`.
+/// If the map is empty or a length does not fit `dims`.
 pub fn covariance(x: &[f32], shift: &[f32], dims: [usize; 3]) -> Vec<f32> {
     let [batch, channels, positions] = dims;
-    assert_eq!(x.len(), batch * channels * positions, "length of the map");
+    assert_eq!(x.len(), map_len(dims), "length of the map");
     assert_eq!(shift.len(), channels, "one shift per channel");
     let padded = channels.next_multiple_of(TILE);
     // Each task has products of its own, so that it must be worth their memory.

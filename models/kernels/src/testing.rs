@@ -71,9 +71,10 @@ pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
 }
 
 /// Whether a test takes a case of about so many operations: under Miri, a thousand times slower,
-/// the small ones alone.
+/// the small ones alone. Every kernel runs there on the smallest maps in any case, in
+/// `tests::geometry`.
 pub(crate) fn affordable(operations: usize) -> bool {
-    !cfg!(miri) || operations <= 1 << 12
+    !cfg!(miri) || operations <= 1 << 10
 }
 
 /// Runs `work` once with each instruction set of the processor, on threads that all use it.

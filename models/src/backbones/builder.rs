@@ -2,13 +2,24 @@
 
 use burn::tensor::Device;
 
-use crate::blocks::{Block, BlockKind, BlockOptions, ConvSpec, ConvUnit, DbbConfig, NormConfig};
+use crate::blocks::{
+    Activation, Block, BlockKind, BlockOptions, ConvSpec, ConvUnit, DbbConfig, NormConfig,
+};
 use crate::error::ConfigError;
-use crate::zoo::Form;
+use crate::form::Form;
+use crate::layer_pattern::matches;
 
-/// Makes the units of a network.
+/// Makes the units of a network, from what is chosen for it whatever its architecture is.
 #[derive(Debug)]
 pub struct NetworkBuilder<'a> {
+    /// Multiplies the channels of every layer.
+    pub width: f64,
+    /// Channels of the images.
+    pub in_channels: usize,
+    /// Classes of the linear classifier.
+    pub num_classes: usize,
+    /// The nonlinearity, of a network that leaves it open.
+    pub activation: Option<Activation>,
     /// Block of the layers that no pattern names.
     pub block: BlockKind,
     /// Blocks by layer pattern; the last match wins.
@@ -45,38 +56,5 @@ impl NetworkBuilder<'_> {
         }
         let named = self.patterns.iter().rev().find(|(pattern, _)| matches(pattern, name));
         named.map_or(self.block, |(_, kind)| *kind)
-    }
-}
-
-/// Whether a layer name fits a pattern in which `*` stands for any text.
-pub(crate) fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len())
-                .filter(|&i| rest.is_char_boundary(i))
-                .any(|i| matches(tail, &rest[i..]))
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        for (pattern, name, expected) in [
-            ("stage4.*", "stage4.0.conv1", true),
-            ("stage4.*", "stage3.0.conv1", false),
-            ("*.conv2", "stage1.1.conv2", true),
-            ("stage?.0", "stage1.0", false),
-            ("*", "stem", true),
-            ("s*e*1", "stage1.0.conv1", true),
-            ("stem", "stem", true),
-            ("stem", "stem.conv", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} on {name}");
-        }
     }
 }

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Linear, LinearConfig};
 
-use super::NetworkBuilder;
+use super::{Backbone, NetworkBuilder};
 use crate::blocks::{Activation, ConvSpec, ConvUnit};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -27,6 +27,11 @@ const LAYOUT: [(usize, usize); 13] = [
     (1024, 2),
     (1024, 1),
 ];
+
+/// The network of the paper's table 1. Its nonlinearity is ReLU, of which its authors' code makes
+/// ReLU6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MobileNetV1Config;
 
 /// MobileNet version 1 with a linear classifier.
 #[derive(Module, Debug, Reparameterize)]
@@ -53,22 +58,16 @@ pub struct SeparableConv {
     pub pointwise: ConvUnit,
 }
 
-impl MobileNetV1 {
-    /// A network with fresh weights for images of `in_channels` channels. The paper's
-    /// nonlinearity is ReLU; its authors' code has ReLU6.
-    ///
-    /// # Errors
-    /// If a layer cannot have its block, or the width leaves no channel.
-    pub fn new(
-        width: f64,
-        in_channels: usize,
-        num_classes: usize,
-        activation: Activation,
-        builder: &NetworkBuilder,
-    ) -> Result<Self, ConfigError> {
-        let scaled = |channels: usize| (channels as f64 * width) as usize;
+impl Backbone for MobileNetV1Config {
+    type Network = MobileNetV1;
+
+    const LEAVES_ACTIVATION_OPEN: bool = true;
+
+    fn build(&self, builder: &NetworkBuilder) -> Result<MobileNetV1, ConfigError> {
+        let scaled = |channels: usize| (channels as f64 * builder.width) as usize;
         let mut channels = scaled(32);
-        let stem = builder.unit("stem", &ConvSpec::square([in_channels, channels], 3, 2))?;
+        let stem = ConvSpec::square([builder.in_channels, channels], 3, 2);
+        let stem = builder.unit("stem", &stem)?;
         let mut blocks = Vec::new();
         for (index, (outputs, stride)) in LAYOUT.into_iter().enumerate() {
             let depthwise = ConvSpec::square([channels; 2], 3, stride).with_groups(channels);
@@ -79,12 +78,12 @@ impl MobileNetV1 {
             });
             channels = scaled(outputs);
         }
-        Ok(Self {
+        Ok(MobileNetV1 {
             stem,
             blocks,
             pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
-            linear: LinearConfig::new(channels, num_classes).init(builder.device),
-            activation,
+            linear: LinearConfig::new(channels, builder.num_classes).init(builder.device),
+            activation: builder.activation.unwrap_or(Activation::Relu),
         })
     }
 }

@@ -5,8 +5,8 @@ use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 
-use super::NetworkBuilder;
 use super::inverted_residual::{self, InvertedResidual, InvertedResidualConfig, multiple_of_8};
+use super::{Backbone, NetworkBuilder};
 use crate::blocks::{Activation, ConvSpec, ConvUnit};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -27,6 +27,10 @@ const LAYOUT: [(usize, usize, usize, usize); 7] = [
 /// nothing.
 pub(super) const DROPOUT: f64 = 0.2;
 
+/// The network of the paper's table 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MobileNetV2Config;
+
 /// MobileNet version 2 with ReLU6, dropout and a linear classifier.
 #[derive(Module, Debug, Reparameterize)]
 pub struct MobileNetV2 {
@@ -44,20 +48,14 @@ pub struct MobileNetV2 {
     pub linear: Linear,
 }
 
-impl MobileNetV2 {
-    /// A network with fresh weights for images of `in_channels` channels.
-    ///
-    /// # Errors
-    /// If a layer cannot have its block.
-    pub fn new(
-        width: f64,
-        in_channels: usize,
-        num_classes: usize,
-        builder: &NetworkBuilder,
-    ) -> Result<Self, ConfigError> {
-        let scaled = |channels: usize| multiple_of_8(channels as f64 * width);
+impl Backbone for MobileNetV2Config {
+    type Network = MobileNetV2;
+
+    fn build(&self, builder: &NetworkBuilder) -> Result<MobileNetV2, ConfigError> {
+        let scaled = |channels: usize| multiple_of_8(channels as f64 * builder.width);
         let mut channels = scaled(32);
-        let stem = builder.unit("stem", &ConvSpec::square([in_channels, channels], 3, 2))?;
+        let stem = ConvSpec::square([builder.in_channels, channels], 3, 2);
+        let stem = builder.unit("stem", &stem)?;
         let mut blocks = Vec::new();
         for (expansion, outputs, repetitions, stride) in LAYOUT {
             for index in 0..repetitions {
@@ -75,14 +73,14 @@ impl MobileNetV2 {
             }
         }
         // The last layer is not made narrower than in the network of full width.
-        let features = multiple_of_8(1280.0 * width.max(1.0));
-        Ok(Self {
+        let features = multiple_of_8(1280.0 * builder.width.max(1.0));
+        Ok(MobileNetV2 {
             stem,
             blocks,
             last: builder.unit("last", &ConvSpec::square([channels, features], 1, 1))?,
             pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
             dropout: DropoutConfig::new(DROPOUT).init(),
-            linear: LinearConfig::new(features, num_classes).init(builder.device),
+            linear: LinearConfig::new(features, builder.num_classes).init(builder.device),
         })
     }
 }

@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 
-use super::NetworkBuilder;
 use super::inverted_residual::{self, InvertedResidual, InvertedResidualConfig, multiple_of_8};
 use super::mobilenet_v2::DROPOUT;
+use super::{Backbone, NetworkBuilder};
 use crate::blocks::{Activation, ConvSpec, ConvUnit, NormConfig};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -72,18 +72,18 @@ const SMALL: [Line; 11] = [
 ];
 
 /// The batch norms of the authors' code, in PyTorch's terms: epsilon 1e-3, momentum 0.01.
-pub(crate) const NORM: NormConfig = NormConfig { epsilon: 1e-3, momentum: 0.01 };
+const NORM: NormConfig = NormConfig { epsilon: 1e-3, momentum: 0.01 };
 
-/// Which of the two networks.
+/// Which of the paper's two networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
+pub enum MobileNetV3Config {
     /// MobileNetV3-Large.
     Large,
     /// MobileNetV3-Small.
     Small,
 }
 
-impl Size {
+impl MobileNetV3Config {
     fn layout(self) -> &'static [Line] {
         match self {
             Self::Large => &LARGE,
@@ -111,23 +111,18 @@ pub struct MobileNetV3 {
     pub linear: Linear,
 }
 
-impl MobileNetV3 {
-    /// A network with fresh weights for images of `in_channels` channels.
-    ///
-    /// # Errors
-    /// If a layer cannot have its block.
-    pub fn new(
-        size: Size,
-        width: f64,
-        in_channels: usize,
-        num_classes: usize,
-        builder: &NetworkBuilder,
-    ) -> Result<Self, ConfigError> {
-        let scaled = |channels: usize| multiple_of_8(channels as f64 * width);
+impl Backbone for MobileNetV3Config {
+    type Network = MobileNetV3;
+
+    const NORM: NormConfig = NORM;
+
+    fn build(&self, builder: &NetworkBuilder) -> Result<MobileNetV3, ConfigError> {
+        let scaled = |channels: usize| multiple_of_8(channels as f64 * builder.width);
         let mut channels = scaled(16);
-        let stem = builder.unit("stem", &ConvSpec::square([in_channels, channels], 3, 2))?;
+        let stem = ConvSpec::square([builder.in_channels, channels], 3, 2);
+        let stem = builder.unit("stem", &stem)?;
         let mut blocks = Vec::new();
-        for (index, line) in size.layout().iter().enumerate() {
+        for (index, line) in self.layout().iter().enumerate() {
             let name = format!("blocks.{index}");
             let config = InvertedResidualConfig {
                 channels: [channels, scaled(line.expanded), scaled(line.outputs)],
@@ -140,18 +135,18 @@ impl MobileNetV3 {
             channels = scaled(line.outputs);
         }
         let features = 6 * channels;
-        let hidden = scaled(match size {
-            Size::Large => 1280,
-            Size::Small => 1024,
+        let hidden = scaled(match self {
+            Self::Large => 1280,
+            Self::Small => 1024,
         });
-        Ok(Self {
+        Ok(MobileNetV3 {
             stem,
             blocks,
             last: builder.unit("last", &ConvSpec::square([channels, features], 1, 1))?,
             pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
             hidden: LinearConfig::new(features, hidden).init(builder.device),
             dropout: DropoutConfig::new(DROPOUT).init(),
-            linear: LinearConfig::new(hidden, num_classes).init(builder.device),
+            linear: LinearConfig::new(hidden, builder.num_classes).init(builder.device),
         })
     }
 }

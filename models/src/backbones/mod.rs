@@ -1,17 +1,65 @@
-//! The networks: one file per paper.
+//! The networks: one file per paper, and two lists that name them all.
+//!
+//! A new depth of a network is a row in the table of architectures below. A new family is a file
+//! with its configuration ([`Backbone`]), its network and its [`Walk`](crate::walk::Walk); a line in
+//! the list of families and a row for each network, both below; and a constant in `dialects/` for
+//! each code base that has names for it.
 
+mod arch;
 mod builder;
+mod family;
 mod inverted_residual;
 mod mobilenet_v1;
 mod mobilenet_v2;
 mod mobilenet_v3;
 mod resnet;
 
+pub use arch::ForeignModel;
 pub use builder::NetworkBuilder;
-pub(crate) use builder::matches;
+pub use family::Backbone;
 pub use inverted_residual::{InvertedResidual, InvertedResidualConfig};
-pub use mobilenet_v1::{MobileNetV1, SeparableConv};
-pub use mobilenet_v2::MobileNetV2;
-pub(crate) use mobilenet_v3::NORM as MOBILENET_V3_NORM;
-pub use mobilenet_v3::{MobileNetV3, Size};
+pub use mobilenet_v1::{MobileNetV1, MobileNetV1Config, SeparableConv};
+pub use mobilenet_v2::{MobileNetV2, MobileNetV2Config};
+pub use mobilenet_v3::{MobileNetV3, MobileNetV3Config};
 pub use resnet::{ResNet, ResNetConfig, ResidualBlock, Shortcut};
+
+use crate::dialects::{Names, akamaster, official, timm, torchvision};
+
+family::families! {
+    /// A residual network.
+    ResNet from ResNetConfig;
+    /// MobileNet version 1.
+    MobileNetV1 from MobileNetV1Config;
+    /// MobileNet version 2.
+    MobileNetV2 from MobileNetV2Config;
+    /// MobileNet version 3, large or small.
+    MobileNetV3 from MobileNetV3Config;
+}
+
+// Variant = name, network, height and width of the images that its paper trains it with, names in
+// other code bases.
+arch::architectures! {
+    ResNet18 = "resnet18", ResNetConfig::basic([2, 2, 2, 2]), 224, IMAGENET_RESNET;
+    ResNet34 = "resnet34", ResNetConfig::basic([3, 4, 6, 3]), 224, IMAGENET_RESNET;
+    ResNet50 = "resnet50", ResNetConfig::bottleneck([3, 4, 6, 3]), 224, IMAGENET_RESNET;
+    ResNet101 = "resnet101", ResNetConfig::bottleneck([3, 4, 23, 3]), 224, IMAGENET_RESNET;
+    ResNet152 = "resnet152", ResNetConfig::bottleneck([3, 8, 36, 3]), 224, IMAGENET_RESNET;
+    /// ResNet-18 with a 3x3 stem and no max pool.
+    ResNet18Cifar =
+        "resnet18-cifar", ResNetConfig::basic([2, 2, 2, 2]).with_small_stem(), 32, [official::RESNET];
+    ResNet20 = "resnet20", ResNetConfig::cifar(3), 32, [akamaster::RESNET];
+    ResNet32 = "resnet32", ResNetConfig::cifar(5), 32, [akamaster::RESNET];
+    ResNet44 = "resnet44", ResNetConfig::cifar(7), 32, [akamaster::RESNET];
+    ResNet56 = "resnet56", ResNetConfig::cifar(9), 32, [akamaster::RESNET];
+    ResNet110 = "resnet110", ResNetConfig::cifar(18), 32, [akamaster::RESNET];
+    MobileNetV1 =
+        "mobilenet_v1", MobileNetV1Config, 224, [official::MOBILENET_V1, timm::MOBILENET_V1];
+    MobileNetV2 =
+        "mobilenet_v2", MobileNetV2Config, 224, [torchvision::MOBILENET_V2, timm::MOBILENET_V2];
+    MobileNetV3Large =
+        "mobilenet_v3_large", MobileNetV3Config::Large, 224, [torchvision::MOBILENET_V3];
+    MobileNetV3Small =
+        "mobilenet_v3_small", MobileNetV3Config::Small, 224, [torchvision::MOBILENET_V3];
+}
+
+const IMAGENET_RESNET: [Names; 3] = [official::RESNET, torchvision::RESNET, timm::RESNET];

@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 
-use super::NetworkBuilder;
+use super::{Backbone, NetworkBuilder};
 use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue};
 use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
@@ -29,6 +29,41 @@ pub struct ResNetConfig {
     pub imagenet_stem: bool,
     /// What a block adds where it changes the shape.
     pub shortcut: Shortcut,
+}
+
+impl ResNetConfig {
+    /// Four stages of blocks of two 3x3 convolutions, for images of 224x224 (the paper's table 1).
+    pub fn basic(depths: [usize; 4]) -> Self {
+        Self {
+            depths: depths.to_vec(),
+            bottleneck: false,
+            channels: 64,
+            imagenet_stem: true,
+            shortcut: Shortcut::Projection,
+        }
+    }
+
+    /// Four stages of bottlenecks, for images of 224x224 (the paper's table 1).
+    pub fn bottleneck(depths: [usize; 4]) -> Self {
+        Self { bottleneck: true, ..Self::basic(depths) }
+    }
+
+    /// The paper's section 4.2: `6n + 2` layers in three stages of `n` blocks and 16, 32 and 64
+    /// channels, for images of 32x32.
+    pub fn cifar(n: usize) -> Self {
+        Self {
+            depths: vec![n; 3],
+            bottleneck: false,
+            channels: 16,
+            imagenet_stem: false,
+            shortcut: Shortcut::ZeroPadding,
+        }
+    }
+
+    /// The same network with the stem for images of 32x32.
+    pub fn with_small_stem(self) -> Self {
+        Self { imagenet_stem: false, ..self }
+    }
 }
 
 /// What a residual block adds to its output where it changes the shape of its input.
@@ -77,42 +112,34 @@ pub struct ResidualBlock {
     zero_channels: Option<[usize; 2]>,
 }
 
-impl ResNet {
-    /// A network with fresh weights for images of `in_channels` channels.
-    ///
-    /// # Errors
-    /// If a layer cannot have its block, or the width leaves no channel.
-    pub fn new(
-        config: &ResNetConfig,
-        width: f64,
-        in_channels: usize,
-        num_classes: usize,
-        builder: &NetworkBuilder,
-    ) -> Result<Self, ConfigError> {
-        let scaled = |stage: usize| ((config.channels << stage) as f64 * width) as usize;
-        let stem = if config.imagenet_stem {
-            ConvSpec::square([in_channels, scaled(0)], 7, 2)
+impl Backbone for ResNetConfig {
+    type Network = ResNet;
+
+    fn build(&self, builder: &NetworkBuilder) -> Result<ResNet, ConfigError> {
+        let scaled = |stage: usize| ((self.channels << stage) as f64 * builder.width) as usize;
+        let stem = if self.imagenet_stem {
+            ConvSpec::square([builder.in_channels, scaled(0)], 7, 2)
         } else {
-            ConvSpec::square([in_channels, scaled(0)], 3, 1)
+            ConvSpec::square([builder.in_channels, scaled(0)], 3, 1)
         };
         let mut channels = scaled(0);
-        let mut stages = config.depths.iter().enumerate().map(|(stage, &depth)| {
+        let mut stages = self.depths.iter().enumerate().map(|(stage, &depth)| {
             (0..depth)
                 .map(|index| {
                     let name = format!("stage{}.{index}", stage + 1);
                     let stride = if index == 0 && stage > 0 { 2 } else { 1 };
                     let (inputs, planes) = (channels, scaled(stage));
-                    channels = if config.bottleneck { 4 * planes } else { planes };
-                    ResidualBlock::new(config, &name, [inputs, planes], stride, builder)
+                    channels = if self.bottleneck { 4 * planes } else { planes };
+                    ResidualBlock::new(self, &name, [inputs, planes], stride, builder)
                 })
                 .collect::<Result<Vec<_>, _>>()
         });
         let mut next_stage = || stages.next().unwrap_or_else(|| Ok(Vec::new()));
         let (stage1, stage2) = (next_stage()?, next_stage()?);
         let (stage3, stage4) = (next_stage()?, next_stage()?);
-        Ok(Self {
+        Ok(ResNet {
             stem: builder.unit("stem", &stem)?,
-            max_pool: config.imagenet_stem.then(|| {
+            max_pool: self.imagenet_stem.then(|| {
                 MaxPool2dConfig::new([3, 3])
                     .with_strides([2, 2])
                     .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
@@ -123,10 +150,12 @@ impl ResNet {
             stage3,
             stage4,
             pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
-            linear: LinearConfig::new(channels, num_classes).init(builder.device),
+            linear: LinearConfig::new(channels, builder.num_classes).init(builder.device),
         })
     }
+}
 
+impl ResNet {
     fn stages(&self) -> [&Vec<ResidualBlock>; 4] {
         [&self.stage1, &self.stage2, &self.stage3, &self.stage4]
     }

@@ -5,10 +5,12 @@ use burn::tensor::{Device, Tensor, s};
 
 use super::batch_norm::BatchNorm;
 use super::block::{ConvBlock, PlainBranch, Positions};
+use super::branch_sum::BranchSum;
 use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
 use super::epilogue::Epilogue;
 use crate::algebra::{ConvParams, embed_kernel, sum_branches};
+use crate::cpu_ops;
 use crate::error::ConfigError;
 
 /// A KxK, a Kx1 and a 1xK convolution over one input, each with batch norm, whose outputs are
@@ -68,6 +70,11 @@ impl ConvBlock for AsymmetricConvBlock {
     }
 
     fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+        let branches = self.branches().map(ConvBn::branch).into();
+        let sum = BranchSum { spec: self.spec(), branches };
+        if let Some(output) = cpu_ops::branch_sum(&sum, &input, &epilogue) {
+            return output;
+        }
         let [_, _, height, width] = input.dims();
         let [top, left] =
             self.spec.padding.map(|p| (self.spec.kernel_size[0] / 2).saturating_sub(p));

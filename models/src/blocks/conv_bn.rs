@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::batch_norm::BatchNorm;
 use super::block::{ConvBlock, PlainBranch, Positions};
+use super::branch_sum::{BranchMap, BranchSum, SumBranch};
 use super::conv_spec::{ConvSpec, host_conv};
 use super::epilogue::Epilogue;
 use super::unit::weights;
@@ -38,6 +39,11 @@ impl ConvBn {
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         self.forward_then(input, Epilogue::default())
     }
+
+    /// The block as a branch of another.
+    pub(crate) fn branch(&self) -> SumBranch<'_> {
+        SumBranch { map: BranchMap::Conv(&self.conv), norm: &self.bn }
+    }
 }
 
 impl ConvBlock for ConvBn {
@@ -46,7 +52,11 @@ impl ConvBlock for ConvBn {
     }
 
     fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        cpu_ops::conv_bn(self, &input, &epilogue).unwrap_or_else(|| {
+        let output = ConvSpec::find(&self.conv).and_then(|spec| {
+            let sum = BranchSum { spec, branches: vec![self.branch()] };
+            cpu_ops::branch_sum(&sum, &input, &epilogue)
+        });
+        output.unwrap_or_else(|| {
             LayerCount::plain(|| epilogue.forward(self.bn.forward(self.conv.forward(input))))
         })
     }

@@ -36,26 +36,47 @@ impl ConvSpec {
         Self::new(channels, [size; 2]).with_stride([stride; 2]).with_padding([size / 2; 2])
     }
 
-    /// The geometry of an existing convolution with explicit, symmetric padding.
-    pub(crate) fn of(conv: &Conv2d) -> Self {
+    /// The geometry of an existing convolution, unless it has one that is not held here: dilation,
+    /// or a padding that differs from side to side or follows from the input.
+    pub(crate) fn find(conv: &Conv2d) -> Option<Self> {
         let [outputs, per_group, ..] = conv.weight.lazy_shape().dims::<4>();
-        let padding = match conv.padding {
-            PaddingConfig2d::Explicit(height, width, ..) => [height, width],
-            _ => [0, 0],
-        };
-        Self::new([per_group * conv.groups, outputs], conv.kernel_size)
+        let spec = Self::new([per_group * conv.groups, outputs], conv.kernel_size)
             .with_stride(conv.stride)
-            .with_padding(padding)
-            .with_groups(conv.groups)
+            .with_padding(symmetric(&conv.padding)?)
+            .with_groups(conv.groups);
+        (conv.dilation == [1, 1]).then_some(spec)
     }
 
-    /// The window of a max pool, as the geometry of a convolution over one channel.
+    /// The geometry of a convolution of a block.
+    ///
+    /// # Panics
+    /// Where [`Self::find`] finds none: every constructor makes one that it does, but the
+    /// convolution of a block is public.
+    pub(crate) fn of(conv: &Conv2d) -> Self {
+        Self::find(conv).unwrap_or_else(|| {
+            panic!(
+                "a block's convolution has no dilation and the same padding on both sides: {conv}"
+            )
+        })
+    }
+
+    /// The window of a max pool, as the geometry of a convolution over one channel, unless it has
+    /// one that is not held here: as for [`Self::find`], or an output rounded up.
+    pub(crate) fn find_max_pool(pool: &MaxPool2d) -> Option<Self> {
+        let spec = Self::new([1, 1], pool.kernel_size)
+            .with_stride(pool.stride)
+            .with_padding(symmetric(&pool.padding)?);
+        (pool.dilation == [1, 1] && !pool.ceil_mode).then_some(spec)
+    }
+
+    /// The window of a network's max pool.
+    ///
+    /// # Panics
+    /// Where [`Self::find_max_pool`] finds none.
     pub(crate) fn of_max_pool(pool: &MaxPool2d) -> Self {
-        let padding = match pool.padding {
-            PaddingConfig2d::Explicit(height, width, ..) => [height, width],
-            _ => [0, 0],
-        };
-        Self::new([1, 1], pool.kernel_size).with_stride(pool.stride).with_padding(padding)
+        Self::find_max_pool(pool).unwrap_or_else(|| {
+            panic!("a network's pool has no dilation and the same padding on both sides: {pool}")
+        })
     }
 
     /// Whether every channel is convolved for itself (more than one channel, as many groups).
@@ -131,6 +152,17 @@ impl ConvSpec {
     }
 }
 
+/// The padding of height and width, if it is known and the same on both sides.
+fn symmetric(padding: &PaddingConfig2d) -> Option<[usize; 2]> {
+    match *padding {
+        PaddingConfig2d::Valid => Some([0, 0]),
+        PaddingConfig2d::Explicit(top, left, bottom, right) => {
+            ([top, left] == [bottom, right]).then_some([top, left])
+        }
+        PaddingConfig2d::Same => None,
+    }
+}
+
 /// The values of a tensor on the host in `f64`.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
@@ -148,4 +180,70 @@ pub(crate) fn host_conv(conv: &Conv2d) -> ConvParams {
         params.bias = host(bias.val());
     }
     params
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module as _;
+    use burn::nn::pool::MaxPool2dConfig;
+
+    use super::*;
+    use crate::blocks::{ConvBlock, ConvBn, Epilogue};
+
+    fn conv(change: impl Fn(Conv2dConfig) -> Conv2dConfig) -> Conv2d {
+        let config = Conv2dConfig::new([2, 3], [3, 3])
+            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+            .with_bias(false);
+        change(config).init(&Device::default())
+    }
+
+    #[test]
+    fn a_geometry_comes_back() {
+        let spec = ConvSpec::square([4, 6], 3, 2).with_groups(2);
+        assert_eq!(ConvSpec::of(&spec.init_conv(&Device::default())), spec);
+        let valid = conv(|config| config.with_padding(PaddingConfig2d::Valid));
+        assert_eq!(ConvSpec::of(&valid), ConvSpec::new([2, 3], [3, 3]));
+    }
+
+    #[test]
+    fn what_a_geometry_does_not_hold_is_not_lost() {
+        let asymmetric = PaddingConfig2d::Explicit(1, 1, 2, 1);
+        for conv in [
+            conv(|config| config.with_dilation([2, 2])),
+            conv(|config| config.with_padding(asymmetric.clone())),
+            conv(|config| config.with_padding(PaddingConfig2d::Same)),
+        ] {
+            assert_eq!(ConvSpec::find(&conv), None);
+            // A block with such a convolution computes it, and has no kernel for it.
+            let device = Device::default();
+            let mut block = ConvBn::new(&ConvSpec::square([2, 3], 3, 1), &device).unwrap();
+            block.conv = conv;
+            let device = device.autodiff();
+            let block = block.train();
+            let input = Tensor::random([2, 2, 5, 5], burn::tensor::Distribution::Default, &device);
+            let expected = block.bn.forward(block.conv.forward(input.clone()));
+            let found = block.forward_then(input, Epilogue::default());
+            found.into_data().assert_eq(&expected.into_data(), true);
+        }
+        let pool = MaxPool2dConfig::new([3, 3]);
+        assert_eq!(
+            ConvSpec::find_max_pool(&pool.clone().init()),
+            Some(ConvSpec::new([1, 1], [3, 3]).with_stride([3, 3]))
+        );
+        for pool in [
+            pool.clone().with_dilation([2, 2]),
+            pool.clone().with_ceil_mode(true),
+            pool.with_padding(asymmetric),
+        ] {
+            assert_eq!(ConvSpec::find_max_pool(&pool.init()), None);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a block's convolution has no dilation")]
+    fn a_block_that_cannot_fold_says_why() {
+        let mut block = ConvBn::new(&ConvSpec::square([2, 3], 3, 1), &Device::default()).unwrap();
+        block.conv = conv(|config| config.with_dilation([2, 2]));
+        block.spec();
+    }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::batch_norm::BatchNorm;
 use super::block::{ConvBlock, PlainBranch, Positions};
 use super::bn_pad::{BnPad, Padded};
+use super::branch_sum::{BranchMap, BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
 use super::conv_spec::{ConvSpec, host_conv};
 use super::epilogue::Epilogue;
@@ -230,6 +231,25 @@ impl DiverseBranchBlock {
         branches.into_iter().flatten().reduce(|a, b| a + b).expect("a block has a branch")
     }
 
+    fn branches(&self) -> Vec<SumBranch<'_>> {
+        let branches = [
+            self.origin.as_ref().map(ConvBn::branch),
+            self.pointwise.as_ref().map(ConvBn::branch),
+            self.pointwise_kxk.as_ref().map(|b| SumBranch {
+                map: BranchMap::PaddedConv(&b.conv1, &b.bn1.bn, &b.conv2),
+                norm: &b.bn2,
+            }),
+            self.average.as_ref().map(|b| SumBranch {
+                map: match (&b.conv, &b.bn) {
+                    (Some(conv), Some(bn)) => BranchMap::PaddedAverage(conv, &bn.bn),
+                    _ => BranchMap::Average,
+                },
+                norm: &b.avg_bn,
+            }),
+        ];
+        branches.into_iter().flatten().collect()
+    }
+
     fn closing_norms(&self) -> impl Iterator<Item = &BatchNorm> {
         [
             self.origin.as_ref().map(|b| &b.bn),
@@ -248,7 +268,8 @@ impl ConvBlock for DiverseBranchBlock {
     }
 
     fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        cpu_ops::dbb(self, &input, &epilogue)
+        let sum = BranchSum { spec: self.spec(), branches: self.branches() };
+        cpu_ops::branch_sum(&sum, &input, &epilogue)
             .unwrap_or_else(|| LayerCount::plain(|| epilogue.forward(self.forward_branches(input))))
     }
 
@@ -302,7 +323,7 @@ impl ConvBlock for DiverseBranchBlock {
     fn plain_branch(&self) -> Result<PlainBranch<'_>, ConfigError> {
         let Some(conv_bn) = &self.origin else {
             return Err(ConfigError::Option {
-                option: "model.dbb.branches",
+                option: "dbb.branches",
                 value: "a list without \"kxk\"".into(),
                 expected: "\"kxk\" among them, to start from weights",
             });

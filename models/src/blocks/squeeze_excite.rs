@@ -7,11 +7,9 @@ use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
 use burn::tensor::activation::{hard_sigmoid, relu};
 use burn::tensor::{Device, Tensor};
 
-use crate::reparam::Reparameterize;
-
 /// Squeeze-and-excitation (Hu et al., CVPR 2018): every channel times a weight from 0 to 1 that
 /// two layers compute from the means of all channels.
-#[derive(Module, Debug, Reparameterize)]
+#[derive(Module, Debug)]
 pub struct SqueezeExcite {
     /// Mean over all positions.
     pub pool: AdaptiveAvgPool2d,

@@ -4,7 +4,6 @@ use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 use super::acb::AsymmetricConvBlock;
 use super::batch_norm::{BatchNorm, NormConfig};
@@ -17,7 +16,7 @@ use crate::algebra::ConvParams;
 use crate::cpu_ops;
 use crate::error::ConfigError;
 use crate::implementation::LayerCount;
-use crate::names::one_of;
+use crate::names::named;
 
 /// Makes the enums of the blocks from their list:
 /// `Variant(Module) = "name", "module of the folded convolution in the official code"`, and, for a
@@ -28,27 +27,14 @@ macro_rules! blocks {
         $Variant:ident($Module:ty) = $name:literal, $folded:literal
         $(, $options:ident: $Options:ty)?;
     )*) => {
-        /// Name of a training-form block, as configurations and tables write it.
-        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        pub enum BlockKind {
-            $($(#[$doc])* #[serde(rename = $name)] $Variant,)*
+        named! {
+            /// Name of a training-form block, as configurations and tables write it.
+            pub enum BlockKind: "block" {
+                $($(#[$doc])* $Variant = $name,)*
+            }
         }
 
         impl BlockKind {
-            /// Every kind there is.
-            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$Variant),*];
-
-            /// What a block name may be, for errors.
-            const EXPECTED: &'static str = one_of!($($name),*);
-
-            /// The name in configurations.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$Variant => $name,)*
-                }
-            }
-
             /// The module that holds the folded convolution in the official code of the block.
             pub(crate) fn folded_module(self) -> &'static str {
                 match self {
@@ -170,24 +156,6 @@ impl BlockKind {
     }
 }
 
-impl std::fmt::Display for BlockKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl std::str::FromStr for BlockKind {
-    type Err = ConfigError;
-
-    fn from_str(name: &str) -> Result<Self, ConfigError> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or(ConfigError::Option {
-            option: "block",
-            value: format!("\"{name}\""),
-            expected: Self::EXPECTED,
-        })
-    }
-}
-
 /// What a unit holds.
 pub(crate) enum Contents<'a> {
     Block(&'a dyn ConvBlock),
@@ -214,7 +182,7 @@ impl ConvUnit {
         let epilogue = epilogue.into();
         LayerCount::unit(|| match self.contents() {
             Contents::Block(block) => block.forward_then(input, epilogue),
-            Contents::Folded(conv) if cpu_ops::serves_conv(&input) => {
+            Contents::Folded(conv) if cpu_ops::serves_conv(conv, &input) => {
                 cpu_ops::conv(conv, input, epilogue)
             }
             Contents::Folded(conv) => LayerCount::plain(|| epilogue.forward(conv.forward(input))),

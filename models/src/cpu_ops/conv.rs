@@ -8,33 +8,37 @@ use super::operation::{give, serves, slice, untracked, values};
 use crate::blocks::{Activation, ConvSpec, Epilogue};
 
 /// Whether the kernel serves a convolution of an input: not on an autodiff device.
-pub(crate) fn serves_conv(input: &Tensor<4>) -> bool {
-    !input.device().is_autodiff() && serves(input)
+pub(crate) fn serves_conv(conv: &Conv2d, input: &Tensor<4>) -> bool {
+    !input.device().is_autodiff() && serves(input) && shape_of_conv(conv, input).is_some()
+}
+
+/// The geometry of a convolution over an input, if a kernel has it.
+pub(super) fn shape_of_conv(conv: &Conv2d, input: &Tensor<4>) -> Option<ConvShape> {
+    shape_of(&ConvSpec::find(conv)?, input)
 }
 
 /// Convolution, bias, residual and activation in one pass, where [`serves_conv`].
 pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-    let shape = shape_of(&ConvSpec::of(conv), &input);
+    let shape = shape_of_conv(conv, &input).expect("the caller has asked");
     let (x, weight) = (values(input), values(conv.weight.val()));
     let bias = conv.bias.as_ref().map(|bias| values(bias.val()));
-    let (residual, relu, rest) = split(epilogue);
-    let residual = residual.map(values);
+    let residual = epilogue.residual.map(values);
     let mut y = buffer::take(shape.output_len());
-    let fused = dbb_kernels::Epilogue {
+    let epilogue = dbb_kernels::Epilogue {
         bias: bias.as_ref().map(slice),
         residual: residual.as_ref().map(slice),
-        relu,
+        activation: activation(epilogue.activation),
         ..Default::default()
     };
-    kernel::forward(&shape, slice(&x), slice(&weight), &mut y, fused);
+    kernel::forward(&shape, slice(&x), slice(&weight), &mut y, epilogue);
     std::iter::once(x).chain(residual).for_each(give);
-    rest.forward(untracked(y, shape.output_shape()))
+    untracked(y.into_vec(), shape.output_shape())
 }
 
-/// The geometry of a convolution over an input.
-pub(super) fn shape_of(spec: &ConvSpec, input: &Tensor<4>) -> ConvShape {
+/// The geometry over an input, if there is such a convolution.
+pub(super) fn shape_of(spec: &ConvSpec, input: &Tensor<4>) -> Option<ConvShape> {
     let [batch, _, height, width] = input.dims();
-    ConvShape {
+    let shape = ConvShape {
         batch,
         in_channels: spec.channels[0],
         out_channels: spec.channels[1],
@@ -43,14 +47,16 @@ pub(super) fn shape_of(spec: &ConvSpec, input: &Tensor<4>) -> ConvShape {
         stride: spec.stride,
         padding: spec.padding,
         groups: spec.groups,
-    }
+    };
+    shape.check().is_ok().then_some(shape)
 }
 
-/// The residual and whether ReLU follows, which kernels apply; and what is left to do after them.
-pub(super) fn split(
-    Epilogue { residual, activation }: Epilogue,
-) -> (Option<Tensor<4>>, bool, Epilogue) {
-    let relu = activation == Some(Activation::Relu);
-    let activation = if relu { None } else { activation };
-    (residual, relu, Epilogue { residual: None, activation })
+/// The activation as the kernels name it.
+pub(super) fn activation(activation: Option<Activation>) -> dbb_kernels::Activation {
+    match activation {
+        None => dbb_kernels::Activation::Identity,
+        Some(Activation::Relu) => dbb_kernels::Activation::Relu,
+        Some(Activation::Relu6) => dbb_kernels::Activation::Relu6,
+        Some(Activation::HardSwish) => dbb_kernels::Activation::HardSwish,
+    }
 }

@@ -1,23 +1,14 @@
 //! Blocks as single operations with the kernels of `dbb-kernels`, on the flex backend.
 //!
-//! The function of a block serves an input, or returns `None`: on another backend, in another
-//! precision, for a block without a kernel, and wherever the plain implementation is asked for.
-//! The caller then computes the definition.
+//! An operation serves an input, or returns `None`: on another backend, in another precision, and
+//! wherever the plain implementation is asked for. The caller then computes the definition.
 
 #[cfg(feature = "flex")]
-use burn::tensor::Tensor;
-
-#[cfg(feature = "flex")]
-use crate::blocks::{ConvBlock, DiverseBranchBlock, Epilogue};
-
+mod branch_sum;
 #[cfg(feature = "flex")]
 mod conv;
 #[cfg(feature = "flex")]
-mod conv_bn;
-#[cfg(feature = "flex")]
-mod dense_dbb;
-#[cfg(feature = "flex")]
-mod depthwise_dbb;
+mod inputs;
 #[cfg(feature = "flex")]
 mod norms;
 #[cfg(feature = "flex")]
@@ -26,22 +17,11 @@ mod operation;
 mod pool;
 
 #[cfg(feature = "flex")]
-pub(crate) use self::conv::{conv, serves_conv};
-#[cfg(feature = "flex")]
-pub(crate) use self::{conv_bn::conv_bn, pool::max_pool};
-
-/// A Diverse Branch Block in training, dense or depthwise.
-#[cfg(feature = "flex")]
-pub(crate) fn dbb(
-    block: &DiverseBranchBlock,
-    input: &Tensor<4>,
-    epilogue: &Epilogue,
-) -> Option<Tensor<4>> {
-    match block.spec().is_depthwise() {
-        true => depthwise_dbb::depthwise_dbb(block, input, epilogue),
-        false => dense_dbb::dense_dbb(block, input, epilogue),
-    }
-}
+pub(crate) use self::{
+    branch_sum::branch_sum,
+    conv::{conv, serves_conv},
+    pool::max_pool,
+};
 
 #[cfg(not(feature = "flex"))]
 mod absent {
@@ -49,9 +29,9 @@ mod absent {
     use burn::nn::pool::MaxPool2d;
     use burn::tensor::Tensor;
 
-    use crate::blocks::{ConvBn, DiverseBranchBlock, Epilogue};
+    use crate::blocks::{BranchSum, Epilogue};
 
-    pub(crate) fn serves_conv(_: &Tensor<4>) -> bool {
+    pub(crate) fn serves_conv(_: &Conv2d, _: &Tensor<4>) -> bool {
         false
     }
 
@@ -63,14 +43,10 @@ mod absent {
         pool.forward(input)
     }
 
-    pub(crate) fn conv_bn(_: &ConvBn, _: &Tensor<4>, _: &Epilogue) -> Option<Tensor<4>> {
-        None
-    }
-
-    pub(crate) fn dbb(_: &DiverseBranchBlock, _: &Tensor<4>, _: &Epilogue) -> Option<Tensor<4>> {
+    pub(crate) fn branch_sum(_: &BranchSum<'_>, _: &Tensor<4>, _: &Epilogue) -> Option<Tensor<4>> {
         None
     }
 }
 
 #[cfg(not(feature = "flex"))]
-pub(crate) use absent::{conv, conv_bn, dbb, max_pool, serves_conv};
+pub(crate) use absent::{branch_sum, conv, max_pool, serves_conv};

@@ -1,28 +1,17 @@
-//! The norms of a block, between modules and kernels.
+//! Running statistics, from what kernels have found.
 
-use burn::tensor::{Device, Tensor, TensorData};
-use dbb_kernels::dense::PaddedNorm;
+use burn::tensor::{Tensor, TensorData};
+use dbb_kernels::BatchStatistics;
 
-use super::operation::{FlexTensor, slice, values};
+use super::operation::{slice, values};
 use crate::blocks::{BatchNorm, RunningStat};
 
-/// Whether every norm uses the statistics of the batch.
-pub(super) fn all_train(norms: &[&BatchNorm], device: &Device) -> bool {
-    norms.iter().all(|norm| norm.trains_on(device))
-}
-
-/// Takes mean and biased variance of every norm, in turns, into its running statistics; does what
-/// [`BatchNorm`] does with tensors.
-pub(super) fn record<const S: usize>(
-    norms: &[&BatchNorm],
-    statistics: [Vec<f32>; S],
-    counts: &[usize],
-) {
-    for ((norm, found), &count) in norms.iter().zip(statistics.chunks_exact(2)).zip(counts) {
-        let unbiased = count as f64 / (count - 1) as f64;
-        update(&norm.running_mean, &found[0], norm.momentum, 1.0);
-        update(&norm.running_var, &found[1], norm.momentum, unbiased);
-    }
+/// Takes mean and biased variance of `count` values a channel into the running statistics of a
+/// norm; does what [`BatchNorm`] does with tensors.
+pub(super) fn record(norm: &BatchNorm, found: &BatchStatistics, count: usize) {
+    let unbiased = count as f64 / (count - 1) as f64;
+    update(&norm.running_mean, &found.mean, norm.momentum, 1.0);
+    update(&norm.running_var, &found.var, norm.momentum, unbiased);
 }
 
 fn update(stat: &RunningStat, newest: &[f32], momentum: f64, factor: f64) {
@@ -37,36 +26,4 @@ fn update(stat: &RunningStat, newest: &[f32], momentum: f64, factor: f64) {
         .collect();
     let shape = [updated.len()];
     stat.set(Tensor::from_data(TensorData::new(updated, shape), &device));
-}
-
-/// What a norm whose output is padded has seen before this step.
-#[derive(Clone, Debug)]
-pub(super) struct Opening {
-    running_mean: FlexTensor,
-    running_var: FlexTensor,
-    momentum: f64,
-    epsilon: f64,
-}
-
-impl Opening {
-    pub fn new(norm: &BatchNorm) -> Self {
-        Self {
-            running_mean: values(norm.running_mean.value()),
-            running_var: values(norm.running_var.value()),
-            momentum: norm.momentum,
-            epsilon: norm.epsilon,
-        }
-    }
-
-    pub fn padded<'a>(&'a self, [weight, gamma, beta]: [&'a [f32]; 3]) -> PaddedNorm<'a> {
-        PaddedNorm {
-            weight,
-            gamma,
-            beta,
-            running_mean: slice(&self.running_mean),
-            running_var: slice(&self.running_var),
-            momentum: self.momentum,
-            epsilon: self.epsilon,
-        }
-    }
 }

@@ -12,62 +12,98 @@ use burn::backend::{
     Autodiff, AutodiffBackend, BackendTensor, DispatchAutodiffContext, DispatchTensor,
     DispatchTensorKind, Flex,
 };
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use dbb_kernels::buffer;
 
+use super::inputs::Inputs;
 use crate::implementation::Implementation;
 
 /// A tensor of the flex backend.
 pub(crate) type FlexTensor = FloatTensor<Flex>;
 
-/// An operation of `N` inputs and `S` per-channel batch statistics whose forward and backward
-/// passes are kernels on slices. An absent input is an empty slice.
-pub(crate) trait Operation<const N: usize, const S: usize>:
-    Clone + Debug + Send + Sync + 'static
-{
+/// A tensor as an input of an operation.
+pub(crate) type Input = DispatchTensor;
+
+/// An operation whose forward and backward passes are kernels on slices.
+pub(crate) trait Operation: Clone + Debug + Send + Sync + 'static {
     /// What the backward pass needs besides inputs and output.
     type Saved: Debug + Send + Sync + 'static;
+
+    /// What the forward pass finds besides the output, without gradient.
+    type Statistics;
 
     /// Batch, channels, height and width of the output.
     fn output_shape(&self) -> [usize; 4];
 
-    /// Output, statistics (without gradient), and what to keep.
-    fn forward(&self, inputs: [&[f32]; N]) -> (Vec<f32>, [Vec<f32>; S], Self::Saved);
+    /// Output, statistics, and what to keep.
+    fn forward(&self, inputs: &Inputs<&[f32]>) -> (Vec<f32>, Self::Statistics, Self::Saved);
 
     /// The gradients, at least those that are `wanted`, from that of the output.
     fn backward(
         &self,
         saved: &Self::Saved,
-        inputs: [&[f32]; N],
+        inputs: &Inputs<&[f32]>,
         output: &[f32],
         grad: &[f32],
-        wanted: [bool; N],
-    ) -> [Option<Vec<f32>>; N];
+        wanted: &Inputs<bool>,
+    ) -> Inputs<Option<Vec<f32>>>;
 }
 
-/// Runs an operation on tensors that the kernels serve, of an autodiff device. Returns the output
-/// on that device, and the statistics.
-pub(crate) fn run<O: Operation<N, S>, const N: usize, const S: usize>(
+/// Most inputs of an operation: Burn's autodiff has their number in a type.
+const MOST_INPUTS: usize = 64;
+
+/// Runs an operation on tensors that the kernels serve. Returns the output on their device, and
+/// the statistics.
+pub(crate) fn run<O: Operation>(
     operation: O,
-    inputs: [Option<DispatchTensor>; N],
-) -> (Tensor<4>, [Vec<f32>; S]) {
+    inputs: Inputs<Input>,
+    device: &Device,
+) -> (Tensor<4>, O::Statistics) {
+    let (form, inputs) = inputs.into_list();
+    if !device.is_autodiff() {
+        let inputs: Vec<_> =
+            inputs.into_iter().map(|input| inner(input.kind).to_contiguous()).collect();
+        let (output, statistics, _) = operation.forward(&form.name(inputs.iter().map(slice)));
+        let output = untracked(output, operation.output_shape());
+        inputs.into_iter().for_each(give);
+        return (output, statistics);
+    }
+    match inputs.len() {
+        0..=1 => run_tracked::<O, 1>(operation, form, inputs),
+        2..=5 => run_tracked::<O, 5>(operation, form, inputs),
+        6..=12 => run_tracked::<O, 12>(operation, form, inputs),
+        13..=19 => run_tracked::<O, 19>(operation, form, inputs),
+        20..=32 => run_tracked::<O, 32>(operation, form, inputs),
+        count => {
+            assert!(count <= MOST_INPUTS, "an operation of {count} inputs");
+            run_tracked::<O, MOST_INPUTS>(operation, form, inputs)
+        }
+    }
+}
+
+/// [`run`] for up to `N` inputs of an autodiff device.
+fn run_tracked<O: Operation, const N: usize>(
+    operation: O,
+    form: Inputs<()>,
+    inputs: Vec<Input>,
+) -> (Tensor<4>, O::Statistics) {
     let context = inputs
         .iter()
-        .flatten()
-        .fold(DispatchAutodiffContext::Disabled, |context, tensor| context.merge(tensor.autodiff));
-    let tracked = inputs.map(|input| match input {
-        Some(tensor) => tracked(tensor),
-        None => Autodiff::<Flex>::from_inner(flex(Vec::new(), [0])),
-    });
+        .fold(DispatchAutodiffContext::Disabled, |context, input| context.merge(input.autodiff));
+    let count = inputs.len();
+    let mut tracked = inputs.into_iter().map(tracked);
+    // The rest of the array stands for no tensor.
+    let absent = || Autodiff::<Flex>::from_inner(flex(Vec::new(), [0]));
+    let tracked: [_; N] = std::array::from_fn(|_| tracked.next().unwrap_or_else(absent));
     let guards = tracked.each_ref().map(|tensor| tensor.node());
-    let inputs = tracked.map(|tensor| tensor.into_primitive().to_contiguous());
-    let (output, statistics, saved) = operation.forward(inputs.each_ref().map(slice));
+    let primitive = |tensor: FloatTensor<Autodiff<Flex>>| tensor.into_primitive().to_contiguous();
+    let inputs: Vec<_> = tracked.into_iter().take(count).map(primitive).collect();
+    let (output, statistics, saved) = operation.forward(&form.name(inputs.iter().map(slice)));
     let output = flex(output, operation.output_shape());
-    let prepared =
-        Step((operation, [(); S])).prepare::<NoCheckpointing>(guards).compute_bound().stateful();
+    let prepared = Step(operation).prepare::<NoCheckpointing>(guards).compute_bound().stateful();
     let output = match prepared {
         OpsKind::Tracked(prep) => {
-            let state = State { inputs, output: output.clone(), saved: Arc::new(saved) };
+            let state = State { form, inputs, output: output.clone(), saved: Arc::new(saved) };
             prep.finish(state, output)
         }
         OpsKind::UnTracked(prep) => prep.finish(output),
@@ -92,28 +128,29 @@ pub(crate) fn serves<const D: usize>(tensor: &Tensor<D>) -> bool {
             _ => false,
         }
     }
-    Implementation::get() == Implementation::Fast
+    Implementation::current() == Implementation::Fast
         && tensor.dtype() == DType::F32
         && is_flex(&tensor.clone().into_dispatch().kind)
 }
 
 /// A tensor as an input of an operation.
-pub(crate) fn dispatch<const D: usize>(tensor: Tensor<D>) -> Option<DispatchTensor> {
-    Some(tensor.into_dispatch())
+pub(crate) fn dispatch<const D: usize>(tensor: Tensor<D>) -> Input {
+    tensor.into_dispatch()
 }
 
 /// The values of a tensor that the kernels serve, without its gradient.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-    fn inner(kind: DispatchTensorKind) -> FlexTensor {
-        match kind {
-            DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor)) => tensor.into_primitive(),
-            DispatchTensorKind::Flex(tensor) => tensor.float(),
-            DispatchTensorKind::Autodiff(tensor) => inner(*tensor),
-            #[allow(unreachable_patterns)] // where flex is the only backend
-            _ => unreachable!("the caller has asked whether the kernels serve the tensor"),
-        }
-    }
     inner(tensor.into_dispatch().kind).to_contiguous()
+}
+
+fn inner(kind: DispatchTensorKind) -> FlexTensor {
+    match kind {
+        DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor)) => tensor.into_primitive(),
+        DispatchTensorKind::Flex(tensor) => tensor.float(),
+        DispatchTensorKind::Autodiff(tensor) => inner(*tensor),
+        #[allow(unreachable_patterns)] // where flex is the only backend
+        _ => unreachable!("the caller has asked whether the kernels serve the tensor"),
+    }
 }
 
 /// The values of a contiguous tensor.
@@ -148,20 +185,22 @@ fn tracked(tensor: DispatchTensor) -> FloatTensor<Autodiff<Flex>> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Step<O>(O);
 
 /// What an operation keeps for its backward pass.
 #[derive(Debug)]
-struct State<T, const N: usize> {
-    inputs: [FlexTensor; N],
+struct State<T> {
+    form: Inputs<()>,
+    inputs: Vec<FlexTensor>,
     output: FlexTensor,
     saved: Arc<T>,
 }
 
-impl<T, const N: usize> Clone for State<T, N> {
+impl<T> Clone for State<T> {
     fn clone(&self) -> Self {
         Self {
+            form: self.form.clone(),
             inputs: self.inputs.clone(),
             output: self.output.clone(),
             saved: Arc::clone(&self.saved),
@@ -169,19 +208,20 @@ impl<T, const N: usize> Clone for State<T, N> {
     }
 }
 
-impl<O: Operation<N, S>, const N: usize, const S: usize> Backward<Flex, N> for Step<(O, [(); S])> {
-    type State = State<O::Saved, N>;
+impl<O: Operation, const N: usize> Backward<Flex, N> for Step<O> {
+    type State = State<O::Saved>;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let State { inputs, output, saved } = ops.state;
-        let gradients = self.0.0.backward(
+        let State { form, inputs, output, saved } = ops.state;
+        let gradients = self.0.backward(
             &saved,
-            inputs.each_ref().map(slice),
+            &form.name(inputs.iter().map(slice)),
             slice(&output),
             slice(&grad),
-            ops.parents.each_ref().map(Option::is_some),
+            &form.name(ops.parents.iter().map(Option::is_some)),
         );
+        let (_, gradients) = gradients.into_list();
         for ((parent, gradient), input) in ops.parents.into_iter().zip(gradients).zip(&inputs) {
             match (parent, gradient) {
                 (Some(parent), Some(gradient)) => {

@@ -20,10 +20,11 @@ use std::path::Path;
 
 use prost::Message;
 
+use crate::backbones::Classifier;
 use crate::error::ConfigError;
+use crate::form::Form;
 use crate::walk::Walk;
 use crate::weights::{Dialect, Metadata, WeightsError, write_atomically};
-use crate::zoo::{Classifier, Form};
 use graph::{Graph, Value};
 use proto::{Dimension, ValueInfo, data_type};
 
@@ -175,8 +176,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::BlockKind;
-    use crate::zoo::{Arch, ModelConfig};
+    use crate::{Arch, BlockKind, ModelConfig};
     use burn::tensor::Device;
 
     /// One convolution for every unit and squeeze, no batch norm, nothing unused, names unique.

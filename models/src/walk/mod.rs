@@ -10,8 +10,55 @@
 //! | [`Walk::layers`] | its height and width | every layer with the sizes it works on |
 //! | [`onnx`](crate::onnx) | a value of a graph | an ONNX file of the folded network |
 //!
-//! A network outside this crate that implements the trait has all of them, too;
-//! `examples/your_own_model.rs` is one.
+//! A network outside this crate that implements the trait has all of them, too:
+//!
+//! ```
+//! use burn::module::Module;
+//! use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig};
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::{Device, Tensor};
+//! use dbb_models::blocks::{Activation, Block, ConvSpec, ConvUnit};
+//! use dbb_models::walk::Interpreter;
+//! use dbb_models::{ConfigError, Reparameterize, Walk};
+//!
+//! #[derive(Module, Debug, Reparameterize)]
+//! struct Net {
+//!     conv: ConvUnit,
+//!     pool: AdaptiveAvgPool2d,
+//!     linear: Linear,
+//! }
+//!
+//! impl Walk for Net {
+//!     fn features<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, images: I::Map) -> I::Map {
+//!         let map = walk.unit(&"conv", &self.conv, images, Activation::Relu.into());
+//!         walk.stage(0, &map);
+//!         map
+//!     }
+//!
+//!     fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
+//!         let features = walk.global_mean(&"pool", &self.pool, map);
+//!         walk.linear(&"linear", &self.linear, features, None)
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), ConfigError> {
+//! let device = Device::default();
+//! let dbb = Block::Dbb(Default::default());
+//! let network = Net {
+//!     conv: ConvUnit::new(&ConvSpec::square([3, 16], 3, 2), &dbb, &device)?,
+//!     pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
+//!     linear: LinearConfig::new(16, 10).init(&device),
+//! };
+//! let images = Tensor::zeros([1, 3, 32, 32], &device);
+//! assert_eq!(network.forward(images.clone()).dims(), [1, 10]);
+//! assert_eq!(network.forward_features(images)[0].dims(), [1, 16, 16, 16]);
+//! let layers = network.layers([32, 32]);
+//! assert_eq!((&*layers[0].name, layers[0].output_size), ("conv", [16, 16]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/your_own_model.rs` trains such a network and writes it as ONNX.
 
 mod layers;
 mod tensors;

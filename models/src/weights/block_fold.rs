@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::dialect::KeyMap;
 use super::dtype::{is_float, narrowed};
 use super::error::WeightsError;
+use super::finite::check_finite;
+use super::key_map::KeyMap;
 use super::state_dict::StateDict;
-use crate::backbones::matches;
 use crate::blocks::{Block, BlockKind, Branch, ConvSpec, ConvUnit, DbbConfig, NormConfig};
+use crate::layer_pattern::matches;
 
 /// Modules of a Diverse Branch Block, by branch.
 const DBB: [(&str, Branch); 4] = [
@@ -25,8 +26,8 @@ const DBB: [(&str, Branch); 4] = [
 ];
 /// Modules of an Asymmetric Convolution Block.
 const ACB: [&str; 6] = ["square_conv", "square_bn", "ver_conv", "ver_bn", "hor_conv", "hor_bn"];
-/// Modules that hold the folded convolution of either.
-const FOLDED: [&str; 2] = ["dbb_reparam", "fused_conv"];
+/// Names of blocks that an error about a pattern lists.
+const PATTERN_NAMES: usize = 12;
 /// Height and width of the random map a fold is checked on: room for an inner and a border.
 const PROBE: usize = 5;
 
@@ -66,7 +67,11 @@ pub struct FoldedBlock {
 
 /// Whether a state dict holds a folded block.
 pub fn has_folded_blocks(tensors: &StateDict) -> bool {
-    tensors.keys().any(|key| key.split('.').any(|part| FOLDED.contains(&part)))
+    let of_block = |part: &str| {
+        let mut blocks = BlockKind::ALL.into_iter().filter(|kind| kind.is_multi_branch());
+        blocks.any(|kind| kind.folded_module() == part)
+    };
+    tensors.keys().any(|key| key.split('.').any(of_block))
 }
 
 impl BlockFold {
@@ -75,15 +80,19 @@ impl BlockFold {
     /// paper's code calls them, `dbb_reparam.weight` or `fused_conv.weight`.
     ///
     /// # Errors
-    /// A block that lacks a tensor or has one too many, shapes or groups that contradict each
+    /// A pattern that no block has; a block that lacks a tensor or has one too many, shapes or groups that contradict each
     /// other, and a folded value beyond the range of its type; each names the block.
+    /// [`WeightsError::NonFinite`] for a tensor of a block, since no fold of it can be checked;
+    /// other tensors may hold what they like.
     pub fn fold(
         &self,
         mut tensors: StateDict,
     ) -> Result<(StateDict, Vec<FoldedBlock>), WeightsError> {
+        let blocks = take_blocks(&mut tensors);
+        self.check_patterns(blocks.keys().map(|prefix| name(prefix)))?;
         let mut folded = Vec::new();
-        for (prefix, (kind, block)) in take_blocks(&mut tensors) {
-            let name = prefix.trim_end_matches('.').to_string();
+        for (prefix, (kind, block)) in blocks {
+            let name = name(&prefix).to_string();
             let refused =
                 |detail: String| WeightsError::Block { path: None, name: name.clone(), detail };
             let shapes = Shapes::of(kind, &block).map_err(refused)?;
@@ -92,7 +101,7 @@ impl BlockFold {
             let groups = match (shapes.groups, chosen) {
                 (Some(found), Some(given)) if found != given => {
                     return Err(refused(format!(
-                        "its shapes have {found} groups, --groups says {given}"
+                        "its shapes have {found} groups, {given} were asked for"
                     )));
                 }
                 (found, given) => found.or(given),
@@ -101,6 +110,7 @@ impl BlockFold {
             let unit = unit.with_norm(NormConfig { epsilon: self.epsilon, ..Default::default() });
             let keys = KeyMap::official_unit(&unit, kind);
             let unit = keys.load(unit, &block).map_err(|error| error.below(&prefix))?;
+            check_finite(&block).map_err(|error| error.below(&prefix))?;
 
             let params = unit.equivalent();
             let module = format!("{prefix}{}", kind.folded_module());
@@ -121,6 +131,31 @@ impl BlockFold {
         }
         Ok((tensors, folded))
     }
+
+    /// That every pattern is that of a block.
+    fn check_patterns<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), WeightsError> {
+        let is_idle = |pattern: &str| !names.clone().any(|name| matches(pattern, name));
+        let Some((pattern, _)) = self.groups.iter().find(|(pattern, _)| is_idle(pattern)) else {
+            return Ok(());
+        };
+        let mut known: Vec<&str> = names.clone().take(PATTERN_NAMES).collect();
+        if names.count() > known.len() {
+            known.push("...");
+        }
+        let detail = match known.is_empty() {
+            true => "the file holds no block to fold".into(),
+            false => format!("no block has such a name; the blocks are {}", known.join(", ")),
+        };
+        Err(WeightsError::Block { path: None, name: pattern.clone(), detail })
+    }
+}
+
+/// The name of the block below a prefix.
+fn name(prefix: &str) -> &str {
+    prefix.trim_end_matches('.')
 }
 
 /// The blocks of a state dict by prefix, taken out of it, with their keys below the prefix.

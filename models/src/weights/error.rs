@@ -3,7 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::backbones::Arch;
+use crate::blocks::BlockKind;
+use crate::dialects::Dialect;
 use crate::error::ConfigError;
+use crate::form::Form;
 
 /// A weights file that cannot be read, written or put into a network.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +46,16 @@ pub enum WeightsError {
     },
     /// Tensors and network do not fit.
     #[error(
-        "{}the weights do not fit the network{}",
+        "{}the weights do not fit the network{}{}",
         file(path),
+        lookalike.map(|found| format!("; this looks like {found}")).unwrap_or_default(),
         mismatch(missing, unexpected, misshapen, *classes)
     )]
     Keys {
         /// The file, once known.
         path: Option<PathBuf>,
+        /// The network of the zoo that the file seems to hold, if another one.
+        lookalike: Option<Lookalike>,
         /// Keys the network needs and the file lacks.
         missing: Vec<String>,
         /// Keys the file has and the network does not know.
@@ -57,6 +64,27 @@ pub enum WeightsError {
         misshapen: Vec<String>,
         /// Classes of the file and of the network, where the classifiers differ in nothing else.
         classes: Option<[usize; 2]>,
+    },
+    /// Weights or running statistics that are no numbers to compute with.
+    #[error(
+        "{}tensor {tensor}: {count} of {values} values are NaN, infinite or beyond the range of \
+         f32 (the first is {value}){}",
+        file(path),
+        others(*other_tensors)
+    )]
+    NonFinite {
+        /// The file, once known.
+        path: Option<PathBuf>,
+        /// Name of the first tensor with such a value.
+        tensor: String,
+        /// The first of them.
+        value: f64,
+        /// How many the tensor has.
+        count: usize,
+        /// All values of the tensor.
+        values: usize,
+        /// Further tensors with such values.
+        other_tensors: usize,
     },
     /// A block that cannot be folded.
     #[error("{}block {name}: {detail}", file(path))]
@@ -87,28 +115,28 @@ pub enum WeightsError {
     /// The dialect has no names for blocks of several branches or folded convolutions.
     #[error(
         "{dialect} names exist for plain convolutions with batch norm only; export the folded \
-         network (without --form train)"
+         network"
     )]
     Unfolded {
         /// The dialect.
-        dialect: String,
+        dialect: Dialect,
     },
     /// The architecture has no such dialect.
-    #[error("{arch} has no {dialect} names; it has {available}")]
+    #[error("{arch} has no {dialect} names; it has {}", dialects(*arch))]
     Dialect {
         /// The architecture.
-        arch: String,
+        arch: Arch,
         /// What was asked for.
-        dialect: String,
-        /// What there is.
-        available: String,
+        dialect: Dialect,
     },
 }
 
 impl WeightsError {
     /// The same error, with the file it is about.
     pub fn in_file(mut self, file: &Path) -> Self {
-        if let Self::Keys { path, .. } | Self::Block { path, .. } = &mut self {
+        if let Self::Keys { path, .. } | Self::Block { path, .. } | Self::NonFinite { path, .. } =
+            &mut self
+        {
             *path = Some(file.to_path_buf());
         }
         self
@@ -116,12 +144,37 @@ impl WeightsError {
 
     /// The same error, with every key below a prefix.
     pub(super) fn below(mut self, prefix: &str) -> Self {
-        if let Self::Keys { missing, unexpected, misshapen, .. } = &mut self {
-            for key in [missing, unexpected, misshapen].into_iter().flatten() {
-                key.insert_str(0, prefix);
+        match &mut self {
+            Self::Keys { missing, unexpected, misshapen, .. } => {
+                for key in [missing, unexpected, misshapen].into_iter().flatten() {
+                    key.insert_str(0, prefix);
+                }
             }
+            Self::NonFinite { tensor, .. } => tensor.insert_str(0, prefix),
+            _ => {}
         }
         self
+    }
+}
+
+/// A network of the zoo whose tensors have the names of those in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookalike {
+    /// The architecture.
+    pub arch: Arch,
+    /// The block, which a folded network once had.
+    pub block: BlockKind,
+    /// The form.
+    pub form: Form,
+    /// Outputs of the classifier.
+    pub num_classes: usize,
+}
+
+impl std::fmt::Display for Lookalike {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { arch, block, form, num_classes } = self;
+        let folded = if *form == Form::Deploy { "a folded " } else { "" };
+        write!(f, "{folded}{arch} with block {block} and {num_classes} classes")
     }
 }
 
@@ -129,8 +182,20 @@ fn file(path: &Option<PathBuf>) -> String {
     path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default()
 }
 
+fn dialects(arch: Arch) -> String {
+    arch.dialects().iter().map(Dialect::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn others(tensors: usize) -> String {
+    match tensors {
+        0 => String::new(),
+        1 => "; so are values of 1 other tensor".into(),
+        n => format!("; so are values of {n} other tensors"),
+    }
+}
+
 /// Names that a message shows of each kind.
-const SHOWN: usize = 12;
+const SHOWN: usize = 6;
 /// Similarity (Jaro-Winkler, 0 to 1) from which a name may be meant by another.
 const SIMILAR: f64 = 0.8;
 
@@ -160,8 +225,7 @@ fn mismatch(
     }
     if let Some([file, network]) = classes {
         text += &format!(
-            "\n  hint: the file has {file} classes, the network {network}; give the file's number \
-             of classes, or train on yours with model.init_from, which replaces the classifier"
+            "\n  the classifier of the file has {file} classes, that of the network {network}"
         );
     } else if misshapen.iter().any(|key| key.starts_with("linear.")) {
         text += "\n  hint: the network has another width, or its classifier other features";

@@ -12,10 +12,11 @@ use super::atomic::write_atomically;
 use super::digest::{self, digest};
 use super::dtype;
 use super::error::WeightsError;
+use super::finite::check_finite;
 use super::metadata::Metadata;
 use super::pytorch;
 use super::state_dict::{StateDict, collect};
-use crate::zoo::Classifier;
+use crate::backbones::Classifier;
 
 /// Tensors may share their bytes, but not so that they outgrow the file by more than this.
 const LARGEST_EXPANSION: u64 = 4;
@@ -32,6 +33,14 @@ pub struct WeightsFile {
 }
 
 impl WeightsFile {
+    /// Checks that every value is finite, for who uses tensors without a network.
+    ///
+    /// # Errors
+    /// [`WeightsError::NonFinite`] for the first tensor that has another value.
+    pub fn check_finite(&self) -> Result<(), WeightsError> {
+        check_finite(&self.tensors).map_err(|error| error.in_file(&self.path))
+    }
+
     /// Reads safetensors, burnpack or a PyTorch checkpoint, told apart by their content.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::dialect::Dialect;
-use crate::zoo::{Form, ModelConfig};
+use crate::dialects::Dialect;
+use crate::form::Form;
+use crate::model_config::ModelConfig;
 
 /// Enough to rebuild and use a network without any flag.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,14 +3,16 @@
 use burn::tensor::{Device, TensorData};
 
 use super::error::WeightsError;
-use super::state_dict::{apply, collect};
+use super::state_dict::{StateDict, apply, collect};
+use crate::backbones::Classifier;
 use crate::blocks::{BlockKind, ConvUnit, NormConfig};
+use crate::form::Form;
+use crate::layer_blocks::LayerBlocks;
+use crate::model_config::ModelConfig;
 use crate::walk::Walk;
-use crate::zoo::{Classifier, Form, LayerBlocks, ModelConfig};
 
-/// A folded network as convolutions without bias and batch norms that add the bias: what a
-/// stock implementation, which knows no folded convolutions, loads unchanged. The norms have mean
-/// 0, variance 1 and scale `sqrt(1 + epsilon)`, so that they change nothing else.
+/// A folded network as convolutions without bias and identity batch norms that add the bias: what
+/// an unmodified implementation, which has no folded convolutions, loads strictly.
 ///
 /// # Errors
 /// If the plain network cannot be built.
@@ -27,21 +29,29 @@ pub fn as_conv_bn(
         _ => NormConfig::default().epsilon,
     };
     let mut folded = collect(deploy);
-    for (name, unit) in deploy.units() {
+    for (name, _) in deploy.units() {
         let (Some(weight), Some(bias)) =
             (folded.remove(&format!("{name}.weight")), folded.remove(&format!("{name}.bias")))
         else {
             continue;
         };
-        let channels = unit.spec().channels[1];
-        let constant = |value: f64| TensorData::new(vec![value as f32; channels], [channels]);
-        let scale = (1.0 + epsilon).sqrt();
-        folded.insert(format!("{name}.conv.weight"), weight);
-        folded.insert(format!("{name}.bn.beta"), bias);
-        folded.insert(format!("{name}.bn.gamma"), constant(scale));
-        folded.insert(format!("{name}.bn.running_mean"), constant(0.0));
-        folded.insert(format!("{name}.bn.running_var"), constant(1.0));
+        let unit = conv_bn(weight, bias, epsilon).into_iter();
+        folded.extend(unit.map(|(key, data)| (format!("{name}.{key}"), data)));
     }
     apply(&mut network, folded);
     Ok((network, model))
+}
+
+/// A convolution with bias as the tensors of a convolution and an identity batch norm, mean 0,
+/// variance 1 and scale `sqrt(1 + epsilon)`, that adds the bias.
+pub(crate) fn conv_bn(weight: TensorData, bias: TensorData, epsilon: f64) -> StateDict {
+    let channels = bias.num_elements();
+    let constant = |value: f64| TensorData::new(vec![value as f32; channels], [channels]);
+    StateDict::from([
+        ("conv.weight".into(), weight),
+        ("bn.beta".into(), bias),
+        ("bn.gamma".into(), constant((1.0 + epsilon).sqrt())),
+        ("bn.running_mean".into(), constant(0.0)),
+        ("bn.running_var".into(), constant(1.0)),
+    ])
 }

@@ -1,10 +1,11 @@
 //! `dbb bench`.
 
+use burn::tensor::Device;
 use clap::ValueEnum;
 use dbb_datasets::DataRef;
 use dbb_models::{Arch, BlockKind, Form, Implementation, ModelConfig};
 
-use crate::options::{DeviceOptions, arch, block};
+use crate::options::{DeviceOptions, arch, block, form};
 use dbb_training::bench::{self, BenchResult, Workload};
 
 /// Measure training steps, inference or the loader: images per second, time, memory.
@@ -17,12 +18,12 @@ pub struct Args {
     /// Architecture; needed for train and infer.
     #[arg(long, value_parser = arch(), required_if_eq_any([("what", "train"), ("what", "infer")]))]
     arch: Option<Arch>,
-    /// Block.
-    #[arg(long, value_parser = block(), default_value = "base")]
-    block: BlockKind,
-    /// Width multiplier.
-    #[arg(long, default_value_t = 1.0)]
-    width: f64,
+    /// Block [default: base].
+    #[arg(long, value_parser = block())]
+    block: Option<BlockKind>,
+    /// Width multiplier [default: 1].
+    #[arg(long)]
+    width: Option<f64>,
     /// Classes; by default 1000, or 10 for the CIFAR networks.
     #[arg(long)]
     classes: Option<usize>,
@@ -32,25 +33,27 @@ pub struct Args {
     /// Height and width of the images; by default those of the paper, 224 for the loader.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     res: Option<u16>,
-    /// Form of the network in infer: deploy (by default) or train, with its running statistics.
-    #[arg(long, value_enum)]
-    form: Option<FormOption>,
-    /// Measured steps, after two that are not measured.
+    /// Form of the network in infer; train uses its running statistics [default: deploy].
+    #[arg(long, value_parser = form())]
+    form: Option<Form>,
+    /// Measured steps, after two of warm-up.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     steps: u16,
-    /// Operations: fast (this project's kernels, where there are any) or plain (the backend's).
-    #[arg(long = "impl", value_name = "IMPL", default_value_t = Implementation::Fast)]
-    implementation: Implementation,
+    /// Implementation: fast (this project's CPU kernels, where there are any) or plain (the
+    /// definition, in the backend's operations) [default: fast].
+    #[arg(long = "impl", value_name = "IMPL")]
+    implementation: Option<Implementation>,
     /// Data of the loader: sample, a folder, or KIND:PATH with KIND folder, tar, idx,
-    /// cifar10 or cifar100.
-    #[arg(long, default_value = "sample")]
-    data: DataRef,
-    /// Threads of the loader; 0 decodes in the measuring thread.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    workers: u8,
-    /// Memory of the loader for images of earlier epochs, in MiB; one epoch fills it first.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    cache_mb: u32,
+    /// cifar10 or cifar100 [default: sample].
+    #[arg(long)]
+    data: Option<DataRef>,
+    /// Threads of the loader; 0 decodes in the measuring thread [default: 1].
+    #[arg(long, value_name = "N")]
+    workers: Option<u8>,
+    /// MiB of memory for images that later epochs reuse; one epoch fills it before measuring
+    /// [default: 0].
+    #[arg(long, value_name = "N")]
+    cache_mb: Option<u32>,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -68,57 +71,97 @@ enum What {
     Loader,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum FormOption {
-    /// Folded.
-    Deploy,
-    /// Not folded.
-    Train,
-}
-
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    args.refuse_unused()?;
     let device = args.device.open()?;
-    args.implementation.set();
     let res = args.arch.map_or(224, Arch::default_resolution);
     let work = Workload {
         batch: args.batch.into(),
         resolution: args.res.map_or(res, usize::from),
         steps: args.steps.into(),
     };
-    let result = match (args.what, args.arch) {
-        (What::Train, Some(arch)) => {
-            anyhow::ensure!(
-                args.form != Some(FormOption::Deploy),
-                "a folded network cannot be trained; leave --form out"
-            );
-            bench::train(&args.model(arch), &work, &device)?
-        }
-        (What::Infer, Some(arch)) => {
-            let form = match args.form {
-                Some(FormOption::Train) => Form::Train,
-                _ => Form::Deploy,
-            };
-            bench::infer(&args.model(arch), form, &work, &device)?
-        }
-        // Without an architecture clap lets only the loader pass.
-        _ => bench::loader(&args.data, args.workers.into(), args.cache_mb as usize, &work)?,
-    };
+    let implementation = args.implementation.unwrap_or(Implementation::Fast);
+    let result = implementation.during(|| args.measure(&work, &device))?;
     crate::print(args.json, &result, || args.table(&work, &result))
 }
 
 impl Args {
+    fn measure(&self, work: &Workload, device: &Device) -> dbb_training::Result<BenchResult> {
+        match (self.what, self.arch) {
+            (What::Train, Some(arch)) => bench::train(&self.model(arch), work, device),
+            (What::Infer, Some(arch)) => {
+                let form = self.form.unwrap_or(Form::Deploy);
+                bench::infer(&self.model(arch), form, work, device)
+            }
+            // Without an architecture clap lets only the loader pass.
+            _ => {
+                let (workers, cache_mb) = (self.workers.unwrap_or(1), self.cache_mb.unwrap_or(0));
+                bench::loader(&self.data(), workers.into(), cache_mb as usize, work)
+            }
+        }
+    }
+
+    /// Refuses flags of the loader where a network is measured. Those of a network are part of
+    /// every call in some scripts: the loader says that it has no use for them.
+    fn refuse_unused(&self) -> anyhow::Result<()> {
+        let of_network = [
+            ("--arch", self.arch.is_some()),
+            ("--block", self.block.is_some()),
+            ("--width", self.width.is_some()),
+            ("--classes", self.classes.is_some()),
+            ("--form", self.form.is_some()),
+            ("--impl", self.implementation.is_some()),
+        ];
+        let of_loader = [
+            ("--data", self.data.is_some()),
+            ("--workers", self.workers.is_some()),
+            ("--cache-mb", self.cache_mb.is_some()),
+        ];
+        let given = |flags: &[(&'static str, bool)]| {
+            let given = flags.iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| *flag);
+            given.collect::<Vec<_>>().join(", ")
+        };
+        if self.what == What::Loader {
+            let unused = given(&of_network);
+            if !unused.is_empty() {
+                crate::say(&format!(
+                    "note: the loader is measured without a network; {unused} unused"
+                ));
+            }
+            return Ok(());
+        }
+        let unused = given(&of_loader);
+        anyhow::ensure!(
+            unused.is_empty(),
+            "a network is measured on random images; leave {unused} out, which bench loader takes"
+        );
+        anyhow::ensure!(
+            self.what != What::Train || self.form != Some(Form::Deploy),
+            "a folded network cannot be trained; leave --form out"
+        );
+        Ok(())
+    }
+
+    fn block(&self) -> BlockKind {
+        self.block.unwrap_or(BlockKind::Base)
+    }
+
+    fn data(&self) -> DataRef {
+        self.data.clone().unwrap_or(DataRef::Sample)
+    }
+
     fn model(&self, arch: Arch) -> ModelConfig {
-        let classes = if arch.default_resolution() > 32 { 1000 } else { 10 };
-        let classes = self.classes.unwrap_or(classes);
-        ModelConfig { width: self.width, ..ModelConfig::new(arch, self.block, classes) }
+        let classes = self.classes.unwrap_or(arch.default_classes());
+        let width = self.width.unwrap_or(1.0);
+        ModelConfig { width, ..ModelConfig::new(arch, self.block(), classes) }
     }
 
     fn table(&self, work: &Workload, result: &BenchResult) -> String {
         let Workload { batch, resolution, steps } = work;
         let subject = match (self.what, self.arch) {
-            (What::Train, Some(arch)) => format!("train {arch}, {}", self.block),
-            (What::Infer, Some(arch)) => format!("infer {arch}, {}", self.block),
-            _ => format!("load {}", self.data),
+            (What::Train, Some(arch)) => format!("train {arch}, {}", self.block()),
+            (What::Infer, Some(arch)) => format!("infer {arch}, {}", self.block()),
+            _ => format!("load {}", self.data()),
         };
         let mut rows = vec![
             ("images/s", format!("{:.2}", result.images_per_second)),

@@ -23,11 +23,11 @@ pub struct Args {
     /// Configurations (TOML).
     #[arg(required = true)]
     configs: Vec<PathBuf>,
-    /// Train every configuration with each of these blocks instead of its own; the first is what
-    /// the others are compared with.
+    /// Train every configuration with each of these blocks instead of its own; the first is the
+    /// baseline.
     #[arg(long, value_delimiter = ',', value_parser = block())]
     blocks: Vec<BlockKind>,
-    /// Seeds per configuration, from the configuration's own on.
+    /// Seeds per configuration, starting from its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Override a key in every configuration, for example --set train.epochs=3.

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 /// Print the completions of a shell.
@@ -16,6 +15,6 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::Cli::command(), "dbb", &mut text);
+    clap_complete::generate(args.shell, &mut crate::command(), "dbb", &mut text);
     Ok(io::stdout().write_all(&text)?)
 }

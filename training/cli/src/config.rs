@@ -17,9 +17,9 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Say whether a configuration is valid.
+    /// Check that a configuration is valid.
     Check(File),
-    /// Print it with every default written out, and keys that are not set as comments.
+    /// Print a configuration with every default written out, and keys that are not set as comments.
     Show(File),
     /// Print the JSON schema of configurations, for editors.
     Schema,

@@ -3,17 +3,16 @@
 use std::path::PathBuf;
 
 use burn::tensor::activation::softmax;
-use clap::ValueEnum;
-use dbb_datasets::{DataError, Loader, Split, open};
+use dbb_datasets::{DataError, Split, open};
 use dbb_models::quantize::{Granularity, int8_weights};
 use dbb_models::weights::write_atomically;
-use dbb_models::{Classifier, Form, Reparameterize};
+use dbb_models::{Form, Reparameterize};
 use serde::Serialize;
 
-use crate::options::{DataOptions, DeviceOptions, TargetOptions};
+use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
 use crate::progress::Batches;
 use dbb_training::Error;
-use dbb_training::inference::evaluate::evaluate;
+use dbb_training::inference::evaluate::{Evaluation, evaluate};
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
 ///
@@ -33,12 +32,12 @@ pub struct Args {
     /// Fold the network first.
     #[arg(long)]
     deploy: bool,
-    /// Round the weights of the folded network to 8 bits and measure that, too: one scale for
-    /// every layer or for every output channel.
-    #[arg(long, value_enum, value_name = "SCALES")]
-    weights_int8: Option<Int8>,
-    /// Write index, label, prediction and its probability of every image as CSV, and its file
-    /// where it has one of its own.
+    /// Also evaluate the folded network with its weights rounded to 8 bits, with one scale per layer
+    /// or per output channel.
+    #[arg(long, value_parser = granularity(), value_name = "SCALES")]
+    weights_int8: Option<Granularity>,
+    /// Write the index, label, prediction and probability of every image as CSV, and its file where
+    /// it has one of its own.
     #[arg(long, value_name = "FILE.csv")]
     predictions: Option<PathBuf>,
     #[command(flatten)]
@@ -46,22 +45,6 @@ pub struct Args {
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Int8 {
-    PerTensor,
-    PerChannel,
-}
-
-impl From<Int8> for Granularity {
-    fn from(int8: Int8) -> Self {
-        match int8 {
-            Int8::PerTensor => Self::PerTensor,
-            Int8::PerChannel => Self::PerChannel,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -72,6 +55,8 @@ struct Result {
     loss: f64,
     skipped: usize,
     form: Form,
+    /// Height and width of the network's input.
+    input_size: [usize; 2],
     #[serde(flatten)]
     int8: Option<Rounded>,
 }
@@ -79,7 +64,7 @@ struct Result {
 /// The same of the network with rounded weights.
 #[derive(Serialize)]
 struct Rounded {
-    weights_int8: Int8,
+    weights_int8: Granularity,
     top1_int8: f64,
     top5_int8: f64,
     loss_int8: f64,
@@ -115,14 +100,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     })?;
     drop(progress);
+    let finite = |evaluation: Evaluation| match args.target.allow_nonfinite {
+        true => Ok(evaluation),
+        false => evaluation.finite(),
+    };
+    let evaluation = finite(evaluation)?;
     if let Some(path) = &args.predictions {
         write_atomically(path, csv.as_bytes())
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
     }
     for reason in &evaluation.skipped {
-        crate::say(&format!("left out: {reason}"));
+        crate::say(&format!("skipped: {reason}"));
     }
-    let int8 = args.weights_int8.map(|int8| rounded(&network, &loader, int8)).transpose()?;
+    let int8 = args.weights_int8.map(|scales| {
+        let mut progress = Batches::new(loader.batches_per_epoch());
+        let network = int8_weights(&network, scales);
+        let evaluation = evaluate(&network, &loader, |batch, _| progress.add(batch.len()))?;
+        finite(evaluation).map(|evaluation| Rounded::new(scales, &evaluation))
+    });
+    let int8 = int8.transpose()?;
     let totals = &evaluation.totals;
     let result = Result {
         n: totals.images(),
@@ -131,12 +127,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         loss: totals.loss(),
         skipped: evaluation.skipped.len(),
         form,
+        input_size: loader.pipeline().preprocess().size.into(),
         int8,
     };
     crate::print(args.json, &result, || {
         let rounded = result.int8.as_ref().map(Rounded::text);
+        let [height, width] = result.input_size;
         format!(
-            "{} ({} form) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {}{}{}",
+            "{} ({} form, input {height}x{width}) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {}{}{}",
             target.metadata.model.arch,
             form,
             dataset.describe(),
@@ -145,7 +143,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             result.loss,
             crate::count(result.n, "image"),
             if result.skipped > 0 {
-                format!(", {} left out", result.skipped)
+                format!(", {} skipped", result.skipped)
             } else {
                 String::new()
             },
@@ -169,23 +167,21 @@ impl Args {
     }
 }
 
-fn rounded(network: &Classifier, loader: &Loader, int8: Int8) -> dbb_training::Result<Rounded> {
-    let network = int8_weights(network, int8.into());
-    let mut progress = Batches::new(loader.batches_per_epoch());
-    let totals = evaluate(&network, loader, |batch, _| progress.add(batch.len()))?.totals;
-    Ok(Rounded {
-        weights_int8: int8,
-        top1_int8: totals.top1(),
-        top5_int8: totals.top5(),
-        loss_int8: totals.loss(),
-    })
-}
-
 impl Rounded {
+    fn new(scales: Granularity, evaluation: &Evaluation) -> Self {
+        let totals = &evaluation.totals;
+        Self {
+            weights_int8: scales,
+            top1_int8: totals.top1(),
+            top5_int8: totals.top5(),
+            loss_int8: totals.loss(),
+        }
+    }
+
     fn text(&self) -> String {
         let scales = match self.weights_int8 {
-            Int8::PerTensor => "layer",
-            Int8::PerChannel => "output channel",
+            Granularity::PerTensor => "layer",
+            Granularity::PerChannel => "output channel",
         };
         format!(
             "\nweights in 8 bits, one scale per {scales}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}",

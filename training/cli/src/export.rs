@@ -1,15 +1,15 @@
 //! `dbb reparam` and `dbb export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use dbb_models::onnx::write_onnx;
 use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
-use dbb_models::{Arch, Classifier, Form};
+use dbb_models::{Classifier, Form};
 use serde::Serialize;
 
 use crate::fold_blocks::BlockOptions;
-use crate::options::{DataOptions, DeviceOptions, TargetOptions, precision};
+use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, precision};
 use dbb_training::deploy::fold::{FoldReport, fold};
 use dbb_training::deploy::rounding::{Precision, Rounding};
 use dbb_training::deploy::timm_folder;
@@ -17,10 +17,10 @@ use dbb_training::deploy::weights::ExportedWeights;
 use dbb_training::inference::loaded_model::LoadedModel;
 use dbb_training::inference::probe::Probe;
 
-/// Fold every block of several branches into one convolution and write the weights.
+/// Fold every multi-branch block into one convolution and write the weights.
 ///
-/// A file that does not say what network it holds is folded block by block, by the names of the
-/// papers' code, unless --arch says it; every other tensor of it stays as it is.
+/// A file that does not describe its network is folded block by block, by the names of the papers'
+/// code, unless --arch is given; its other tensors are copied.
 ///
 /// Example: dbb reparam runs/first --out deploy.safetensors
 #[derive(Debug, clap::Args)]
@@ -33,8 +33,8 @@ pub struct ReparamArgs {
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
     /// Names of the tensors [default: native].
-    #[arg(long, value_enum)]
-    keys: Option<Keys>,
+    #[arg(long, value_parser = dialect())]
+    keys: Option<Dialect>,
     /// Number type of the weights [default: f32].
     #[arg(long, value_parser = precision())]
     dtype: Option<Precision>,
@@ -62,16 +62,16 @@ pub struct ExportArgs {
     /// File or, for timm, folder to write.
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
-    /// Folded or in training form.
-    #[arg(long, value_enum, default_value_t = FormOption::Deploy)]
-    form: FormOption,
+    /// Form of the network.
+    #[arg(long, value_parser = form(), default_value_t = Form::Deploy)]
+    form: Form,
     /// Names of the tensors [default: native; timm in its own format].
-    #[arg(long, value_enum)]
-    keys: Option<Keys>,
+    #[arg(long, value_parser = dialect())]
+    keys: Option<Dialect>,
     /// Number type of the weights [default: f32].
     #[arg(long, value_parser = precision())]
     dtype: Option<Precision>,
-    /// Let the ONNX graph take pixels from 0 to 255 (uint8) and normalise them itself.
+    /// ONNX only: let the graph take pixels from 0 to 255 (uint8) and normalise them itself.
     #[arg(long)]
     with_preprocess: bool,
     #[command(flatten)]
@@ -82,115 +82,212 @@ pub struct ExportArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Keys {
-    /// Paths of this project's modules.
-    Native,
-    /// Names of the paper's repository.
-    Official,
-    /// Names of torchvision; a folded network is written as convolutions with batch norms that
-    /// change nothing, so that torchvision itself loads it.
-    Torchvision,
-    /// Names of timm, written likewise; its ResNets have torchvision's.
-    Timm,
-    /// Names of the best-known CIFAR ResNets (akamaster's), written likewise.
-    Akamaster,
-}
-
-impl Keys {
-    fn dialect(self, arch: Arch) -> Dialect {
-        match self {
-            Self::Native => Dialect::Native,
-            Self::Official => Dialect::Official,
-            // One name for both libraries' ResNets.
-            Self::Timm if arch.name().starts_with("resnet") => Dialect::Torchvision,
-            Self::Timm => Dialect::Timm,
-            Self::Torchvision => Dialect::Torchvision,
-            Self::Akamaster => Dialect::Akamaster,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Format {
+pub enum Format {
     /// Read by PyTorch, Hugging Face and many others.
     Safetensors,
     /// Burn's own; native names only.
     Burnpack,
     /// Read by onnxruntime and many compilers; folded, native names only.
     Onnx,
-    /// A folder that timm loads and the Hugging Face Hub takes, with classes and preprocessing;
-    /// folded, timm's names only.
+    /// A folder for timm and the Hugging Face Hub, with classes and preprocessing; folded, timm's
+    /// names only.
     Timm,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum FormOption {
-    Deploy,
-    Train,
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Burnpack => "burnpack",
+            Self::Onnx => "onnx",
+            Self::Timm => "timm",
+        }
+    }
 }
 
+/// What was written, and how it compares with what it was made from: null where nothing was
+/// compared.
 #[derive(Serialize)]
-struct Result {
+pub struct Written {
+    pub blocks_folded: usize,
+    pub params_train: usize,
+    pub params_deploy: usize,
+    pub max_abs_diff: Option<f64>,
+    pub max_rel_diff: Option<f64>,
+    pub top1_agreement: Option<f64>,
+    pub compared_on: Option<String>,
     #[serde(flatten)]
-    report: FoldReport,
-    #[serde(flatten)]
-    rounding: Option<Rounding>,
-    out: PathBuf,
+    pub rounding: Option<Rounding>,
+    pub out: PathBuf,
+}
+
+impl Written {
+    fn folded(report: FoldReport, rounding: Option<Rounding>, out: &Path) -> Self {
+        Self {
+            blocks_folded: report.blocks_folded,
+            params_train: report.params_train,
+            params_deploy: report.params_deploy,
+            max_abs_diff: Some(report.max_abs_diff),
+            max_rel_diff: Some(report.max_rel_diff),
+            top1_agreement: Some(report.top1_agreement),
+            compared_on: Some(report.compared_on),
+            rounding,
+            out: out.into(),
+        }
+    }
+
+    /// A network in training form, as it is.
+    fn unfolded(network: &Classifier, rounding: Option<Rounding>, out: &Path) -> Self {
+        let params = dbb_models::summary::learnable_params(network);
+        Self {
+            blocks_folded: 0,
+            params_train: params,
+            params_deploy: params,
+            max_abs_diff: None,
+            max_rel_diff: None,
+            top1_agreement: None,
+            compared_on: None,
+            rounding,
+            out: out.into(),
+        }
+    }
 }
 
 pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
+    refuse_other_format(&args.out, Format::Safetensors)?;
     let device = args.device.open()?;
     if let Some(file) = args.target.unknown_network()? {
+        let flags = [
+            ("--keys", args.keys.is_some_and(|keys| keys != Dialect::Official)),
+            ("--data", args.data.data.is_some()),
+            ("--dtype", args.dtype.is_some()),
+            ("--class-map", args.target.input.0.class_map.is_some()),
+        ];
+        let flags = flags.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag);
+        let flags: Vec<_> = flags.chain(args.target.input.of_images()).collect();
         anyhow::ensure!(
-            args.keys.is_none_or(|keys| keys == Keys::Official)
-                && args.data.data.is_none()
-                && args.dtype.is_none(),
-            "{} does not say what network it holds: its blocks are folded one by one, under the \
-             names of the papers' code and in their own number type; --keys, --data and --dtype \
-             need --arch and --classes",
-            file.path.display()
+            flags.is_empty(),
+            "{} does not describe its network: its blocks are folded one by one, under the names of \
+             the papers' code and in their own number type; to use {}, give --arch and --classes",
+            file.path.display(),
+            flags.join(", ")
         );
-        return crate::fold_blocks::run(file, &args.blocks, &args.out, args.json);
+        let weights = args.target.weights();
+        return crate::fold_blocks::run(file, &args.blocks, weights, &args.out, args.json);
     }
     args.blocks.refuse_for_networks()?;
     let target = args.target.load(&device)?;
-    let probe = || args.data.probe(&target);
-    let (deploy, report) = fold(&target.network, &probe()?)?;
-    let keys = args.keys.unwrap_or(Keys::Native);
+    let dtype = args.dtype.unwrap_or_default();
+    refuse_unused(&args.target, &args.data, &target, true, &[])?;
+    let probe = args.data.probe(&target)?;
+    let (deploy, report) = fold(&target.network, &probe)?;
+    let keys = args.keys.unwrap_or(Dialect::Native);
     let mut stored = stored(&target, &deploy, Form::Deploy, keys)?;
-    let rounding = stored.round(args.dtype.unwrap_or_default(), probe)?;
+    let rounding = round(&mut stored, dtype, Some(&probe))?;
     write_safetensors(&args.out, &stored.tensors, &stored.metadata)
         .map_err(dbb_training::Error::from)?;
-    print(args.json, &Result { report, rounding, out: args.out.clone() })
+    print(args.json, &Written::folded(report, rounding, &args.out))
 }
 
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     args.refuse_contradictions()?;
+    refuse_other_format(&args.out, args.format)?;
     let target = args.target.open(&args.device)?;
-    let probe = || args.data.probe(&target);
-    let (network, report, form) = match args.form {
-        FormOption::Deploy => {
-            let (deploy, report) = fold(&target.network, &probe()?)?;
-            (deploy, report, Form::Deploy)
+    let dtype = args.dtype.unwrap_or_default();
+    let compares = args.form == Form::Deploy || dtype != Precision::F32;
+    let kept: &[&str] = match args.format {
+        Format::Timm => &["--size", "--resize", "--mean", "--std"],
+        Format::Onnx if args.with_preprocess => &["--size", "--mean", "--std"],
+        Format::Onnx => &["--size"],
+        Format::Safetensors | Format::Burnpack => &[],
+    };
+    refuse_unused(&args.target, &args.data, &target, compares, kept)?;
+    let probe = compares.then(|| args.data.probe(&target)).transpose()?;
+    let written = match (args.form, &probe) {
+        (Form::Deploy, Some(probe)) => {
+            let (deploy, report) = fold(&target.network, probe)?;
+            let rounding = write(args, &target, &deploy, Some(probe))?;
+            Written::folded(report, rounding, &args.out)
         }
-        FormOption::Train => {
+        _ => {
             anyhow::ensure!(
                 target.metadata.form == Form::Train,
-                "{} is folded already; its training form cannot be had back",
+                "{} is folded already; the training form cannot be restored from it",
                 target.path.display()
             );
-            (target.network.clone(), unfolded(&target), Form::Train)
+            let rounding = write(args, &target, &target.network, probe.as_ref())?;
+            Written::unfolded(&target.network, rounding, &args.out)
         }
     };
-    let rounding = write(args, &target, &network, form, probe)?;
-    print(args.json, &Result { report, rounding, out: args.out.clone() })
+    print(args.json, &written)
+}
+
+/// Refuses flags without effect: where no image is read, those of images that the
+/// format does not keep.
+fn refuse_unused(
+    options: &TargetOptions,
+    data: &DataOptions,
+    target: &LoadedModel,
+    compares: bool,
+    kept: &[&str],
+) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        compares || data.data.is_none(),
+        "nothing is folded or rounded, so that there is nothing to compare on data; leave --data out"
+    );
+    if compares && (data.data.is_some() || target.config.is_some()) {
+        return Ok(());
+    }
+    let mut unused = options.input.of_images();
+    // The size of random images.
+    unused.retain(|flag| !(kept.contains(flag) || compares && *flag == "--size"));
+    if options.input.0.class_map.is_some() {
+        unused.push("--class-map");
+    }
+    let reason = if compares { "no image is read without --data" } else { "no image is read" };
+    anyhow::ensure!(unused.is_empty(), "{reason}; leave {} out", unused.join(", "));
+    Ok(())
+}
+
+/// Refuses a name that promises another format than the one that is written.
+pub fn refuse_other_format(out: &Path, format: Format) -> anyhow::Result<()> {
+    let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let promised = match &*extension {
+        "safetensors" => Some(Format::Safetensors),
+        "bpk" => Some(Format::Burnpack),
+        "onnx" => Some(Format::Onnx),
+        "pth" | "pt" => None,
+        _ => return Ok(()),
+    };
+    let hint = match promised {
+        Some(promised) if promised == format => return Ok(()),
+        Some(promised) => format!("`dbb export --format {}` writes that", promised.name()),
+        None => "PyTorch loads safetensors".into(),
+    };
+    anyhow::bail!(
+        "{} is the name of another format than {}, which is written; {hint}",
+        out.display(),
+        format.name()
+    )
+}
+
+/// Rounds weights to `dtype`, measured on `probe`.
+fn round(
+    stored: &mut ExportedWeights,
+    dtype: Precision,
+    probe: Option<&Probe>,
+) -> dbb_training::Result<Option<Rounding>> {
+    match probe {
+        Some(probe) if dtype != Precision::F32 => stored.round(dtype, probe).map(Some),
+        _ => Ok(None),
+    }
 }
 
 impl ExportArgs {
-    /// Options that a format cannot have.
+    /// Refuses options that a format does not have.
     fn refuse_contradictions(&self) -> anyhow::Result<()> {
-        let native = self.keys.is_none_or(|keys| keys == Keys::Native);
-        let folded = self.form == FormOption::Deploy;
+        let native = self.keys.is_none_or(|keys| keys == Dialect::Native);
+        let folded = self.form == Form::Deploy;
         anyhow::ensure!(
             self.format != Format::Burnpack || native,
             "burnpack holds native names only; leave --keys out or export safetensors"
@@ -205,7 +302,7 @@ impl ExportArgs {
         );
         anyhow::ensure!(
             self.format != Format::Timm
-                || (folded && self.keys.is_none_or(|keys| keys == Keys::Timm)),
+                || (folded && self.keys.is_none_or(|keys| keys == Dialect::Timm)),
             "timm's folder holds the folded network in timm's names; leave --form and --keys out"
         );
         anyhow::ensure!(
@@ -217,26 +314,26 @@ impl ExportArgs {
     }
 }
 
+/// Writes a network in the form of `args`.
 fn write(
     args: &ExportArgs,
     target: &LoadedModel,
     network: &Classifier,
-    form: Form,
-    probe: impl FnOnce() -> dbb_training::Result<Probe>,
+    probe: Option<&Probe>,
 ) -> dbb_training::Result<Option<Rounding>> {
-    let dtype = args.dtype.unwrap_or_default();
+    let (form, dtype) = (args.form, args.dtype.unwrap_or_default());
     let native = || Metadata { form, keys: Dialect::Native, ..target.metadata.clone() };
     match args.format {
         Format::Safetensors => {
-            let mut stored = stored(target, network, form, args.keys.unwrap_or(Keys::Native))?;
-            let rounding = stored.round(dtype, probe)?;
+            let mut stored = stored(target, network, form, args.keys.unwrap_or(Dialect::Native))?;
+            let rounding = round(&mut stored, dtype, probe)?;
             write_safetensors(&args.out, &stored.tensors, &stored.metadata)?;
             Ok(rounding)
         }
         Format::Timm => {
             let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
-            let mut stored = stored(target, network, form, Keys::Timm)?;
-            let rounding = stored.round(dtype, probe)?;
+            let mut stored = stored(target, network, form, Dialect::Timm)?;
+            let rounding = round(&mut stored, dtype, probe)?;
             config.write(&args.out, &stored)?;
             Ok(rounding)
         }
@@ -256,50 +353,41 @@ fn stored(
     target: &LoadedModel,
     network: &Classifier,
     form: Form,
-    keys: Keys,
+    keys: Dialect,
 ) -> dbb_training::Result<ExportedWeights> {
-    let keys = keys.dialect(target.metadata.model.arch);
     ExportedWeights::new(network, Metadata { form, keys, ..target.metadata.clone() })
 }
 
-/// The report of an export that folds nothing.
-fn unfolded(target: &LoadedModel) -> FoldReport {
-    let params = dbb_models::summary::learnable_params(&target.network);
-    FoldReport {
-        blocks_folded: 0,
-        params_train: params,
-        params_deploy: params,
-        max_abs_diff: 0.0,
-        max_rel_diff: 0.0,
-        top1_agreement: 100.0,
-        compared_on: "nothing (not folded)".into(),
-    }
+fn print(json: bool, written: &Written) -> anyhow::Result<()> {
+    crate::print(json, written, || {
+        let rounding = written.rounding.as_ref().map(rounding_text).unwrap_or_default();
+        format!("{}\n{rounding}written to {}", comparison_text(written), written.out.display())
+    })
 }
 
-fn print(json: bool, result: &Result) -> anyhow::Result<()> {
-    crate::print(json, result, || {
-        let r = &result.report;
-        let rounding = result.rounding.as_ref().map(rounding_text);
-        format!(
-            "{} blocks folded: {} parameters became {}\n\
-             largest difference of logits {:.2e} ({:.2e} of the largest), top-1 agrees on {:.2}%, \
-             compared on {}\n{}written to {}",
-            r.blocks_folded,
-            r.params_train,
-            r.params_deploy,
-            r.max_abs_diff,
-            r.max_rel_diff,
-            r.top1_agreement,
-            r.compared_on,
-            rounding.unwrap_or_default(),
-            result.out.display()
-        )
-    })
+fn comparison_text(written: &Written) -> String {
+    let Written { blocks_folded, params_train, params_deploy, .. } = written;
+    let compared = written.max_abs_diff.zip(written.max_rel_diff).zip(written.top1_agreement);
+    let (Some(((max_abs_diff, max_rel_diff), agreement)), Some(compared_on)) =
+        (compared, &written.compared_on)
+    else {
+        return format!(
+            "the training form of {params_train} parameters as it is: nothing was folded and \
+             nothing compared"
+        );
+    };
+    format!(
+        "{blocks_folded} blocks folded: {params_train} parameters became {params_deploy}\n\
+         largest difference of logits {max_abs_diff:.2e} ({max_rel_diff:.2e} of the largest), top-1 \
+         agrees on {agreement:.2}%, compared on {compared_on}"
+    )
 }
 
 fn rounding_text(rounding: &Rounding) -> String {
     let accuracy = match (rounding.top1, rounding.top1_dtype) {
-        (Some(exact), Some(rounded)) => format!(": {exact:.2}% became {rounded:.2}%"),
+        (Some(exact), Some(rounded)) => {
+            format!("; top-1 {exact:.2}% before rounding, {rounded:.2}% after")
+        }
         _ => String::new(),
     };
     format!(

@@ -1,18 +1,19 @@
 //! `dbb reparam` on a file that does not say what network it holds.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use dbb_models::weights::{BlockFold, FoldedBlock, WeightsFile, write_foreign};
+use dbb_models::weights::{BlockFold, FoldedBlock, LoadOptions, WeightsFile, write_foreign};
 use serde::Serialize;
 
+use crate::export::Written;
 use dbb_training::deploy::fold::{fold_blocks, learnable_values};
 
 /// What the shapes of a block leave open.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Files of other networks")]
 pub struct BlockOptions {
-    /// Groups of the blocks that match, where their shapes leave them open; the folded kernel is
-    /// the same, the list and the check use them.
+    /// Groups of the blocks that match the pattern, where their shapes leave them open. The folded
+    /// kernel is the same with any; the list and the check use them.
     #[arg(long, value_name = "PATTERN=N", value_parser = groups)]
     groups: Vec<(String, usize)>,
     /// Epsilon of the batch norms [default: 1e-5].
@@ -40,8 +41,8 @@ impl BlockOptions {
     pub fn refuse_for_networks(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.groups.is_empty() && self.bn_eps.is_none(),
-            "--groups and --bn-eps are for files of unknown networks; this one is known, leave \
-             them out"
+            "--groups and --bn-eps are for files of unknown networks; leave them out for a network \
+             that is known"
         );
         Ok(())
     }
@@ -49,15 +50,8 @@ impl BlockOptions {
 
 #[derive(Serialize)]
 struct Summary {
-    blocks_folded: usize,
-    params_train: usize,
-    params_deploy: usize,
-    max_abs_diff: f64,
-    max_rel_diff: f64,
-    /// Blocks have no labels.
-    top1_agreement: Option<f64>,
-    compared_on: String,
-    out: PathBuf,
+    #[serde(flatten)]
+    written: Written,
     bn_eps: f64,
     folded: Vec<Block>,
 }
@@ -87,6 +81,7 @@ impl From<&FoldedBlock> for Block {
 pub fn run(
     file: WeightsFile,
     options: &BlockOptions,
+    weights: LoadOptions,
     out: &Path,
     json: bool,
 ) -> anyhow::Result<()> {
@@ -96,21 +91,23 @@ pub fn run(
         groups: options.groups.clone(),
     };
     let params_train = learnable_values(&file.tensors);
-    let (tensors, blocks) = fold_blocks(file, &fold)?;
+    let (tensors, blocks) = fold_blocks(file, &fold, weights)?;
     write_foreign(out, &tensors).map_err(dbb_training::Error::from)?;
-    let worst = |of: fn(&FoldedBlock) -> f64| blocks.iter().map(of).fold(0.0, f64::max);
-    let summary = Summary {
+    let worst = |of: fn(&FoldedBlock) -> f64| blocks.iter().map(of).reduce(f64::max);
+    let written = Written {
         blocks_folded: blocks.len(),
         params_train,
         params_deploy: learnable_values(&tensors),
         max_abs_diff: worst(|block| block.max_abs_diff),
         max_rel_diff: worst(|block| block.max_rel_diff),
+        // Blocks have no labels.
         top1_agreement: None,
-        compared_on: "a random map for each block".into(),
+        compared_on: (!blocks.is_empty()).then(|| "a random map for each block".into()),
+        rounding: None,
         out: out.into(),
-        bn_eps: fold.epsilon,
-        folded: blocks.iter().map(Block::from).collect(),
     };
+    let summary =
+        Summary { written, bn_eps: fold.epsilon, folded: blocks.iter().map(Block::from).collect() };
     crate::print(json, &summary, || text(&summary))
 }
 
@@ -129,15 +126,18 @@ fn text(summary: &Summary) -> String {
             block.name, block.block, block.max_rel_diff
         );
     }
-    text + &format!(
-        "{} blocks folded with batch norm epsilon {:e}: {} values became {}\n\
-         largest difference {:.2e} of a block's largest output, on {}\nwritten to {}",
-        summary.blocks_folded,
-        summary.bn_eps,
-        summary.params_train,
-        summary.params_deploy,
-        summary.max_rel_diff,
-        summary.compared_on,
-        summary.out.display()
-    )
+    let Written { blocks_folded, params_train, params_deploy, .. } = &summary.written;
+    text += &format!(
+        "{blocks_folded} blocks folded with batch norm epsilon {:e}: {params_train} values became \
+         {params_deploy}\n",
+        summary.bn_eps
+    );
+    if let (Some(difference), Some(compared_on)) =
+        (summary.written.max_rel_diff, &summary.written.compared_on)
+    {
+        text += &format!(
+            "largest difference {difference:.2e} of a block's largest output, on {compared_on}\n"
+        );
+    }
+    text + &format!("written to {}", summary.written.out.display())
 }

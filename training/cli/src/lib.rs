@@ -1,6 +1,10 @@
 //! The program `dbb`: one file per command. Only this crate prints, ends the process or speaks of
 //! flags.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod bench;
 mod compare;
 mod completions;
@@ -9,6 +13,7 @@ mod devices;
 mod eval;
 mod export;
 mod fold_blocks;
+mod hints;
 mod options;
 mod predict;
 mod progress;
@@ -20,7 +25,7 @@ mod train;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 
 /// Train networks with Diverse Branch Blocks, fold them into plain convolutions, compare them.
@@ -47,8 +52,12 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// Runs the program: 0 for success, 1 for something the user can mend, 2 for wrong usage, 3 for
-/// a failed check, 129, 130 and 143 for a run that was interrupted and saved.
+/// The command line, for documentation and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program: 0 for success, 1 for a user error, 2 for wrong usage, 3 for a failed check, 129, 130 and 143 for a run that was interrupted and saved.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
@@ -72,7 +81,7 @@ pub fn main() -> ExitCode {
         say(usage.to_string().trim_end());
         return ExitCode::from(2);
     }
-    say(&format!("error: {error}"));
+    say(&format!("error: {}", hints::sentence(&error)));
     match error.downcast_ref::<dbb_training::Error>() {
         Some(dbb_training::Error::Interrupted { signal, .. }) => {
             ExitCode::from(128 + *signal as u8)
@@ -82,14 +91,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes a line to standard error; that nobody can read it must not end the program.
+/// Writes a line to standard error; a closed standard error must not end the program.
 fn say(text: &str) {
     writeln!(io::stderr(), "{text}").ok();
 }
 
-/// Standard output has nobody who reads it: the pipe or the terminal is closed. That is no failure.
+/// Standard output is closed, be it a pipe or a terminal. That is no failure.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody reads standard output")]
+#[error("standard output is closed")]
 struct Unread;
 
 /// Prints a result: one JSON object, or text for people.

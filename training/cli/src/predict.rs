@@ -4,23 +4,23 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::options::{DeviceOptions, TargetOptions};
+use crate::options::{DeviceOptions, TargetOptions, announce_size};
 use crate::progress::Batches;
 use dbb_training::Error;
 use dbb_training::inference::loaded_model::LoadedModel;
 use dbb_training::inference::predict::{
-    Choice, choices, choices_of_tensor, image_files, loader, tensor_input,
+    Answer, Choice, answers, answers_to_tensor, image_files, loader, tensor_input,
 };
 
-/// Classify images: the most probable classes of each.
+/// Classify images and show the most probable classes of each.
 ///
 /// Example: dbb predict runs/first photo.jpg --top 3
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     target: TargetOptions,
-    /// Images, folders of them (and folders below), or safetensors files that hold a network's input
-    /// [n, channels, height, width] as it is.
+    /// Images, folders of images (and folders below them), or safetensors files with a network's input
+    /// [n, channels, height, width], used as it is.
     #[arg(required = true, value_name = "IMAGE")]
     inputs: Vec<PathBuf>,
     /// Classes to show.
@@ -58,16 +58,28 @@ struct Labelled {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
-    let mut output = Output { json: args.json, labels: target.labels(), result: Result::default() };
+    let mut output = Output {
+        json: args.json,
+        allow_nonfinite: args.target.allow_nonfinite,
+        labels: target.labels()?,
+        result: Result::default(),
+        non_finite: Vec::new(),
+    };
     let (tensors, others): (Vec<_>, Vec<_>) = args
         .inputs
         .iter()
         .partition(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    let flags = args.target.input.of_images();
+    anyhow::ensure!(
+        !others.is_empty() || flags.is_empty(),
+        "tensors are a network's input as it is; leave {} out, which images need",
+        flags.join(", ")
+    );
     let mut files = Vec::new();
     for path in others {
         match image_files(path) {
             Ok(found) => files.extend(found),
-            Err(error) => output.left_out(error.to_string()),
+            Err(error) => output.skipped(error.to_string()),
         }
     }
     if !files.is_empty() {
@@ -77,19 +89,31 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let input = match tensor_input(path, target.metadata.model.in_channels) {
             Ok(input) => input,
             Err(error) => {
-                output.left_out(error.to_string());
+                output.skipped(error.to_string());
                 continue;
             }
         };
         let batch = args.batch_size as usize;
-        let found = choices_of_tensor(&target.network, input, batch, args.top.into());
-        for (index, choices) in found.into_iter().enumerate() {
-            output.add(format!("{}[{index}]", path.display()), choices)?;
+        let found = answers_to_tensor(&target.network, input, batch, args.top.into());
+        for (index, answer) in found.into_iter().enumerate() {
+            output.add(format!("{}[{index}]", path.display()), answer)?;
         }
+    }
+    let non_finite = std::mem::take(&mut output.non_finite);
+    for input in &non_finite {
+        output.skipped(format!("{input}: the network computes NaN or infinity"));
     }
     let result = &output.result;
     if args.json {
         crate::print(true, result, String::new)?;
+    }
+    if let Some(first) = non_finite.first() {
+        let text = format!(
+            "the network computes NaN or infinity for {} of {} inputs, the first of them {first}",
+            non_finite.len(),
+            non_finite.len() + result.predictions.len()
+        );
+        return Err(Error::NonFiniteOutput(text).into());
     }
     if result.failed.is_empty() {
         return Ok(());
@@ -102,14 +126,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// What is found: text as it comes, or one JSON object at the end.
 struct Output {
     json: bool,
+    allow_nonfinite: bool,
     labels: Vec<String>,
     result: Result,
+    /// Inputs for which the network computes NaN or infinity.
+    non_finite: Vec<String>,
 }
 
 impl Output {
-    fn add(&mut self, input: String, choices: Vec<Choice>) -> anyhow::Result<()> {
+    fn add(&mut self, input: String, answer: Answer) -> anyhow::Result<()> {
+        if !answer.is_finite && !self.allow_nonfinite {
+            self.non_finite.push(input);
+            return Ok(());
+        }
         let label = |choice: Choice| Labelled { label: self.labels[choice.index].clone(), choice };
-        let prediction = Prediction { input, top: choices.into_iter().map(label).collect() };
+        let prediction = Prediction { input, top: answer.top.into_iter().map(label).collect() };
         if !self.json {
             crate::print_text(&prediction.text())?;
         }
@@ -117,8 +148,8 @@ impl Output {
         Ok(())
     }
 
-    fn left_out(&mut self, reason: String) {
-        crate::say(&format!("left out: {reason}"));
+    fn skipped(&mut self, reason: String) {
+        crate::say(&format!("skipped: {reason}"));
         self.result.failed.push(reason);
     }
 }
@@ -131,6 +162,7 @@ fn predict_files(
 ) -> anyhow::Result<()> {
     let device = dbb_training::network_device(&target.network);
     let (preprocess, batch_size) = (target.preprocess(None)?, args.batch_size as usize);
+    announce_size(target, &preprocess)?;
     preprocess.validate()?;
     target.check_memory(&preprocess, batch_size.min(files.len()))?;
     let images = loader(files.clone(), preprocess, batch_size)?;
@@ -139,12 +171,12 @@ fn predict_files(
         let batch = batch?;
         let found = match batch.is_empty() {
             true => Vec::new(),
-            false => choices(target.network.forward(batch.to_tensors(&device).0), args.top.into()),
+            false => answers(target.network.forward(batch.to_tensors(&device).0), args.top.into()),
         };
         progress.suspend(|| -> anyhow::Result<()> {
-            batch.skipped.iter().for_each(|reason| output.left_out(reason.to_string()));
-            for (&index, choices) in batch.indices.iter().zip(found) {
-                output.add(files[index].display().to_string(), choices)?;
+            batch.skipped.iter().for_each(|reason| output.skipped(reason.to_string()));
+            for (&index, answer) in batch.indices.iter().zip(found) {
+                output.add(files[index].display().to_string(), answer)?;
             }
             Ok(())
         })?;

@@ -44,11 +44,11 @@ impl Observer for Progress {
             model.arch, model.block, model.width, info.params_train, info.train_data, info.val_data
         ));
         if info.done > 0 {
-            self.line(&format!("going on after epoch {} of {}", info.done, info.epochs));
+            self.line(&format!("resuming after epoch {} of {}", info.done, info.epochs));
         }
         if info.done_steps > 0 {
             let (done, all) = (info.done_steps, info.steps_per_epoch);
-            self.line(&format!("going on after step {done} of {all} of epoch {}", info.done + 1));
+            self.line(&format!("resuming after step {done} of {all} of epoch {}", info.done + 1));
         }
         if self.terminal {
             let steps = info.epochs.saturating_sub(info.done) * info.steps_per_epoch;
@@ -76,7 +76,7 @@ impl Observer for Progress {
     }
 
     fn skipped(&mut self, reason: &str) {
-        self.line(&format!("left out: {reason}"));
+        self.line(&format!("skipped: {reason}"));
     }
 
     fn note(&mut self, text: &str) {
@@ -204,7 +204,7 @@ fn fitted<const N: usize>(
     done: Option<f64>,
     columns: usize,
 ) -> String {
-    // The last column is left free: some terminals go on to the next line there.
+    // The last column is left free: some terminals wrap there.
     let room = columns.saturating_sub(1);
     let mut shown = [false; N];
     let joined = |shown: &[bool; N]| {

@@ -8,13 +8,14 @@ use dbb_models::Form;
 use dbb_models::weights::{Dialect, Metadata, write_safetensors};
 use serde::Serialize;
 
+use crate::export::{Format, refuse_other_format};
 use crate::options::{DataOptions, DeviceOptions, TargetOptions};
 use dbb_training::inference::evaluate::evaluate;
 use dbb_training::inference::loaded_model::key_map;
 use dbb_training::inference::recalibrate::recalibrate;
 
-/// Measure the running statistics of all batch norms anew on training images (precise batch norm)
-/// and write the network, in training form, to another file.
+/// Replace the running statistics of all batch norms by averages over training images (precise batch
+/// norm), and write the network, in training form, to another file.
 ///
 /// Example: dbb recalibrate runs/first --batches 50 --out precise.safetensors
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,7 @@ pub struct Args {
     /// Batches of training images, in random order and without augmentation; at most one epoch.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     batches: u32,
-    /// Where the order of the images comes from.
+    /// Seed of the order of the images.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// File to write.
@@ -52,9 +53,10 @@ struct Result {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    refuse_other_format(&args.out, Format::Safetensors)?;
     let target = args.target.open(&args.device)?;
     let batch_size = args.data.batch_size as usize;
-    ensure!(batch_size > 1, "--batch-size is 1; the statistics of a batch need more images");
+    ensure!(batch_size > 1, "--batch-size is 1; batch statistics need at least 2 images");
     let val = args.data.loader(&target, Split::Val, None)?;
     // In the data set's order a batch could hold images of one class.
     let shuffled =
@@ -63,8 +65,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
     let batches = train.epoch(0).take(args.batches as usize);
     let (network, seen) = recalibrate(&target.network, batches)?;
-    let before = evaluate(&target.network, &val, |_, _| ())?.totals;
-    let after = evaluate(&network, &val, |_, _| ())?.totals;
+    let measure = |network| {
+        let evaluation = evaluate(network, &val, |_, _| ())?;
+        if args.target.allow_nonfinite { Ok(evaluation) } else { evaluation.finite() }
+    };
+    let (before, after) = (measure(&target.network)?.totals, measure(&network)?.totals);
 
     let metadata = Metadata { form: Form::Train, keys: Dialect::Native, ..target.metadata.clone() };
     let tensors = key_map(&metadata, &network)?.save(&network);

@@ -20,8 +20,8 @@ pub struct Args {
     #[arg(long, default_value_t = 1.0)]
     width: f64,
     /// Height and width of the images; by default those of the paper.
-    #[arg(long)]
-    res: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    res: Option<u16>,
     /// Classes; by default 1000, or 10 for the CIFAR networks.
     #[arg(long)]
     classes: Option<usize>,
@@ -34,9 +34,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let res = args.res.unwrap_or(args.arch.default_resolution());
-    let classes =
-        args.classes.unwrap_or(if args.arch.default_resolution() > 32 { 1000 } else { 10 });
+    let res = args.res.map_or(args.arch.default_resolution(), usize::from);
+    let classes = args.classes.unwrap_or(args.arch.default_classes());
     let config = ModelConfig {
         width: args.width,
         in_channels: args.channels,

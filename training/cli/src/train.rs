@@ -16,7 +16,7 @@ use dbb_training::train::distributed;
 /// Example: dbb train configs/quick/resnet20-dbb.toml --set train.epochs=5 --out runs/first
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Configuration (TOML); with --resume the run directory, or beside --out the run's configuration,
+    /// Configuration (TOML). With --resume the run directory, or, beside --out, the run's configuration,
     /// which is compared with the run's own.
     config: PathBuf,
     /// Override a key, for example --set optim.lr=0.05.
@@ -25,12 +25,12 @@ pub struct Args {
     /// Run directory; by default runs/<config name>-<date>-<time>, in UTC.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on after the last checkpoint of the run, with the run's own configuration; with --force
-    /// --set changes it. Results are those of a run that was not stopped, to the bit, with equal
-    /// threads and instruction set.
+    /// Resume the run from its last checkpoint, with its own configuration; --force allows --set to
+    /// change it. Results are those of an uninterrupted run, bit for bit, with equal threads and
+    /// instruction set.
     #[arg(long)]
     resume: bool,
-    /// With --resume: accept a changed configuration or changed data, and list what has changed.
+    /// With --resume: accept a changed configuration or changed data, and list the changes.
     #[arg(long, requires = "resume")]
     force: bool,
     #[command(flatten)]
@@ -46,7 +46,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.resume && !args.set.is_empty() && !args.force {
-        let text = "--resume goes on with the run's own configuration; add --force to change it with --set\n";
+        let text =
+            "--resume uses the run's own configuration; add --force to change it with --set\n";
         return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).into());
     }
     let devices = match args.devices.is_empty() {
@@ -73,9 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             "top-1 {:.2}% (best {:.2}%), top-5 {:.2}% of the folded network after {}\n\
              {:.1} s, {:.0} images/s\n\
              run directory: {}\nfolded weights: {}\nreport: {}",
-            result.top1,
-            result.best_top1,
-            result.top5,
+            result.top1_deploy,
+            result.best_top1_deploy,
+            result.top5_deploy,
             crate::count(result.epochs, "epoch"),
             result.seconds,
             result.images_per_second,
@@ -101,9 +102,9 @@ impl Args {
             );
             return Ok(run);
         }
-        let given = Config::load(&self.config, &self.set)?;
+        let given = Config::load_run(&self.config, &self.set)?;
         if run.exists() {
-            let own = Config::load(&run.config(), &self.set)?;
+            let own = Config::load_run(&run.config(), &self.set)?;
             // What the file leaves to the data is written out in the run.
             let model = ModelSection {
                 num_classes: given.model.num_classes.or(own.model.num_classes),

@@ -55,9 +55,9 @@ impl Arm {
             for (name, block) in named {
                 if arms.iter().any(|arm| arm.name == name) {
                     return Err(Error::Unusable(format!(
-                        "{}: the name {name} is there already; hint: leave out what is named twice, \
-                         or give the configuration another name, such as name = \"{name}-2\" on top \
-                         of the file",
+                        "{}: the name {name} is used twice; hint: leave one of the two out, or give the \
+                         configuration another name, such as name = \"{name}-2\" at the top of the \
+                         file",
                         path.display()
                     )));
                 }

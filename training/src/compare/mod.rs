@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::cancel::CancelToken;
 use crate::config::Config;
-use crate::deploy::fold::multi_branch_blocks;
+use crate::deploy::fold::{LogitDifference, multi_branch_blocks};
 use crate::error::{Error, Result};
 use crate::inference::evaluate::evaluate;
 use crate::report::{self, State};
@@ -46,8 +46,9 @@ pub struct Row {
     pub block: String,
     /// Seed.
     pub seed: u64,
-    /// Validation top-1 of the training form after the last epoch.
-    pub top1: f64,
+    /// Validation top-1 of the training form after the last epoch; `top1` in JSON.
+    #[serde(rename = "top1")]
+    pub top1_train: f64,
     /// The same of the folded network.
     pub top1_deploy: f64,
     /// Learnable parameters in training.
@@ -108,7 +109,7 @@ pub struct Comparison {
 }
 
 /// Trains every arm with `seeds` seeds, from its configuration's own on, into folders
-/// `<name>-seed<seed>` below `out`; a report in `out` is written anew before and after every run and
+/// `<name>-seed<seed>` below `out`; a report in `out` is rewritten before and after every run and
 /// after each of its epochs. `stop` ends it, with the run under way saved.
 ///
 /// All configurations and their data are checked first, and `observer` is told what differs between
@@ -198,7 +199,7 @@ fn run(
     let result = trainer.fit(observer)?;
     let network = trainer.network();
     let deploy = network.reparameterize();
-    let mut fold = crate::deploy::fold::Comparison::default();
+    let mut fold = LogitDifference::default();
     let device = crate::network_device(&network);
     let train_form = evaluate(&network, trainer.validation(), |batch, logits| {
         let images = batch.to_tensors(&device).0;
@@ -208,8 +209,8 @@ fn run(
         arch: arch.to_string(),
         block: block.to_string(),
         seed,
-        top1: train_form.totals.top1(),
-        top1_deploy: result.top1,
+        top1_train: train_form.totals.top1(),
+        top1_deploy: result.top1_deploy,
         params_train: learnable_params(&network),
         params_deploy: learnable_params(&deploy),
         seconds: result.seconds,
@@ -232,7 +233,7 @@ mod tests {
             arch: "resnet20".into(),
             block: name.into(),
             seed,
-            top1,
+            top1_train: top1,
             top1_deploy: top1,
             params_train: 2,
             params_deploy: 1,

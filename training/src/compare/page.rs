@@ -171,7 +171,7 @@ fn pairs(arm: &SummaryRow, groups: &[Group]) -> Vec<[f64; 2]> {
     let baseline = arm.baseline.as_deref().unwrap_or_default();
     let pair = |own: &Row| {
         let base = rows(baseline).find(|base| base.seed == own.seed)?;
-        Some([own.seed as f64, own.top1 - base.top1])
+        Some([own.seed as f64, own.top1_train - base.top1_train])
     };
     rows(&arm.name).filter_map(pair).collect()
 }
@@ -329,7 +329,7 @@ fn run_table(comparison: &Comparison, runs: &[Run], compared: &Compared) -> Html
         let link = compared.link(&row.run_dir, &format!("{}, seed {}", row.name, row.seed));
         let best = run.records.iter().map(|record| record.top1).fold(f64::NAN, f64::max);
         let cells = [
-            Percent.show(row.top1),
+            Percent.show(row.top1_train),
             Percent.show(row.top1_deploy),
             Percent.show(best),
             Duration.show(row.seconds),
@@ -383,7 +383,7 @@ mod tests {
                     arch: "resnet20".into(),
                     block: block.to_string(),
                     seed: seed as u64,
-                    top1: last,
+                    top1_train: last,
                     top1_deploy: last,
                     params_train: run.summary.params_train,
                     params_deploy: run.summary.params_deploy,

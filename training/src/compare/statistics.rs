@@ -44,13 +44,13 @@ pub fn summarise(rows: &[Row], contrasts: &[Contrast]) -> Vec<SummaryRow> {
 }
 
 fn top1_of(rows: &[&Row]) -> Vec<f64> {
-    rows.iter().map(|row| row.top1).collect()
+    rows.iter().map(|row| row.top1_train).collect()
 }
 
 /// Differences of top-1 of the runs that have a counterpart of the same seed.
 fn pairs(own: &[&Row], baseline: &[&Row]) -> Vec<f64> {
     let pair = |row: &&Row| baseline.iter().find(|base| base.seed == row.seed);
-    own.iter().filter_map(|row| Some(row.top1 - pair(row)?.top1)).collect()
+    own.iter().filter_map(|row| Some(row.top1_train - pair(row)?.top1_train)).collect()
 }
 
 /// The mean of paired differences and half the width of its 95 % interval (Student's t); `None`

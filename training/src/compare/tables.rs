@@ -44,7 +44,7 @@ impl Comparison {
                 row.arch,
                 row.block,
                 row.seed,
-                row.top1,
+                row.top1_train,
                 row.top1_deploy,
                 row.params_train,
                 row.params_deploy,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dbb_datasets::ImageDataset;
+use dbb_datasets::{ImageDataset, imagenet};
 
 use crate::error::{Error, Result};
 
@@ -58,16 +58,7 @@ impl ClassMap {
                     self.path.display()
                 )));
             };
-            if index >= outputs.unwrap_or(MOST_OUTPUTS) {
-                let (most, outputs) = match outputs {
-                    Some(outputs) => ("the network has", outputs),
-                    None => ("a network has at most", MOST_OUTPUTS),
-                };
-                return Err(Error::Unusable(format!(
-                    "{} gives \"{class}\" the index {index}; {most} {outputs} outputs, from 0",
-                    self.path.display()
-                )));
-            }
+            self.check(class, index, outputs)?;
             labels.push(index);
         }
         let most = labels.iter().max().map_or(0, |&most| most + 1);
@@ -80,6 +71,39 @@ impl ClassMap {
             }
         }
         Ok(dataset.relabel(classes, &labels)?)
+    }
+
+    /// What the map calls the outputs of a network that has so many; classes of one output are
+    /// joined.
+    ///
+    /// # Errors
+    /// If an index is not among `outputs`.
+    pub fn names(&self, outputs: usize) -> Result<BTreeMap<usize, String>> {
+        let mut names = BTreeMap::<usize, String>::new();
+        for (class, &index) in &self.indices {
+            self.check(class, index, Some(outputs))?;
+            let label = imagenet::name(class).unwrap_or(class);
+            names
+                .entry(index)
+                .and_modify(|names| *names = format!("{names} or {label}"))
+                .or_insert_with(|| label.to_string());
+        }
+        Ok(names)
+    }
+
+    /// That a network of `outputs`, or any network, has the output of a class.
+    fn check(&self, class: &str, index: usize, outputs: Option<usize>) -> Result<()> {
+        let (most, outputs) = match outputs {
+            Some(outputs) => ("the network has", outputs),
+            None => ("a network has at most", MOST_OUTPUTS),
+        };
+        if index < outputs {
+            return Ok(());
+        }
+        Err(Error::Unusable(format!(
+            "{} gives \"{class}\" the index {index}; {most} {outputs} outputs, from 0",
+            self.path.display()
+        )))
     }
 }
 
@@ -143,6 +167,16 @@ mod tests {
         assert!(text.contains("a network has at most 1000000 outputs"), "{text}");
         let text = error(10, Some(10));
         assert!(text.contains("the network has 10 outputs"), "{text}");
+    }
+
+    #[test]
+    fn outputs_have_the_names_of_their_classes() {
+        let text = "cat\t1\nn01440764\t0\nkitten\t1\n";
+        let map = ClassMap { path: "map".into(), indices: parse_lines(text).unwrap() };
+        let names: Vec<_> = map.names(3).unwrap().into_iter().collect();
+        assert_eq!(names, [(0, "tench".to_string()), (1, "cat or kitten".to_string())]);
+        let error = map.names(1).unwrap_err().to_string();
+        assert!(error.contains("\"cat\" the index 1; the network has 1 outputs"), "{error}");
     }
 
     #[test]

@@ -20,43 +20,42 @@ pub struct DataSection {
     /// `sample` (bundled), a folder whose layout is recognised, or `KIND:PATH` with KIND one of
     /// `folder`, `tar`, `idx`, `cifar10`, `cifar100`.
     pub source: String,
-    /// Height and width of the network's input. By default the images', or 224.
+    /// Height and width of the network's input. By default those of the images, or 224 where they vary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
     /// Short side that validation images are resized to before the centre crop of `size`; at least
     /// `size`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
-    /// Mean per channel on the scale 0 to 1. By default that of the data set.
+    /// Mean per channel on the scale 0 to 1. By default the data set's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Vec<f32>>,
-    /// Deviation per channel on the scale 0 to 1. By default that of the data set.
+    /// Standard deviation per channel on the scale 0 to 1. By default the data set's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Vec<f32>>,
-    /// File that gives the classes of the data other indices: TOML (`n01440764 = 0`), or lines of
+    /// File that assigns other indices to the classes of the data: TOML (`n01440764 = 0`), or lines of
     /// class, tab, index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_map: Option<PathBuf>,
-    /// Validate on this share of the training images, of every class, drawn by the seed and not
-    /// trained on; the data set's own validation images stay unseen, to be measured at the end.
-    /// Data without validation images needs it: class folders that are not below train/, for
-    /// example.
+    /// Validate on this share of the training images of every class, drawn by the seed and not trained
+    /// on; the data set's own validation images are left for the final measurement. Data without
+    /// validation images, such as class folders that are not below train/, needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_from_train: Option<f64>,
-    /// Use that many training images only, balanced over the classes.
+    /// Use only that many training images, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
-    /// Use that many validation images only, balanced over the classes.
+    /// Use only that many validation images, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_val: Option<usize>,
-    /// Threads that decode and transform, up to 256; 0 does it in the training thread.
+    /// Threads that decode and transform images, up to 256; 0 uses the training thread.
     pub workers: usize,
-    /// MiB of memory for training and validation images together that later epochs then need not
-    /// read again; results are the same with any. 0 keeps none.
+    /// MiB of memory for decoded training and validation images, which later epochs reuse; 0 keeps
+    /// none. Results do not depend on it.
     pub cache_mb: usize,
-    /// What an image that cannot be read does.
+    /// What to do with an image that cannot be read.
     pub on_bad_sample: OnBadSample,
-    /// Most images that may be left out before the run ends with an error.
+    /// Most images that may be skipped before the run ends with an error.
     pub max_bad_samples: usize,
 }
 
@@ -80,13 +79,13 @@ impl Default for DataSection {
     }
 }
 
-/// What an image that cannot be read does.
+/// What to do with an image that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnBadSample {
-    /// Ends the run with an error that names the file.
+    /// End the run with an error that names the file.
     Error,
-    /// Is left out, named and counted.
+    /// Skip it, and name and count it.
     Skip,
 }
 
@@ -137,7 +136,7 @@ impl DataSection {
         })
     }
 
-    /// The memory for images that later epochs need not read again.
+    /// The memory for decoded images, which later epochs reuse.
     pub fn cache(&self) -> CacheBudget {
         CacheBudget::new(self.cache_mb.saturating_mul(1 << 20))
     }

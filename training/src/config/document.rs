@@ -36,7 +36,7 @@ pub enum ConfigFileError {
         detail: String,
     },
     /// An override that is not `KEY=VALUE`.
-    #[error("--set {text}: {detail}; expected KEY=VALUE, for example --set optim.lr=0.05")]
+    #[error("the override {text}: {detail}; expected KEY=VALUE, for example optim.lr=0.05")]
     Override {
         /// As it was given.
         text: String,
@@ -46,11 +46,29 @@ pub enum ConfigFileError {
     /// A key or value at fault.
     #[error("{place}: {text}")]
     Fault {
-        /// File, line and key, or the override.
-        place: String,
+        /// Where.
+        place: Place,
         /// What is wrong and what was expected.
         text: String,
     },
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// File, line and key, as far as they are known.
+    File(String),
+    /// An override of this key.
+    Override(String),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(place) => f.write_str(place),
+            Self::Override(key) => write!(f, "the override of {key}"),
+        }
+    }
 }
 
 /// A parsed file with overrides, before it is checked.
@@ -130,7 +148,7 @@ impl Document {
             let text = "the file holds no key; a configuration has at least model.arch, \
                         train.epochs, train.batch_size and optim.lr";
             return Err(ConfigFileError::Fault {
-                place: self.path.display().to_string(),
+                place: Place::File(self.path.display().to_string()),
                 text: text.into(),
             });
         }
@@ -158,17 +176,17 @@ impl Document {
     pub fn fault(&self, key: &str, text: String) -> ConfigFileError {
         let file = self.path.display();
         let place = if self.overridden.iter().any(|set| set == key) {
-            format!("--set {key}")
+            Place::Override(key.to_string())
         } else {
             // A missing key is blamed on its table, a table's own fault on its header.
             let mut known = key;
             loop {
                 if let Some(line) = self.lines.get(known) {
-                    break format!("{file}:{line}: {key}");
+                    break Place::File(format!("{file}:{line}: {key}"));
                 }
                 match known.rsplit_once('.') {
                     Some((table, _)) => known = table,
-                    None => break format!("{file}: {key}"),
+                    None => break Place::File(format!("{file}: {key}")),
                 }
             }
         };

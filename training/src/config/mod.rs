@@ -11,11 +11,12 @@ mod schedule;
 mod sections;
 mod show;
 mod train;
+mod unused;
 
 pub use class_map::ClassMap;
 pub use data::{DataSection, OnBadSample};
 pub use difference::shown;
-pub use document::{ConfigFileError, Document};
+pub use document::{ConfigFileError, Document, Place};
 pub use model::ModelSection;
 pub use optim::{DecayRule, OptimKind, OptimSection};
 pub use schedule::{ScheduleKind, ScheduleSection};
@@ -24,16 +25,37 @@ pub use train::TrainSection;
 
 use std::path::Path;
 
+use check::Fault;
+
 impl Config {
     /// Reads a file, applies `KEY=VALUE` overrides in order, and checks the result.
     ///
     /// # Errors
+    /// As [`load_run`](Self::load_run); a value that has no effect beside the others.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigFileError> {
+        Self::read(path, overrides, |config| {
+            config.check()?;
+            config.check_unused()
+        })
+    }
+
+    /// The same of the configuration of a run: it may hold a value that has no effect.
+    ///
+    /// # Errors
     /// A file that cannot be read or parsed; a key that does not exist (with the nearest that
     /// does); a value of the wrong kind or out of range. Each names file, line and key.
-    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigFileError> {
+    pub fn load_run(path: &Path, overrides: &[String]) -> Result<Self, ConfigFileError> {
+        Self::read(path, overrides, Self::check)
+    }
+
+    fn read(
+        path: &Path,
+        overrides: &[String],
+        check: impl FnOnce(&Self) -> Result<(), Fault>,
+    ) -> Result<Self, ConfigFileError> {
         let document = Document::read(path)?.with_overrides(overrides)?;
         let config: Self = document.parse()?;
-        config.check().map_err(|fault| document.fault(&fault.key, fault.text))?;
+        check(&config).map_err(|fault| document.fault(&fault.key, fault.text))?;
         Ok(config)
     }
 

@@ -20,13 +20,13 @@ pub(super) const ANY_CHANNELS: usize = 3;
 pub struct ModelSection {
     /// Architecture.
     pub arch: Arch,
-    /// Block every KxK convolution becomes.
+    /// Block that replaces every KxK convolution.
     #[serde(default = "dbb")]
     pub block: BlockKind,
     /// Multiplies the channels of every layer.
     #[serde(default = "one")]
     pub width: f64,
-    /// Weights file to start from. By default weights are drawn from the seed.
+    /// Weights file to start from. By default the initial weights are random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<PathBuf>,
     /// Classes; must agree with the data. By default the data's.
@@ -38,10 +38,10 @@ pub struct ModelSection {
     /// Nonlinearity of MobileNetV1, `relu` or `relu6`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
-    /// Other blocks for single layers, by pattern; the last match wins.
+    /// Blocks of single layers, by pattern; the last match wins.
     #[serde(default, skip_serializing_if = "LayerBlocks::is_empty")]
     pub blocks: LayerBlocks,
-    /// What a Diverse Branch Block is made of.
+    /// Parts of a Diverse Branch Block.
     #[serde(default)]
     pub dbb: DbbConfig,
 }
@@ -95,7 +95,7 @@ impl ModelSection {
                     false => fault("train.freeze", &error),
                 }
             }
-            ConfigError::Option { option, .. } if option.contains('.') => fault(option, &error),
+            ConfigError::NothingToTrain { .. } => fault("train.freeze", &error),
             ConfigError::Option { option, .. } => fault(&format!("model.{option}"), &error),
             _ => fault("model.block", &error),
         })

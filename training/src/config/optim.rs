@@ -9,7 +9,7 @@ use super::check::{Fault, require};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimSection {
-    /// Which one.
+    /// Kind of optimizer.
     #[serde(default)]
     pub kind: OptimKind,
     /// Highest learning rate.
@@ -26,7 +26,7 @@ pub struct OptimSection {
     /// Which parameters decay.
     #[serde(default)]
     pub decay: DecayRule,
-    /// Multiplies the learning rate of biases, those of batch norms included (2 in the paper).
+    /// Factor on the learning rate of biases, those of batch norms included (2 in the paper).
     #[serde(default = "one")]
     pub bias_lr: f64,
 }
@@ -42,16 +42,16 @@ pub enum OptimKind {
     AdamW,
 }
 
-/// Which parameters weight decay acts on.
+/// Which parameters weight decay applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DecayRule {
-    /// Everything.
+    /// All parameters.
     All,
-    /// Kernels and the classifier's matrix: no batch norm, no bias.
+    /// Weights of convolutions and linear layers; not batch norms and biases.
     #[default]
     Weights,
-    /// Everything but depthwise layers, as the DBB paper trains.
+    /// All parameters but those of depthwise layers, as in the DBB paper.
     Paper,
 }
 

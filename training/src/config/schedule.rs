@@ -10,13 +10,13 @@ use super::{OptimSection, TrainSection};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleSection {
-    /// Its shape after the warm-up.
+    /// Shape after the warm-up.
     pub kind: ScheduleKind,
     /// Epochs of linear warm-up from 0.
     pub warmup_epochs: f64,
-    /// Lowest learning rate of the cosine.
+    /// Learning rate at the end of the cosine.
     pub min_lr: f64,
-    /// Epochs after which a step schedule multiplies by `gamma`.
+    /// Epochs after which a step schedule multiplies the rate by `gamma`.
     pub milestones: Vec<usize>,
     /// Factor of a step schedule.
     pub gamma: f64,
@@ -38,9 +38,9 @@ impl Default for ScheduleSection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
-    /// Half a cosine from the highest to the lowest rate, every iteration.
+    /// Half a cosine from `optim.lr` to `min_lr`, updated every step.
     Cosine,
-    /// Multiplied by `gamma` at every milestone.
+    /// The rate is multiplied by `gamma` at every milestone.
     Step,
 }
 

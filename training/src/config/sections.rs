@@ -12,11 +12,11 @@ use super::{DataSection, ModelSection, OptimSection, ScheduleSection, TrainSecti
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Name of the configuration in comparisons: of its runs, their folders, and its rows in tables
-    /// and reports. By default the name of its file.
+    /// Name of the configuration in comparisons: in the folders of its runs, in tables and in reports.
+    /// By default the name of its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where initial weights, order of samples and augmentation come from.
+    /// Seed of the initial weights, the order of the images and the augmentation.
     #[serde(default)]
     pub seed: u64,
     /// The network.
@@ -24,19 +24,19 @@ pub struct Config {
     /// The images.
     #[serde(default)]
     pub data: DataSection,
-    /// Random changes of training images.
+    /// Augmentation of training images.
     #[serde(default)]
     pub augment: AugmentSection,
-    /// How long and in which steps.
+    /// Epochs, batches, checkpoints.
     pub train: TrainSection,
     /// The optimizer.
     pub optim: OptimSection,
-    /// The learning rate over time.
+    /// The schedule of the learning rate.
     #[serde(default)]
     pub schedule: ScheduleSection,
 }
 
-/// Random changes of training images.
+/// Augmentation of training images.
 pub type AugmentSection = Augment;
 
 impl Config {

@@ -5,44 +5,44 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Fault, require};
 
-/// How long and in which steps.
+/// Epochs, batches, checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
     /// Passes over the training images.
     pub epochs: usize,
-    /// Images in a step.
+    /// Images in a batch.
     pub batch_size: usize,
-    /// Part of the target spread over all classes, 0 up to 1.
+    /// Part of the target that is spread over all classes, from 0 to below 1.
     #[serde(default)]
     pub label_smoothing: f64,
-    /// Batches whose gradients make one step of the optimizer.
+    /// Batches whose gradients are accumulated for one step of the optimizer.
     #[serde(default = "one_of")]
     pub accumulate: usize,
     /// Largest Euclidean norm of all gradients together; larger ones are scaled down to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
-    /// Decay of a moving average of weights and running statistics, such as 0.999; the average is
-    /// what is validated and exported. Left out, there is none.
+    /// Decay of an exponential moving average of weights and running statistics, such as 0.999, which
+    /// is then validated and exported. By default there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
-    /// Saves a checkpoint every so many optimizer steps, besides the ends of epochs.
+    /// Save a checkpoint every so many steps, besides the ends of epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_steps: Option<usize>,
-    /// Saves a checkpoint after so many minutes, besides the ends of epochs.
+    /// Save a checkpoint every so many minutes, besides the ends of epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_minutes: Option<f64>,
-    /// Newest checkpoints that are kept, beside the best.
+    /// Number of newest checkpoints to keep, besides the best.
     #[serde(default = "one_of")]
     pub keep_last: usize,
-    /// How often a loss or gradient that is no number may send the run back to its last
-    /// checkpoint; 0 ends the run.
+    /// How often a non-finite loss or gradient may roll the run back to its last checkpoint; 0 ends
+    /// the run.
     #[serde(default)]
     pub rollbacks: usize,
-    /// Multiplies the learning rate at every such return.
+    /// Factor on the learning rate after each rollback.
     #[serde(default = "half")]
     pub rollback_lr: f64,
-    /// Layers that are not trained, by pattern, their batch norms included.
+    /// Layers to freeze, by pattern, their batch norms included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
 }
@@ -51,7 +51,7 @@ fn one_of() -> usize {
     1
 }
 
-fn half() -> f64 {
+pub(super) fn half() -> f64 {
     0.5
 }
 

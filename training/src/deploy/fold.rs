@@ -1,7 +1,9 @@
 //! A fold that is measured, and refused where it is wrong.
 
 use burn::tensor::{Tensor, TensorData};
-use dbb_models::weights::{BlockFold, FoldedBlock, StateDict, WeightsFile, has_folded_blocks};
+use dbb_models::weights::{
+    BlockFold, FoldedBlock, LoadOptions, StateDict, WeightsFile, has_folded_blocks,
+};
 use dbb_models::{Classifier, Reparameterize, Walk, summary::learnable_params};
 use serde::Serialize;
 
@@ -12,16 +14,16 @@ use crate::run::metrics::host;
 /// Largest difference of logits that is accepted, relative to the largest logit.
 pub const TOLERANCE: f64 = 1e-4;
 
-/// Logits of both forms compared.
+/// Logits of a network and of another form of it, compared image by image.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Comparison {
+pub struct LogitDifference {
     images: usize,
     agreeing: usize,
     max_abs_diff: f64,
     max_abs: f64,
 }
 
-impl Comparison {
+impl LogitDifference {
     /// Compares the logits of one batch.
     pub fn add(&mut self, train_form: Tensor<2>, deploy: Tensor<2>) {
         let [images, classes] = train_form.dims();
@@ -46,7 +48,7 @@ impl Comparison {
     }
 }
 
-/// The larger value; no number is the worst.
+/// The larger value; NaN counts as the largest.
 fn worst(a: f64, b: f64) -> f64 {
     if b.is_nan() || b > a { b } else { a }
 }
@@ -82,7 +84,7 @@ pub struct FoldReport {
 pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldReport)> {
     let deploy = network.reparameterize();
     let device = crate::network_device(network);
-    let mut comparison = Comparison::default();
+    let mut comparison = LogitDifference::default();
     for batch in probe.batches() {
         let images: Tensor<4> = Tensor::from_data(batch?.images, &device);
         comparison.add(network.forward(images.clone()), deploy.forward(images));
@@ -114,21 +116,20 @@ pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldRepo
 ///
 /// # Errors
 /// If the file holds no block, one that cannot be folded, or one whose fold differs by more than
-/// [`TOLERANCE`].
+/// [`TOLERANCE`]; weights that are NaN or infinite, where they are in a block or not accepted.
 pub fn fold_blocks(
     file: WeightsFile,
     options: &BlockFold,
+    weights: LoadOptions,
 ) -> Result<(StateDict, Vec<FoldedBlock>)> {
+    if !weights.allow_nonfinite {
+        file.check_finite()?;
+    }
     let path = file.path;
     let is_folded = has_folded_blocks(&file.tensors);
     let (tensors, blocks) = options.fold(file.tensors).map_err(|error| error.in_file(&path))?;
     if blocks.is_empty() && !is_folded {
-        return Err(Error::Unusable(format!(
-            "{} says nothing of its network and has no block under the names of the papers' code \
-             (dbb_origin.conv.weight and so on, square_conv.weight and so on); to fold the \
-             batch norms of a network of the zoo, say which it is with --arch",
-            path.display()
-        )));
+        return Err(Error::NoBlocks(path));
     }
     match blocks.iter().find(|block| !within_tolerance(block.max_rel_diff)) {
         Some(block) => Err(Error::BlockFold {
@@ -140,7 +141,7 @@ pub fn fold_blocks(
     }
 }
 
-/// What is no number is beyond every tolerance.
+/// NaN is beyond every tolerance.
 fn within_tolerance(max_rel_diff: f64) -> bool {
     max_rel_diff <= TOLERANCE
 }
@@ -168,7 +169,7 @@ mod tests {
     fn differences_are_relative_to_the_largest_logit() {
         let device = Device::default();
         let tensor = |rows: [[f32; 2]; 2]| Tensor::<2>::from_floats(rows, &device);
-        let mut comparison = Comparison::default();
+        let mut comparison = LogitDifference::default();
         comparison.add(tensor([[1.0, -4.0], [3.0, 0.0]]), tensor([[1.0, -4.5], [2.0, 2.25]]));
         assert_eq!((comparison.images, comparison.agreeing), (2, 1));
         assert_eq!(comparison.max_abs_diff, 2.25);
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn no_number_is_the_worst_difference() {
         let device = Device::default();
-        let mut comparison = Comparison::default();
+        let mut comparison = LogitDifference::default();
         let nan = Tensor::<2>::from_floats([[f32::NAN, 0.0]], &device);
         comparison.add(Tensor::from_floats([[1.0, 0.0]], &device), nan);
         assert!(comparison.max_rel_diff().is_nan());

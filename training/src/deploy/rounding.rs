@@ -4,8 +4,8 @@ use burn::tensor::{DType, Tensor};
 use dbb_models::Classifier;
 use serde::Serialize;
 
-use crate::deploy::fold::Comparison;
-use crate::error::Result;
+use crate::deploy::fold::LogitDifference;
+use crate::error::{Error, Result};
 use crate::inference::probe::Probe;
 use crate::run::metrics::top1_hits;
 
@@ -73,7 +73,7 @@ impl Rounding {
     /// Compares both networks.
     ///
     /// # Errors
-    /// If an image cannot be read.
+    /// If an image cannot be read, or a logit is not finite.
     pub fn measure(
         exact: &Classifier,
         rounded: &Classifier,
@@ -81,7 +81,7 @@ impl Rounding {
         probe: &Probe,
     ) -> Result<Self> {
         let device = crate::network_device(exact);
-        let mut comparison = Comparison::default();
+        let mut comparison = LogitDifference::default();
         let (mut labelled, mut correct) = (0, [0, 0]);
         for batch in probe.batches() {
             let batch = batch?;
@@ -93,6 +93,11 @@ impl Rounding {
             labelled += batch.labels.len();
             let [exact, rounded] = logits;
             comparison.add(exact, rounded);
+        }
+        if !comparison.max_rel_diff().is_finite() {
+            let text =
+                format!("logits with weights in {dtype}, or with exact ones, are not finite");
+            return Err(Error::NonFiniteOutput(text));
         }
         let percent = |hits: usize| (labelled > 0).then(|| 100.0 * hits as f64 / labelled as f64);
         let [top1, top1_dtype] = correct.map(percent);

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use dbb_datasets::{Preprocess, imagenet};
+use dbb_models::backbones::ForeignModel;
 use dbb_models::blocks::Activation;
 use dbb_models::weights::{Dialect, Metadata, write_atomically, write_safetensors};
 use dbb_models::{Arch, ModelConfig};
@@ -48,8 +49,8 @@ struct PretrainedConfig {
     mean: Vec<f32>,
     std: Vec<f32>,
     num_classes: usize,
-    first_conv: &'static str,
-    classifier: &'static str,
+    first_conv: String,
+    classifier: String,
 }
 
 impl Config {
@@ -65,15 +66,15 @@ impl Config {
             Some(side) => (crop_pct(preprocess.size.0, side), "center"),
             None => (1.0, "squash"),
         };
-        let is_resnet = is_resnet(model.arch);
+        let (architecture, foreign) = architecture(model)?;
         Ok(Self {
-            architecture: architecture(model)?,
+            architecture,
             num_classes: model.num_classes,
             label_descriptions: classes.iter().filter_map(described).collect(),
             label_names: classes,
             model_args: ModelArgs {
                 in_chans: (model.in_channels != 3).then_some(model.in_channels),
-                act_layer: act_layer(model),
+                act_layer: act_layer(model, &foreign),
             },
             pretrained_cfg: PretrainedConfig {
                 input_size: preprocess.shape(),
@@ -83,8 +84,8 @@ impl Config {
                 mean: preprocess.mean.clone(),
                 std: preprocess.std.clone(),
                 num_classes: model.num_classes,
-                first_conv: if is_resnet { "conv1" } else { "conv_stem" },
-                classifier: if is_resnet { "fc" } else { "classifier" },
+                first_conv: foreign.first_conv,
+                classifier: foreign.classifier,
             },
         })
     }
@@ -105,43 +106,33 @@ impl Config {
     }
 }
 
-/// What timm calls a network; the widths it knows are parts of the names.
-fn architecture(model: &ModelConfig) -> Result<String> {
-    let (family, widths) = match model.arch {
-        Arch::MobileNetV1 => ("mobilenetv1", &[1.0, 1.25][..]),
-        Arch::MobileNetV2 => ("mobilenetv2", &[0.35, 0.5, 0.75, 1.0, 1.4][..]),
-        arch if Dialect::Torchvision.supports(arch) && is_resnet(arch) => (arch.name(), &[1.0][..]),
-        arch => {
-            return Err(Error::Unusable(format!(
-                "timm has no {arch} of these layers; --format timm is for resnet18 to resnet152, \
-                 mobilenet_v1 and mobilenet_v2"
-            )));
-        }
-    };
-    if !widths.contains(&model.width) {
-        let widths: Vec<_> = widths.iter().map(f64::to_string).collect();
+/// What timm calls a network.
+fn architecture(model: &ModelConfig) -> Result<(String, ForeignModel)> {
+    let arch = model.arch;
+    let Some(foreign) = arch.foreign_model(Dialect::Timm, model.width) else {
+        let known = |arch: &Arch| Dialect::Timm.supports(*arch);
+        let known: Vec<_> = Arch::ALL.into_iter().filter(known).map(Arch::name).collect();
         return Err(Error::Unusable(format!(
-            "timm has no {} of width {}, only of {}; hint: --format safetensors --keys timm writes \
-             the weights alone",
-            model.arch,
+            "timm has no {arch} of these layers; its folder is for {}",
+            known.join(", ")
+        )));
+    };
+    let Some(name) = &foreign.name else {
+        let widths: Vec<_> = foreign.widths.iter().map(f64::to_string).collect();
+        return Err(Error::Unusable(format!(
+            "timm has no {arch} of width {}, only of {}; safetensors in timm's names hold the weights \
+             alone",
             model.width,
             widths.join(", ")
         )));
-    }
-    Ok(match is_resnet(model.arch) {
-        true => family.to_string(),
-        false => format!("{family}_{:03.0}", 100.0 * model.width),
-    })
+    };
+    Ok((name.clone(), foreign))
 }
 
-fn is_resnet(arch: Arch) -> bool {
-    arch.name().starts_with("resnet")
-}
-
-/// timm's MobileNetV1 has ReLU6.
-fn act_layer(model: &ModelConfig) -> Option<&'static str> {
-    let is_relu = model.activation.unwrap_or(Activation::Relu) == Activation::Relu;
-    (model.arch == Arch::MobileNetV1 && is_relu).then_some("relu")
+/// The nonlinearity of a network that has another one than timm's.
+fn act_layer(model: &ModelConfig, foreign: &ForeignModel) -> Option<&'static str> {
+    let own = model.activation.unwrap_or(Activation::Relu);
+    (foreign.activation? != own).then_some("relu")
 }
 
 /// The share of the resized side that is cut out. timm divides by it and rounds down, which must

@@ -36,22 +36,16 @@ impl ExportedWeights {
         Ok(Self { network, tensors, metadata })
     }
 
-    /// Rounds the tensors and measures what that changes; nothing for `f32`.
+    /// Rounds the tensors and measures what that changes.
     ///
     /// # Errors
-    /// A value beyond the range of the type; images that cannot be had.
-    pub fn round(
-        &mut self,
-        dtype: Precision,
-        probe: impl FnOnce() -> Result<Probe>,
-    ) -> Result<Option<Rounding>> {
-        if dtype == Precision::F32 {
-            return Ok(None);
-        }
+    /// A value beyond the range of the type; an image that cannot be read; logits that are not
+    /// finite.
+    pub fn round(&mut self, dtype: Precision, probe: &Probe) -> Result<Rounding> {
         let tensors = std::mem::take(&mut self.tensors);
         self.tensors = with_dtype(tensors, dtype.into())?;
         let keys = key_map(&self.metadata, &self.network)?;
         let rounded = keys.load(self.network.clone(), &self.tensors)?;
-        Rounding::measure(&self.network, &rounded, dtype, &probe()?).map(Some)
+        Rounding::measure(&self.network, &rounded, dtype, probe)
     }
 }

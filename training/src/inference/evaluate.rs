@@ -16,6 +16,52 @@ pub struct Evaluation {
     pub totals: Totals,
     /// Why images were left out that could not be read.
     pub skipped: Vec<DataError>,
+    /// Images whose logits are not all finite, and the index of the first of them.
+    pub non_finite: NonFinite,
+}
+
+/// Images for which a network computes NaN or infinity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NonFinite {
+    /// How many.
+    pub images: usize,
+    /// Index of the first of them in its data set.
+    pub first: usize,
+}
+
+impl Evaluation {
+    /// The evaluation, if it means something: every logit and the loss are finite.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteOutput`].
+    pub fn finite(self) -> Result<Self> {
+        let NonFinite { images, first } = self.non_finite;
+        match (images, self.totals.loss()) {
+            (0, loss) if loss.is_finite() => Ok(self),
+            (0, loss) => Err(Error::NonFiniteOutput(format!("the loss is {loss}"))),
+            _ => Err(Error::NonFiniteOutput(format!(
+                "the network computes NaN or infinity for {images} of {} images, the first of them \
+                 image {first}",
+                self.totals.images()
+            ))),
+        }
+    }
+
+    /// Adds a batch with its logits `[batch, classes]` and mean loss.
+    fn add(&mut self, batch: &Batch, logits: Tensor<2>, loss: f64) {
+        let [_, classes] = logits.dims();
+        let values = host(logits.clone().into_data());
+        for (row, &index) in values.chunks(classes).zip(&batch.indices) {
+            if row.iter().all(|logit| logit.is_finite()) {
+                continue;
+            }
+            if self.non_finite.images == 0 {
+                self.non_finite.first = index;
+            }
+            self.non_finite.images += 1;
+        }
+        self.totals.add(logits, &batch.labels, loss);
+    }
 }
 
 /// Mean cross-entropy of logits `[batch, classes]`, shape `[1]`.
@@ -65,7 +111,7 @@ pub fn evaluate_until(
         let loss = cross_entropy(logits.clone(), targets, 0.0);
         each(&batch, &logits);
         let loss = f64::from(host(loss.into_data())[0]);
-        evaluation.totals.add(logits, &batch.labels, loss);
+        evaluation.add(&batch, logits, loss);
     }
     if evaluation.totals.images() == 0 {
         let data = loader.dataset().describe();

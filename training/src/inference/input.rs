@@ -1,39 +1,55 @@
-//! How an image becomes the input of a network whose file does not say it, and what flags change.
+//! How an image becomes the input of a network whose file does not say it, and what a user changes
+//! of it.
 
 use std::path::PathBuf;
 
 use dbb_datasets::{ImageDataset, Preprocess};
 use dbb_models::ModelConfig;
 
-/// What flags say of a network's input and of the classes of images.
-#[derive(Clone, Debug, Default)]
-pub struct InputFlags {
+use crate::error::{Error, Result};
+
+/// What a user changes of how an image becomes a network's input, and of the classes of images.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InputOverrides {
     /// Height and width of the input.
     pub size: Option<usize>,
-    /// Short side before the middle of `size` is cut out.
+    /// Short side before the middle of `size` is cut out; at least the short side of the input.
     pub resize: Option<usize>,
     /// Mean per channel on the scale 0 to 1.
     pub mean: Option<Vec<f32>>,
-    /// Standard deviation per channel on the scale 0 to 1.
+    /// Standard deviation per channel on the scale 0 to 1, above 0.
     pub std: Option<Vec<f32>>,
     /// Which output each class of the data is; see [`ClassMap`](crate::config::ClassMap).
     pub class_map: Option<PathBuf>,
 }
 
-impl InputFlags {
-    /// The preprocessing with what the flags say. A new `size` alone keeps the part of an image
+impl InputOverrides {
+    /// The preprocessing with what is changed of it. A new `size` alone keeps the part of an image
     /// that is seen.
-    pub fn change(&self, mut preprocess: Preprocess) -> Preprocess {
+    ///
+    /// # Errors
+    /// A value out of its range.
+    pub fn apply(&self, mut preprocess: Preprocess) -> Result<Preprocess> {
         if let Some(size) = self.size {
             let (height, width) = preprocess.size;
             let before = height.min(width).max(1);
             preprocess.resize = preprocess.resize.map(|side| side * size / before);
             preprocess.size = (size, size);
         }
-        preprocess.resize = self.resize.or(preprocess.resize);
+        if let Some(resize) = self.resize {
+            let (height, width) = preprocess.size;
+            if resize < height.min(width) {
+                return Err(Error::Unusable(format!(
+                    "the short side of images is resized to {resize}, less than the input's \
+                     {height}x{width}; the crop would be padded with black"
+                )));
+            }
+            preprocess.resize = Some(resize);
+        }
         preprocess.mean = self.mean.clone().unwrap_or(preprocess.mean);
         preprocess.std = self.std.clone().unwrap_or(preprocess.std);
-        preprocess
+        preprocess.validate()?;
+        Ok(preprocess)
     }
 }
 
@@ -63,13 +79,27 @@ mod tests {
     }
 
     #[test]
-    fn flags_change_what_they_name() {
-        let flags = InputFlags { size: Some(112), ..InputFlags::default() };
-        let half = flags.change(of(Arch::ResNet50));
+    fn overrides_change_what_they_name() {
+        let overrides = InputOverrides { size: Some(112), ..InputOverrides::default() };
+        let half = overrides.apply(of(Arch::ResNet50)).unwrap();
         assert_eq!((half.size, half.resize), ((112, 112), Some(128)));
-        let flags = InputFlags { resize: Some(232), std: Some(vec![1.0; 3]), ..Default::default() };
-        let other = flags.change(of(Arch::ResNet50));
+        let std = Some(vec![1.0; 3]);
+        let overrides = InputOverrides { resize: Some(232), std, ..Default::default() };
+        let other = overrides.apply(of(Arch::ResNet50)).unwrap();
         assert_eq!((other.size, other.resize), ((224, 224), Some(232)));
         assert_eq!((other.mean, other.std), (of(Arch::ResNet50).mean, vec![1.0; 3]));
+    }
+
+    #[test]
+    fn overrides_out_of_range_are_refused() {
+        let refused = |overrides: InputOverrides| {
+            overrides.apply(of(Arch::ResNet50)).unwrap_err().to_string()
+        };
+        let small = InputOverrides { resize: Some(223), ..Default::default() };
+        assert!(refused(small).contains("padded with black"));
+        let single = InputOverrides { mean: Some(vec![0.5]), ..Default::default() };
+        assert!(refused(single).contains("preprocess.mean"));
+        let none = InputOverrides { std: Some(vec![0.0; 3]), ..Default::default() };
+        assert!(refused(none).contains("preprocess.std"));
     }
 }

@@ -20,12 +20,13 @@ pub fn label(class: &str) -> &str {
     imagenet::name(class).unwrap_or(class)
 }
 
-/// The data set called `data` with the classes of a network of `outputs`: its own where they are the network's,
-/// else by name. Of a network that names none (`named` is empty) the outputs are ImageNet's, if
-/// there are as many and the data set has classes of ImageNet alone, or else the data set's own.
+/// The data set called `data` with the classes of a network of `outputs`: its own where they are
+/// the network's, else by name. Of a network that names none (`named` is empty) the outputs are
+/// ImageNet's, if there are as many and the data set has classes of ImageNet alone, or else the data
+/// set's own in their order.
 ///
 /// # Errors
-/// If the network does not know a class.
+/// [`Error::Classes`] if the network does not know a class.
 pub fn align(
     dataset: ImageDataset,
     data: &str,
@@ -42,21 +43,18 @@ pub fn align(
     match labels {
         Some(labels) => Ok(dataset.relabel(known, &labels)?),
         None if named.is_empty() && dataset.classes().len() == outputs => Ok(dataset),
-        None => Err(Error::Unusable(mismatch(dataset.classes(), data, named, outputs))),
+        None => Err(Error::Classes(mismatch(dataset.classes(), data, named, outputs))),
     }
 }
 
 fn mismatch(found: &[String], data: &str, named: &[String], outputs: usize) -> String {
-    let hint = "--class-map FILE says which output a class is";
     if found.len() != outputs {
         let count = found.len();
-        return format!("the network has {outputs} classes, {data} has {count}; {hint}");
+        return format!("the network has {outputs} classes, {data} has {count}");
     }
     // Names differ somewhere, or the data set would have been taken as it is.
     let differing = named.iter().zip(found).find(|(own, data)| own != data);
     let places = differing.map(|(own, data)| format!(": \"{own}\" against \"{data}\""));
-    format!(
-        "the network was trained on other classes than {data} has{}; {hint}",
-        places.unwrap_or_default()
-    )
+    let places = places.unwrap_or_default();
+    format!("the network was trained on other classes than {data} has{places}")
 }

@@ -1,5 +1,6 @@
 //! What the commands work on: a run directory or a weights file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,14 +8,15 @@ use burn::tensor::{Device, TensorData};
 use dbb_datasets::{
     DataRef, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, Split, open,
 };
+use dbb_models::Classifier;
 use dbb_models::onnx;
 use dbb_models::summary;
-use dbb_models::weights::{self, KeyMap, Metadata, WeightsFile};
-use dbb_models::{Arch, BlockKind, Classifier, ModelConfig};
+use dbb_models::weights::{self, KeyMap, LoadOptions, Metadata, WeightsFile};
 
 use crate::config::{ClassMap, Config, OnBadSample};
 use crate::error::{Error, Result};
-use crate::inference::input::{self, InputFlags};
+use crate::inference::description::NetworkDescription;
+use crate::inference::input::{self, InputOverrides};
 use crate::inference::labels;
 use crate::inference::probe::Probe;
 use crate::memory::{Batches, Estimate};
@@ -24,19 +26,28 @@ use crate::run::progress::read_progress;
 /// Images that forms of a network are compared on without data.
 const RANDOM_IMAGES: usize = 32;
 
-/// What flags say of a network; needed for files that do not say it themselves.
+/// How a run or a weights file is opened.
 #[derive(Clone, Debug, Default)]
-pub struct ModelFlags {
-    /// Architecture.
-    pub arch: Option<Arch>,
-    /// Block.
-    pub block: Option<BlockKind>,
-    /// Width multiplier.
-    pub width: Option<f64>,
-    /// Classes.
-    pub classes: Option<usize>,
-    /// Channels of the images.
-    pub channels: Option<usize>,
+pub struct OpenOptions {
+    /// Which checkpoint of a run, the last by default; a weights file has none.
+    pub checkpoint: Option<CheckpointSelector>,
+    /// What the network is, for a file that does not say it.
+    pub network: NetworkDescription,
+    /// What is changed of its input.
+    pub input: InputOverrides,
+    /// Which weights are accepted.
+    pub weights: LoadOptions,
+}
+
+/// Images of another size than a network's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeNote {
+    /// Height and width of the images.
+    pub size: [usize; 2],
+    /// Height and width of the network's input.
+    pub usual: [usize; 2],
+    /// Whether `usual` is what the file says, rather than what its paper has.
+    pub is_known: bool,
 }
 
 /// A network with everything known about it.
@@ -49,8 +60,8 @@ pub struct LoadedModel {
     pub config: Option<Config>,
     /// The weights file.
     pub path: PathBuf,
-    /// What flags change of its input.
-    pub input: InputFlags,
+    /// What is changed of its input.
+    pub input: InputOverrides,
 }
 
 /// The names of a network's tensors in the dialect of its metadata.
@@ -62,17 +73,12 @@ pub fn key_map(metadata: &Metadata, network: &Classifier) -> Result<KeyMap> {
 }
 
 impl LoadedModel {
-    /// Loads a run directory (`which` of its checkpoints) or a weights file.
+    /// Loads a checkpoint of a run directory, or a weights file.
     ///
     /// # Errors
-    /// A path that is neither; a damaged file; flags that contradict the file; flags that are
-    /// missing for a foreign file.
-    pub fn load(
-        path: &Path,
-        which: CheckpointSelector,
-        flags: &ModelFlags,
-        device: &Device,
-    ) -> Result<Self> {
+    /// A path that is neither; a damaged file; a description that contradicts the file, or that a
+    /// foreign file lacks; weights that are NaN or infinite, unless they are accepted.
+    pub fn load(path: &Path, options: &OpenOptions, device: &Device) -> Result<Self> {
         if !path.exists() {
             let text = format!(
                 "{} does not exist; expected a run directory or a weights file",
@@ -80,44 +86,59 @@ impl LoadedModel {
             );
             return Err(Error::Unusable(text));
         }
-        let (file, config) = if path.is_dir() {
-            let run = RunDir::new(path);
-            let checkpoint = find_checkpoint(&run, which)?;
-            let config = Config::load(&run.config(), &[])?;
-            (WeightsFile::read(&RunDir::weights(&checkpoint))?, Some(config))
-        } else {
-            (WeightsFile::read(path)?, None)
+        let (file, config) = match (path.is_dir(), options.checkpoint) {
+            (true, which) => {
+                let run = RunDir::new(path);
+                let checkpoint = find_checkpoint(&run, which.unwrap_or_default())?;
+                let config = Config::load_run(&run.config(), &[])?;
+                (WeightsFile::read(&RunDir::weights(&checkpoint))?, Some(config))
+            }
+            (false, None) => (WeightsFile::read(path)?, None),
+            (false, Some(_)) => return Err(Error::NoCheckpoints(path.into())),
         };
         let (network, metadata) = match file.metadata.clone() {
             Some(metadata) => {
-                flags.check_against(&metadata, &file.path)?;
-                (weights::rebuild(&file, &metadata, device)?, metadata)
+                options.network.check_against(&metadata, &file.path)?;
+                (weights::rebuild(&file, &metadata, options.weights, device)?, metadata)
             }
             None => {
-                let model = flags.model(&file.path)?;
-                weights::adopt(&file, &model, device)?
+                let model = options.network.model(&file.path)?;
+                weights::adopt(&file, &model, options.weights, device)?
             }
         };
-        Ok(Self { network, metadata, config, path: file.path, input: InputFlags::default() })
+        Ok(Self { network, metadata, config, path: file.path, input: options.input.clone() })
     }
 
     /// How images become this network's input: as its file says, else as published weights of its
-    /// architecture expect `dataset`, or a photograph; with the changes of the flags.
+    /// architecture expect `dataset`, or a photograph; with the overrides.
     ///
     /// # Errors
-    /// If the file's description cannot be understood.
+    /// If the file's description cannot be understood, or an override is out of range.
     pub fn preprocess(&self, dataset: Option<&ImageDataset>) -> Result<Preprocess> {
-        let own = &self.metadata.preprocess;
-        let preprocess = match own.is_null() {
-            true => Ok(input::usual(&self.metadata.model, dataset)),
-            false => serde_json::from_value(own.clone()),
-        };
-        preprocess.map(|preprocess| self.input.change(preprocess)).map_err(|e| {
-            Error::Unusable(format!(
-                "{}: its preprocessing is not understood: {e}",
-                self.path.display()
-            ))
+        let own = self.own_preprocess()?;
+        let own = own.unwrap_or_else(|| input::usual(&self.metadata.model, dataset));
+        self.input.apply(own)
+    }
+
+    /// How images become this network's input, as its file says; `None` if it does not.
+    fn own_preprocess(&self) -> Result<Option<Preprocess>> {
+        serde_json::from_value(self.metadata.preprocess.clone()).map_err(|e| {
+            let file = self.path.display();
+            let text = format!("{file}: the preprocessing in this file cannot be understood: {e}");
+            Error::Unusable(text)
         })
+    }
+
+    /// Why images of `size`, height and width, are not what the network was made for; `None` if its
+    /// file says that they are.
+    ///
+    /// # Errors
+    /// If the file's description of its input cannot be understood.
+    pub fn size_note(&self, size: [usize; 2]) -> Result<Option<SizeNote>> {
+        let of_paper = || [self.metadata.model.arch.default_resolution(); 2];
+        let own = self.own_preprocess()?.map(|own| own.size.into());
+        let usual = own.unwrap_or_else(of_paper);
+        Ok((size != usual).then_some(SizeNote { size, usual, is_known: own.is_some() }))
     }
 
     /// A split of a data set, or of the run's own if none is named, with the classes of the
@@ -132,10 +153,7 @@ impl LoadedModel {
                 let (train, val) = own.data.open_pair(own.seed)?;
                 (own.data.source.clone(), if split == Split::Train { train } else { val })
             }
-            (None, None) => {
-                let text = "a weights file has no data of its own; name it with --data";
-                return Err(Error::Unusable(text.into()));
-            }
+            (None, None) => return Err(Error::NoData(self.path.clone())),
         };
         let (named, outputs) = (&self.metadata.classes, self.metadata.model.num_classes);
         match &self.input.class_map {
@@ -207,26 +225,44 @@ impl LoadedModel {
     /// As [`loader`](Self::loader).
     pub fn probe(&self, data: Option<&DataRef>, batch_size: usize) -> Result<Probe> {
         match data.is_none() && self.config.is_none() {
-            true => Ok(Probe::Random(self.random_images(RANDOM_IMAGES, 0))),
+            true => Ok(Probe::Random(self.random_images(RANDOM_IMAGES, 0)?)),
             false => Ok(Probe::Data(self.loader(data, Split::Val, batch_size)?)),
         }
     }
 
-    /// What people call the classes, in order of the logits: by number where nothing is known.
-    pub fn labels(&self) -> Vec<String> {
+    /// Whether the classes of a data set of this network are its outputs by nothing but their
+    /// order: the network names no classes, and nothing else says which output a class is.
+    pub fn is_matched_by_order(&self, dataset: &ImageDataset) -> bool {
+        let known = labels::classes(&self.metadata.classes, self.metadata.model.num_classes);
+        self.input.class_map.is_none() && dataset.classes() != known
+    }
+
+    /// What people call the classes, in order of the logits: as the class map says, else the file,
+    /// and by number where nothing is known.
+    ///
+    /// # Errors
+    /// As [`ClassMap::read`], and an index that the network lacks.
+    pub fn labels(&self) -> Result<Vec<String>> {
         let outputs = self.metadata.model.num_classes;
         let classes = labels::classes(&self.metadata.classes, outputs);
-        let name = |index: usize| match classes.get(index) {
-            Some(class) => labels::label(class).to_string(),
-            None => format!("class {index}"),
+        let mut mapped = match &self.input.class_map {
+            Some(path) => ClassMap::read(path)?.names(outputs)?,
+            None => BTreeMap::new(),
         };
-        (0..outputs).map(name).collect()
+        let name = |index: usize| match (mapped.remove(&index), classes.get(index)) {
+            (Some(names), _) => names,
+            (None, Some(class)) => labels::label(class).to_string(),
+            (None, None) => format!("class {index}"),
+        };
+        Ok((0..outputs).map(name).collect())
     }
 
     /// Height and width of the network's input: as its file says, else as its paper has it.
-    pub fn input_size(&self) -> [usize; 2] {
-        let side = self.metadata.model.arch.default_resolution();
-        self.preprocess(None).map_or([side; 2], |known| known.size.into())
+    ///
+    /// # Errors
+    /// As [`preprocess`](Self::preprocess).
+    pub fn input_size(&self) -> Result<[usize; 2]> {
+        Ok(self.preprocess(None)?.size.into())
     }
 
     /// The images an ONNX graph of the network takes: normalised, or pixels that it normalises.
@@ -241,71 +277,26 @@ impl LoadedModel {
             }
             false => None,
         };
-        Ok(onnx::Input { size: self.input_size(), normalization })
+        Ok(onnx::Input { size: self.input_size()?, normalization })
     }
 
     /// Random images of the network's input size, equal for equal `seed`, values from -2 to 2 as
     /// normalised images have them.
-    pub fn random_images(&self, images: usize, seed: u64) -> TensorData {
-        let [height, width] = self.input_size();
+    ///
+    /// # Errors
+    /// As [`preprocess`](Self::preprocess).
+    pub fn random_images(&self, images: usize, seed: u64) -> Result<TensorData> {
+        let [height, width] = self.input_size()?;
         let shape = [images, self.metadata.model.in_channels, height, width];
         let values = weights::random_values(shape.iter().product(), seed);
-        TensorData::new(values, shape)
-    }
-}
-
-impl ModelFlags {
-    /// The network the flags describe, for a file that does not describe itself.
-    fn model(&self, file: &Path) -> Result<ModelConfig> {
-        let missing = |flag: &str| {
-            Error::Unusable(format!(
-                "{} does not say what network it holds; give --arch, --block, --width and --classes \
-                 ({flag} is missing)",
-                file.display()
-            ))
-        };
-        let arch = self.arch.ok_or_else(|| missing("--arch"))?;
-        let classes = self.classes.ok_or_else(|| missing("--classes"))?;
-        Ok(ModelConfig {
-            width: self.width.unwrap_or(1.0),
-            in_channels: self.channels.unwrap_or(3),
-            ..ModelConfig::new(arch, self.block.unwrap_or(BlockKind::Base), classes)
-        })
-    }
-
-    /// The file knows better; a flag that contradicts it is a mistake.
-    fn check_against(&self, metadata: &Metadata, file: &Path) -> Result<()> {
-        let model = &metadata.model;
-        let contradiction = |flag: &str, given: String, own: String| {
-            Err(Error::Unusable(format!(
-                "{flag} {given} contradicts {}, which holds {own}; leave the flag out",
-                file.display()
-            )))
-        };
-        match self {
-            Self { arch: Some(arch), .. } if *arch != model.arch => {
-                contradiction("--arch", arch.to_string(), model.arch.to_string())
-            }
-            Self { block: Some(block), .. } if *block != model.block => {
-                contradiction("--block", block.to_string(), model.block.to_string())
-            }
-            Self { width: Some(width), .. } if *width != model.width => {
-                contradiction("--width", width.to_string(), model.width.to_string())
-            }
-            Self { classes: Some(n), .. } if *n != model.num_classes => {
-                contradiction("--classes", n.to_string(), model.num_classes.to_string())
-            }
-            Self { channels: Some(n), .. } if *n != model.in_channels => {
-                contradiction("--channels", n.to_string(), model.in_channels.to_string())
-            }
-            _ => Ok(()),
-        }
+        Ok(TensorData::new(values, shape))
     }
 }
 
 fn find_checkpoint(run: &RunDir, which: CheckpointSelector) -> Result<PathBuf> {
     if !run.exists() {
-        let text = format!("{} is no run directory (it has no config.toml)", run.root().display());
+        let text =
+            format!("{} is not a run directory (it has no config.toml)", run.root().display());
         return Err(Error::Unusable(text));
     }
     let marks = run.checkpoint_ids()?;

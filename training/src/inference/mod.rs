@@ -1,6 +1,7 @@
 //! Networks in use: loading a run or a weights file, preparing images, naming classes, evaluation,
 //! prediction and recalibration.
 
+pub mod description;
 pub mod evaluate;
 pub mod input;
 pub mod labels;

@@ -1,4 +1,4 @@
-//! What a network makes of single images.
+//! The classes that a network gives to single images.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -23,13 +23,21 @@ pub struct Choice {
     pub index: usize,
     /// Its softmax, 0 to 1.
     pub probability: f32,
-    /// What the network itself says of it.
+    /// Its logit.
     pub logit: f32,
 }
 
-/// The `top` most probable classes for each of the logits `[batch, classes]`, the best first; equal
-/// ones in their order.
-pub fn choices(logits: Tensor<2>, top: usize) -> Vec<Vec<Choice>> {
+/// The classes that a network gives to an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The most probable classes, the best first; equal ones in their order.
+    pub top: Vec<Choice>,
+    /// Whether all logits are finite. The classes mean nothing if they are not.
+    pub is_finite: bool,
+}
+
+/// The `top` most probable classes for each of the logits `[batch, classes]`.
+pub fn answers(logits: Tensor<2>, top: usize) -> Vec<Answer> {
     let [_, classes] = logits.dims();
     let probabilities = host(softmax(logits.clone(), 1).into_data());
     let logits = host(logits.into_data());
@@ -40,7 +48,7 @@ pub fn choices(logits: Tensor<2>, top: usize) -> Vec<Vec<Choice>> {
         // Probabilities that round to 0 are equal, their logits are not.
         choices.sort_by(|a, b| b.logit.total_cmp(&a.logit));
         choices.truncate(top);
-        choices
+        Answer { top: choices, is_finite: logits.iter().all(|logit| logit.is_finite()) }
     };
     logits.chunks(classes).zip(probabilities.chunks(classes)).map(of_image).collect()
 }
@@ -136,16 +144,16 @@ pub fn tensor_input(path: &Path, channels: usize) -> Result<TensorData> {
     Ok(TensorData::new(host(input.convert_dtype(DType::F32)), shape))
 }
 
-/// The choices for a network's input as [`tensor_input`] reads it, `batch` images at a time.
-pub fn choices_of_tensor(
+/// The answers to a network's input as [`tensor_input`] reads it, `batch` images at a time.
+pub fn answers_to_tensor(
     network: &Classifier,
     input: TensorData,
     batch: usize,
     top: usize,
-) -> Vec<Vec<Choice>> {
+) -> Vec<Answer> {
     let images: Tensor<4> = Tensor::from_data(input, &crate::network_device(network));
     let parts = images.split(batch, 0).into_iter();
-    parts.flat_map(|part| choices(network.forward(part), top)).collect()
+    parts.flat_map(|part| answers(network.forward(part), top)).collect()
 }
 
 #[cfg(test)]
@@ -156,11 +164,20 @@ mod tests {
     #[test]
     fn choices_are_sorted_and_cut() {
         let logits = [[0.0, 2f32.ln(), 5f32.ln()], [1.0, 1.0, 0.0]];
-        let choices = choices(Tensor::from_floats(logits, &Device::default()), 2);
-        let order = |row: &[Choice]| row.iter().map(|choice| choice.index).collect::<Vec<_>>();
-        assert_eq!((order(&choices[0]), order(&choices[1])), (vec![2, 1], vec![0, 1]));
-        for (choice, expected) in choices[0].iter().zip([5.0 / 8.0, 2.0 / 8.0]) {
+        let answers = answers(Tensor::from_floats(logits, &Device::default()), 2);
+        let order = |row: &Answer| row.top.iter().map(|choice| choice.index).collect::<Vec<_>>();
+        assert_eq!((order(&answers[0]), order(&answers[1])), (vec![2, 1], vec![0, 1]));
+        for (choice, expected) in answers[0].top.iter().zip([5.0 / 8.0, 2.0 / 8.0]) {
             assert!((choice.probability - expected).abs() < 1e-6, "{choice:?}");
         }
+    }
+
+    /// A logit that is cut off counts as well.
+    #[test]
+    fn answers_that_mean_nothing_say_so() {
+        let logits = [[0.0, 1.0, -2.0], [0.0, 1.0, f32::NEG_INFINITY], [f32::NAN, 1.0, 0.0]];
+        let answers = answers(Tensor::from_floats(logits, &Device::default()), 1);
+        let finite: Vec<bool> = answers.iter().map(|answer| answer.is_finite).collect();
+        assert_eq!(finite, [true, false, false]);
     }
 }

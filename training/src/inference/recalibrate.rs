@@ -1,8 +1,8 @@
-//! Precise batch norm: running statistics measured anew (Wu & Johnson, "Rethinking Batch in
+//! Precise batch norm: running statistics averaged over many batches (Wu & Johnson, "Rethinking Batch in
 //! BatchNorm", 2021).
 //!
-//! The running statistics that training leaves are moving averages over weights that changed all the
-//! while. Here the weights stand still: every norm's mean and variance become the averages over `N`
+//! The running statistics that training leaves are moving averages over weights that changed in the
+//! meantime. Here the weights are fixed: every norm's mean and variance become the averages over `N`
 //! batches of the batch's mean and of its unbiased variance,
 //! `mean = 1/N sum_k mean_k`, `var = 1/N sum_k var_k`,
 //! with each layer reading what the layers before it make of the batch in training. The `k`-th batch

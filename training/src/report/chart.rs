@@ -437,7 +437,7 @@ mod tests {
         assert_well_formed(&chart(vec![one, two, three]).figure().to_string());
     }
 
-    /// A value that is no number parts the line and spoils nothing else.
+    /// A non-finite value splits the line and affects nothing else.
     #[test]
     fn values_that_are_no_numbers_are_left_out() {
         let values = [1.0, 2.0, f64::NAN, 3.0, 4.0, f64::INFINITY, 1e300];

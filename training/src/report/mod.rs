@@ -1,8 +1,7 @@
-//! `report.html`: what a run or a comparison has come to, for people.
+//! `report.html`: the results of a run or a comparison so far, for people.
 //!
-//! One file that loads nothing and needs no script, written anew after every epoch or run, and
-//! every [`INTERVAL`] in long ones. The pages know no folder but for links; whoever has the numbers
-//! writes them.
+//! One file that loads nothing and needs no script, rewritten after every epoch or run, and every
+//! [`INTERVAL`] in long ones. The pages know folders only as links; the caller writes them.
 //!
 //! ```text
 //! format.rs    numbers as people read them

@@ -150,7 +150,7 @@ fn epoch_table(records: &[EpochRecord]) -> Html {
         "images/s",
         "time",
         "fold difference",
-        "left out",
+        "skipped",
     ];
     let rows = records.iter().map(|r| {
         let cells = [

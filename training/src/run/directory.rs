@@ -59,9 +59,10 @@ impl FromStr for CheckpointId {
 }
 
 /// Which checkpoint of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CheckpointSelector {
     /// The newest.
+    #[default]
     Last,
     /// The one with the highest validation top-1.
     Best,
@@ -246,7 +247,7 @@ impl RunDir {
                 let owner = owner.trim().to_string();
                 return Err(Error::Locked { path: self.root.clone(), owner });
             }
-            // Some network file systems have no locks: the run goes on without.
+            // Some network file systems have no locks: the run continues without one.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(fail(error).into()),
         }

@@ -50,8 +50,9 @@ impl Identity {
             if was != is {
                 let short = |text: &str| text.chars().take(12).collect::<String>();
                 let (was, is) = (short(was), short(is));
-                changes
-                    .push(format!("the {what} images are others (fingerprint was {was}, is {is})"));
+                changes.push(format!(
+                    "the {what} images have changed (fingerprint was {was}, is {is})"
+                ));
             }
         }
         changes
@@ -64,7 +65,7 @@ impl Identity {
             notes.push(format!("the device was {}, is {}", self.device, now.device));
         }
         if self.threads != now.threads {
-            notes.push(format!("there were {} threads, are {}", self.threads, now.threads));
+            notes.push(format!("the number of threads was {}, is {}", self.threads, now.threads));
         }
         let (was, is) = (&self.instruction_set, &now.instruction_set);
         if was != is && !was.is_empty() {
@@ -101,7 +102,7 @@ mod tests {
         let other = Identity { val_data: "cc".into(), threads: 3, ..was.clone() };
         assert_eq!(was.changes(&other).len(), 1);
         assert!(was.changes(&other)[0].contains("validation images"));
-        assert_eq!(was.notes(&other), ["there were 2 threads, are 3"]);
+        assert_eq!(was.notes(&other), ["the number of threads was 2, is 3"]);
         let older = Identity { instruction_set: "avx2".into(), ..was.clone() };
         assert_eq!(was.notes(&older), ["the instruction set was avx512, is avx2"]);
         let unknown = Identity { instruction_set: String::new(), ..was.clone() };

@@ -32,7 +32,7 @@ pub struct Progress {
     pub bad_samples: BTreeSet<String>,
     /// Recent losses.
     pub spikes: SpikeWatch,
-    /// Returns to a checkpoint after a loss or gradient that was no number.
+    /// Rollbacks after a non-finite loss or gradient.
     pub rollbacks: usize,
     /// What the run is.
     pub identity: Identity,

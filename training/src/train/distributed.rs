@@ -19,7 +19,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::distributed::{ReduceOperation, all_reduce};
 use burn::tensor::{Device, Tensor, TensorData};
 use dbb_datasets::Batch;
-use dbb_models::Classifier;
+use dbb_models::{Classifier, Implementation};
 
 use crate::device::{self, DeviceError};
 use crate::error::{Error, Result};
@@ -98,7 +98,10 @@ impl Group {
                 let (tasks, inbox) = channel::<Task>();
                 let (outbox, answers) = channel::<Answer>();
                 let (device, forward, sum) = (device.clone(), Arc::clone(&forward), sum.clone());
-                thread::spawn(move || follow(&device, &*forward, &sum, &inbox, &outbox));
+                let implementation = Implementation::current();
+                thread::spawn(move || {
+                    implementation.during(|| follow(&device, &*forward, &sum, &inbox, &outbox))
+                });
                 (tasks, answers)
             })
             .collect();
@@ -107,7 +110,7 @@ impl Group {
             if parts.iter().any(|part| part.len() < 2) {
                 return Err(Error::Unusable(format!(
                     "a batch of {} images is too small for {} devices, each of which needs two for \
-                     its batch statistics; hint: raise train.batch_size or name fewer --devices",
+                     its batch statistics; hint: raise train.batch_size or name fewer devices",
                     batch.len(),
                     devices.len()
                 )));
@@ -127,9 +130,10 @@ impl Group {
             for (index, (_, answers)) in others.iter().enumerate() {
                 let (logits, share) = answers.recv().map_err(|_| {
                     Error::Unusable(format!(
-                        "device {} of --devices failed, and the step with it; the reason stands \
-                         above; hint: NCCL must be installed and the memory suffice",
-                        index + 2
+                        "device {} of {} failed in this step, for the reason given above; hint: NCCL \
+                         must be installed, and the device must have enough memory",
+                        index + 2,
+                        others.len() + 1
                     ))
                 })?;
                 all.push(Tensor::from_data(logits, &leader.clone().inner()));
@@ -148,7 +152,7 @@ impl Group {
     }
 }
 
-/// Computes what it is sent until nobody sends any more.
+/// Computes the parts it is sent until the channel closes.
 fn follow(
     device: &Device,
     forward: &Forward,

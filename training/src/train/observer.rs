@@ -6,7 +6,7 @@ use crate::run::metrics::EpochRecord;
 
 /// Told of what happens in a run; draws progress bars, prints lines, or does nothing.
 pub trait Observer {
-    /// Training begins or goes on.
+    /// Training begins or resumes.
     fn started(&mut self, _info: &RunInfo) {}
     /// A step is done.
     fn step(&mut self, _step: &Step) {}

@@ -5,13 +5,15 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use dbb_datasets::Preprocess;
-use dbb_models::weights::{self, Dialect, KeyMap, Metadata, WeightsError, WeightsFile};
+use dbb_models::weights::{
+    self, Dialect, KeyMap, LoadOptions, Metadata, WeightsError, WeightsFile,
+};
 use dbb_models::{
     BlockKind, Classifier, Form, Implementation, LayerBlocks, ModelConfig, WarmStart,
 };
 
 use crate::config::Config;
-use crate::deploy::fold::Comparison;
+use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
 
 /// Largest difference of logits to the network of the file that is accepted, relative to the
@@ -64,15 +66,15 @@ pub fn from_weights(
 fn read(path: &Path, model: &ModelConfig, device: &Device) -> Result<(Classifier, Metadata)> {
     if path.is_dir() {
         return Err(Error::Unusable(format!(
-            "model.init_from is the folder {}; name a weights file, of a run for example its \
-             export/deploy.safetensors or the network.bpk of a checkpoint",
+            "model.init_from is the folder {}; name a weights file, such as export/deploy.safetensors or \
+             the network.bpk of a checkpoint in a run directory",
             path.display()
         )));
     }
     let file = WeightsFile::read(path)?;
     if let Some(metadata) = file.metadata.clone() {
         check_architecture(path, &metadata.model, model)?;
-        return Ok((weights::rebuild(&file, &metadata, device)?, metadata));
+        return Ok((weights::rebuild(&file, &metadata, LoadOptions::default(), device)?, metadata));
     }
     let num_classes = num_classes(&file, model)?.unwrap_or(model.num_classes);
     let own = ModelConfig { num_classes, ..model.clone() };
@@ -83,11 +85,12 @@ fn read(path: &Path, model: &ModelConfig, device: &Device) -> Result<(Classifier
     });
     let mut nearest: Option<WeightsError> = None;
     for model in std::iter::once(own).chain(plain) {
-        match weights::adopt(&file, &model, device) {
+        match weights::adopt(&file, &model, LoadOptions::default(), device) {
             Ok((network, metadata)) => {
                 check_architecture(path, &metadata.model, &model)?;
                 return Ok((network, metadata));
             }
+            Err(error @ WeightsError::NonFinite { .. }) => return Err(error.into()),
             Err(error) if nearest.as_ref().is_none_or(|e| misfits(&error) < misfits(e)) => {
                 nearest = Some(error);
             }
@@ -155,22 +158,24 @@ fn other_images(found: &Metadata, wanted: &Metadata) -> Option<String> {
     let ((mean, std), (own_mean, own_std)) = (constants(found)?, constants(wanted)?);
     ((&mean, &std) != (&own_mean, &own_std)).then(|| {
         format!(
-            "the file's network takes images of mean {mean:?} and deviation {std:?}, this run's \
-             have {own_mean:?} and {own_std:?}; data.mean and data.std set them"
+            "the file's network expects images normalised by mean {mean:?} and deviation {std:?}, this \
+             run's are normalised by {own_mean:?} and {own_std:?}; set data.mean and data.std to \
+             change that"
         )
     })
 }
 
 fn origin(path: &Path, start: &WarmStart) -> String {
-    let mut text = format!("starts from {}: {} layers as they are", path.display(), start.copied);
+    let mut text = format!("starts from {}: {} layers copied", path.display(), start.copied);
     if start.joined > 0 {
         let joined = start.joined;
-        text += &format!(", {joined} blocks with all branches but the first closed by zeros");
+        text +=
+            &format!(", {joined} blocks that start as their first branch, the others scaled by 0");
     }
     if start.unfolded > 0 {
         text += &format!(
-            "; {} layers come folded and have lost their batch statistics: equal in evaluation, and \
-             in training only where they are frozen; better start from a training form, such as \
+            "; {} folded layers, which have no batch statistics: equal in evaluation, and in training \
+             only where they are frozen; a training form is a better start, such as \
              checkpoints/*/network.bpk of a run",
             start.unfolded
         );
@@ -207,24 +212,24 @@ fn compare(
             let images = Tensor::from_data(images.to_data(), device);
             network.forward(images).detach().without_autodiff()
         };
-        let mut comparison = Comparison::default();
+        let mut comparison = LogitDifference::default();
         comparison.add(logits(source), logits(network));
         comparison.max_rel_diff()
     };
-    let chosen = Implementation::get();
-    Implementation::Plain.set();
-    let evaluation = difference(&start.network.valid(), &source, &inference);
-    let mut differences = vec![("in evaluation", evaluation)];
-    if start.unfolded == 0 {
-        // A forward changes the running statistics: of a copy.
-        let trained = model.freeze(source.train(), &config.train.freeze)?;
-        let training = difference(&start.network.clone(), &trained, device);
-        differences.push(("with batch statistics", training));
-    }
-    chosen.set();
+    let differences = Implementation::Plain.during(|| -> Result<_> {
+        let evaluation = difference(&start.network.valid(), &source, &inference);
+        let mut differences = vec![("in evaluation", evaluation)];
+        if start.unfolded == 0 {
+            // A forward changes the running statistics: of a copy.
+            let trained = model.freeze(source.train(), &config.train.freeze)?;
+            let training = difference(&start.network.clone(), &trained, device);
+            differences.push(("with batch statistics", training));
+        }
+        Ok(differences)
+    })?;
     let text = differences.iter().map(|(mode, value)| format!("{value:.1e} {mode}"));
     let text = text.collect::<Vec<_>>().join(", ");
-    // What is no number is beyond the tolerance.
+    // NaN is beyond the tolerance.
     match differences.iter().all(|(_, value)| *value <= TOLERANCE) {
         true => Ok(format!("same function as the file's: logits differ by {text}")),
         false => Err(Error::Start { differences: text, tolerance: TOLERANCE }),

@@ -13,13 +13,14 @@ use rayon::prelude::*;
 
 use crate::gemm::{self, Columns};
 use crate::norm::Statistics;
-use crate::{ConvShape, depthwise};
+use crate::shape::{Geometry, matrix_len};
+use crate::{Activation, ConvShape, depthwise};
 use product::{Output, Product, Run};
 
 pub use weight::backward_weight;
 
 /// What is done to an output while it is in cache, in this order: bias, residual, the output's
-/// earlier value, ReLU.
+/// earlier value, activation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// Added per output channel.
@@ -28,14 +29,17 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [f32]>,
     /// Whether the result is added to what the output holds.
     pub accumulate: bool,
-    /// Whether negative values become zero.
-    pub relu: bool,
+    /// Applied last.
+    pub activation: Activation,
 }
 
 /// `y = conv(x, w)`, then the epilogue. `shape.macs()` multiply-adds; `x` is read once
 /// from memory and per tap from cache, `y` is written once.
+///
+/// # Panics
+/// If there is no such convolution or a length does not fit the shape.
 pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue: Epilogue) {
-    check(shape, x.len(), w.len(), y.len());
+    let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(w.len());
     if let Some(bias) = epilogue.bias {
         assert_eq!(bias.len(), shape.out_channels, "values of the bias");
     }
@@ -43,11 +47,7 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
         assert_eq!(residual.len(), y.len(), "values of the residual");
     }
     if shape.is_depthwise() && !epilogue.accumulate && epilogue.residual.is_none() {
-        let activation = match epilogue.relu {
-            true => depthwise::Activation::Relu,
-            false => depthwise::Activation::Identity,
-        };
-        return depthwise::conv_forward(shape, x, w, epilogue.bias, activation, y);
+        return depthwise::conv_forward(shape, x, w, epilogue.bias, epilogue.activation, y);
     }
     for group in 0..shape.groups {
         let product = forward_product(shape, group, x, w);
@@ -60,8 +60,11 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
 ///
 /// Each task sums deviations from the first value it sees of a channel; the tasks' moments are
 /// combined in `f64` (Chan, Golub and LeVeque, 1983), in order.
+///
+/// # Panics
+/// As [`forward`].
 pub fn forward_with_stats(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]) -> Statistics {
-    check(shape, x.len(), w.len(), y.len());
+    let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(w.len());
     let (mut mean, mut var) = (vec![0.0; shape.out_channels], vec![0.0; shape.out_channels]);
     let per_group = shape.out_channels / shape.groups;
     for group in 0..shape.groups {
@@ -77,8 +80,11 @@ pub fn forward_with_stats(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]
 ///
 /// The inputs of one phase of the stride (all of them at stride 1) are a convolution of `dy` with
 /// the part of the flipped, transposed kernel that reaches them, so no zero is multiplied.
+///
+/// # Panics
+/// As [`forward`].
 pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], accumulate: bool) {
-    check(shape, dx.len(), w.len(), dy.len());
+    let shape = &Geometry::new(shape, dx.len(), dy.len()).with_weight(w.len());
     let epilogue = Epilogue { accumulate, ..Epilogue::default() };
     let [height, width] = shape.input;
     let ([sy, sx], [kh, kw]) = (shape.stride, shape.kernel);
@@ -152,6 +158,9 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], 
 ///
 /// For the sum over a batch of `A_n B_n^T` (covariances, for one) see [`backward_weight`] with a
 /// 1x1 kernel.
+///
+/// # Panics
+/// If a matrix is longer than its slice, `C` has another length, or the columns of `B` coincide.
 #[allow(clippy::too_many_arguments)]
 pub fn matmul(
     [rows, depth, columns]: [usize; 3],
@@ -162,13 +171,22 @@ pub fn matmul(
     c: &mut [f32],
     accumulate: bool,
 ) {
-    let extent = |[m, n]: [usize; 2], [s, t]: [usize; 2]| {
-        if m == 0 || n == 0 { 0 } else { (m - 1) * s + (n - 1) * t + 1 }
-    };
-    assert!(a.len() >= extent([rows, depth], a_strides), "A is too short");
-    assert!(b.len() >= extent([depth, columns], b_strides), "B is too short");
-    assert_eq!(c.len(), rows * columns, "values of C");
+    assert!(a.len() >= matrix_len("A", [rows, depth], a_strides), "A is too short");
+    assert!(b.len() >= matrix_len("B", [depth, columns], b_strides), "B is too short");
+    assert_eq!(c.len(), matrix_len("C", [rows, columns], [columns, 1]), "values of C");
     assert!(b_strides[1] > 0, "the columns of B lie apart");
+    if c.is_empty() || depth == 0 {
+        if !accumulate {
+            c.fill(0.0);
+        }
+        return;
+    }
+    // Of a single column or row the stride is not bounded by the slice.
+    let strides = |[m, n]: [usize; 2], [s, t]: [usize; 2]| {
+        [if m > 1 { s } else { n }, if n > 1 { t } else { 1 }]
+    };
+    let a_strides = strides([rows, depth], a_strides);
+    let b_strides = strides([depth, columns], b_strides);
     let product = Product {
         rows,
         channels: depth,
@@ -191,7 +209,7 @@ pub fn matmul(
             image_stride: 0,
             channel_stride: b_strides[0],
             // Column j is `j * stride` on, whatever the width.
-            size: [1, columns.saturating_sub(1) * b_strides[1] + 1],
+            size: [1, (columns - 1) * b_strides[1] + 1],
             stride: [1, b_strides[1]],
             taps: vec![[0, 0]],
             grid: [1, columns],
@@ -201,16 +219,8 @@ pub fn matmul(
     gemm::dispatch(Run { product: &product, y: c, epilogue, moments: None });
 }
 
-fn check(shape: &ConvShape, x: usize, w: usize, y: usize) {
-    let divides = |channels: usize| channels.is_multiple_of(shape.groups);
-    assert!(divides(shape.in_channels) && divides(shape.out_channels), "groups divide channels");
-    assert_eq!(x, shape.input_len(), "values of the input");
-    assert_eq!(w, shape.weight_len(), "values of the weight");
-    assert_eq!(y, shape.output_len(), "values of the output");
-}
-
 /// The columns of the input of one group.
-fn input_columns<'a>(shape: &ConvShape, group: usize, x: &'a [f32]) -> Columns<'a> {
+fn input_columns<'a>(shape: &Geometry, group: usize, x: &'a [f32]) -> Columns<'a> {
     let inputs = shape.input[0] * shape.input[1];
     let tap = |axis: usize, k: usize| k as isize - shape.padding[axis] as isize;
     let [kh, kw] = shape.kernel;
@@ -237,7 +247,7 @@ fn flatten(columns: Columns) -> Columns {
     }
 }
 
-fn forward_product<'a>(shape: &ConvShape, group: usize, x: &'a [f32], w: &'a [f32]) -> Product<'a> {
+fn forward_product<'a>(shape: &Geometry, group: usize, x: &'a [f32], w: &'a [f32]) -> Product<'a> {
     let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
     let taps = shape.kernel[0] * shape.kernel[1];
     let [height, width] = shape.output();

@@ -6,6 +6,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Epilogue;
+use crate::Activation;
+use crate::activation::{clamp, hard_swish};
 use crate::gemm::{self, Columns, Isa, Kernel, Rows};
 use crate::norm;
 use crate::shared::Shared;
@@ -212,7 +214,14 @@ impl Product<'_> {
                                         let values = place(rows.start);
                                         for (offset, row) in rows.enumerate() {
                                             let values = values.add(offset * stride);
-                                            self.finish::<I>(row, &columns, values, out, epilogue);
+                                            match epilogue.activation {
+                                                Activation::HardSwish => self.finish::<I, true>(
+                                                    row, &columns, values, out, epilogue,
+                                                ),
+                                                _ => self.finish::<I, false>(
+                                                    row, &columns, values, out, epilogue,
+                                                ),
+                                            }
                                             if let Some(sums) = sums {
                                                 *sums.range(row..row + 1) =
                                                     moments::<I>(values, columns.len());
@@ -229,9 +238,10 @@ impl Product<'_> {
         });
     }
 
-    /// Writes one row's `values`, the output of `columns`; they may change.
+    /// Writes one row's `values`, the output of `columns`; they may change. The activation is
+    /// hard-swish, or else one that bounds the values.
     #[inline(always)]
-    unsafe fn finish<I: Isa>(
+    unsafe fn finish<I: Isa, const HARD_SWISH: bool>(
         &self,
         row: usize,
         columns: &Range<usize>,
@@ -242,8 +252,8 @@ impl Product<'_> {
         let positions = self.columns.positions();
         let output = &self.output;
         let bias = epilogue.bias.map_or(0.0, |bias| bias[self.channel + row]);
-        let floor = if epilogue.relu { 0.0 } else { f32::NEG_INFINITY };
-        let plain = epilogue.bias.is_none() && !epilogue.relu;
+        let bounds = epilogue.activation.bounds();
+        let plain = epilogue.bias.is_none() && epilogue.activation == Activation::Identity;
         let stream = self.images * output.image_stride > LARGE && !epilogue.accumulate;
         let dense = output.position_strides == [output.width, 1];
         let mut column = columns.start;
@@ -267,11 +277,11 @@ impl Product<'_> {
                     let values = std::slice::from_raw_parts_mut(values, run);
                     if let Some(residual) = residual {
                         for (value, residual) in values.iter_mut().zip(residual) {
-                            *value = above(*value + bias + residual, floor);
+                            *value = activate::<HARD_SWISH>(*value + bias + residual, bounds);
                         }
                     } else if !plain {
                         for value in values.iter_mut() {
-                            *value = above(*value + bias, floor);
+                            *value = activate::<HARD_SWISH>(*value + bias, bounds);
                         }
                     }
                     I::stream(to, values.as_ptr(), run);
@@ -282,22 +292,22 @@ impl Product<'_> {
                         (None, false) if plain => to.copy_from_slice(from),
                         (None, false) => {
                             for (to, from) in to.iter_mut().zip(from) {
-                                *to = above(from + bias, floor);
+                                *to = activate::<HARD_SWISH>(from + bias, bounds);
                             }
                         }
                         (None, true) => {
                             for (to, from) in to.iter_mut().zip(from) {
-                                *to = above(from + bias + *to, floor);
+                                *to = activate::<HARD_SWISH>(from + bias + *to, bounds);
                             }
                         }
                         (Some(residual), false) => {
                             for ((to, from), residual) in to.iter_mut().zip(from).zip(residual) {
-                                *to = above(from + bias + residual, floor);
+                                *to = activate::<HARD_SWISH>(from + bias + residual, bounds);
                             }
                         }
                         (Some(residual), true) => {
                             for ((to, from), residual) in to.iter_mut().zip(from).zip(residual) {
-                                *to = above(from + bias + residual + *to, floor);
+                                *to = activate::<HARD_SWISH>(from + bias + residual + *to, bounds);
                             }
                         }
                     }
@@ -316,10 +326,10 @@ impl Product<'_> {
     }
 }
 
-/// The larger, keeping what is not a number.
+/// A value after the activation; what is not a number stays so.
 #[inline(always)]
-fn above(value: f32, floor: f32) -> f32 {
-    if value < floor { floor } else { value }
+fn activate<const HARD_SWISH: bool>(value: f32, bounds: [f32; 2]) -> f32 {
+    if HARD_SWISH { hard_swish(value) } else { clamp(value, bounds) }
 }
 
 /// The sums of `count` values about the first.

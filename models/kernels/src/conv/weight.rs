@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::input_columns;
 use super::product::channel_blocks;
-use super::{check, input_columns};
 use crate::ConvShape;
 use crate::gemm::{self, Columns, Isa, Kernel, Rows};
+use crate::shape::Geometry;
 use crate::shared::Shared;
 
 /// Columns summed at once.
@@ -25,8 +26,11 @@ const PRIVATE: usize = 1 << 17;
 ///
 /// With a 1x1 kernel this is the sum over a batch of `dY_n X_n^T`; with `dy = x` the second
 /// moments of the channels.
+///
+/// # Panics
+/// As [`forward`](super::forward()).
 pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    check(shape, x.len(), dw.len(), dy.len());
+    let shape = &Geometry::new(shape, x.len(), dy.len()).with_weight(dw.len());
     let outputs = shape.output().iter().product::<usize>();
     let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
     let size = d * c * shape.kernel[0] * shape.kernel[1];

@@ -3,22 +3,17 @@
 use super::border::Border;
 use super::opening::{Affine, Moments, MomentsGrad};
 use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
+use crate::buffer::{self, Buffer};
 use crate::closing::{self, Closing, ClosingGrad};
-use crate::{ConvNormGrad, ConvShape, Epilogue, buffer, conv, moments, pool};
+use crate::{Activation, ConvNormGrad, ConvShape, Epilogue, conv, moments, pool};
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
 pub(super) struct Maps {
     inputs: Inputs,
     /// `A x + d - p`, where the kernels are not merged.
-    between: Option<Vec<f32>>,
+    between: Option<Buffer>,
     closing: Closing,
-}
-
-impl Drop for Maps {
-    fn drop(&mut self) {
-        buffer::give(self.between.take().unwrap_or_default());
-    }
 }
 
 /// The inputs of the closing norms, or their gradients.
@@ -26,30 +21,22 @@ impl Drop for Maps {
 struct Inputs {
     /// Of the KxK branch and, where the kernels are merged, of the 1x1-KxK branch after it, image
     /// by image.
-    windows: Vec<f32>,
+    windows: Buffer,
     /// Of the 1x1-KxK branch, where the kernels are not merged.
-    second: Option<Vec<f32>>,
-    pointwise: Vec<f32>,
-    average: Vec<f32>,
-}
-
-impl Drop for Inputs {
-    fn drop(&mut self) {
-        let Self { windows, second, pointwise, average } = self;
-        let maps = [Some(windows), second.as_mut(), Some(pointwise), Some(average)];
-        maps.into_iter().flatten().for_each(|map| buffer::give(std::mem::take(map)));
-    }
+    second: Option<Buffer>,
+    pointwise: Buffer,
+    average: Buffer,
 }
 
 impl Inputs {
     /// Every map, in the order of the closing norms.
     fn all(&self) -> Vec<&[f32]> {
         let maps = [Some(&self.windows), self.second.as_ref(), Some(&self.pointwise)];
-        maps.into_iter().flatten().chain([&self.average]).map(Vec::as_slice).collect()
+        maps.into_iter().flatten().chain([&self.average]).map(|map| &**map).collect()
     }
 
     /// The inverse of [`Self::all`].
-    fn from_all(mut maps: Vec<Vec<f32>>) -> Self {
+    fn from_all(mut maps: Vec<Buffer>) -> Self {
         let second = (maps.len() == 4).then(|| maps.remove(1));
         let mut maps = maps.into_iter();
         let mut next = || maps.next().unwrap_or_default();
@@ -65,7 +52,7 @@ impl DenseBlock<'_> {
         x: &[f32],
         residual: Option<&[f32]>,
         [merged, averaged]: [&Affine; 2],
-        relu: bool,
+        activation: Activation,
         y: &mut [f32],
     ) -> (Vec<BatchStatistics>, Maps) {
         let shape = &self.shape;
@@ -103,7 +90,7 @@ impl DenseBlock<'_> {
         let found = closing::statistics(&maps.all(), dims);
         let norms = self.closing_norms();
         let (closing, mut statistics) =
-            Closing::forward(&maps.all(), &found, &norms, residual, relu, dims, y);
+            Closing::forward(&maps.all(), &found, &norms, residual, activation, dims, y);
         // What the maps hold is without what is the same everywhere.
         let window = shape.kernel[0] * shape.kernel[1];
         let border_answer = taps_of(second.weight, &merged.border, window);
@@ -143,7 +130,7 @@ impl DenseBlock<'_> {
         let dims = shape.output_dims();
         let norms = self.closing_norms();
         let ClosingGrad { norms, maps: grads, residual } =
-            closing.backward(&maps.all(), &norms, y, grad, dims, wants_residual);
+            closing.backward(&maps.all(), &norms, y, grad, dims, wants_residual, true);
         let Ok([kxk_norm, second_norm, pointwise_norm, average_norm]) =
             <[[Vec<f32>; 2]; 4]>::try_from(norms)
         else {
@@ -188,9 +175,9 @@ impl DenseBlock<'_> {
             match (between, &grads.second) {
                 (Some(between), Some(second_grad)) => {
                     let inner = self.inner();
-                    let mut kxk_weight = buffer::take(self.kxk.weight.len());
+                    let mut kxk_weight = vec![0.0; self.kxk.weight.len()];
                     conv::backward_weight(shape, x, &grads.windows, &mut kxk_weight);
-                    let mut second_weight = buffer::take(second.weight.len());
+                    let mut second_weight = vec![0.0; second.weight.len()];
                     conv::backward_weight(&inner, between, second_grad, &mut second_weight);
                     let mut between_grad = buffer::take(between.len());
                     conv::backward_input(
@@ -234,8 +221,8 @@ impl DenseBlock<'_> {
             moments_grad.add_to(moments, x, dims, input);
         }
         DenseGrad {
-            input,
-            residual,
+            input: input.map(Buffer::into_vec),
+            residual: residual.map(Buffer::into_vec),
             kxk: ConvNormGrad { weight: kxk_weight, norm: kxk_norm },
             pointwise: ConvNormGrad { weight: pointwise_weight, norm: pointwise_norm },
             pointwise_kxk: (opening, ConvNormGrad { weight: second_weight, norm: second_norm }),
@@ -286,7 +273,7 @@ impl DenseBlock<'_> {
         ConvShape { out_channels: channels, groups: channels, ..self.shape }
     }
 
-    fn pooled(&self, x: &[f32]) -> Vec<f32> {
+    fn pooled(&self, x: &[f32]) -> Buffer {
         let shape = self.pool_shape();
         let mut pooled = buffer::take(shape.output_len());
         pool::average(&shape, x, &mut pooled);
@@ -297,7 +284,7 @@ impl DenseBlock<'_> {
         pool::average_backward(&self.pool_shape(), grad, input, false);
     }
 
-    fn between(&self, x: &[f32], merged: &Affine) -> Vec<f32> {
+    fn between(&self, x: &[f32], merged: &Affine) -> Buffer {
         let bias: Vec<f32> = merged.offset.iter().map(|&value| value as f32).collect();
         let [batch, channels, positions] = self.between_dims();
         let mut between = buffer::take(batch * channels * positions);

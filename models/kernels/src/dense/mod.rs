@@ -20,8 +20,9 @@ mod maps;
 mod opening;
 mod patches;
 
-use crate::{BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm};
-use crate::{buffer, conv};
+use crate::buffer::{self, Buffer};
+use crate::shape::Geometry;
+use crate::{Activation, BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm, conv};
 use maps::Maps;
 use opening::{Affine, Moments};
 use patches::Patches;
@@ -95,20 +96,20 @@ pub struct DenseGrad {
 }
 
 impl DenseBlock<'_> {
-    /// `y = act(sum of the branches of x + residual)` with `act` the identity or ReLU; `x` is
-    /// `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
+    /// `y = act(sum of the branches of x + residual)`; `x` is `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
     ///
     /// # Panics
-    /// If a length does not fit the shape, the shape has groups, or a norm has but one value per
-    /// channel.
+    /// If a length does not fit the shape, the shape has groups or a padding other than half of an
+    /// odd kernel, or a norm has but one value per channel.
     pub fn forward(
         &self,
         x: &[f32],
         residual: Option<&[f32]>,
-        relu: bool,
+        activation: Activation,
         y: &mut [f32],
     ) -> (DenseStatistics, DenseSaved) {
         self.check(x, y);
+        assert!(residual.is_none_or(|map| map.len() == y.len()), "length of the residual");
         let shape = &self.shape;
         let dims = [shape.batch, shape.in_channels, shape.input_positions()];
         let moments = Moments::new(x, dims);
@@ -117,10 +118,11 @@ impl DenseBlock<'_> {
 
         let affines = [&merged, &averaged];
         let (statistics, form) = if self.has_small_patches() && residual.is_none() {
-            let (statistics, patches) = self.forward_patches(x, &moments.mean, affines, relu, y);
+            let (statistics, patches) =
+                self.forward_patches(x, &moments.mean, affines, activation, y);
             (statistics, Form::Patches(patches))
         } else {
-            let (statistics, maps) = self.forward_maps(x, residual, affines, relu, y);
+            let (statistics, maps) = self.forward_maps(x, residual, affines, activation, y);
             (statistics, Form::Maps(maps))
         };
         let Ok([kxk, second, pointwise, average]) = <[BatchStatistics; 4]>::try_from(statistics)
@@ -139,7 +141,7 @@ impl DenseBlock<'_> {
     /// The gradients of everything from that of `y`.
     ///
     /// # Panics
-    /// If a length does not fit the shape.
+    /// As [`Self::forward`].
     pub fn backward(
         &self,
         x: &[f32],
@@ -158,8 +160,8 @@ impl DenseBlock<'_> {
             Form::Patches(patches) if wants_input => {
                 // Images have no gradient; where one is wanted all the same, the maps are needed.
                 let mut again = buffer::take(y.len());
-                let (_, maps) = self.forward_maps(x, None, affines, patches.relu, &mut again);
-                buffer::give(again);
+                let (_, maps) = self.forward_maps(x, None, affines, patches.activation, &mut again);
+                drop(again);
                 self.backward_maps(x, y, moments, affines, &maps, grad, wanted)
             }
             Form::Patches(patches) => self.backward_patches(x, y, moments, affines, patches, grad),
@@ -167,14 +169,23 @@ impl DenseBlock<'_> {
     }
 
     fn check(&self, x: &[f32], y: &[f32]) {
-        let shape = &self.shape;
+        let shape = &Geometry::new(&self.shape, x.len(), y.len());
         assert_eq!(shape.groups, 1, "a dense block has one group");
-        assert_eq!(x.len(), shape.input_len(), "length of the input");
-        assert_eq!(y.len(), shape.output_len(), "length of the output");
-        assert!(
-            shape.batch * shape.output_positions() > 1,
-            "batch norm needs more than one value per channel in training"
-        );
+        let half = (0..2).all(|axis| 2 * shape.padding[axis] + 1 == shape.kernel[axis]);
+        assert!(half, "a dense block pads an odd kernel by half of it");
+        let count = shape.batch * shape.output_positions();
+        let (inputs, outputs) = (shape.in_channels, shape.out_channels);
+        let Self { kxk, pointwise, pointwise_kxk: (opening, second), average, .. } = self;
+        let internal = opening.gamma.len();
+        assert!(internal > 0, "the 1x1-KxK branch has no channels between its convolutions");
+        assert_eq!(kxk.weight.len(), shape.weight_len(), "weight of the KxK branch");
+        assert_eq!(pointwise.weight.len(), outputs * inputs, "weight of the 1x1 branch");
+        let inner = ConvShape { in_channels: internal, ..**shape };
+        assert_eq!(second.weight.len(), inner.weight_len(), "weight after the 1x1");
+        let opening_count = shape.batch * shape.input_positions();
+        opening.check([inputs, internal], 1, opening_count);
+        average.0.check([inputs, outputs], 1, opening_count);
+        self.closing_norms().iter().for_each(|norm| norm.check(outputs, count));
     }
 
     fn closing_norms(&self) -> [Norm<'_>; 4] {
@@ -196,7 +207,7 @@ impl DenseBlock<'_> {
     }
 
     /// `W2 A`, `[out, in, kh, kw]`.
-    fn merge(&self, merged: &Affine) -> Vec<f32> {
+    fn merge(&self, merged: &Affine) -> Buffer {
         let mut kernels = buffer::take(self.kxk.weight.len());
         let weight = transpose(&merged.weight, self.internal());
         let second = self.pointwise_kxk.1.weight;
@@ -214,7 +225,7 @@ impl DenseBlock<'_> {
         let shape = self.kernel_shape();
         let second = self.pointwise_kxk.1.weight;
         let weight = transpose(&merged.weight, self.internal());
-        let mut second_grad = buffer::take(second.len());
+        let mut second_grad = vec![0.0; second.len()];
         conv::backward_input(&shape, kernels_grad, &weight, &mut second_grad, false);
         let mut weight_grad = vec![0.0; merged.weight.len()];
         conv::backward_weight(&shape, second, kernels_grad, &mut weight_grad);

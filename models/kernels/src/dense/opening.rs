@@ -6,8 +6,8 @@
 //! backward pass turns gradients of `A` and `d` into those of `W`, `gamma`, `beta` and, through
 //! `mu` and `S`, of `x`.
 
-use crate::norm::{inverse_std, statistics, variance};
-use crate::{BatchStatistics, ConvShape, Epilogue, conv, moments};
+use crate::norm::{Statistics, inverse_std, statistics, variance};
+use crate::{BatchStatistics, ConvShape, Epilogue, FixedStatistics, Norm, conv, moments, norm};
 
 /// Mean and covariance of a map over batch and positions.
 #[derive(Clone, Debug)]
@@ -50,6 +50,8 @@ pub struct PaddedNorm<'a> {
     pub momentum: f64,
     /// Added to the variance.
     pub epsilon: f64,
+    /// Whether the running statistics take the place of those of the batch, as constants.
+    pub fixed: bool,
 }
 
 /// The norm as an affine map of the convolution's input.
@@ -70,7 +72,7 @@ pub(crate) struct Affine {
 }
 
 /// Gradients of a [`PaddedNorm`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PaddedNormGrad {
     /// `[out, in]`.
     pub weight: Vec<f32>,
@@ -86,7 +88,65 @@ impl Affine {
     }
 }
 
-impl PaddedNorm<'_> {
+impl<'a> PaddedNorm<'a> {
+    /// # Panics
+    /// If the lengths are not those of a norm after a 1x1 convolution of these channels and groups,
+    /// or it uses the statistics of the batch and there is but one value per channel.
+    #[track_caller]
+    pub(crate) fn check(&self, [inputs, outputs]: [usize; 2], groups: usize, count: usize) {
+        let Self { gamma, beta, running_mean, running_var, .. } = self;
+        let lengths = [gamma, beta, running_mean, running_var].map(|values| values.len());
+        assert!(outputs > 0, "a 1x1 convolution has outputs");
+        assert_eq!(lengths, [outputs; 4], "parameters of a padded norm");
+        let weight = outputs * (inputs / groups);
+        assert_eq!(self.weight.len(), weight, "weight before a padded norm");
+        if !self.fixed {
+            norm::check_count(count);
+        }
+    }
+
+    /// The statistics that a fixed norm takes as constants.
+    pub(crate) fn running(&self) -> FixedStatistics<'a> {
+        FixedStatistics { mean: self.running_mean, var: self.running_var }
+    }
+
+    /// The border values, from the batch statistics of `count` values a channel or, without them,
+    /// the running ones as they are.
+    pub(crate) fn borders(&self, found: Option<&Statistics>, count: usize) -> Vec<f64> {
+        let border = (0..self.gamma.len()).map(|channel| {
+            let [gamma, beta] = [self.gamma[channel], self.beta[channel]].map(f64::from);
+            let kept = [self.running_mean[channel], self.running_var[channel]].map(f64::from);
+            let [mean, var] = match found {
+                None => kept,
+                Some(found) => {
+                    let unbiased = count as f64 / (count as f64 - 1.0);
+                    let newest = [found.mean[channel], found.var[channel] * unbiased];
+                    [0, 1].map(|i| (1.0 - self.momentum) * kept[i] + self.momentum * newest[i])
+                }
+            };
+            beta - mean * gamma / (var + self.epsilon).sqrt()
+        });
+        border.collect()
+    }
+
+    /// The shifts above the border values.
+    pub(crate) fn shifts(&self, border: &[f64]) -> Vec<f32> {
+        self.beta
+            .iter()
+            .zip(border)
+            .map(|(&beta, border)| (f64::from(beta) - border) as f32)
+            .collect()
+    }
+
+    /// The norm itself, with other shifts.
+    pub(crate) fn as_norm<'n>(&self, beta: &'n [f32]) -> Norm<'n>
+    where
+        'a: 'n,
+    {
+        let fixed = self.fixed.then(|| self.running());
+        Norm { gamma: self.gamma, beta, epsilon: self.epsilon, fixed }
+    }
+
     pub(crate) fn forward(&self, input: &Moments) -> Affine {
         let (outputs, inputs) = (self.gamma.len(), input.mean.len());
         let mut weight_covariance = vec![0.0; outputs * inputs];

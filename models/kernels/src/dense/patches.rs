@@ -10,8 +10,9 @@ use rayon::prelude::*;
 
 use super::opening::{Affine, Moments, MomentsGrad};
 use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
+use crate::buffer::{self, Buffer};
 use crate::norm::{inverse_std, variance};
-use crate::{ConvNormGrad, ConvShape, Epilogue, buffer, conv, moments};
+use crate::{Activation, ConvNormGrad, ConvShape, Epilogue, activation, conv, moments};
 
 /// Longest `phi`: its moments take the square of that many products a window.
 const LONGEST: usize = 64;
@@ -24,7 +25,9 @@ pub(super) struct Patches {
     branches: [Branch; 4],
     /// Means of the input's channels.
     shift: Vec<f32>,
-    pub relu: bool,
+    pub activation: Activation,
+    /// The activation's input, where its derivative needs it.
+    before: Option<Buffer>,
 }
 
 /// A branch and its closing norm.
@@ -59,7 +62,7 @@ impl DenseBlock<'_> {
         x: &[f32],
         shift: &[f32],
         [merged, averaged]: [&Affine; 2],
-        relu: bool,
+        activation: Activation,
         y: &mut [f32],
     ) -> (Vec<BatchStatistics>, Patches) {
         let shape = self.with_indicator();
@@ -103,10 +106,18 @@ impl DenseBlock<'_> {
             Branch { kernel: branch.clone(), product, inv_std }
         });
         let (kernel, bias) = (to_f32(&kernel), to_f32(&bias));
-        let epilogue = Epilogue { bias: Some(&bias), relu, ..Epilogue::default() };
-        conv::forward(&shape, &augmented, &kernel, y, epilogue);
-        buffer::give(augmented);
-        (statistics, Patches { mean, branches, shift: shift.to_vec(), relu })
+        let before = activation.needs_input().then(|| {
+            let mut before = buffer::take(y.len());
+            let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+            conv::forward(&shape, &augmented, &kernel, &mut before, epilogue);
+            activation::forward(activation, &before, y);
+            before
+        });
+        if before.is_none() {
+            let epilogue = Epilogue { bias: Some(&bias), activation, ..Epilogue::default() };
+            conv::forward(&shape, &augmented, &kernel, y, epilogue);
+        }
+        (statistics, Patches { mean, branches, shift: shift.to_vec(), activation, before })
     }
 
     /// The gradients of all parameters from that of `y`.
@@ -168,14 +179,10 @@ impl DenseBlock<'_> {
         let outputs = shape.out_channels;
         let length = shape.weight_len() / outputs;
         let count = (shape.batch * shape.output_positions()) as f64;
-        let behind = saved.relu.then(|| {
+        let behind = (saved.activation != Activation::Identity).then(|| {
             let mut behind = buffer::take(grad.len());
-            behind
-                .par_iter_mut()
-                .zip(grad)
-                .zip(y)
-                .with_min_len(1 << 12)
-                .for_each(|((behind, &grad), &y)| *behind = if y <= 0.0 { 0.0 } else { grad });
+            let values = saved.before.as_deref().unwrap_or(y);
+            activation::backward(saved.activation, values, grad, &mut behind);
             behind
         });
         let g = behind.as_deref().unwrap_or(grad);
@@ -183,8 +190,6 @@ impl DenseBlock<'_> {
         let mut products = vec![0.0; shape.weight_len()];
         conv::backward_weight(&shape, &augmented, g, &mut products);
         let sums = moments::sums(g, shape.output_dims());
-        buffer::give(augmented);
-        buffer::give(behind.unwrap_or_default());
 
         let norms = self.closing_norms();
         let window = shape.kernel[0] * shape.kernel[1];
@@ -232,7 +237,7 @@ impl DenseBlock<'_> {
     }
 
     /// The input about its means and a channel of ones.
-    fn augment(&self, x: &[f32], shift: &[f32]) -> Vec<f32> {
+    fn augment(&self, x: &[f32], shift: &[f32]) -> Buffer {
         let (inputs, positions) = (self.shape.in_channels, self.shape.input_positions());
         let mut augmented = buffer::take(self.with_indicator().input_len());
         augmented
@@ -334,7 +339,6 @@ fn patch_moments(shape: &ConvShape, map: &[f32]) -> (Vec<f64>, Vec<f64>) {
         .into_iter()
         .map(|sum| f64::from(sum) / count)
         .collect();
-    buffer::give(patches);
     (mean, covariance)
 }
 

@@ -51,6 +51,8 @@ pub(super) struct Affine {
     pub mean: f64,
     pub variance: f64,
     inverse_std: f64,
+    /// Whether mean and variance are constants and not those of the batch.
+    fixed: bool,
     /// Second moments times the kernel.
     product: Vec<f64>,
     /// First moments times the kernel, by class.
@@ -71,7 +73,8 @@ pub(super) struct AffineGrad {
     pub slope: f64,
     /// By class.
     pub constant: Vec<f64>,
-    by_class: Vec<f64>,
+    /// Sum of the gradient of the branch's output over the outputs of a class.
+    pub by_class: Vec<f64>,
 }
 
 impl Affine {
@@ -83,6 +86,7 @@ impl Affine {
             mean: 0.0,
             variance: 0.0,
             inverse_std: 0.0,
+            fixed: false,
             product: vec![0.0; taps],
             by_class: vec![0.0; classes],
         }
@@ -116,11 +120,29 @@ impl Affine {
         self.mean = linear + offset;
         self.variance = norm::variance(variance);
         self.inverse_std = norm::inverse_std(self.variance, epsilon);
+        self.fixed = false;
+    }
+
+    /// Takes these statistics as constants in place of those of the batch.
+    pub(super) fn fix(&mut self, mean: f64, variance: f64, epsilon: f64) {
+        self.mean = mean;
+        self.variance = variance;
+        self.inverse_std = norm::inverse_std(variance, epsilon);
+        self.fixed = true;
+    }
+
+    pub(super) fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
+    /// What the norm multiplies with.
+    pub(super) fn scale(&self, gamma: f64) -> f64 {
+        gamma * self.inverse_std
     }
 
     /// Adds the normalised branch to the kernel and the biases (by class) of the block.
     pub(super) fn add_to(&self, norm: ChannelNorm, kernel: &mut [f64], bias: &mut [f64]) {
-        let scale = norm.gamma * self.inverse_std;
+        let scale = self.scale(norm.gamma);
         add_scaled(scale, &self.kernel, kernel);
         for (bias, &offset) in bias.iter_mut().zip(&self.offset) {
             *bias += norm.beta + scale * (offset - self.mean);
@@ -145,10 +167,18 @@ impl Affine {
             centred += (offset - self.mean) * sum;
         }
         grad.gamma = centred * self.inverse_std;
-        grad.scale = gamma * self.inverse_std;
-        grad.slope = -grad.scale * grad.gamma * self.inverse_std / outputs;
+        grad.scale = self.scale(gamma);
+        // Through the statistics.
+        let (slope, mean) = match self.fixed {
+            true => (0.0, 0.0),
+            false => (
+                -grad.scale * grad.gamma * self.inverse_std / outputs,
+                -grad.scale * grad.beta / outputs,
+            ),
+        };
+        grad.slope = slope;
         for (constant, &offset) in grad.constant.iter_mut().zip(&self.offset) {
-            *constant = grad.slope * (offset - self.mean) - grad.scale * grad.beta / outputs;
+            *constant = slope * (offset - self.mean) + mean;
         }
         for (class, sum) in grad.by_class.iter_mut().enumerate() {
             *sum = grad.scale * sums.class[class]
@@ -195,6 +225,8 @@ pub(super) struct Inner {
     weight: f64,
     gamma: f64,
     epsilon: f64,
+    /// Whether mean and variance are constants and not those of the batch.
+    fixed: bool,
 }
 
 impl Inner {
@@ -212,12 +244,33 @@ impl Inner {
             weight,
             gamma: settings.gamma,
             epsilon: settings.epsilon,
+            fixed: false,
+        }
+    }
+
+    /// The norm of `weight * x` with a constant mean and variance.
+    pub(super) fn fixed(weight: f64, settings: ChannelNorm, mean: f64, variance: f64) -> Self {
+        let inverse_std = norm::inverse_std(variance, settings.epsilon);
+        Self {
+            mean,
+            variance,
+            scale: settings.gamma * weight * inverse_std,
+            shift: settings.beta - settings.gamma * inverse_std * mean,
+            inverse_std,
+            weight,
+            gamma: settings.gamma,
+            epsilon: settings.epsilon,
+            fixed: true,
         }
     }
 
     /// From the gradients of scale and shift those of weight, gamma and beta, and of the
     /// input's mean and variance.
     pub(super) fn backward(&self, moments: &Moments<'_>, scale: f64, shift: f64) -> [f64; 5] {
+        if self.fixed {
+            let gamma = (scale * self.weight - shift * self.mean) * self.inverse_std;
+            return [scale * self.gamma * self.inverse_std, gamma, shift, 0.0, 0.0];
+        }
         let mean = -self.scale * shift;
         let scale = scale - moments.mean * shift;
         let cube = self.inverse_std.powi(3);

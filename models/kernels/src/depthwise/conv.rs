@@ -1,33 +1,12 @@
-//! Plain depthwise convolutions: in inference, and in training with batch norm.
+//! Plain depthwise convolutions.
 
 use super::channels::{map_channels, plane_and_next, with_scratch};
 use super::copy::{pad, unpitch};
-use super::dbb::{Dbb, DbbSaved, Kxk, dbb_backward, dbb_forward};
 use super::grid::Grid;
 use super::sweep::{Base, convolve};
+use crate::shape::Geometry;
 use crate::shared::Shared;
-use crate::{BatchStatistics, ConvNormGrad, ConvShape, Norm, instruction_set};
-
-/// What follows a convolution in inference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    Identity,
-    /// `max(0, x)`.
-    Relu,
-    /// `min(max(0, x), 6)`.
-    Relu6,
-}
-
-impl Activation {
-    fn range(self) -> [f32; 2] {
-        match self {
-            Self::Identity => [f32::NEG_INFINITY, f32::INFINITY],
-            Self::Relu => [0.0, f32::INFINITY],
-            Self::Relu6 => [0.0, 6.0],
-        }
-    }
-}
+use crate::{Activation, ConvShape, instruction_set};
 
 /// Depthwise convolution `[batch, channels, height, width]` to `y`, with `weight`
 /// `[channels, 1, kh, kw]`, an optional bias `[channels]` and an activation. Any kernel, stride
@@ -47,19 +26,13 @@ pub fn conv_forward(
     y: &mut [f32],
 ) {
     let arch = instruction_set::arch();
+    let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(weight.len());
     let channels = shape.out_channels;
     assert!(
         shape.in_channels == channels && shape.groups == channels,
         "a depthwise convolution has as many groups and inputs as outputs"
     );
-    assert_eq!(x.len(), shape.input_len(), "input");
-    assert_eq!(weight.len(), shape.weight_len(), "weight");
-    assert!(bias.is_none_or(|bias| bias.len() == channels), "bias");
-    assert_eq!(y.len(), shape.output_len(), "output");
-    if x.is_empty() || y.is_empty() {
-        y.fill(0.0);
-        return;
-    }
+    assert!(bias.is_none_or(|bias| bias.len() == channels), "length of the bias");
     let grid = &Grid::new(shape);
     let planes = Shared::new(y);
     map_channels(channels, |range| {
@@ -79,46 +52,9 @@ pub fn conv_forward(
                     // SAFETY: this task alone has the channel, one image at a time.
                     let target =
                         unsafe { planes.plane_mut(image * channels + channel, grid.output()) };
-                    unpitch(arch, grid, out, activation.range(), target);
+                    unpitch(arch, grid, out, activation, target);
                 }
             }
         });
     });
-}
-
-/// Depthwise convolution, batch norm in training and optional ReLU, in one: a block with the
-/// KxK branch alone, of any kernel, stride and padding. The convolution's own output is never
-/// stored. Returns the batch statistics and what [`conv_bn_backward`] needs.
-///
-/// Cost and panics: as [`dbb_forward`].
-pub fn conv_bn_forward(
-    shape: &ConvShape,
-    x: &[f32],
-    weight: &[f32],
-    norm: Norm<'_>,
-    relu: bool,
-    y: &mut [f32],
-) -> (BatchStatistics, DbbSaved) {
-    let (stats, saved) = dbb_forward(shape, x, &alone(weight, norm), relu, y);
-    (stats.kxk, saved)
-}
-
-/// Backward pass of [`conv_bn_forward`]; arguments, cost and panics as [`dbb_backward`].
-#[allow(clippy::too_many_arguments)]
-pub fn conv_bn_backward(
-    shape: &ConvShape,
-    x: &[f32],
-    y: Option<&[f32]>,
-    dy: &[f32],
-    weight: &[f32],
-    norm: Norm<'_>,
-    saved: &DbbSaved,
-    dx: &mut [f32],
-) -> ConvNormGrad {
-    let grads = dbb_backward(shape, x, y, dy, &alone(weight, norm), saved, dx);
-    ConvNormGrad { weight: grads.kxk_weight, norm: [grads.kxk_gamma, grads.kxk_beta] }
-}
-
-fn alone<'a>(weight: &'a [f32], norm: Norm<'a>) -> Dbb<'a> {
-    Dbb { kxk: Some(Kxk { weight, norm }), pointwise_kxk: None, average: None }
 }

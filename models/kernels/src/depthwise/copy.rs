@@ -10,6 +10,8 @@ use super::vector::{
     Cut, WIDEST, add, deinterleave, interleave, keep, load, load_lanes, load_some, prefetch, store,
     store_lanes, store_some,
 };
+use crate::Activation;
+use crate::activation::{CLAMP, HARD_SWISH, IDENTITY, Vectors};
 
 /// Copies a plane less `shift` into strips whose padding is zero, and adds it to `summed`.
 /// Meanwhile `next`, the plane to be touched after it, is brought into the cache.
@@ -122,13 +124,16 @@ pub(super) fn pad(
     arch.dispatch(Pad { grid, plane, next, shift, strips, summed });
 }
 
-/// Copies an output plane into a strip, zero where `relu` (the output after a ReLU) is zero, not
-/// where it is NaN, and adds it to `summed`. Meanwhile the next ones are brought into the cache.
+/// Copies the gradient of an output plane into a strip, behind the activation where there is one,
+/// and adds it to `summed`. Meanwhile the next ones are brought into the cache.
+///
+/// The planes of `gate` hold the values that the activation's derivative needs: its output or, for
+/// hard-swish, its input.
 pub(super) fn pitch(
     arch: Arch,
     grid: &Grid,
     [plane, next]: [&[f32]; 2],
-    relu: Option<[&[f32]; 2]>,
+    gate: Option<(Activation, [&[f32]; 2])>,
     strip: &mut [f32],
     summed: Option<&mut [f32]>,
 ) {
@@ -136,7 +141,8 @@ pub(super) fn pitch(
         grid: &'a Grid,
         plane: &'a [f32],
         next: &'a [f32],
-        relu: Option<[&'a [f32]; 2]>,
+        activation: Activation,
+        values: [&'a [f32]; 2],
         strip: &'a mut [f32],
         summed: Option<&'a mut [f32]>,
     }
@@ -145,25 +151,48 @@ pub(super) fn pitch(
         /// # Safety
         /// The positions must be those of an output column in the plane and in the strip.
         #[inline(always)]
-        unsafe fn put<S: Simd>(
-            &mut self,
-            simd: S,
-            from: usize,
-            to: usize,
-            mut value: S::f32s,
-            relu: Option<S::f32s>,
-        ) {
+        unsafe fn put<S: Simd>(&mut self, simd: S, from: usize, to: usize, value: S::f32s) {
             prefetch(self.next, from);
-            if let (Some(y), Some([_, next])) = (relu, self.relu) {
-                prefetch(next, from);
-                let zero = simd.splat_f32s(0.0);
-                value = simd.select_f32s(simd.less_than_or_equal_f32s(y, zero), zero, value);
-            }
             // SAFETY: the strips have room for a vector at every column.
             unsafe {
                 store(simd, self.strip.as_mut_ptr(), to, value);
                 if let Some(summed) = &mut self.summed {
                     add(simd, summed.as_mut_ptr(), to, value);
+                }
+            }
+        }
+
+        #[inline(always)]
+        fn run<S: Simd, const KIND: u8>(mut self, simd: S) {
+            let (pitch, width) = (self.grid.cols.len, self.grid.cols.output);
+            let cut = Cut::new(simd, width);
+            let activation = Vectors::new(simd, self.activation);
+            let [values, next] = self.values;
+            for r in 0..self.grid.rows.output {
+                let (from, to) = (r * width, r * pitch);
+                let mut x = 0;
+                // SAFETY: `x` is a column of the row, of which all planes hold all; the strips
+                // have room for a vector at every column.
+                unsafe {
+                    while x < cut.whole {
+                        let mut value = load(simd, self.plane.as_ptr(), from + x);
+                        if KIND != IDENTITY {
+                            prefetch(next, from + x);
+                            let at = load(simd, values.as_ptr(), from + x);
+                            value = activation.backward::<KIND>(at, value);
+                        }
+                        self.put(simd, from + x, to + x, value);
+                        x += S::F32_LANES;
+                    }
+                    if let Some(lanes) = cut.rest {
+                        let mut value = load_lanes(simd, self.plane.as_ptr(), from + x, lanes);
+                        if KIND != IDENTITY {
+                            prefetch(next, from + x);
+                            let at = load_lanes(simd, values.as_ptr(), from + x, lanes);
+                            value = activation.backward::<KIND>(at, value);
+                        }
+                        self.put(simd, from + x, to + x, value);
+                    }
                 }
             }
         }
@@ -173,64 +202,44 @@ pub(super) fn pitch(
         type Output = ();
 
         #[inline(always)]
-        fn with_simd<S: Simd>(mut self, simd: S) {
-            let (pitch, width) = (self.grid.cols.len, self.grid.cols.output);
-            let cut = Cut::new(simd, width);
-            for r in 0..self.grid.rows.output {
-                let (from, to) = (r * width, r * pitch);
-                let mut x = 0;
-                // SAFETY: `x` is a column of the row, of which both planes hold all; the strips
-                // have room for a vector at every column.
-                unsafe {
-                    while x < cut.whole {
-                        let value = load(simd, self.plane.as_ptr(), from + x);
-                        let y = self.relu.map(|[relu, _]| load(simd, relu.as_ptr(), from + x));
-                        self.put(simd, from + x, to + x, value, y);
-                        x += S::F32_LANES;
-                    }
-                    if let Some(lanes) = cut.rest {
-                        let value = load_lanes(simd, self.plane.as_ptr(), from + x, lanes);
-                        let y = self
-                            .relu
-                            .map(|[relu, _]| load_lanes(simd, relu.as_ptr(), from + x, lanes));
-                        self.put(simd, from + x, to + x, value, y);
-                    }
-                }
+        fn with_simd<S: Simd>(self, simd: S) {
+            match self.activation {
+                Activation::Identity => self.run::<S, IDENTITY>(simd),
+                Activation::Relu | Activation::Relu6 => self.run::<S, CLAMP>(simd),
+                Activation::HardSwish => self.run::<S, HARD_SWISH>(simd),
             }
         }
     }
 
     assert_eq!(plane.len(), grid.output(), "plane");
-    assert!(relu.is_none_or(|[relu, _]| relu.len() == plane.len()), "output");
+    assert!(gate.is_none_or(|(_, [values, _])| values.len() == plane.len()), "values of the gate");
     assert!(strip.len() >= grid.output_buffer(), "strip");
     assert!(summed.as_ref().is_none_or(|summed| summed.len() >= grid.output_buffer()), "sums");
-    arch.dispatch(Pitch { grid, plane, next, relu, strip, summed });
+    let (activation, values) = gate.unwrap_or((Activation::Identity, [&[]; 2]));
+    arch.dispatch(Pitch { grid, plane, next, activation, values, strip, summed });
 }
 
-/// Clamps by comparisons, which let a NaN pass.
-#[inline(always)]
-fn clamp<S: Simd>(simd: S, value: S::f32s, low: S::f32s, high: S::f32s) -> S::f32s {
-    let value = simd.select_f32s(simd.less_than_f32s(value, low), low, value);
-    simd.select_f32s(simd.greater_than_f32s(value, high), high, value)
-}
-
-/// Copies a strip of outputs into a plane, clamped to `range`.
-pub(super) fn unpitch(arch: Arch, grid: &Grid, strip: &[f32], range: [f32; 2], plane: &mut [f32]) {
+/// Copies a strip of outputs into a plane, through the activation.
+pub(super) fn unpitch(
+    arch: Arch,
+    grid: &Grid,
+    strip: &[f32],
+    activation: Activation,
+    plane: &mut [f32],
+) {
     struct Unpitch<'a> {
         grid: &'a Grid,
         strip: &'a [f32],
-        range: [f32; 2],
+        activation: Activation,
         plane: &'a mut [f32],
     }
 
-    impl WithSimd for Unpitch<'_> {
-        type Output = ();
-
+    impl Unpitch<'_> {
         #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) {
+        fn run<S: Simd, const KIND: u8>(self, simd: S) {
             let (pitch, width) = (self.grid.cols.len, self.grid.cols.output);
             let cut = Cut::new(simd, width);
-            let (low, high) = (simd.splat_f32s(self.range[0]), simd.splat_f32s(self.range[1]));
+            let activation = Vectors::new(simd, self.activation);
             let target = self.plane.as_mut_ptr();
             for r in 0..self.grid.rows.output {
                 let (from, to) = (r * pitch, r * width);
@@ -240,22 +249,34 @@ pub(super) fn unpitch(arch: Arch, grid: &Grid, strip: &[f32], range: [f32; 2], p
                 unsafe {
                     while x < cut.whole {
                         let value = load(simd, self.strip.as_ptr(), from + x);
-                        store(simd, target, to + x, clamp(simd, value, low, high));
+                        store(simd, target, to + x, activation.apply::<KIND>(value));
                         x += S::F32_LANES;
                     }
                     if let Some(lanes) = cut.rest {
                         let value = load(simd, self.strip.as_ptr(), from + x);
-                        let value = clamp(simd, value, low, high);
-                        store_lanes(simd, target, to + x, lanes, value);
+                        store_lanes(simd, target, to + x, lanes, activation.apply::<KIND>(value));
                     }
                 }
             }
         }
     }
 
+    impl WithSimd for Unpitch<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            match self.activation {
+                Activation::Identity => self.run::<S, IDENTITY>(simd),
+                Activation::Relu | Activation::Relu6 => self.run::<S, CLAMP>(simd),
+                Activation::HardSwish => self.run::<S, HARD_SWISH>(simd),
+            }
+        }
+    }
+
     assert_eq!(plane.len(), grid.output(), "plane");
     assert!(strip.len() >= grid.output_buffer(), "strip");
-    arch.dispatch(Unpitch { grid, strip, range, plane });
+    arch.dispatch(Unpitch { grid, strip, activation, plane });
 }
 
 /// Collects a plane from strips in the layout of the input, the inverse of [`pad`].

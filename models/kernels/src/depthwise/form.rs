@@ -1,84 +1,76 @@
 //! The form of a block, and its branches in one channel.
 
-use super::algebra::{Affine, ChannelNorm, Inner, Moments};
-use super::dbb::{Dbb, PointwiseKxk};
+use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
 use super::grid::Grid;
-use crate::{ConvShape, Norm};
+use crate::Norm;
+use crate::branches::{Branch, BranchMap, BranchSum};
+use crate::dense::PaddedNorm;
+use crate::shape::Geometry;
 
 /// The form of a block: which branches it has, and where its parameters and moments lie.
 pub(super) struct Form<'a> {
-    pub block: &'a Dbb<'a>,
+    pub block: &'a BranchSum<'a>,
     pub grid: Grid,
     pub channels: usize,
     pub batch: usize,
-    /// Internal channels of each channel.
-    pub width: usize,
+    /// Internal channels of each channel, of each branch.
+    pub widths: Vec<usize>,
+    /// Whether a norm uses the statistics of the batch.
+    pub needs_moments: bool,
 }
 
 impl<'a> Form<'a> {
-    pub(super) fn new(shape: &ConvShape, block: &'a Dbb<'a>) -> Self {
+    pub(super) fn new(block: &'a BranchSum<'a>, shape: &Geometry) -> Self {
         let channels = shape.out_channels;
         assert!(
             shape.in_channels == channels && shape.groups == channels,
             "a depthwise block has as many groups and inputs as outputs"
         );
-        assert!(shape.batch > 0 && shape.input_len() > 0 && shape.output_len() > 0, "empty");
+        let widths = block.branches.iter().map(|branch| match &branch.map {
+            BranchMap::PaddedConv { opening, .. } => opening.gamma.len() / channels,
+            _ => 0,
+        });
+        let widths = widths.collect();
+        let of_batch = |norm: &Option<Norm>| norm.is_some_and(|norm| norm.fixed.is_none());
+        let needs_moments = of_batch(&block.outer)
+            || block.branches.iter().any(|branch| {
+                of_batch(&branch.norm) || branch.opening().is_some_and(|norm| !norm.fixed)
+            });
         let grid = Grid::new(shape);
-        let norm = |norm: &Norm<'_>, len: usize| {
-            assert!(norm.gamma.len() == len && norm.beta.len() == len, "parameters of a norm");
-        };
-        let mut width = 0;
-        if let Some(branch) = &block.kxk {
-            assert_eq!(branch.weight.len(), channels * grid.taps(), "weight of the KxK branch");
-            norm(&branch.norm, channels);
-        }
-        if let Some(branch) = &block.pointwise_kxk {
-            let internal = branch.weight1.len();
-            width = internal / channels;
-            assert!(width > 0 && internal == width * channels, "internal channels");
-            assert_eq!(branch.weight2.len(), internal * grid.taps(), "weight after the 1x1");
-            norm(&branch.norm1, internal);
-            norm(&branch.norm2, channels);
-            let running = [branch.running_mean.len(), branch.running_var.len()];
-            assert_eq!(running, [internal; 2], "running statistics");
-        }
-        if let Some(branch) = &block.average {
-            norm(branch, channels);
-        }
-        let form = Self { block, grid, channels, batch: shape.batch, width };
-        assert!(form.branches() > 0, "a block has a branch");
-        form
-    }
-
-    /// The closing norms of the branches that there are.
-    pub(super) fn closing_norms(&self) -> impl Iterator<Item = &Norm<'a>> {
-        let Dbb { kxk, pointwise_kxk, average } = self.block;
-        let norms = [
-            kxk.as_ref().map(|branch| &branch.norm),
-            pointwise_kxk.as_ref().map(|branch| &branch.norm2),
-            average.as_ref(),
-        ];
-        norms.into_iter().flatten()
+        Self { block, grid, channels, batch: shape.batch, widths, needs_moments }
     }
 
     pub(super) fn branches(&self) -> usize {
-        self.closing_norms().count()
+        self.block.branches.len()
+    }
+
+    fn width(&self) -> usize {
+        self.widths.iter().sum()
     }
 
     /// Length of a channel's record: shift, mean, variance, borders, first and second moments.
     pub(super) fn record(&self) -> usize {
         let taps = self.grid.taps();
-        3 + self.width + taps * self.grid.classes() + taps * (taps + 1) / 2
+        3 + self.width() + taps * self.grid.classes() + taps * (taps + 1) / 2
     }
 
     pub(super) fn moments<'r>(&self, record: &'r [f64]) -> Moments<'r> {
         let (first, second) =
-            record[3 + self.width..].split_at(self.grid.taps() * self.grid.classes());
+            record[3 + self.width()..].split_at(self.grid.taps() * self.grid.classes());
         Moments { shift: record[0], mean: record[1], variance: record[2], first, second }
     }
 
+    /// The places of the first and the second moments in a record.
+    pub(super) fn moments_mut<'r>(&self, record: &'r mut [f64]) -> (&'r mut [f64], &'r mut [f64]) {
+        record[3 + self.width()..].split_at_mut(self.grid.taps() * self.grid.classes())
+    }
+
     pub(super) fn borders<'r>(&self, record: &'r [f64]) -> &'r [f64] {
-        &record[3..3 + self.width]
+        &record[3..3 + self.width()]
+    }
+
+    pub(super) fn borders_mut<'r>(&self, record: &'r mut [f64]) -> &'r mut [f64] {
+        &mut record[3..3 + self.width()]
     }
 
     pub(super) fn outputs(&self) -> f64 {
@@ -88,44 +80,135 @@ impl<'a> Form<'a> {
     pub(super) fn inputs(&self) -> f64 {
         (self.batch * self.grid.input()) as f64
     }
+
+    /// The taps of the window that a kernel of some size in its middle has, row by row.
+    pub(super) fn places(&self, kernel: [usize; 2]) -> impl Iterator<Item = usize> + use<> {
+        let window = [self.grid.rows.kernel, self.grid.cols.kernel];
+        let [top, left] = [0, 1].map(|axis| (window[axis] - kernel[axis]) / 2);
+        (0..kernel[0] * kernel[1])
+            .map(move |tap| (top + tap / kernel[1]) * window[1] + left + tap % kernel[1])
+    }
 }
 
-/// Batch norm of one channel.
-pub(super) fn channel_norm(norm: &Norm<'_>, channel: usize) -> ChannelNorm {
-    let (gamma, beta) = (norm.gamma[channel].into(), norm.beta[channel].into());
-    ChannelNorm { gamma, beta, epsilon: norm.epsilon }
+/// Whether the moments of the windows serve a block.
+pub(crate) fn serves(block: &BranchSum<'_>) -> bool {
+    let padded_average =
+        |branch: &Branch<'_>| matches!(branch.map, BranchMap::PaddedAverage { .. });
+    block.shape.is_depthwise() && !block.branches.iter().any(padded_average)
+}
+
+/// A norm in one channel; none is the identity.
+fn channel_norm(norm: Option<&Norm<'_>>, channel: usize) -> ChannelNorm {
+    match norm {
+        Some(norm) => ChannelNorm {
+            gamma: norm.gamma[channel].into(),
+            beta: norm.beta[channel].into(),
+            epsilon: norm.epsilon,
+        },
+        None => ChannelNorm { gamma: 1.0, beta: 0.0, epsilon: 0.0 },
+    }
+}
+
+/// The mean and the variance that a norm takes as constants, if it does.
+fn fixed_statistics(norm: Option<&Norm<'_>>, channel: usize) -> Option<[f64; 2]> {
+    match norm {
+        None => Some([0.0, 1.0]),
+        Some(norm) => {
+            norm.fixed.map(|fixed| [fixed.mean[channel].into(), fixed.var[channel].into()])
+        }
+    }
+}
+
+fn opening_norm(opening: &PaddedNorm<'_>, internal: usize) -> ChannelNorm {
+    ChannelNorm {
+        gamma: opening.gamma[internal].into(),
+        beta: opening.beta[internal].into(),
+        epsilon: opening.epsilon,
+    }
+}
+
+/// A branch in one channel.
+pub(super) struct ChannelBranch {
+    pub affine: Affine,
+    /// The norms between a 1x1 and the kernel.
+    pub inner: Vec<Inner>,
+    /// What such a branch adds for each tap inside the input.
+    inside: Vec<f64>,
+    /// What it adds everywhere, beyond the affine map: the response to the border values.
+    constant: f64,
+}
+
+impl ChannelBranch {
+    fn new(grid: &Grid) -> Self {
+        let inside = vec![0.0; grid.taps()];
+        Self { affine: Affine::new(grid), inner: Vec::new(), inside, constant: 0.0 }
+    }
+
+    /// Mean and variance of the branch's output over the batch.
+    pub(super) fn statistics(&self) -> [f64; 2] {
+        [self.affine.mean + self.constant, self.affine.variance]
+    }
+
+    /// The affine map with the closing norm, from its kernel.
+    fn close(
+        &mut self,
+        grid: &Grid,
+        moments: &Moments<'_>,
+        norm: Option<&Norm<'_>>,
+        channel: usize,
+    ) {
+        let epsilon = channel_norm(norm, channel).epsilon;
+        self.affine.close(grid, moments, Some(&self.inside), epsilon);
+        if let Some([mean, variance]) = fixed_statistics(norm, channel) {
+            self.affine.fix(mean - self.constant, variance, epsilon);
+        }
+    }
 }
 
 /// The branches of one channel.
 pub(super) struct Branches {
-    pub kxk: Option<Affine>,
-    pub pointwise_kxk: Option<Affine>,
-    pub average: Option<Affine>,
-    /// The inner norms of the 1x1-KxK branch.
-    pub inner: Vec<Inner>,
-    /// What the 1x1-KxK branch adds for each tap inside the input.
-    pub inside: Vec<f64>,
+    pub all: Vec<ChannelBranch>,
+    /// The sum of the normalised branches, and its norm.
+    pub outer: Option<ChannelBranch>,
 }
 
 impl Branches {
     pub(super) fn new(form: &Form<'_>) -> Self {
-        let affine = Affine::new(&form.grid);
-        Self {
-            kxk: form.block.kxk.map(|_| affine.clone()),
-            pointwise_kxk: form.block.pointwise_kxk.map(|_| affine.clone()),
-            average: form.block.average.map(|_| affine),
-            inner: Vec::with_capacity(form.width),
-            inside: vec![0.0; form.grid.taps()],
-        }
+        let all = (0..form.branches()).map(|_| ChannelBranch::new(&form.grid)).collect();
+        Self { all, outer: form.block.outer.map(|_| ChannelBranch::new(&form.grid)) }
     }
 
     /// Computes the inner norms of a channel.
     pub(super) fn open(&mut self, form: &Form<'_>, channel: usize, moments: &Moments<'_>) {
-        self.inner.clear();
-        if let Some(branch) = &form.block.pointwise_kxk {
-            self.inner.extend((channel * form.width..(channel + 1) * form.width).map(|j| {
-                Inner::new(moments, branch.weight1[j].into(), channel_norm(&branch.norm1, j))
-            }));
+        for ((branch, found), &width) in
+            form.block.branches.iter().zip(&mut self.all).zip(&form.widths)
+        {
+            found.inner.clear();
+            if let BranchMap::PaddedConv { opening, .. } = &branch.map {
+                found.inner.extend((channel * width..(channel + 1) * width).map(|j| {
+                    let (weight, norm) = (opening.weight[j].into(), opening_norm(opening, j));
+                    match opening.fixed {
+                        true => {
+                            let [mean, var] = [opening.running_mean[j], opening.running_var[j]];
+                            Inner::fixed(weight, norm, mean.into(), var.into())
+                        }
+                        false => Inner::new(moments, weight, norm),
+                    }
+                }));
+            }
+        }
+    }
+
+    /// The values of the padding of the inner channels of a channel.
+    pub(super) fn set_borders(&self, form: &Form<'_>, channel: usize, borders: &mut [f64]) {
+        let mut borders = borders.iter_mut();
+        for ((branch, found), &width) in form.block.branches.iter().zip(&self.all).zip(&form.widths)
+        {
+            if let BranchMap::PaddedConv { opening, .. } = &branch.map {
+                for ((i, inner), place) in found.inner.iter().enumerate().zip(borders.by_ref()) {
+                    *place = border(form, opening, channel * width + i, inner);
+                }
+            }
         }
     }
 
@@ -135,48 +218,140 @@ impl Branches {
         form: &Form<'_>,
         channel: usize,
         moments: &Moments<'_>,
-        borders: &[f64],
+        mut borders: &[f64],
     ) {
         let (grid, taps) = (&form.grid, form.grid.taps());
-        if let (Some(branch), Some(affine)) = (&form.block.kxk, &mut self.kxk) {
-            let weight = &branch.weight[channel * taps..][..taps];
-            affine.kernel.iter_mut().zip(weight).for_each(|(k, &w)| *k = w.into());
-            affine.close(grid, moments, None, branch.norm.epsilon);
-        }
-        if let (Some(branch), Some(affine)) = (&form.block.pointwise_kxk, &mut self.pointwise_kxk) {
-            affine.kernel.fill(0.0);
-            self.inside.fill(0.0);
-            let weights = branch.weight2[channel * form.width * taps..].chunks_exact(taps);
-            for ((inner, &border), weight) in self.inner.iter().zip(borders).zip(weights) {
-                for (tap, &weight) in weight.iter().enumerate() {
-                    let weight = f64::from(weight);
-                    affine.kernel[tap] += inner.scale * weight;
-                    self.inside[tap] += (inner.shift - border) * weight;
+        for ((branch, found), &width) in
+            form.block.branches.iter().zip(&mut self.all).zip(&form.widths)
+        {
+            let own;
+            (own, borders) = borders.split_at(width);
+            let kernel = &mut found.affine.kernel;
+            kernel.fill(0.0);
+            match &branch.map {
+                BranchMap::Conv { weight, kernel: size } => {
+                    let len = size[0] * size[1];
+                    let weight = &weight[channel * len..][..len];
+                    form.places(*size).zip(weight).for_each(|(tap, &w)| kernel[tap] = w.into());
                 }
+                BranchMap::Identity => kernel[taps / 2] = 1.0,
+                BranchMap::Average => kernel.fill((taps as f64).recip()),
+                BranchMap::PaddedConv { weight, .. } => {
+                    found.inside.fill(0.0);
+                    found.constant = 0.0;
+                    let weights = weight[channel * width * taps..].chunks_exact(taps);
+                    for ((inner, &border), weight) in found.inner.iter().zip(own).zip(weights) {
+                        for (tap, &weight) in weight.iter().enumerate() {
+                            let weight = f64::from(weight);
+                            kernel[tap] += inner.scale * weight;
+                            found.inside[tap] += (inner.shift - border) * weight;
+                            found.constant += border * weight;
+                        }
+                    }
+                }
+                BranchMap::PaddedAverage { .. } => unreachable!("`serves` has excluded it"),
             }
-            affine.close(grid, moments, Some(&self.inside), branch.norm2.epsilon);
+            found.close(grid, moments, branch.norm.as_ref(), channel);
         }
-        if let (Some(norm), Some(affine)) = (&form.block.average, &mut self.average) {
-            affine.kernel.fill((taps as f64).recip());
-            affine.close(grid, moments, None, norm.epsilon);
+        if let Some(outer) = &mut self.outer {
+            outer.affine.kernel.fill(0.0);
+            outer.inside.fill(0.0);
+            outer.constant = 0.0;
+            for (branch, found) in form.block.branches.iter().zip(&self.all) {
+                let norm = channel_norm(branch.norm.as_ref(), channel);
+                let scale = found.affine.scale(norm.gamma);
+                add_scaled(scale, &found.affine.kernel, &mut outer.affine.kernel);
+                add_scaled(scale, &found.inside, &mut outer.inside);
+                outer.constant += norm.beta - scale * found.affine.mean;
+            }
+            outer.close(grid, moments, form.block.outer.as_ref(), channel);
         }
     }
 
-    /// The branches that there are, in the order of [`Form::closing_norms`].
-    pub(super) fn affine(&self) -> impl Iterator<Item = &Affine> {
-        [&self.kxk, &self.pointwise_kxk, &self.average].into_iter().flatten()
+    /// Kernel and biases (by class) of the block.
+    pub(super) fn merge(
+        &self,
+        form: &Form<'_>,
+        channel: usize,
+        kernel: &mut [f64],
+        bias: &mut [f64],
+    ) {
+        kernel.fill(0.0);
+        bias.fill(0.0);
+        if let Some(outer) = &self.outer {
+            let norm = channel_norm(form.block.outer.as_ref(), channel);
+            return outer.affine.add_to(norm, kernel, bias);
+        }
+        for (branch, found) in form.block.branches.iter().zip(&self.all) {
+            found.affine.add_to(channel_norm(branch.norm.as_ref(), channel), kernel, bias);
+        }
+    }
+
+    /// Statistics of the outer norm's input.
+    pub(super) fn outer_statistics(&self) -> Option<[f64; 2]> {
+        self.outer.as_ref().map(ChannelBranch::statistics)
+    }
+
+    /// The gradients of the branches from the sums of the output's.
+    pub(super) fn backward(
+        &self,
+        form: &Form<'_>,
+        channel: usize,
+        moments: &Moments<'_>,
+        sums: &GradSums<'_>,
+        grads: &mut ChannelGrads,
+    ) {
+        let (grid, outputs) = (&form.grid, form.outputs());
+        let mut inner_sums = None;
+        if let (Some(outer), Some(grad)) = (&self.outer, &mut grads.outer) {
+            let gamma = channel_norm(form.block.outer.as_ref(), channel).gamma;
+            outer.affine.backward(grid, moments, sums, gamma, outputs, grad);
+            let tap = grad.kernel.iter().zip(&grad.inside);
+            let tap: Vec<f64> = tap.map(|(sum, inside)| sum - moments.shift * inside).collect();
+            inner_sums = Some((grad.by_class.clone(), tap));
+        }
+        let sums = match &inner_sums {
+            Some((class, tap)) => &GradSums { class, tap },
+            None => sums,
+        };
+        for ((branch, found), grad) in form.block.branches.iter().zip(&self.all).zip(&mut grads.all)
+        {
+            let gamma = channel_norm(branch.norm.as_ref(), channel).gamma;
+            found.affine.backward(grid, moments, sums, gamma, outputs, grad);
+        }
+    }
+}
+
+/// The gradients of the branches of one channel.
+pub(super) struct ChannelGrads {
+    pub all: Vec<AffineGrad>,
+    pub outer: Option<AffineGrad>,
+}
+
+impl ChannelGrads {
+    pub(super) fn new(form: &Form<'_>) -> Self {
+        let grad = AffineGrad::new(&form.grid);
+        let outer = form.block.outer.map(|_| grad.clone());
+        Self { all: vec![grad; form.branches()], outer }
     }
 }
 
 /// Value of the padding of an inner channel: the image of zero under the running statistics as
 /// this step leaves them.
-pub(super) fn border(form: &Form<'_>, branch: &PointwiseKxk<'_>, j: usize, inner: &Inner) -> f64 {
+fn border(form: &Form<'_>, opening: &PaddedNorm<'_>, j: usize, inner: &Inner) -> f64 {
+    if opening.fixed {
+        return inner.shift;
+    }
     let inputs = form.inputs();
     let kept = |stat: f32, newest: f64| {
-        (1.0 - branch.momentum) * f64::from(stat) + branch.momentum * newest
+        (1.0 - opening.momentum) * f64::from(stat) + opening.momentum * newest
     };
-    let mean = kept(branch.running_mean[j], inner.mean);
-    let variance = kept(branch.running_var[j], inner.variance * inputs / (inputs - 1.0));
-    let norm = channel_norm(&branch.norm1, j);
+    let mean = kept(opening.running_mean[j], inner.mean);
+    let variance = kept(opening.running_var[j], inner.variance * inputs / (inputs - 1.0));
+    let norm = opening_norm(opening, j);
     norm.beta - norm.gamma * mean / (variance + norm.epsilon).sqrt()
+}
+
+pub(super) fn add_scaled(factor: f64, values: &[f64], sum: &mut [f64]) {
+    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
 }

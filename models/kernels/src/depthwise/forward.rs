@@ -2,30 +2,43 @@
 
 use std::ops::Range;
 
+use super::Saved;
 use super::channels::{map_channels, plane_and_next, with_scratch};
 use super::copy::{pad, unpitch};
-use super::dbb::{Dbb, DbbSaved, DbbStats};
-use super::form::{Branches, Form, border, channel_norm};
+use super::form::{Branches, Form};
 use super::second::SecondSums;
 use super::sweep::{Base, class_sums, convolve};
+use crate::activation::Activation;
+use crate::branches::{BranchSum, SumStatistics};
+use crate::shape::Geometry;
 use crate::shared::Shared;
-use crate::{BatchStatistics, ConvShape, instruction_set, norm};
+use crate::{BatchStatistics, activation, buffer, instruction_set, norm};
 
-pub(super) fn forward(
-    shape: &ConvShape,
+/// The forward pass of a sum of depthwise branches that [`serves`](super::serves) allows.
+///
+/// Cost: the input is read twice, the second time from the cache unless the channel is larger.
+/// Per output `k*k` multiply-adds for the convolution, and for the moments, where a norm needs
+/// them, 13 with a 3x3 kernel of stride 1 and padding 1, else `k*k (k*k + 1) / 2`. Each channel is
+/// the work of one task.
+///
+/// The sums are taken in `f32` over at most 4096 positions and about a value of the channel, so
+/// that a mean far from zero costs no digits; on all else in `f64`. A branch whose variance is
+/// a fraction `f` of what its weights could make of the input's loses `log10(1 / f)` digits of
+/// the seven.
+pub(crate) fn forward(
+    block: &BranchSum<'_>,
     x: &[f32],
-    block: &Dbb<'_>,
-    relu: bool,
+    residual: Option<&[f32]>,
+    activation: Activation,
     y: &mut [f32],
-) -> (DbbStats, DbbSaved) {
+) -> (SumStatistics, Saved) {
     let arch = instruction_set::arch();
-    let form = &Form::new(shape, block);
-    assert_eq!(x.len(), shape.input_len(), "input");
-    assert_eq!(y.len(), shape.output_len(), "output");
+    let form = &Form::new(block, &Geometry::new(&block.shape, x.len(), y.len()));
     let (grid, channels, batch) = (&form.grid, form.channels, form.batch);
     let (taps, classes) = (grid.taps(), grid.classes());
+    let mut before = activation.needs_input().then(|| buffer::take(y.len()));
     let planes = Shared::new(y);
-    let activation = [if relu { 0.0 } else { f32::NEG_INFINITY }, f32::INFINITY];
+    let before_planes = before.as_deref_mut().map(Shared::new);
 
     let work = |range: Range<usize>| {
         let output = grid.output_buffer();
@@ -46,51 +59,45 @@ pub(super) fn forward(
             let (mut kernel, mut bias) = (vec![0.0; taps], vec![0.0; classes]);
             let mut weights = vec![0.0_f32; taps];
             let mut records = vec![0.0; range.len() * form.record()];
-            let mut stats = DbbStats::default();
+            let mut stats = SumStatistics::of(block);
             for (channel, record) in range.clone().zip(records.chunks_exact_mut(form.record())) {
                 let input = |image| plane_and_next(x, image, channel, channels, grid.input());
                 // Moments.
                 let first_row = &input(0)[0][..grid.cols.size];
                 let shift = first_row.iter().sum::<f32>() / grid.cols.size as f32;
-                summed.fill(0.0);
-                pairs.reset();
-                for image in 0..batch {
-                    pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
-                    pairs.add(arch, grid, image, strips, mask);
-                }
-                let (first, second) = record[3 + form.width..].split_at_mut(taps * classes);
-                let squares = pairs.finish(arch, grid, second) / form.inputs();
-                let mean = summed.iter().map(|&v| f64::from(v)).sum::<f64>() / form.inputs();
-                let outputs = form.outputs();
-                let width = grid.cols.kernel;
-                for y in 0..grid.rows.kernel {
-                    for x in 0..width.min(grid.cols.stride) {
-                        let (tap, count) = (y * width + x, (width - x).div_ceil(grid.cols.stride));
-                        let strip = &summed[grid.offsets[tap]..];
-                        class_sums(arch, grid, strip, count, row, &mut first[tap * classes..]);
+                record[0] = shift.into();
+                if form.needs_moments {
+                    summed.fill(0.0);
+                    pairs.reset();
+                    for image in 0..batch {
+                        pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
+                        pairs.add(arch, grid, image, strips, mask);
                     }
+                    let (first, second) = form.moments_mut(record);
+                    let squares = pairs.finish(arch, grid, second) / form.inputs();
+                    let mean = summed.iter().map(|&v| f64::from(v)).sum::<f64>() / form.inputs();
+                    let outputs = form.outputs();
+                    let width = grid.cols.kernel;
+                    for y in 0..grid.rows.kernel {
+                        for x in 0..width.min(grid.cols.stride) {
+                            let (tap, count) =
+                                (y * width + x, (width - x).div_ceil(grid.cols.stride));
+                            let strip = &summed[grid.offsets[tap]..];
+                            class_sums(arch, grid, strip, count, row, &mut first[tap * classes..]);
+                        }
+                    }
+                    first.iter_mut().for_each(|sum| *sum /= outputs);
+                    second.iter_mut().for_each(|sum| *sum /= outputs);
+                    let variance = norm::variance(squares - mean * mean);
+                    record[1..3].copy_from_slice(&[f64::from(shift) + mean, variance]);
                 }
-                first.iter_mut().for_each(|sum| *sum /= outputs);
-                second.iter_mut().for_each(|sum| *sum /= outputs);
-                let variance = norm::variance(squares - mean * mean);
-                record[..3].copy_from_slice(&[shift.into(), f64::from(shift) + mean, variance]);
 
                 // Algebra.
                 branches.open(form, channel, &form.moments(record));
-                if let Some(branch) = &block.pointwise_kxk {
-                    for (i, inner) in branches.inner.iter().enumerate() {
-                        record[3 + i] = border(form, branch, channel * form.width + i, inner);
-                        stats.inner.push(inner.mean, inner.variance);
-                    }
-                }
-                let moments = form.moments(record);
-                branches.close(form, channel, &moments, form.borders(record));
-                kernel.fill(0.0);
-                bias.fill(0.0);
-                for (affine, norm) in branches.affine().zip(form.closing_norms()) {
-                    affine.add_to(channel_norm(norm, channel), &mut kernel, &mut bias);
-                }
-                stats.push_closing(form, channel, &branches, form.borders(record));
+                branches.set_borders(form, channel, form.borders_mut(record));
+                branches.close(form, channel, &form.moments(record), form.borders(record));
+                branches.merge(form, channel, &mut kernel, &mut bias);
+                stats.push(&branches);
 
                 // Convolution.
                 to_f32(&kernel, &mut weights);
@@ -100,71 +107,70 @@ pub(super) fn forward(
                     // SAFETY: this task alone has the channel, one image at a time.
                     let target =
                         unsafe { planes.plane_mut(image * channels + channel, grid.output()) };
-                    if image + 1 < batch {
+                    // Without moments the strips hold nothing yet.
+                    if image + 1 < batch || !form.needs_moments {
                         pad(arch, grid, [input(image)[0], target], shift, strips, None);
                     }
                     let base = Base { strip: bias_strip, scale: 1.0, constant: 0.0 };
                     let count = grid.positions();
                     convolve(arch, strips, &grid.offsets, [&weights], [base], [&mut *out], count);
-                    unpitch(arch, grid, out, activation, target);
+                    if residual.is_none() && before_planes.is_none() {
+                        unpitch(arch, grid, out, activation, target);
+                        continue;
+                    }
+                    unpitch(arch, grid, out, Activation::Identity, target);
+                    let plane = image * channels + channel;
+                    if let Some(residual) = residual {
+                        let residual = &residual[plane * grid.output()..][..grid.output()];
+                        target.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+                    }
+                    if let Some(before) = before_planes {
+                        // SAFETY: as above.
+                        let before = unsafe { before.plane_mut(plane, grid.output()) };
+                        before.copy_from_slice(target);
+                    }
+                    activation::forward_plane(activation, target);
                 }
             }
             (stats, records)
         })
     };
 
-    let mut stats = DbbStats::default();
+    let mut stats = SumStatistics::of(block);
     let mut records = Vec::with_capacity(channels * form.record());
-    for (part, record) in map_channels(channels, work) {
-        stats.append(part);
+    for (mut part, record) in map_channels(channels, work) {
+        stats.all_mut().zip(part.all_mut()).for_each(|(to, from)| to.append(from));
         records.extend(record);
     }
-    (stats, DbbSaved { records })
+    (stats, Saved { records, activation, before })
 }
 
 impl BatchStatistics {
-    fn push(&mut self, mean: f64, variance: f64) {
+    fn push(&mut self, [mean, variance]: [f64; 2]) {
         self.mean.push(mean as f32);
         self.var.push(variance as f32);
     }
 
-    fn append(&mut self, other: Self) {
-        self.mean.extend(other.mean);
-        self.var.extend(other.var);
+    fn append(&mut self, other: &mut Self) {
+        self.mean.append(&mut other.mean);
+        self.var.append(&mut other.var);
     }
 }
 
-impl DbbStats {
-    fn push_closing(
-        &mut self,
-        form: &Form<'_>,
-        channel: usize,
-        branches: &Branches,
-        borders: &[f64],
-    ) {
-        let taps = form.grid.taps();
-        if let Some(affine) = &branches.kxk {
-            self.kxk.push(affine.mean, affine.variance);
+impl SumStatistics {
+    /// Adds those of the next channel.
+    fn push(&mut self, branches: &Branches) {
+        for (to, branch) in self.branches.iter_mut().zip(&branches.all) {
+            if let Some(opening) = &mut to.opening {
+                branch.inner.iter().for_each(|inner| opening.push([inner.mean, inner.variance]));
+            }
+            if let Some(closing) = &mut to.closing {
+                closing.push(branch.statistics());
+            }
         }
-        if let (Some(branch), Some(affine)) = (&form.block.pointwise_kxk, &branches.pointwise_kxk) {
-            // The response to the border value is the same everywhere; only the mean sees it.
-            let weights = branch.weight2[channel * form.width * taps..].chunks_exact(taps);
-            let response = |(&border, weight): (&f64, &[f32])| {
-                border * weight.iter().map(|&w| f64::from(w)).sum::<f64>()
-            };
-            let constant: f64 = borders.iter().zip(weights).map(response).sum();
-            self.pointwise_kxk.push(affine.mean + constant, affine.variance);
+        if let (Some(outer), Some(found)) = (&mut self.outer, branches.outer_statistics()) {
+            outer.push(found);
         }
-        if let Some(affine) = &branches.average {
-            self.average.push(affine.mean, affine.variance);
-        }
-    }
-
-    fn append(&mut self, other: Self) {
-        self.kxk.append(other.kxk);
-        self.inner.append(other.inner);
-        self.pointwise_kxk.append(other.pointwise_kxk);
-        self.average.append(other.average);
     }
 }
 

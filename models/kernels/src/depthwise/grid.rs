@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::ConvShape;
+use crate::shape::Geometry;
 
 /// Values that may be read or written past the last position: the widest vector.
 pub(super) const SLACK: usize = super::vector::WIDEST;
@@ -38,7 +38,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    fn new(shape: &ConvShape, axis: usize) -> Self {
+    fn new(shape: &Geometry, axis: usize) -> Self {
         let (size, kernel) = (shape.input[axis], shape.kernel[axis]);
         let (stride, padding) = (shape.stride[axis], shape.padding[axis]);
         let output = shape.output()[axis];
@@ -83,7 +83,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    pub(super) fn new(shape: &ConvShape) -> Self {
+    pub(super) fn new(shape: &Geometry) -> Self {
         let (rows, cols) = (Axis::new(shape, 0), Axis::new(shape, 1));
         let plane = (rows.len * cols.len).next_multiple_of(SLACK) + SLACK;
         let mut offsets = Vec::with_capacity(rows.kernel * cols.kernel);

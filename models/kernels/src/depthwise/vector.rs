@@ -1,8 +1,13 @@
 //! Loads, stores and shuffles that vector code over slices needs beside pulp's.
 
 #[cfg(target_arch = "x86_64")]
-use std::mem::{transmute, transmute_copy};
+use std::{
+    any::TypeId,
+    mem::{transmute, transmute_copy},
+};
 
+#[cfg(target_arch = "x86_64")]
+use pulp::x86::{V3, V4};
 use pulp::{MemMask, Simd};
 
 /// Lanes of the widest vector.
@@ -156,31 +161,41 @@ pub(super) fn keep<S: Simd>(simd: S, value: S::f32s, count: usize) -> S::f32s {
     }
 }
 
+/// The instructions as those of a certain set, if they are: the proof that the processor has it,
+/// and that vectors of the one are vectors of the other.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn known<S: Simd, T: Simd>(simd: S) -> Option<T> {
+    if TypeId::of::<S>() == TypeId::of::<T>() {
+        // SAFETY: the types are the same.
+        Some(unsafe { transmute_copy(&simd) })
+    } else {
+        None
+    }
+}
+
 /// The even and the odd values of two consecutive vectors.
 #[inline(always)]
 pub(super) fn deinterleave<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> [S::f32s; 2] {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::*;
-        // SAFETY: on x86-64 the vectors of AVX-512 alone have 16 lanes and are `__m512`, those
-        // with 8 lanes are `__m256` and imply AVX2.
+        // SAFETY: the vectors of `V4` are `__m512`, those of `V3` are `__m256`.
         unsafe {
-            if S::F32_LANES == 16 {
+            if let Some(V4 { avx512f: avx512, .. }) = known(simd) {
                 let [a, b]: [__m512; 2] = [transmute_copy(&a), transmute_copy(&b)];
-                let avx512 = pulp::x86::V4::new_unchecked().avx512f;
                 let even = transmute::<[i32; 16], __m512i>(EVEN);
                 let odd = transmute::<[i32; 16], __m512i>(ODD);
                 let even = avx512._mm512_permutex2var_ps(a, even, b);
                 let odd = avx512._mm512_permutex2var_ps(a, odd, b);
                 return [transmute_copy(&even), transmute_copy(&odd)];
             }
-            if S::F32_LANES == 8 {
+            if let Some(V3 { avx, avx2, .. }) = known(simd) {
                 let [a, b]: [__m256; 2] = [transmute_copy(&a), transmute_copy(&b)];
-                let v3 = pulp::x86::V3::new_unchecked();
-                let even = transmute::<__m256, __m256d>(v3.avx._mm256_shuffle_ps::<0x88>(a, b));
-                let odd = transmute::<__m256, __m256d>(v3.avx._mm256_shuffle_ps::<0xDD>(a, b));
-                let even = v3.avx2._mm256_permute4x64_pd::<0xD8>(even);
-                let odd = v3.avx2._mm256_permute4x64_pd::<0xD8>(odd);
+                let even = transmute::<__m256, __m256d>(avx._mm256_shuffle_ps::<0x88>(a, b));
+                let odd = transmute::<__m256, __m256d>(avx._mm256_shuffle_ps::<0xDD>(a, b));
+                let even = avx2._mm256_permute4x64_pd::<0xD8>(even);
+                let odd = avx2._mm256_permute4x64_pd::<0xD8>(odd);
                 return [transmute_copy(&even), transmute_copy(&odd)];
             }
         }
@@ -207,18 +222,16 @@ pub(super) fn interleave<S: Simd>(simd: S, even: S::f32s, odd: S::f32s) -> [S::f
         use std::arch::x86_64::*;
         // SAFETY: as above.
         unsafe {
-            if S::F32_LANES == 16 {
+            if let Some(V4 { avx512f: avx512, .. }) = known(simd) {
                 let [even, odd]: [__m512; 2] = [transmute_copy(&even), transmute_copy(&odd)];
-                let avx512 = pulp::x86::V4::new_unchecked().avx512f;
                 let low = transmute::<[i32; 16], __m512i>(LOW);
                 let high = transmute::<[i32; 16], __m512i>(HIGH);
                 let low = avx512._mm512_permutex2var_ps(even, low, odd);
                 let high = avx512._mm512_permutex2var_ps(even, high, odd);
                 return [transmute_copy(&low), transmute_copy(&high)];
             }
-            if S::F32_LANES == 8 {
+            if let Some(V3 { avx, .. }) = known(simd) {
                 let [even, odd]: [__m256; 2] = [transmute_copy(&even), transmute_copy(&odd)];
-                let avx = pulp::x86::V3::new_unchecked().avx;
                 let a = avx._mm256_unpacklo_ps(even, odd);
                 let b = avx._mm256_unpackhi_ps(even, odd);
                 let low = avx._mm256_permute2f128_ps::<0x20>(a, b);

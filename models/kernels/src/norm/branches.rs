@@ -3,11 +3,12 @@
 use pulp::Simd;
 
 use super::Dims;
+use crate::shape::map_len;
 use crate::shared::Shared;
 use crate::simd::Lanes;
 
-/// Most branches of a sum.
-pub const MAX_BRANCHES: usize = 4;
+/// Most branches that one pass takes; a sum of more takes several.
+pub(crate) const MAX_BRANCHES: usize = 4;
 
 /// A branch in its buffer.
 #[derive(Clone, Copy)]
@@ -23,11 +24,10 @@ impl<M: Copy> Branch<M> {
     /// The branches of a sum, from the buffers and their lengths.
     ///
     /// # Panics
-    /// If a buffer does not hold whole branches, or there are too few or too many.
+    /// If a buffer does not hold whole branches, or there is none.
     fn all(buffers: impl Iterator<Item = (M, usize)>, dims: Dims) -> Vec<Self> {
         let [_, channels, _] = dims;
-        let len = dims.iter().product::<usize>();
-        assert!(len > 0, "a map without values");
+        let len = map_len(dims);
         let branches: Vec<_> = buffers
             .flat_map(|(map, size)| {
                 assert!(size > 0 && size % len == 0, "length of a map");
@@ -39,7 +39,7 @@ impl<M: Copy> Branch<M> {
                 })
             })
             .collect();
-        assert!((1..=MAX_BRANCHES).contains(&branches.len()), "one to four branches");
+        assert!(!branches.is_empty(), "a sum has a branch");
         branches
     }
 
@@ -79,10 +79,10 @@ impl<'a> Branch<Shared<'a>> {
     }
 }
 
-/// Calls `$body` with the branches as an array.
+/// Calls `$body` with the branches of one pass as an array.
 macro_rules! for_branches {
     ($branches:expr, |$array:ident| $body:expr) => {
-        match $branches.as_slice() {
+        match $branches {
             [a] => {
                 let $array = [*a];
                 $body
@@ -99,7 +99,7 @@ macro_rules! for_branches {
                 let $array = [*a, *b, *c, *d];
                 $body
             }
-            _ => unreachable!("one to four branches"),
+            _ => unreachable!("a pass takes one to four branches"),
         }
     };
 }

@@ -3,19 +3,25 @@
 use pulp::Simd;
 
 use super::Dims;
-use super::branches::{affine, splat_branches};
+use super::branches::{MAX_BRANCHES, affine, splat_branches};
+use crate::activation::{Activation, IDENTITY, Vectors};
+use crate::shape::map_len;
 use crate::simd::Lanes;
 
-/// Where a gradient passes the activation.
+/// Where the derivative of the activation comes from.
 #[derive(Clone, Copy, Debug)]
 pub enum Gate<'a> {
-    /// Everywhere: there is no activation.
+    /// There is no activation.
     Open,
-    /// Where this output of [`apply`](super::apply()) with ReLU is positive or NaN.
-    Output(&'a [f32]),
-    /// Where [`apply`](super::apply()) with ReLU, these values and no residual is positive or NaN.
-    /// Its output need neither be kept nor read: it is found again, bit for bit, from the maps.
+    /// From a map: the output of ReLU or ReLU6, the input of hard-swish. Where it is NaN the
+    /// gradient does not vanish.
+    Values(Activation, &'a [f32]),
+    /// From what [`apply`](super::apply()) with these values and no residual gives the activation.
+    /// It need neither be kept nor read: it is found again, bit for bit, from the maps. For at
+    /// most four branches.
     Affine {
+        /// The activation.
+        activation: Activation,
         /// `[branches, channels]`.
         scale: &'a [f32],
         /// `[channels]`.
@@ -23,19 +29,57 @@ pub enum Gate<'a> {
     },
 }
 
-/// The cases of [`Gate`], for the compiler.
-pub(super) const OPEN: u8 = 0;
-pub(super) const OUTPUT: u8 = 1;
-pub(super) const AFFINE: u8 = 2;
+/// Calls `$run` of an operation with the case of its gate: the case of the activation, and
+/// whether its values come from a map.
+macro_rules! for_gate {
+    ($gate:expr, |$kind:ident, $map:ident| $body:expr) => {{
+        use $crate::activation::{Activation, CLAMP, HARD_SWISH, IDENTITY};
+        let case = match $gate {
+            Gate::Open => (Activation::Identity, false),
+            Gate::Values(activation, _) => (activation, true),
+            Gate::Affine { activation, .. } => (activation, false),
+        };
+        match case {
+            (Activation::Identity, _) => {
+                const $kind: u8 = IDENTITY;
+                const $map: bool = false;
+                $body
+            }
+            (Activation::Relu | Activation::Relu6, true) => {
+                const $kind: u8 = CLAMP;
+                const $map: bool = true;
+                $body
+            }
+            (Activation::Relu | Activation::Relu6, false) => {
+                const $kind: u8 = CLAMP;
+                const $map: bool = false;
+                $body
+            }
+            (Activation::HardSwish, true) => {
+                const $kind: u8 = HARD_SWISH;
+                const $map: bool = true;
+                $body
+            }
+            (Activation::HardSwish, false) => {
+                const $kind: u8 = HARD_SWISH;
+                const $map: bool = false;
+                $body
+            }
+        }
+    }};
+}
+pub(super) use for_gate;
 
 impl Gate<'_> {
-    pub(super) fn check(&self, branches: usize, [batch, channels, positions]: Dims) {
+    pub(super) fn check(&self, branches: usize, dims: Dims) {
+        let channels = dims[1];
         match self {
             Self::Open => {}
-            Self::Output(y) => {
-                assert_eq!(y.len(), batch * channels * positions, "length of the output");
+            Self::Values(_, values) => {
+                assert_eq!(values.len(), map_len(dims), "length of the values");
             }
-            Self::Affine { scale, shift } => {
+            Self::Affine { scale, shift, .. } => {
+                assert!(branches <= MAX_BRANCHES, "the branches of one pass");
                 assert_eq!(scale.len(), branches * channels, "one scale per branch and channel");
                 assert_eq!(shift.len(), channels, "one shift per channel");
             }
@@ -51,13 +95,22 @@ impl Gate<'_> {
         [_, channels, positions]: Dims,
     ) -> PlaneGate<S, B> {
         let zero = simd.splat_f32s(0.0);
-        let mut gate = PlaneGate { y: std::ptr::null(), scale: [zero; B], shift: zero };
-        match self {
+        let mut gate = PlaneGate {
+            values: std::ptr::null(),
+            scale: [zero; B],
+            shift: zero,
+            activation: Vectors::new(simd, Activation::Identity),
+        };
+        match *self {
             Self::Open => {}
-            Self::Output(y) => gate.y = y[plane * positions..][..positions].as_ptr(),
-            Self::Affine { scale, shift } => {
+            Self::Values(activation, values) => {
+                gate.values = values[plane * positions..][..positions].as_ptr();
+                gate.activation = Vectors::new(simd, activation);
+            }
+            Self::Affine { activation, scale, shift } => {
                 gate.scale = splat_branches(simd, scale, channel, channels);
                 gate.shift = simd.splat_f32s(shift[channel]);
+                gate.activation = Vectors::new(simd, activation);
             }
         }
         gate
@@ -66,18 +119,19 @@ impl Gate<'_> {
 
 /// A gate as one plane needs it.
 pub(super) struct PlaneGate<S: Simd, const B: usize> {
-    y: *const f32,
+    values: *const f32,
     scale: [S::f32s; B],
     shift: S::f32s,
+    activation: Vectors<S>,
 }
 
 impl<S: Simd, const B: usize> PlaneGate<S, B> {
     /// The gradient behind the activation.
     ///
     /// # Safety
-    /// The lanes at `at` lie in the plane, and `KIND` is the case of the gate.
+    /// The lanes at `at` lie in the plane, and `KIND` and `MAP` are the case of the gate.
     #[inline(always)]
-    pub(super) unsafe fn pass<L: Lanes, const KIND: u8>(
+    pub(super) unsafe fn pass<L: Lanes, const KIND: u8, const MAP: bool>(
         &self,
         simd: S,
         lanes: L,
@@ -85,14 +139,14 @@ impl<S: Simd, const B: usize> PlaneGate<S, B> {
         dy: S::f32s,
         maps: &[S::f32s; B],
     ) -> S::f32s {
-        let y = match KIND {
-            OPEN => return dy,
+        if KIND == IDENTITY {
+            return dy;
+        }
+        let values = match MAP {
             // SAFETY: as the caller promises.
-            OUTPUT => unsafe { lanes.load(simd, self.y.add(at)) },
-            _ => affine(simd, &self.scale, self.shift, maps),
+            true => unsafe { lanes.load(simd, self.values.add(at)) },
+            false => affine(simd, &self.scale, self.shift, maps),
         };
-        let zero = simd.splat_f32s(0.0);
-        // Where the output is NaN the gradient passes: it must not vanish.
-        simd.select_f32s(simd.less_than_or_equal_f32s(y, zero), zero, dy)
+        self.activation.backward::<KIND>(values, dy)
     }
 }

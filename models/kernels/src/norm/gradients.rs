@@ -5,11 +5,12 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::Dims;
-use super::branches::{Branch, for_branches, load_branches};
-use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
+use super::branches::{Branch, MAX_BRANCHES, for_branches, load_branches};
+use super::gate::{Gate, for_gate};
 use super::reduce::Sums;
 use crate::instruction_set;
 use crate::planes;
+use crate::shape::map_len;
 use crate::shared::Shared;
 use crate::simd::{Lanes, sweep};
 
@@ -29,18 +30,31 @@ impl Gradients {
     /// From the sums of [`reduce`](super::reduce()) over `count` values a channel (batch times
     /// positions).
     ///
-    /// `gamma`, `mean` and `inv_std = 1 / sqrt(var + epsilon)` are `[branches, channels]`.
+    /// `gamma`, `mean` and `inv_std = 1 / sqrt(var + epsilon)` are `[branches, channels]`. `fixed`
+    /// tells of each branch whether mean and variance are constants and not those of the batch.
     ///
     /// # Panics
-    /// If lengths differ.
-    pub fn new(gamma: &[f32], mean: &[f64], inv_std: &[f64], sums: &Sums, count: usize) -> Self {
+    /// If lengths differ or the count is zero.
+    pub fn new(
+        gamma: &[f32],
+        mean: &[f64],
+        inv_std: &[f64],
+        fixed: &[bool],
+        sums: &Sums,
+        count: usize,
+    ) -> Self {
         let len = sums.products.len();
-        assert!([gamma.len(), mean.len(), inv_std.len()] == [len; 3], "one value per channel");
+        assert!(count > 0, "a norm over no values");
         let (channels, count) = (sums.gradient.len(), count as f64);
+        assert!([gamma.len(), mean.len(), inv_std.len()] == [len; 3], "one value per channel");
+        assert_eq!(fixed.len() * channels, len, "one value per branch");
         let coefficients = (0..len)
             .map(|index| {
                 let inv_std = inv_std[index];
                 let scale = f64::from(gamma[index]) * inv_std;
+                if fixed[index / channels] {
+                    return [scale as f32, 0.0, 0.0, 0.0];
+                }
                 let slope = -scale * inv_std * inv_std * sums.products[index] / count;
                 let rounded = mean[index] as f32;
                 let constant = -scale * sums.gradient[index % channels] / count
@@ -59,12 +73,13 @@ impl Gradients {
     }
 }
 
-/// Gradients of all maps of a norm, and of the residual where it is wanted; one pass.
+/// Gradients of all maps of a norm, and of the residual where it is wanted; one pass for up to
+/// four branches.
 ///
 /// `d_maps` are like the maps; `dy` and `gate` as in [`reduce`](super::reduce()).
 ///
 /// # Panics
-/// If a length does not fit `dims` or there are not one to four branches.
+/// If a length does not fit `dims` or there is no branch.
 pub fn backward_input(
     maps: &[&[f32]],
     gradients: &Gradients,
@@ -75,7 +90,7 @@ pub fn backward_input(
     d_residual: Option<&mut [f32]>,
 ) {
     let [batch, channels, positions] = dims;
-    let len = batch * channels * positions;
+    let len = map_len(dims);
     assert!(
         maps.iter().map(|map| map.len()).eq(d_maps.iter().map(|map| map.len())),
         "lengths of the maps' gradients"
@@ -88,13 +103,20 @@ pub fn backward_input(
     assert!(d_residual.as_ref().is_none_or(|map| map.len() == len), "length of the residual");
     let coefficients = gradients.coefficients.as_slice();
     assert_eq!(coefficients.len(), both.len() * channels, "gradients of other norms");
-    let d_residual = d_residual.map(Shared::new);
-    for_branches!(both, |branches| {
-        planes::for_each(batch * channels, positions, |range| {
-            let op = BackwardInput { branches, coefficients, dy, gate, range, dims, d_residual };
-            instruction_set::dispatch(op);
-        })
-    });
+    let mut d_residual = d_residual.map(Shared::new);
+    for (branches, coefficients) in
+        both.chunks(MAX_BRANCHES).zip(coefficients.chunks(MAX_BRANCHES * channels))
+    {
+        // The first pass writes it.
+        let d_residual = d_residual.take();
+        for_branches!(branches, |branches| {
+            planes::for_each(batch * channels, positions, |range| {
+                let op =
+                    BackwardInput { branches, coefficients, dy, gate, range, dims, d_residual };
+                instruction_set::dispatch(op);
+            })
+        });
+    }
 }
 
 pub(super) struct BackwardInput<'a, const B: usize> {
@@ -112,20 +134,16 @@ impl<const B: usize> WithSimd for BackwardInput<'_, B> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match (self.gate, self.d_residual) {
-            (Gate::Open, None) => self.run::<S, OPEN, false>(simd),
-            (Gate::Open, Some(_)) => self.run::<S, OPEN, true>(simd),
-            (Gate::Output(_), None) => self.run::<S, OUTPUT, false>(simd),
-            (Gate::Output(_), Some(_)) => self.run::<S, OUTPUT, true>(simd),
-            (Gate::Affine { .. }, None) => self.run::<S, AFFINE, false>(simd),
-            (Gate::Affine { .. }, Some(_)) => self.run::<S, AFFINE, true>(simd),
+        match self.d_residual {
+            None => for_gate!(self.gate, |KIND, MAP| self.run::<S, KIND, MAP, false>(simd)),
+            Some(_) => for_gate!(self.gate, |KIND, MAP| self.run::<S, KIND, MAP, true>(simd)),
         }
     }
 }
 
 impl<const B: usize> BackwardInput<'_, B> {
     #[inline(always)]
-    fn run<S: Simd, const GATE: u8, const RESIDUAL: bool>(self, simd: S) {
+    fn run<S: Simd, const KIND: u8, const MAP: bool, const RESIDUAL: bool>(self, simd: S) {
         let [_, channels, positions] = self.dims;
         for plane in self.range {
             let (image, channel) = (plane / channels, plane % channels);
@@ -151,7 +169,7 @@ impl<const B: usize> BackwardInput<'_, B> {
                 unsafe {
                     let maps = load_branches(simd, lanes, at, &from);
                     let dy = lanes.load(simd, dy.add(at));
-                    let g = gate.pass::<_, GATE>(simd, lanes, at, dy, &maps);
+                    let g = gate.pass::<_, KIND, MAP>(simd, lanes, at, dy, &maps);
                     for b in 0..B {
                         let [scale, slope, constant, mean] = coefficients[b];
                         let value = simd.sub_f32s(maps[b], mean);

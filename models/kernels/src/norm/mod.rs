@@ -1,5 +1,5 @@
 //! Batch norm in training (Ioffe and Szegedy, 2015) of one map or of several that are summed:
-//! `y = act(sum_i norm_i(o_i) + residual)`, with `act` the identity or ReLU.
+//! `y = act(sum_i norm_i(o_i) + residual)`, with `act` an [`Activation`](crate::Activation).
 //!
 //! Maps are `[batch, channels, positions]`. The maps `o_i` of a sum are called branches; a buffer
 //! may hold several branches, one after the other among its channels, so that one convolution can
@@ -18,12 +18,12 @@ mod reduce;
 mod statistics;
 
 pub use apply::apply;
-pub use branches::MAX_BRANCHES;
+pub(crate) use branches::MAX_BRANCHES;
 pub use gate::Gate;
 pub use gradients::{Gradients, backward_input};
 pub use reduce::{Sums, reduce};
 pub use statistics::{Statistics, statistics};
-pub(crate) use statistics::{inverse_std, variance};
+pub(crate) use statistics::{check_count, inverse_std, variance};
 
 /// Values added in `f32` before they are flushed to `f64`.
 const BLOCK: usize = 1024;

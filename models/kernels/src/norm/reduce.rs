@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::branches::{Branch, for_branches, load_branches, splat_branches};
-use super::gate::{AFFINE, Gate, OPEN, OUTPUT};
+use super::branches::{Branch, MAX_BRANCHES, for_branches, load_branches, splat_branches};
+use super::gate::{Gate, for_gate};
 use super::statistics::total;
 use super::{BLOCK, Dims};
 use crate::instruction_set;
 use crate::planes;
+use crate::shape::map_len;
 use crate::simd::{Lanes, sweep};
 
 /// What the gradients of a norm need of its maps.
@@ -21,40 +22,44 @@ pub struct Sums {
     pub products: Vec<f64>,
 }
 
-/// Sums over batch and positions of `g` and `g (o_i - mean_i)`; one pass.
+/// Sums over batch and positions of `g` and `g (o_i - mean_i)`; one pass for up to four branches.
 ///
-/// `g` is `dy` where `gate` lets it pass, zero elsewhere. `mean` is `[branches, channels]`.
+/// `g` is `dy` times the derivative of the activation. `mean` is `[branches, channels]`.
 ///
 /// # Panics
-/// If a length does not fit `dims` or there are not one to four branches.
+/// If a length does not fit `dims` or there is no branch.
 pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usize; 3]) -> Sums {
     let [batch, channels, positions] = dims;
-    let len = batch * channels * positions;
+    let len = map_len(dims);
     let branches = Branch::reading(maps, dims);
-    let width = 1 + branches.len();
     assert_eq!(dy.len(), len, "length of the gradient");
     gate.check(branches.len(), dims);
     assert_eq!(mean.len(), branches.len() * channels, "one mean per branch and channel");
-    let about: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
-    let about = about.as_slice();
-    let sums = for_branches!(branches, |branches| planes::reduce(
-        batch * channels,
-        positions,
-        width * channels,
-        |range, sums| {
-            let op = Reduce { branches, about, dy, gate, range, dims, sums };
-            instruction_set::dispatch(op);
-        },
-    ));
-    let gradient: Vec<f64> = sums.iter().step_by(width).copied().collect();
-    let products = (0..mean.len())
-        .map(|index| {
+    let rounded: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
+    let (mut gradient, mut products) = (Vec::new(), Vec::with_capacity(mean.len()));
+    for (branches, about) in
+        branches.chunks(MAX_BRANCHES).zip(rounded.chunks(MAX_BRANCHES * channels))
+    {
+        let width = 1 + branches.len();
+        let sums = for_branches!(branches, |branches| planes::reduce(
+            batch * channels,
+            positions,
+            width * channels,
+            |range, sums| {
+                let op = Reduce { branches, about, dy, gate, range, dims, sums };
+                instruction_set::dispatch(op);
+            },
+        ));
+        gradient = sums.iter().step_by(width).copied().collect();
+        products.extend((0..about.len()).map(|index| {
             let (branch, channel) = (index / channels, index % channels);
-            // The sums are about the rounded mean.
-            let rounding = mean[index] - f64::from(about[index]);
-            sums[channel * width + 1 + branch] - gradient[channel] * rounding
-        })
-        .collect();
+            sums[channel * width + 1 + branch]
+        }));
+    }
+    // The sums are about the rounded mean.
+    for (index, sum) in products.iter_mut().enumerate() {
+        *sum -= gradient[index % channels] * (mean[index] - f64::from(rounded[index]));
+    }
     Sums { gradient, products }
 }
 
@@ -74,17 +79,13 @@ impl<const B: usize> WithSimd for Reduce<'_, B> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.gate {
-            Gate::Open => self.run::<S, OPEN>(simd),
-            Gate::Output(_) => self.run::<S, OUTPUT>(simd),
-            Gate::Affine { .. } => self.run::<S, AFFINE>(simd),
-        }
+        for_gate!(self.gate, |KIND, MAP| self.run::<S, KIND, MAP>(simd))
     }
 }
 
 impl<const B: usize> Reduce<'_, B> {
     #[inline(always)]
-    fn run<S: Simd, const GATE: u8>(self, simd: S) {
+    fn run<S: Simd, const KIND: u8, const MAP: bool>(self, simd: S) {
         let [_, channels, positions] = self.dims;
         for plane in self.range {
             let (image, channel) = (plane / channels, plane % channels);
@@ -102,7 +103,7 @@ impl<const B: usize> Reduce<'_, B> {
                     unsafe {
                         let maps = load_branches(simd, lanes, at, &map);
                         let dy = lanes.load(simd, dy.add(at));
-                        let g = gate.pass::<_, GATE>(simd, lanes, at, dy, &maps);
+                        let g = gate.pass::<_, KIND, MAP>(simd, lanes, at, dy, &maps);
                         gradient[TURN] = simd.add_f32s(gradient[TURN], g);
                         for b in 0..B {
                             let value = simd.sub_f32s(maps[b], about[b]);

@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{BLOCK, Dims};
 use crate::simd::{Lanes, sweep};
-use crate::{instruction_set, planes};
+use crate::{instruction_set, planes, shape::map_len};
 
 /// Mean and biased variance of each channel over batch and positions.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,11 +23,10 @@ pub struct Statistics {
 /// there: a mean far from zero costs no accuracy.
 ///
 /// # Panics
-/// If the map's length is not that of `dims`, or a channel has no values.
+/// If the map is empty or its length not that of `dims`.
 pub fn statistics(map: &[f32], dims: [usize; 3]) -> Statistics {
     let [batch, channels, positions] = dims;
-    assert_eq!(map.len(), batch * channels * positions, "length of the map");
-    assert!(batch * positions > 0, "a channel has no values");
+    assert_eq!(map.len(), map_len(dims), "length of the map");
     let shift = shifts(map, dims);
     let sums = planes::reduce(batch * channels, positions, 2 * channels, |range, sums| {
         instruction_set::dispatch(Spread { map, shift: &shift, range, positions, sums });
@@ -42,6 +41,16 @@ pub fn statistics(map: &[f32], dims: [usize; 3]) -> Statistics {
         })
         .unzip();
     Statistics { mean, var }
+}
+
+/// Checks that a norm in training has a variance to learn from, as PyTorch does: a single value
+/// per channel has none, and its unbiased variance would be 0 / 0.
+///
+/// # Panics
+/// If there are fewer than two values per channel.
+#[track_caller]
+pub(crate) fn check_count(count: usize) {
+    assert!(count > 1, "batch norm needs more than one value per channel in training");
 }
 
 /// A variance as it was found: one that rounding made negative is 0, anything that is not finite

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::{SLACK, check, sort_columns, taps};
+use super::{SLACK, geometry, sort_columns, taps};
 use crate::ConvShape;
 use crate::instruction_set;
 use crate::planes;
+use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::simd::{Full, Lanes, sweep};
 
@@ -44,7 +45,7 @@ with_columns!(AverageBackward);
 /// If a length does not fit the shape, the channels differ or the padding is not smaller than
 /// the kernel.
 pub fn average(shape: &ConvShape, x: &[f32], y: &mut [f32]) {
-    check(shape, x.len(), y.len());
+    let shape = &geometry(shape, x.len(), y.len());
     let y = Shared::new(y);
     let planes = shape.batch * shape.in_channels;
     planes::for_each(planes, shape.input[0] * shape.input[1], |range| {
@@ -53,7 +54,7 @@ pub fn average(shape: &ConvShape, x: &[f32], y: &mut [f32]) {
 }
 
 pub(super) struct Average<'a> {
-    pub shape: &'a ConvShape,
+    pub shape: &'a Geometry,
     pub x: &'a [f32],
     pub y: Shared<'a>,
     pub range: Range<usize>,
@@ -141,7 +142,7 @@ fn add_some_rows<S: Simd>(simd: S, from: &[f32], to: &mut [f32], rows: usize) {
 /// # Panics
 /// As [`average`].
 pub fn average_backward(shape: &ConvShape, dy: &[f32], dx: &mut [f32], accumulate: bool) {
-    check(shape, dx.len(), dy.len());
+    let shape = &geometry(shape, dx.len(), dy.len());
     let dx = Shared::new(dx);
     let planes = shape.batch * shape.in_channels;
     planes::for_each(planes, shape.input[0] * shape.input[1], |range| {
@@ -150,7 +151,7 @@ pub fn average_backward(shape: &ConvShape, dy: &[f32], dx: &mut [f32], accumulat
 }
 
 pub(super) struct AverageBackward<'a> {
-    pub shape: &'a ConvShape,
+    pub shape: &'a Geometry,
     pub dy: &'a [f32],
     pub dx: Shared<'a>,
     pub accumulate: bool,
@@ -249,7 +250,7 @@ fn merge(sorted: &[f32], class: usize, stride: usize, accumulate: bool, to: &mut
 }
 
 /// The outputs whose windows hold the row (or column) `index` of the input.
-fn windows(shape: &ConvShape, axis: usize, index: usize) -> Range<usize> {
+fn windows(shape: &Geometry, axis: usize, index: usize) -> Range<usize> {
     let (stride, padded) = (shape.stride[axis], index + shape.padding[axis]);
     let start = (padded + 1).saturating_sub(shape.kernel[axis]).div_ceil(stride);
     let end = shape.output()[axis].min(padded / stride + 1);

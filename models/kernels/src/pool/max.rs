@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::{SLACK, check, sort_columns, taps};
+use super::{LARGEST_WINDOW, SLACK, geometry, sort_columns, taps};
 use crate::ConvShape;
 use crate::instruction_set;
 use crate::planes;
+use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::simd::{Full, Lanes, sweep};
 
@@ -15,11 +16,11 @@ use crate::simd::{Full, Lanes, sweep};
 /// times the kernel's width, plus the column, of the first maximum. NaN counts as a maximum.
 ///
 /// # Panics
-/// As [`average`](super::average()); or if a window has more than 256 values.
+/// As [`average`](super::average()); or if a window has more than [`LARGEST_WINDOW`] values.
 pub fn max(shape: &ConvShape, x: &[f32], y: &mut [f32], argmax: &mut [u8]) {
-    check(shape, x.len(), y.len());
+    let shape = &geometry(shape, x.len(), y.len());
     assert_eq!(argmax.len(), y.len(), "length of the places");
-    assert!(shape.kernel[0] * shape.kernel[1] <= 256, "a window has more than 256 values");
+    check_window(shape);
     let (y, argmax) = (Shared::new(y), Shared::new(argmax));
     let planes = shape.batch * shape.in_channels;
     planes::for_each(planes, shape.input[0] * shape.input[1], |range| {
@@ -27,8 +28,13 @@ pub fn max(shape: &ConvShape, x: &[f32], y: &mut [f32], argmax: &mut [u8]) {
     });
 }
 
+fn check_window(shape: &Geometry) {
+    let [height, width] = shape.kernel;
+    assert!(height * width <= LARGEST_WINDOW, "a window has more than {LARGEST_WINDOW} values");
+}
+
 struct Max<'a> {
-    shape: &'a ConvShape,
+    shape: &'a Geometry,
     x: &'a [f32],
     y: Shared<'a>,
     argmax: Shared<'a, u8>,
@@ -118,8 +124,9 @@ impl Max<'_> {
 /// # Panics
 /// As [`max`]; or if a place lies outside the input.
 pub fn max_backward(shape: &ConvShape, dy: &[f32], argmax: &[u8], dx: &mut [f32]) {
-    check(shape, dx.len(), dy.len());
+    let shape = &geometry(shape, dx.len(), dy.len());
     assert_eq!(argmax.len(), dy.len(), "length of the places");
+    check_window(shape);
     let ([height, width], [rows, columns]) = (shape.input, shape.output());
     // Of a place in the window, from the window's first value.
     let offsets: Vec<usize> = (0..shape.kernel[0] * shape.kernel[1])

@@ -10,6 +10,7 @@ mod max;
 use std::ops::Range;
 
 use crate::ConvShape;
+use crate::shape::Geometry;
 
 pub use average::{average, average_backward};
 pub use max::{max, max_backward};
@@ -17,16 +18,22 @@ pub use max::{max, max_backward};
 /// Values behind a row of scratch that a vector may read over its end: those of the widest one.
 const SLACK: usize = 16;
 
-fn check(shape: &ConvShape, input: usize, output: usize) {
+/// Most values of a window whose maximum is sought: its place is a byte.
+pub const LARGEST_WINDOW: usize = 256;
+
+/// The geometry of a pool over an input and an output of these lengths.
+fn geometry(shape: &ConvShape, input: usize, output: usize) -> Geometry {
     assert_eq!(shape.in_channels, shape.out_channels, "a pool keeps its channels");
-    let inside = (0..2).all(|axis| shape.padding[axis] < shape.kernel[axis]);
+    // The groups play no part, whatever they are.
+    let shape = ConvShape { groups: shape.in_channels, ..*shape };
+    let geometry = Geometry::new(&shape, input, output);
+    let inside = (0..2).all(|axis| geometry.padding[axis] < geometry.kernel[axis]);
     assert!(inside, "a window lies in the padding");
-    assert_eq!(input, shape.input_len(), "length of the input");
-    assert_eq!(output, shape.output_len(), "length of the output");
+    geometry
 }
 
 /// The window's rows (or columns) that lie in an input of `len`, for output `index`.
-fn taps(shape: &ConvShape, axis: usize, index: usize) -> Range<usize> {
+fn taps(shape: &Geometry, axis: usize, index: usize) -> Range<usize> {
     let (padding, start) = (shape.padding[axis], index * shape.stride[axis]);
     padding.saturating_sub(start)..shape.kernel[axis].min(shape.input[axis] + padding - start)
 }

@@ -1,11 +1,12 @@
 //! A value that is no number, or whose square is none, is seen: in the outputs, the statistics and
 //! the gradients that depend on it by the definition.
 
+use crate::branches::{Branch, BranchMap, BranchSum, Wanted};
 use crate::dense::{DenseBlock, PaddedNorm};
-use crate::depthwise::{self, Activation, Dbb, Kxk, PointwiseKxk};
+use crate::depthwise;
 use crate::norm::{self, Gate};
 use crate::testing::{random, with_threads};
-use crate::{ConvNorm, ConvShape, Epilogue, Norm, conv, moments, pool};
+use crate::{Activation, ConvNorm, ConvShape, Epilogue, Norm, conv, moments, pool};
 
 const NAN: &[f32] = &[f32::NAN];
 /// What no activation cuts off.
@@ -64,6 +65,23 @@ fn square(batch: usize, [inputs, outputs]: [usize; 2], size: usize, stride: usiz
     }
 }
 
+const WANTED: Wanted = Wanted { input: true, residual: false, parameters: true };
+
+fn relu_if(relu: bool) -> Activation {
+    if relu { Activation::Relu } else { Activation::Identity }
+}
+
+/// A convolution and its norm.
+fn plain<'a>(
+    shape: &ConvShape,
+    weight: &'a [f32],
+    gamma: &'a [f32],
+    beta: &'a [f32],
+) -> [Branch<'a>; 1] {
+    let norm = Norm { gamma, beta, epsilon: EPSILON, fixed: None };
+    [Branch { map: BranchMap::Conv { weight, kernel: shape.kernel }, norm: Some(norm) }]
+}
+
 fn shapes() -> Vec<ConvShape> {
     let mut shapes = vec![];
     for stride in [1, 2] {
@@ -79,16 +97,21 @@ fn convolutions_show_it() {
     for shape in shapes() {
         let (x, w) = (random(1, shape.input_len()), random(2, shape.weight_len()));
         let (bias, residual) = (random(3, shape.out_channels), random(4, shape.output_len()));
-        for (relu, bad, added) in [(false, BROKEN, BROKEN), (true, NAN, RISING)] {
+        for (activation, bad, added) in [
+            (Activation::Identity, BROKEN, BROKEN),
+            (Activation::Relu, NAN, RISING),
+            (Activation::Relu6, NAN, NAN),
+            (Activation::HardSwish, NAN, RISING),
+        ] {
             let probes = [
                 ("x", x.clone(), bad, &["y", "bare"][..]),
                 ("w", w.clone(), bad, &["y", "bare"]),
                 ("bias", bias.clone(), added, &["y", "bare"]),
                 ("residual", residual.clone(), added, &["y"]),
             ];
-            check(&format!("{shape:?} relu {relu}"), probes, |[x, w, bias, residual]| {
+            check(&format!("{shape:?} {activation:?}"), probes, |[x, w, bias, residual]| {
                 let (mut y, mut bare) = (residual.clone(), residual.clone());
-                let plain = Epilogue { bias: Some(bias), relu, ..Epilogue::default() };
+                let plain = Epilogue { bias: Some(bias), activation, ..Epilogue::default() };
                 conv::forward(&shape, x, w, &mut bare, plain);
                 let added = Epilogue { residual: Some(residual), ..plain };
                 conv::forward(&shape, x, w, &mut y, added);
@@ -224,10 +247,11 @@ fn norms_show_it() {
                 .map(|c| (f64::from(beta[c]) - centre(c) - centre(channels + c)) as f32)
                 .collect();
             let mut y = vec![0.0; len];
-            norm::apply(&maps, &scale, &shift, Some(residual), relu, dims, &mut y);
-            let gate = if relu { Gate::Output(&y) } else { Gate::Open };
+            norm::apply(&maps, &scale, &shift, Some(residual), relu_if(relu), dims, &mut y);
+            let gate = if relu { Gate::Values(Activation::Relu, &y) } else { Gate::Open };
             let sums = norm::reduce(&maps, &mean, dy, gate, dims);
-            let found = norm::Gradients::new(gamma, &mean, &inv_std, &sums, batch * positions);
+            let found =
+                norm::Gradients::new(gamma, &mean, &inv_std, &[false; 2], &sums, batch * positions);
             let [mut d_o, mut d_p, mut d_residual] = [(); 3].map(|()| vec![0.0; len]);
             let d_maps = &mut [&mut d_o[..], &mut d_p];
             norm::backward_input(&maps, &found, dy, gate, dims, d_maps, Some(&mut d_residual));
@@ -250,12 +274,15 @@ fn norms_show_it() {
 fn a_gate_lets_gradients_pass_where_the_output_is_nan() {
     let (y, map) = ([f32::NAN, -1.0, 0.0, 2.0], [f32::NAN, -1.0, 0.0, 2.0]);
     let dy = [1.0, 2.0, 3.0, 4.0];
-    for gate in [Gate::Output(&y), Gate::Affine { scale: &[1.0], shift: &[0.0] }] {
+    for gate in [
+        Gate::Values(Activation::Relu, &y),
+        Gate::Affine { activation: Activation::Relu, scale: &[1.0], shift: &[0.0] },
+    ] {
         let dims = [1, 1, 4];
         let sums = norm::reduce(&[&map], &[0.0], &dy, gate, dims);
         assert_eq!(sums.gradient, [5.0]);
         assert!(sums.products[0].is_nan());
-        let found = norm::Gradients::new(&[1.0], &[0.0], &[1.0], &sums, 4);
+        let found = norm::Gradients::new(&[1.0], &[0.0], &[1.0], &[false], &sums, 4);
         let (mut d_map, mut d_residual) = ([0.0; 4], [0.0; 4]);
         let d_maps = &mut [&mut d_map[..]];
         norm::backward_input(&[&map], &found, &dy, gate, dims, d_maps, Some(&mut d_residual));
@@ -284,23 +311,27 @@ fn plain_blocks_show_it() {
             ];
             let label = format!("{shape:?} relu {relu} residual {with_residual}");
             check(&label, probes, |[x, squared, weight, gamma, beta, residual, dy]| {
-                let norm = Norm { gamma, beta, epsilon: EPSILON };
-                let block = ConvNorm { weight, norm };
+                let branches = plain(&shape, weight, gamma, beta);
+                let block = BranchSum { shape, branches: &branches, outer: None };
                 let [mut y, mut of_squared] = [(); 2].map(|()| vec![0.0; shape.output_len()]);
                 let residual = with_residual.then_some(&residual[..]);
-                let (squares, _) = block.forward(&shape, squared, residual, relu, &mut of_squared);
-                let (found, saved) = block.forward(&shape, x, residual, relu, &mut y);
-                let (dx, _, grad) =
-                    block.backward(&shape, x, &y, &saved, dy, [true, with_residual]);
-                let [d_gamma, d_beta] = grad.norm;
+                let activation = relu_if(relu);
+                let (squares, _) = block.forward(squared, residual, activation, &mut of_squared);
+                let (found, saved) = block.forward(x, residual, activation, &mut y);
+                let wanted = Wanted { residual: with_residual, ..WANTED };
+                let mut grad = block.backward(x, &y, &saved, dy, wanted);
+                let branch = grad.branches.remove(0);
+                let [d_gamma, d_beta] = branch.norm.unwrap();
+                let [found, squares] =
+                    [found, squares].map(|mut f| f.branches.remove(0).closing.unwrap());
                 let var = [found.var, squares.var].concat();
                 vec![
                     ("y", y),
                     ("y of squared", of_squared),
                     ("mean", found.mean),
                     ("var", var),
-                    ("dx", dx.unwrap()),
-                    ("dw", grad.weight),
+                    ("dx", grad.input.unwrap()),
+                    ("dw", branch.weight),
                     ("d_gamma", d_gamma),
                     ("d_beta", d_beta),
                 ]
@@ -353,39 +384,46 @@ fn depthwise_blocks_show_it() {
         ];
         check(&format!("depthwise {shape:?}"), probes, |inputs| {
             let [x, w, g, b, w1, g1, b1, mean, var, w2, g2, b2, ga, ba, dy] = inputs;
-            let norm = |gamma, beta| Norm { gamma, beta, epsilon: EPSILON };
-            let block = Dbb {
-                kxk: Some(Kxk { weight: w, norm: norm(g, b) }),
-                pointwise_kxk: Some(PointwiseKxk {
-                    weight1: w1,
-                    norm1: norm(g1, b1),
-                    running_mean: mean,
-                    running_var: var,
-                    momentum: 0.1,
-                    weight2: w2,
-                    norm2: norm(g2, b2),
-                }),
-                average: Some(norm(ga, ba)),
+            let opening = PaddedNorm {
+                weight: w1,
+                gamma: g1,
+                beta: b1,
+                running_mean: mean,
+                running_var: var,
+                momentum: 0.1,
+                epsilon: EPSILON,
+                fixed: false,
             };
+            let [kxk] = plain(&shape, w, g, b);
+            let [second] = plain(&shape, w2, g2, b2);
+            let [average] = plain(&shape, &[], ga, ba);
+            let branches = [
+                kxk,
+                Branch { map: BranchMap::PaddedConv { opening, weight: w2 }, ..second },
+                Branch { map: BranchMap::Average, ..average },
+            ];
+            let block = BranchSum { shape, branches: &branches, outer: None };
             let mut y = vec![0.0; dy.len()];
-            let (found, saved) = depthwise::dbb_forward(&shape, x, &block, relu, &mut y);
-            let mut dx = vec![0.0; x.len()];
-            let output = relu.then_some(&y[..]);
-            let grads = depthwise::dbb_backward(&shape, x, output, dy, &block, &saved, &mut dx);
+            let (found, saved) = block.forward(x, None, relu_if(relu), &mut y);
+            let mut grads = block.backward(x, &y, &saved, dy, WANTED);
+            let dx = grads.input.take().unwrap();
+            let [kxk, second, average] = <[_; 3]>::try_from(found.branches).unwrap();
+            let [d_kxk, d_second, _] = <[_; 3]>::try_from(grads.branches).unwrap();
+            let ([d_gamma, d_beta], opening) = (d_kxk.norm.unwrap(), d_second.opening.unwrap());
             vec![
                 ("y", y),
-                ("kxk var", found.kxk.var),
-                ("inner var", found.inner.var),
-                ("second var", found.pointwise_kxk.var),
-                ("average var", found.average.var),
+                ("kxk var", kxk.closing.unwrap().var),
+                ("inner var", second.opening.unwrap().var),
+                ("second var", second.closing.unwrap().var),
+                ("average var", average.closing.unwrap().var),
                 ("dx", dx),
-                ("d_kxk", grads.kxk_weight),
-                ("d_kxk gamma", grads.kxk_gamma),
-                ("d_kxk beta", grads.kxk_beta),
-                ("d_first", grads.weight1),
-                ("d_gamma1", grads.gamma1),
-                ("d_beta1", grads.beta1),
-                ("d_second", grads.weight2),
+                ("d_kxk", d_kxk.weight),
+                ("d_kxk gamma", d_gamma),
+                ("d_kxk beta", d_beta),
+                ("d_first", opening.weight),
+                ("d_gamma1", opening.gamma),
+                ("d_beta1", opening.beta),
+                ("d_second", d_second.weight),
             ]
         });
     }
@@ -431,7 +469,7 @@ fn dense_blocks_show_it() {
             let [x, kxk, one, first, g1, b1, second, average, ba, running, gamma, beta, dy] =
                 inputs;
             let ones = vec![1.0; outputs.max(internal)];
-            let norm = Norm { gamma, beta, epsilon: EPSILON };
+            let norm = Norm { gamma, beta, epsilon: EPSILON, fixed: None };
             let opening = |weight, gamma, beta, width: usize| PaddedNorm {
                 weight,
                 gamma,
@@ -440,6 +478,7 @@ fn dense_blocks_show_it() {
                 running_var: &ones[..width],
                 momentum: 0.1,
                 epsilon: EPSILON,
+                fixed: false,
             };
             let block = DenseBlock {
                 shape,
@@ -452,7 +491,7 @@ fn dense_blocks_show_it() {
                 average: (opening(average, &ones[..outputs], ba, outputs), norm),
             };
             let mut y = vec![0.0; dy.len()];
-            let (found, saved) = block.forward(x, None, true, &mut y);
+            let (found, saved) = block.forward(x, None, Activation::Relu, &mut y);
             let grad = block.backward(x, &y, &saved, dy, [wants_input, false]);
             let [a, b] = found.pointwise_kxk;
             let [c, d] = found.average;
@@ -485,11 +524,11 @@ fn it_stays_in_its_channel() {
         let (weight, gamma, beta) = (random(2, 27), positive(3, 3), random(4, 3));
         let dy = random(5, shape.output_len());
         let (y, dx) = with_threads(1, || {
-            let norm = Norm { gamma: &gamma, beta: &beta, epsilon: EPSILON };
-            let block = ConvNorm { weight: &weight, norm };
+            let branches = plain(&shape, &weight, &gamma, &beta);
+            let block = BranchSum { shape, branches: &branches, outer: None };
             let mut y = vec![0.0; dy.len()];
-            let (_, saved) = block.forward(&shape, &x, None, true, &mut y);
-            (y.clone(), block.backward(&shape, &x, &y, &saved, &dy, [true, false]).0.unwrap())
+            let (_, saved) = block.forward(&x, None, Activation::Relu, &mut y);
+            (y.clone(), block.backward(&x, &y, &saved, &dy, WANTED).input.unwrap())
         });
         for (index, plane) in y.chunks_exact(out).chain(dx.chunks_exact(plane)).enumerate() {
             assert!(plane.iter().all(|value| value.is_nan() == (index % 3 == 1)), "plane {index}");

@@ -42,7 +42,7 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// A run that goes on from its newest checkpoint, with its own configuration; from the beginning
+    /// A run that resumes from its newest checkpoint, with its own configuration; from the beginning
     /// if it ended before its first checkpoint.
     ///
     /// A run is refused whose configuration or data are not those of its checkpoint. `force`
@@ -53,13 +53,9 @@ impl Trainer {
     /// and no checkpoint they could come from.
     pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
         if !run.exists() {
-            let text = format!(
-                "{} holds no run to resume (no config.toml); name the run directory, or give it with --out",
-                run.root().display()
-            );
-            return Err(Error::Unusable(text));
+            return Err(Error::NoRun(run.root().into()));
         }
-        let config = Config::load(&run.config(), overrides)?;
+        let config = Config::load_run(&run.config(), overrides)?;
         let mut trainer = Self::prepare(config, run, device)?;
         let Some(&mark) = trainer.run.checkpoint_ids()?.last() else {
             let results = trainer.run.results()?;
@@ -67,7 +63,7 @@ impl Trainer {
                 return Err(Error::NoCheckpoint { run: trainer.run.root().into(), results });
             }
             trainer.begin()?;
-            let text = "the run ended before its first checkpoint: it starts from the beginning";
+            let text = "the run ended before its first checkpoint and starts from the beginning";
             trainer.notes.insert(0, text.into());
             return Ok(trainer);
         };
@@ -81,7 +77,7 @@ impl Trainer {
         }
         let accepted = changes.into_iter().map(|change| format!("accepted: {change}"));
         let inexact = identity.notes(&now).into_iter().map(|change| {
-            format!("{change}: the last bits may differ from those of a run that was not stopped")
+            format!("{change}: the last bits may differ from those of an uninterrupted run")
         });
         trainer.notes.extend(accepted.chain(inexact));
         *identity = now;

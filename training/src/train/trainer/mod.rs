@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::cancel::CancelToken;
 use crate::config::Config;
-use crate::deploy::fold::Comparison;
+use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
 use crate::inference::evaluate::{Evaluation, evaluate_until};
 use crate::report::{self, State, Steps};
@@ -43,12 +43,15 @@ pub struct TrainResult {
     pub epochs: usize,
     /// Mean training loss of the last epoch.
     pub train_loss: f64,
-    /// Folded validation top-1 of the last epoch, percent.
-    pub top1: f64,
-    /// Folded validation top-5 of the last epoch, percent.
-    pub top5: f64,
-    /// Highest folded validation top-1, percent.
-    pub best_top1: f64,
+    /// Validation top-1 of the folded network after the last epoch, percent; `top1` in JSON.
+    #[serde(rename = "top1")]
+    pub top1_deploy: f64,
+    /// Validation top-5 of the folded network after the last epoch, percent; `top5` in JSON.
+    #[serde(rename = "top5")]
+    pub top5_deploy: f64,
+    /// Highest validation top-1 of the folded network, percent; `best_top1` in JSON.
+    #[serde(rename = "best_top1")]
+    pub best_top1_deploy: f64,
     /// Seconds of all epochs.
     pub seconds: f64,
     /// Training images per second, validation not counted.
@@ -136,11 +139,11 @@ impl Trainer {
     }
 
     /// Trains to the end and writes the folded weights. A checkpoint is saved after every epoch
-    /// and as often as the configuration says; the run's report is written anew then, and every half
+    /// and as often as the configuration says; the run's report is rewritten then, and every half
     /// minute.
     ///
     /// # Errors
-    /// An image or the disk; a loss or gradient that is no number; a wish to stop, once the run is
+    /// An image or the disk; a non-finite loss or gradient; a request to stop, once the run is
     /// saved.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         let outcome = self.all_epochs(observer);
@@ -263,11 +266,11 @@ impl Trainer {
 
     /// Evaluates a folded copy, and compares it with the training form on the first batch. `None`
     /// if it was asked to stop.
-    fn validate(&self) -> Result<Option<(Evaluation, Comparison)>> {
+    fn validate(&self) -> Result<Option<(Evaluation, LogitDifference)>> {
         let train_form = self.network();
         let deploy = train_form.reparameterize();
         let device = self.device.clone().inner();
-        let mut comparison = Comparison::default();
+        let mut comparison = LogitDifference::default();
         let mut first = true;
         let evaluation = evaluate_until(&deploy, &self.val, &self.stop, |batch, logits| {
             if std::mem::take(&mut first) {
@@ -288,9 +291,9 @@ impl Trainer {
             run_dir: self.run.root().into(),
             epochs: last.epoch,
             train_loss: last.train_loss,
-            top1: last.top1,
-            top5: last.top5,
-            best_top1: self.state.progress.best_top1,
+            top1_deploy: last.top1,
+            top5_deploy: last.top5,
+            best_top1_deploy: self.state.progress.best_top1,
             seconds: records.iter().map(|record| record.seconds).sum(),
             images_per_second: records.iter().map(images).sum::<f64>() / training,
         }

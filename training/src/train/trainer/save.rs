@@ -42,11 +42,8 @@ impl Trainer {
     /// Ends a saved run that was asked to stop.
     pub(super) fn leave_if_asked(&self) -> Result<()> {
         let Some(signal) = self.stop.requested() else { return Ok(()) };
-        let (run, mark) = (self.run.root().display(), self.state.progress.mark);
-        let place = self.run.checkpoint(mark);
-        let saved =
-            format!("the run is saved in {}; `dbb train {run} --resume` goes on", place.display());
-        Err(Error::Interrupted { signal, saved })
+        let checkpoint = self.run.checkpoint(self.state.progress.mark);
+        Err(Error::Interrupted { signal, run: self.run.root().into(), checkpoint })
     }
 
     /// Goes back to the newest checkpoint, or to the beginning, and on with a lower learning rate.
@@ -65,7 +62,7 @@ impl Trainer {
         };
         self.state.progress.rollbacks = rollbacks;
         observer.note(&format!(
-            "{error}; return {rollbacks} of {}: going on from {place} with {} times the learning rate",
+            "{error}; rollback {rollbacks} of {}: resuming from {place} with {} times the learning rate",
             self.config.train.rollbacks,
             self.config.train.rollback_lr.powi(rollbacks as i32)
         ));
@@ -103,7 +100,7 @@ impl Trainer {
         restored.map_err(|error| match (error, self.run.checkpoint_ids()) {
             (Error::Checkpoint { path, reason }, Ok(marks)) if marks.len() > 1 => {
                 let other = self.run.checkpoint(marks[marks.len() - 2]);
-                let hint = format!("{reason}; hint: remove it to go on from {}", other.display());
+                let hint = format!("{reason}; hint: remove it to resume from {}", other.display());
                 Error::Checkpoint { path, reason: hint }
             }
             (error, _) => error,

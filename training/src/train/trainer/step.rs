@@ -145,7 +145,7 @@ impl Trainer {
         grads: Option<&GradientsParams>,
     ) -> Error {
         let kept = match self.saved.0 {
-            None => "no checkpoint was saved, so that nothing is kept".to_string(),
+            None => "no checkpoint had been saved".to_string(),
             Some(mark) => {
                 format!("the checkpoint {} is kept", self.run.checkpoint(mark).display())
             }

@@ -1,0 +1,274 @@
+//! The nonlinearities that kernels apply while a value is in a register.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use crate::shared::Shared;
+use crate::simd::{Lanes, sweep};
+use crate::{instruction_set, planes};
+
+/// A nonlinearity without parameters. What is NaN stays NaN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// `x`.
+    #[default]
+    Identity,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `x min(max(x + 3, 0), 6) / 6`.
+    HardSwish,
+}
+
+/// The cases of [`Activation`] that differ in code, for the compiler.
+pub(crate) const IDENTITY: u8 = 0;
+pub(crate) const CLAMP: u8 = 1;
+pub(crate) const HARD_SWISH: u8 = 2;
+
+impl Activation {
+    /// The value after the activation.
+    pub fn apply(self, value: f32) -> f32 {
+        match self {
+            Self::HardSwish => hard_swish(value),
+            _ => clamp(value, self.bounds()),
+        }
+    }
+
+    /// The bounds that values are clamped to; NaN, with which every comparison fails, is none.
+    pub(crate) fn bounds(self) -> [f32; 2] {
+        match self {
+            Self::Identity | Self::HardSwish => [f32::NAN; 2],
+            Self::Relu => [0.0, f32::NAN],
+            Self::Relu6 => [0.0, 6.0],
+        }
+    }
+
+    /// Whether the derivative needs the activation's input; for the others the output tells it.
+    pub(crate) fn needs_input(self) -> bool {
+        self == Self::HardSwish
+    }
+}
+
+/// Clamps by comparisons, which let a NaN pass.
+#[inline(always)]
+pub(crate) fn clamp(value: f32, [low, high]: [f32; 2]) -> f32 {
+    let value = if value < low { low } else { value };
+    if value > high { high } else { value }
+}
+
+/// `x min(max(x + 3, 0), 6) / 6`.
+#[inline(always)]
+pub(crate) fn hard_swish(value: f32) -> f32 {
+    value * clamp(value + 3.0, [0.0, 6.0]) * (1.0 / 6.0)
+}
+
+/// An activation in vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Vectors<S: Simd> {
+    simd: S,
+    low: S::f32s,
+    high: S::f32s,
+}
+
+impl<S: Simd> Vectors<S> {
+    #[inline(always)]
+    pub fn new(simd: S, activation: Activation) -> Self {
+        let [low, high] = activation.bounds();
+        Self { simd, low: simd.splat_f32s(low), high: simd.splat_f32s(high) }
+    }
+
+    /// The values after the activation, which is of the case `KIND`.
+    #[inline(always)]
+    pub fn apply<const KIND: u8>(&self, value: S::f32s) -> S::f32s {
+        let simd = self.simd;
+        match KIND {
+            IDENTITY => value,
+            CLAMP => clamp_vectors(simd, value, self.low, self.high),
+            _ => {
+                let zero = simd.splat_f32s(0.0);
+                let raised = simd.add_f32s(value, simd.splat_f32s(3.0));
+                let gate = clamp_vectors(simd, raised, zero, simd.splat_f32s(6.0));
+                simd.mul_f32s(simd.mul_f32s(value, gate), simd.splat_f32s(1.0 / 6.0))
+            }
+        }
+    }
+
+    /// The gradient of the activation's input, from that of its output and its values: the output
+    /// of a clamp, or its input, and the input of hard-swish. Where a value is NaN the gradient
+    /// does not vanish.
+    #[inline(always)]
+    pub fn backward<const KIND: u8>(&self, value: S::f32s, grad: S::f32s) -> S::f32s {
+        let (simd, zero) = (self.simd, self.simd.splat_f32s(0.0));
+        match KIND {
+            IDENTITY => grad,
+            CLAMP => {
+                let below = simd.less_than_or_equal_f32s(value, self.low);
+                let above = simd.less_than_or_equal_f32s(self.high, value);
+                simd.select_f32s(below, zero, simd.select_f32s(above, zero, grad))
+            }
+            _ => {
+                let three = simd.splat_f32s(3.0);
+                let slope = simd.add_f32s(simd.add_f32s(value, value), three);
+                let inside = simd.mul_f32s(slope, simd.splat_f32s(1.0 / 6.0));
+                let inside = simd.mul_f32s(inside, grad);
+                let below = simd.less_than_or_equal_f32s(value, simd.splat_f32s(-3.0));
+                let above = simd.less_than_or_equal_f32s(three, value);
+                simd.select_f32s(below, zero, simd.select_f32s(above, grad, inside))
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn clamp_vectors<S: Simd>(
+    simd: S,
+    value: S::f32s,
+    low: S::f32s,
+    high: S::f32s,
+) -> S::f32s {
+    // Not `max`, which may make a number of what is none.
+    let value = simd.select_f32s(simd.less_than_f32s(value, low), low, value);
+    simd.select_f32s(simd.greater_than_f32s(value, high), high, value)
+}
+
+/// Values of one task of a pass over a whole map.
+const CHUNK: usize = 1 << 12;
+
+/// `y = activation(x)`; one pass.
+pub(crate) fn forward(activation: Activation, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len(), "length of the output");
+    over(x.len(), Shared::new(y), |range, y| {
+        instruction_set::dispatch(Pass { activation, values: &x[range], grad: None, to: y });
+    });
+}
+
+/// `dx = dy activation'(values)`, with the values that [`Vectors::backward`] takes; one pass.
+pub(crate) fn backward(activation: Activation, values: &[f32], dy: &[f32], dx: &mut [f32]) {
+    assert_eq!([values.len(), dy.len()], [dx.len(); 2], "length of the gradient");
+    over(dx.len(), Shared::new(dx), |range, dx| {
+        let (values, grad) = (&values[range.clone()], Some(&dy[range]));
+        instruction_set::dispatch(Pass { activation, values, grad, to: dx });
+    });
+}
+
+/// Applies the activation to values in the cache, on this thread.
+pub(crate) fn forward_plane(activation: Activation, values: &mut [f32]) {
+    if activation != Activation::Identity {
+        for value in values {
+            *value = activation.apply(*value);
+        }
+    }
+}
+
+fn over<'a>(len: usize, to: Shared<'a>, work: impl Fn(Range<usize>, Shared<'a>) + Sync) {
+    planes::for_each(len.div_ceil(CHUNK), CHUNK, |chunks| {
+        let range = (chunks.start * CHUNK).min(len)..(chunks.end * CHUNK).min(len);
+        work(range.clone(), to.part(range));
+    });
+}
+
+struct Pass<'a> {
+    activation: Activation,
+    values: &'a [f32],
+    grad: Option<&'a [f32]>,
+    to: Shared<'a>,
+}
+
+impl WithSimd for Pass<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.activation {
+            Activation::Identity => self.run::<S, IDENTITY>(simd),
+            Activation::Relu | Activation::Relu6 => self.run::<S, CLAMP>(simd),
+            Activation::HardSwish => self.run::<S, HARD_SWISH>(simd),
+        }
+    }
+}
+
+impl Pass<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const KIND: u8>(self, simd: S) {
+        let vectors = Vectors::new(simd, self.activation);
+        let (len, values) = (self.values.len(), self.values.as_ptr());
+        let to = self.to.range(0..len);
+        sweep!(S, len, |at, lanes, _TURN| {
+            // SAFETY: `sweep` stays within slices of `len` values; this task alone writes these.
+            unsafe {
+                let value = lanes.load(simd, values.add(at));
+                let result = match self.grad {
+                    Some(grad) => {
+                        vectors.backward::<KIND>(value, lanes.load(simd, grad.as_ptr().add(at)))
+                    }
+                    None => vectors.apply::<KIND>(value),
+                };
+                lanes.store(simd, to.add(at), result);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, for_each_set, random};
+
+    const ALL: [Activation; 4] =
+        [Activation::Identity, Activation::Relu, Activation::Relu6, Activation::HardSwish];
+
+    fn definition(activation: Activation, x: f64) -> f64 {
+        match activation {
+            Activation::Identity => x,
+            Activation::Relu => x.max(0.0),
+            Activation::Relu6 => x.clamp(0.0, 6.0),
+            Activation::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        }
+    }
+
+    #[test]
+    fn values_and_slopes_follow_the_definition() {
+        for_each_set(|| {
+            for activation in ALL {
+                // More than one task, and a part of a vector at the end.
+                let x: Vec<f32> = random(1, 3 * CHUNK + 13).iter().map(|v| 8.0 * v).collect();
+                let dy = random(2, x.len());
+                let (mut y, mut dx) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+                forward(activation, &x, &mut y);
+                let expected: Vec<f64> =
+                    x.iter().map(|&x| definition(activation, x.into())).collect();
+                assert_close(&y, &expected, 4e-7);
+                assert!(
+                    x.iter().zip(&y).all(|(&x, &y)| { (activation.apply(x) - y).abs() <= 1e-6 })
+                );
+                let values = if activation.needs_input() { &x } else { &y };
+                backward(activation, values, &dy, &mut dx);
+                let step = 1e-6;
+                let near = |x: f64| [-3.0, 0.0, 3.0, 6.0].iter().any(|k| (x - k).abs() < 1e-5);
+                for (index, &x) in x.iter().enumerate().filter(|&(_, &x)| !near(x.into())) {
+                    let x = f64::from(x);
+                    let slope = (definition(activation, x + step)
+                        - definition(activation, x - step))
+                        / (2.0 * step);
+                    let expected = slope * f64::from(dy[index]);
+                    assert!((f64::from(dx[index]) - expected).abs() < 1e-6, "{activation:?} {x}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_nan_stays_so_both_ways() {
+        for_each_set(|| {
+            for activation in ALL {
+                let (x, mut y, mut dx) = ([f32::NAN; 19], [0.0; 19], [0.0; 19]);
+                forward(activation, &x, &mut y);
+                assert!(y.iter().all(|y| y.is_nan()) && activation.apply(f32::NAN).is_nan());
+                backward(activation, &x, &[1.0; 19], &mut dx);
+                assert!(dx.iter().all(|&dx| dx != 0.0), "{activation:?}");
+            }
+        });
+    }
+}

@@ -1,0 +1,226 @@
+//! A sum of branches by the maps that its norms read: a convolution with its statistics for each
+//! kind of kernel, one pass for the sum of all norms, and one for the gradients of all maps.
+
+use super::opened::Opened;
+use super::source::InputGrad;
+use super::{BranchGrad, BranchMap, BranchSum, SumGrad, SumStatistics, Wanted};
+use crate::activation::Activation;
+use crate::buffer::{self, Buffer};
+use crate::closing::{Closing, ClosingGrad, rounded};
+use crate::norm::{self, Statistics};
+use crate::{FixedStatistics, Norm};
+
+/// What the backward pass needs.
+#[derive(Clone, Debug)]
+pub(super) struct Maps {
+    sources: Vec<Source>,
+    closing: Closing,
+    /// The sum and its norm.
+    outer: Option<(Buffer, Closing)>,
+}
+
+/// A map that norms read, with the branches it holds.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// One, or several whose convolutions have the same geometry.
+    pub branches: Vec<usize>,
+    /// None where it is the input.
+    pub map: Option<Buffer>,
+    pub opened: Option<Opened>,
+}
+
+/// Scale, shift, mean and variance of the norm that changes nothing, `[channels]` each.
+struct Identity {
+    ones: Vec<f32>,
+    zeros: Vec<f32>,
+}
+
+impl Identity {
+    fn new(channels: usize) -> Self {
+        Self { ones: vec![1.0; channels], zeros: vec![0.0; channels] }
+    }
+
+    fn norm(&self) -> Norm<'_> {
+        let fixed = Some(FixedStatistics { mean: &self.zeros, var: &self.ones });
+        Norm { gamma: &self.ones, beta: &self.zeros, epsilon: 0.0, fixed }
+    }
+}
+
+impl BranchSum<'_> {
+    pub(super) fn forward_maps(
+        &self,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        activation: Activation,
+        y: &mut [f32],
+    ) -> (SumStatistics, Maps) {
+        let dims = self.shape.output_dims();
+        let mut statistics = SumStatistics::of(self);
+        let mut sources = Vec::new();
+        let mut used = Vec::new();
+        for branches in self.sources() {
+            let (source, found) = self.source(x, branches, &mut statistics);
+            for (place, &index) in source.branches.iter().enumerate() {
+                let of_branch = self.statistics_of(index, place, &source, found.as_ref());
+                if let Some(closing) = &mut statistics.branches[index].closing {
+                    *closing = rounded(&of_branch.mean, &of_branch.var);
+                    let constant = source.opened.iter().flat_map(|opened| &opened.constant);
+                    closing.mean.iter_mut().zip(constant).for_each(|(mean, c)| *mean += *c as f32);
+                }
+                used.push(of_branch);
+            }
+            sources.push(source);
+        }
+        let identity = Identity::new(self.shape.out_channels);
+        let norms = self.norms(&sources, &identity);
+        let maps = maps(&sources, x);
+        let Some(outer) = self.outer else {
+            let closing = Closing::forward(&maps, &used, &norms, residual, activation, dims, y).0;
+            return (statistics, Maps { sources, closing, outer: None });
+        };
+        let mut sum = buffer::take(y.len());
+        let plain = Activation::Identity;
+        let (closing, _) = Closing::forward(&maps, &used, &norms, None, plain, dims, &mut sum);
+        let found = match &outer.fixed {
+            Some(fixed) => constants(fixed),
+            None => norm::statistics(&sum, dims),
+        };
+        if let Some(statistics) = &mut statistics.outer {
+            *statistics = rounded(&found.mean, &found.var);
+        }
+        let (outer, _) =
+            Closing::forward(&[&sum], &[found], &[outer], residual, activation, dims, y);
+        (statistics, Maps { sources, closing, outer: Some((sum, outer)) })
+    }
+
+    pub(super) fn backward_maps(
+        &self,
+        x: &[f32],
+        y: &[f32],
+        saved: &Maps,
+        grad: &[f32],
+        wanted: Wanted,
+    ) -> SumGrad {
+        let dims = self.shape.output_dims();
+        let Wanted { input: wants_input, residual: wants_residual, parameters } = wanted;
+        let identity = Identity::new(self.shape.out_channels);
+        let norms = self.norms(&saved.sources, &identity);
+        let maps = maps(&saved.sources, x);
+        let closing = &saved.closing;
+        let mut outer_grad = None;
+        let residual;
+        let ClosingGrad { norms, maps, .. } = match (&saved.outer, self.outer) {
+            (Some((sum, outer)), Some(norm)) => {
+                let mut of_sum =
+                    outer.backward(&[sum], &[norm], y, grad, dims, wants_residual, parameters);
+                outer_grad = of_sum.norms.pop();
+                residual = of_sum.residual;
+                let of_sum = of_sum.maps.remove(0);
+                closing.backward(&maps, &norms, &[], &of_sum, dims, false, parameters)
+            }
+            _ => {
+                let mut found =
+                    closing.backward(&maps, &norms, y, grad, dims, wants_residual, parameters);
+                residual = found.residual.take();
+                found
+            }
+        };
+
+        let mut input = InputGrad::new(wants_input, x.len());
+        let mut branches = vec![BranchGrad::default(); self.branches.len()];
+        let order = saved.sources.iter().flat_map(|source| &source.branches);
+        for (place, (&index, norm)) in order.zip(norms).enumerate() {
+            // Of the shift, times the scale: the sum of the gradient of a map with constants.
+            if let BranchMap::PaddedConv { opening, weight } = &self.branches[index].map
+                && self.branches[index].is_fixed()
+                && parameters
+            {
+                let sums = norm[1].iter().zip(closing.scale(place)).map(|(sum, scale)| sum * scale);
+                let border = saved.sources.iter().find(|source| source.branches == [index]);
+                if let Some(Opened { border, .. }) = border.and_then(|s| s.opened.as_ref()) {
+                    let internal = opening.gamma.len() / self.shape.groups;
+                    branches[index].weight = self.response_grad(
+                        weight.len(),
+                        internal,
+                        border,
+                        &sums.collect::<Vec<_>>(),
+                    );
+                }
+            }
+            branches[index].norm = self.branches[index].norm.map(|_| norm);
+        }
+        // An identity first: the gradient of its map is that of the input.
+        let mut parts: Vec<_> = saved.sources.iter().zip(maps).collect();
+        parts.sort_by_key(|(source, _)| source.map.is_some());
+        for (source, map_grad) in parts {
+            self.backward_source(x, source, map_grad, &mut branches, &mut input, parameters);
+        }
+        SumGrad {
+            input: input.finish(),
+            residual: residual.map(Buffer::into_vec),
+            branches,
+            outer: outer_grad,
+        }
+    }
+
+    /// The branches of every map: those whose convolutions have one geometry share one.
+    fn sources(&self) -> Vec<Vec<usize>> {
+        let mut sources: Vec<Vec<usize>> = Vec::new();
+        for (index, branch) in self.branches.iter().enumerate() {
+            let same = |other: &Vec<usize>| match (&branch.map, &self.branches[other[0]].map) {
+                (BranchMap::Conv { kernel: a, .. }, BranchMap::Conv { kernel: b, .. }) => {
+                    a == b && self.shape.groups == 1
+                }
+                _ => false,
+            };
+            match sources.iter_mut().find(|other| same(other)) {
+                Some(source) => source.push(index),
+                None => sources.push(vec![index]),
+            }
+        }
+        sources
+    }
+
+    /// What the norm of a branch normalises the part of its map with.
+    fn statistics_of(
+        &self,
+        index: usize,
+        place: usize,
+        source: &Source,
+        found: Option<&Statistics>,
+    ) -> Statistics {
+        let channels = self.shape.out_channels;
+        let mut constants = match (&self.branches[index].norm, found) {
+            (Some(Norm { fixed: None, .. }), Some(found)) => {
+                let part = place * channels..(place + 1) * channels;
+                return Statistics {
+                    mean: found.mean[part.clone()].to_vec(),
+                    var: found.var[part].to_vec(),
+                };
+            }
+            (Some(Norm { fixed: Some(fixed), .. }), _) => constants(fixed),
+            _ => Statistics { mean: vec![0.0; channels], var: vec![1.0; channels] },
+        };
+        // The map is without what the border value adds everywhere.
+        if let Some(opened) = &source.opened {
+            constants.mean.iter_mut().zip(&opened.constant).for_each(|(mean, c)| *mean -= c);
+        }
+        constants
+    }
+
+    /// The norms in the order of the maps.
+    fn norms<'n>(&'n self, sources: &[Source], identity: &'n Identity) -> Vec<Norm<'n>> {
+        let norm = |&index: &usize| self.branches[index].norm.unwrap_or_else(|| identity.norm());
+        sources.iter().flat_map(|source| &source.branches).map(norm).collect()
+    }
+}
+
+/// Every map.
+fn maps<'m>(sources: &'m [Source], x: &'m [f32]) -> Vec<&'m [f32]> {
+    sources.iter().map(|source| source.map.as_deref().unwrap_or(x)).collect()
+}
+
+pub(super) fn constants(fixed: &FixedStatistics<'_>) -> Statistics {
+    let widened = |values: &[f32]| values.iter().map(|&value| value.into()).collect();
+    Statistics { mean: widened(fixed.mean), var: widened(fixed.var) }
+}

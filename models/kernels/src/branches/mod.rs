@@ -1,0 +1,273 @@
+//! A sum of branches over one input in training: each branch a linear map of the input, closed by
+//! a batch norm of its own, and behind the sum an optional norm, a residual and an activation.
+//!
+//! Diverse Branch Blocks with any of their branches, asymmetric convolutions (ACNet), RepVGG,
+//! MobileOne and QARepVGG are such sums. A norm uses the statistics of the batch, or constants.
+//! Three algorithms compute them, with the results of the definition:
+//!
+//! - a depthwise sum is one convolution, whose statistics follow from the moments of the values
+//!   under the window (see [`depthwise`](crate::depthwise));
+//! - the four branches of a dense Diverse Branch Block share their opening moments (see
+//!   [`dense`](crate::dense));
+//! - every other sum is computed by the maps that its norms read: `maps.rs`.
+
+mod dbb;
+mod maps;
+mod opened;
+mod source;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use crate::dense::{DenseSaved, PaddedNorm, PaddedNormGrad};
+use crate::shape::Geometry;
+use crate::{Activation, BatchStatistics, ConvShape, Norm, depthwise};
+use maps::Maps;
+
+/// A sum of branches over one input.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchSum<'a> {
+    /// The geometry of the window that holds the kernels of all branches.
+    pub shape: ConvShape,
+    /// At least one.
+    pub branches: &'a [Branch<'a>],
+    /// A norm of the sum.
+    pub outer: Option<Norm<'a>>,
+}
+
+/// A linear map of the input and the norm that closes it; without one the map is added as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Branch<'a> {
+    /// The map.
+    pub map: BranchMap<'a>,
+    /// Its norm.
+    pub norm: Option<Norm<'a>>,
+}
+
+/// A linear map of the input of a block.
+#[derive(Clone, Copy, Debug)]
+pub enum BranchMap<'a> {
+    /// A convolution.
+    Conv {
+        /// `[out, in / groups, height, width]`.
+        weight: &'a [f32],
+        /// Height and width, in the middle of the window and smaller by an even number. Where the
+        /// window has less padding than it is larger, the convolution reads less of the input.
+        kernel: [usize; 2],
+    },
+    /// The input itself, where the block keeps its shape.
+    Identity,
+    /// The mean over the window, in which padding counts as zero, where the block keeps the
+    /// number of channels.
+    Average,
+    /// 1x1 convolution, batch norm padded with its image of zero, convolution with the window.
+    PaddedConv {
+        /// The 1x1 convolution and its norm.
+        opening: PaddedNorm<'a>,
+        /// `[out, internal / groups, height, width]`.
+        weight: &'a [f32],
+    },
+    /// 1x1 convolution, batch norm padded with its image of zero, mean over the window.
+    PaddedAverage {
+        /// The 1x1 convolution and its norm.
+        opening: PaddedNorm<'a>,
+    },
+}
+
+/// The batch statistics of the norms of a sum; there are none of a norm that uses constants.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SumStatistics {
+    /// Of each branch.
+    pub branches: Vec<BranchStatistics>,
+    /// Of the norm of the sum.
+    pub outer: Option<BatchStatistics>,
+}
+
+/// The batch statistics of the norms of a branch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BranchStatistics {
+    /// Of the norm behind the 1x1 convolution.
+    pub opening: Option<BatchStatistics>,
+    /// Of the closing norm.
+    pub closing: Option<BatchStatistics>,
+}
+
+/// What the backward pass needs besides input and output.
+#[derive(Clone, Debug)]
+pub struct SumSaved(Saved);
+
+#[derive(Clone, Debug)]
+enum Saved {
+    Depthwise(depthwise::Saved),
+    Dense(Box<DenseSaved>),
+    Maps(Box<Maps>),
+}
+
+/// The gradients of a sum.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SumGrad {
+    /// Of the input, if it was wanted.
+    pub input: Option<Vec<f32>>,
+    /// Of the residual, if it was wanted.
+    pub residual: Option<Vec<f32>>,
+    /// Of the branches.
+    pub branches: Vec<BranchGrad>,
+    /// Of scale and shift of the norm of the sum.
+    pub outer: Option<[Vec<f32>; 2]>,
+}
+
+/// The gradients of a branch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BranchGrad {
+    /// Of the weight; empty where there is none, or the parameters were not wanted.
+    pub weight: Vec<f32>,
+    /// Of the 1x1 convolution and its norm.
+    pub opening: Option<PaddedNormGrad>,
+    /// Of scale and shift of the closing norm.
+    pub norm: Option<[Vec<f32>; 2]>,
+}
+
+/// The gradients that a backward pass is to compute.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Of the input.
+    pub input: bool,
+    /// Of the residual.
+    pub residual: bool,
+    /// Of weights, scales and shifts.
+    pub parameters: bool,
+}
+
+impl BranchSum<'_> {
+    /// `y = act(norm(sum of the branches of x) + residual)`; `x` is `[batch, in, height, width]`,
+    /// `y` and `residual` `[batch, out, height', width']`.
+    ///
+    /// # Panics
+    /// If a length does not fit the shape, there is no branch, or a norm of the batch has but one
+    /// value per channel.
+    pub fn forward(
+        &self,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        activation: Activation,
+        y: &mut [f32],
+    ) -> (SumStatistics, SumSaved) {
+        self.check(x, y);
+        assert!(residual.is_none_or(|map| map.len() == y.len()), "length of the residual");
+        let (statistics, saved) = if depthwise::serves(self) {
+            let (statistics, saved) = depthwise::forward(self, x, residual, activation, y);
+            (statistics, Saved::Depthwise(saved))
+        } else if let Some(block) = self.as_dense_dbb() {
+            let (statistics, saved) = block.forward(x, residual, activation, y);
+            (self.statistics_of_dense(statistics), Saved::Dense(Box::new(saved)))
+        } else {
+            let (statistics, saved) = self.forward_maps(x, residual, activation, y);
+            (statistics, Saved::Maps(Box::new(saved)))
+        };
+        (statistics, SumSaved(saved))
+    }
+
+    /// The gradients from that of `y`. The statistics of norms that use constants, and the values
+    /// that pad an opening norm, have none.
+    ///
+    /// # Panics
+    /// If a length does not fit the shape.
+    pub fn backward(
+        &self,
+        x: &[f32],
+        y: &[f32],
+        saved: &SumSaved,
+        grad: &[f32],
+        wanted: Wanted,
+    ) -> SumGrad {
+        self.check(x, y);
+        assert_eq!(grad.len(), y.len(), "length of the output's gradient");
+        match &saved.0 {
+            Saved::Depthwise(saved) => depthwise::backward(self, x, y, saved, grad, wanted),
+            Saved::Dense(saved) => self.backward_dense(x, y, saved, grad, wanted),
+            Saved::Maps(saved) => self.backward_maps(x, y, saved, grad, wanted),
+        }
+    }
+
+    fn check(&self, x: &[f32], y: &[f32]) {
+        let shape = &Geometry::new(&self.shape, x.len(), y.len());
+        let (window, outputs) = (shape.kernel[0] * shape.kernel[1], shape.out_channels);
+        let count = shape.batch * shape.output_positions();
+        let opening_count = shape.batch * shape.input_positions();
+        assert!(!self.branches.is_empty(), "a sum has a branch");
+        self.outer.iter().for_each(|norm| norm.check(outputs, count));
+        for branch in self.branches {
+            branch.norm.iter().for_each(|norm| norm.check(outputs, count));
+            let keeps_channels = shape.in_channels == outputs;
+            match &branch.map {
+                BranchMap::Conv { weight, kernel } => {
+                    let fits = |axis: usize| {
+                        let (of, window) = (kernel[axis], shape.kernel[axis]);
+                        (1..=window).contains(&of) && (window - of).is_multiple_of(2)
+                    };
+                    assert!(fits(0) && fits(1), "a kernel in the middle of the window");
+                    let len = shape.weight_len() / window * kernel[0] * kernel[1];
+                    assert_eq!(weight.len(), len, "values of a weight");
+                }
+                BranchMap::Identity => {
+                    let centred = [0, 1].map(|axis| 2 * shape.padding[axis] + 1);
+                    assert!(
+                        keeps_channels && shape.stride == [1, 1] && shape.kernel == centred,
+                        "an identity where the block keeps the shape of its input"
+                    );
+                }
+                BranchMap::Average => assert!(keeps_channels, "an average of the input itself"),
+                BranchMap::PaddedConv { opening, weight } => {
+                    let internal = opening.gamma.len();
+                    assert!(internal.is_multiple_of(shape.groups), "groups divide channels");
+                    opening.check([shape.in_channels, internal], shape.groups, opening_count);
+                    let len = outputs * (internal / shape.groups) * window;
+                    assert_eq!(weight.len(), len, "values of a weight");
+                }
+                BranchMap::PaddedAverage { opening } => {
+                    opening.check([shape.in_channels, outputs], shape.groups, opening_count);
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Branch<'a> {
+    /// The opening norm.
+    pub(crate) fn opening(&self) -> Option<&PaddedNorm<'a>> {
+        match &self.map {
+            BranchMap::PaddedConv { opening, .. } | BranchMap::PaddedAverage { opening } => {
+                Some(opening)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the closing norm, if there is one, uses constants.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.norm.is_none_or(|norm| norm.fixed.is_some())
+    }
+}
+
+impl SumStatistics {
+    /// Empty statistics of the norms that use those of the batch.
+    pub(crate) fn of(sum: &BranchSum<'_>) -> Self {
+        let batch = |norm: &Option<Norm<'_>>| {
+            norm.is_some_and(|norm| norm.fixed.is_none()).then(BatchStatistics::default)
+        };
+        let branches = sum.branches.iter().map(|branch| BranchStatistics {
+            opening: branch.opening().and_then(|norm| (!norm.fixed).then(Default::default)),
+            closing: batch(&branch.norm),
+        });
+        Self { branches: branches.collect(), outer: batch(&sum.outer) }
+    }
+
+    /// Every vector, in an order of its own.
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut BatchStatistics> {
+        self.branches
+            .iter_mut()
+            .flat_map(|branch| [&mut branch.opening, &mut branch.closing])
+            .chain([&mut self.outer])
+            .flatten()
+    }
+}

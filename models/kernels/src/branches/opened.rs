@@ -1,0 +1,119 @@
+//! Branches that a 1x1 convolution and a padded norm open.
+
+use super::BranchSum;
+use super::maps::constants;
+use super::source::{InputGrad, convolve};
+use crate::activation::Activation;
+use crate::buffer::{self, Buffer};
+use crate::closing::{Closing, rounded};
+use crate::dense::{PaddedNorm, PaddedNormGrad};
+use crate::{BatchStatistics, ConvShape, conv};
+
+/// The 1x1 convolution and the norm that open a branch.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    /// The 1x1 convolution of the input.
+    pub map: Buffer,
+    /// Its norm less the border value.
+    pub centred: Buffer,
+    norm: Closing,
+    /// The value that pads the norm, `[internal]`.
+    pub border: Vec<f64>,
+    /// What the border value adds to the branch everywhere, `[out]`.
+    pub constant: Vec<f64>,
+}
+
+impl BranchSum<'_> {
+    /// The geometry of the 1x1 convolution that opens a branch.
+    fn opening_shape(&self, opening: &PaddedNorm<'_>) -> ConvShape {
+        ConvShape {
+            out_channels: opening.gamma.len(),
+            kernel: [1, 1],
+            stride: [1, 1],
+            padding: [0, 0],
+            ..self.shape
+        }
+    }
+
+    /// The 1x1 convolution and the norm that open a branch.
+    pub(super) fn open(
+        &self,
+        x: &[f32],
+        opening: &PaddedNorm<'_>,
+        statistics: &mut Option<BatchStatistics>,
+    ) -> Opened {
+        let shape = self.opening_shape(opening);
+        let (map, found) = convolve(&shape, x, opening.weight, !opening.fixed);
+        let border = opening.borders(found.as_ref(), shape.batch * shape.output_positions());
+        *statistics = found.as_ref().map(|found| rounded(&found.mean, &found.var));
+        let found = found.unwrap_or_else(|| constants(&opening.running()));
+        let beta = opening.shifts(&border);
+        let norm = opening.as_norm(&beta);
+        let mut centred = buffer::take(map.len());
+        let dims = shape.output_dims();
+        let plain = Activation::Identity;
+        let (norm, _) =
+            Closing::forward(&[&map], &[found], &[norm], None, plain, dims, &mut centred);
+        Opened { map, centred, norm, border, constant: Vec::new() }
+    }
+
+    /// What the border value adds to a branch everywhere: the response of its kernel, `[out]`.
+    pub(super) fn response(&self, weight: &[f32], internal: usize, border: &[f64]) -> Vec<f64> {
+        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let per_group = self.shape.out_channels / self.shape.groups;
+        let kernels = weight.chunks_exact(internal * window).enumerate();
+        let response = kernels.map(|(output, kernel)| {
+            let border = &border[output / per_group * internal..][..internal];
+            let taps = |kernel: &[f32]| kernel.iter().map(|&w| f64::from(w)).sum::<f64>();
+            kernel.chunks_exact(window).zip(border).map(|(kernel, b)| taps(kernel) * b).sum()
+        });
+        response.collect()
+    }
+
+    /// The adjoint of [`Self::response`] in the weight.
+    pub(super) fn response_grad(
+        &self,
+        len: usize,
+        internal: usize,
+        border: &[f64],
+        sums: &[f32],
+    ) -> Vec<f32> {
+        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let per_group = self.shape.out_channels / self.shape.groups;
+        let grad = (0..len).map(|index| {
+            let output = index / (internal * window);
+            let channel = output / per_group * internal + index / window % internal;
+            (border[channel] * f64::from(sums[output])) as f32
+        });
+        grad.collect()
+    }
+
+    /// The gradients of the 1x1 convolution and the norm that open a branch.
+    pub(super) fn backward_opening(
+        &self,
+        x: &[f32],
+        opening: &PaddedNorm<'_>,
+        opened: &Opened,
+        grad: Buffer,
+        input: &mut InputGrad,
+        parameters: bool,
+    ) -> PaddedNormGrad {
+        let shape = self.opening_shape(opening);
+        let beta = opening.shifts(&opened.border);
+        let norm = opening.as_norm(&beta);
+        let dims = shape.output_dims();
+        let mut found =
+            opened.norm.backward(&[&opened.map], &[norm], &[], &grad, dims, false, parameters);
+        drop(grad);
+        let ([gamma, beta], map_grad) = (found.norms.remove(0), found.maps.remove(0));
+        let mut weight = Vec::new();
+        if parameters {
+            weight = vec![0.0; opening.weight.len()];
+            conv::backward_weight(&shape, x, &map_grad, &mut weight);
+        }
+        input.add(|input, accumulate| {
+            conv::backward_input(&shape, &map_grad, opening.weight, input, accumulate);
+        });
+        PaddedNormGrad { weight, gamma, beta }
+    }
+}

@@ -1,0 +1,39 @@
+//! The names of the paper's repository.
+
+use super::{Dialect, Names, UnitNames, pytorch_norm};
+use crate::blocks::{BlockKind, Contents, ConvUnit};
+
+/// ResNets of four stages.
+pub(crate) const RESNET: Names = names(|layer| match layer {
+    "stem" => "stage0.conv1".into(),
+    _ => layer.into(),
+});
+
+pub(crate) const MOBILENET_V1: Names = names(|layer| match layer.strip_prefix("blocks.") {
+    Some(block) => format!("stem.{block}"),
+    None => layer.replace("stem", "conv1"),
+});
+
+const fn names(layer: fn(&str) -> String) -> Names {
+    Names {
+        dialect: Dialect::Official,
+        units: UnitNames::Blocks(layer),
+        others: |_, native| native.into(),
+        activation: None,
+        models: None,
+    }
+}
+
+/// The name of a tensor within a unit, such as `dbb_origin.conv.weight`. `kind` is the block the
+/// unit is, or was before it was folded.
+pub(crate) fn tensor(unit: &ConvUnit, kind: BlockKind, path: &str) -> String {
+    let names = match unit.contents() {
+        Contents::Block(block) => block.official_names(),
+        Contents::Folded(_) => return format!("{}.{path}", kind.folded_module()),
+    };
+    let renamed = names
+        .into_iter()
+        .find_map(|(native, official)| Some(format!("{official}{}", path.strip_prefix(native)?)))
+        .unwrap_or_else(|| path.to_string());
+    pytorch_norm(&renamed)
+}

@@ -1,0 +1,147 @@
+//! From a configuration to a network.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::backbones::{Arch, Classifier, NetworkBuilder};
+use crate::blocks::{Activation, BlockKind, ConvUnit, DbbConfig};
+use crate::error::ConfigError;
+use crate::form::Form;
+use crate::layer_blocks::LayerBlocks;
+use crate::layer_pattern;
+use crate::walk::Walk;
+
+/// Everything that determines the structure of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The architecture.
+    pub arch: Arch,
+    /// The block every KxK convolution becomes.
+    pub block: BlockKind,
+    /// Other blocks for single layers.
+    #[serde(default, skip_serializing_if = "LayerBlocks::is_empty")]
+    pub blocks: LayerBlocks,
+    /// What a Diverse Branch Block is made of, and the largest kernel that becomes a block.
+    #[serde(default)]
+    pub dbb: DbbConfig,
+    /// Nonlinearity of MobileNetV1, by default ReLU; the other networks have their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    /// Multiplies the channels of every layer; rounded down, in MobileNetV2 and V3 to multiples of 8.
+    pub width: f64,
+    /// Classes of the linear classifier.
+    pub num_classes: usize,
+    /// Channels of the images.
+    pub in_channels: usize,
+}
+
+impl ModelConfig {
+    /// Full width, three-channel images, blocks as the papers have them.
+    pub fn new(arch: Arch, block: BlockKind, num_classes: usize) -> Self {
+        Self {
+            arch,
+            block,
+            blocks: LayerBlocks::default(),
+            dbb: DbbConfig::default(),
+            activation: None,
+            width: 1.0,
+            num_classes,
+            in_channels: 3,
+        }
+    }
+
+    /// Builds the network with fresh weights, all drawn now, so that equal seeds of the device
+    /// (`Device::seed`) give equal networks.
+    ///
+    /// # Errors
+    /// An option out of range, a layer pattern that matches nothing, a block that cannot have
+    /// the geometry of its layer.
+    pub fn init(&self, form: Form, device: &Device) -> Result<Classifier, ConfigError> {
+        /// Burn draws a parameter when it is first read.
+        struct Draw;
+        impl ModuleVisitor for Draw {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                param.val();
+            }
+        }
+        let network = self.undrawn(form, device)?;
+        network.visit(&mut Draw);
+        Ok(network)
+    }
+
+    /// Checks that [`Self::init`] can build the network in training form and that
+    /// [`Self::freeze`] can freeze the layers of `patterns`, without drawing any weights.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn validate(&self, patterns: &[String]) -> Result<(), ConfigError> {
+        let network = self.undrawn(Form::Train, &Device::default())?;
+        self.freeze(network, patterns).map(drop)
+    }
+
+    /// The network of [`Self::init`] with weights that are drawn when they are first read, if
+    /// ever: for a network that is only looked at, or filled from a file.
+    pub(crate) fn undrawn(&self, form: Form, device: &Device) -> Result<Classifier, ConfigError> {
+        self.check()?;
+        let network = self.arch.definition().build(&self.builder(form, device))?;
+        self.check_patterns(&network)?;
+        Ok(network)
+    }
+
+    /// Which block a layer of the network is in training form.
+    pub fn block_of(&self, layer: &str, unit: &ConvUnit) -> BlockKind {
+        let device = Device::default();
+        self.builder(Form::Train, &device).kind(layer, &unit.spec())
+    }
+
+    fn builder<'a>(&'a self, form: Form, device: &'a Device) -> NetworkBuilder<'a> {
+        NetworkBuilder {
+            width: self.width,
+            in_channels: self.in_channels,
+            num_classes: self.num_classes,
+            activation: self.activation,
+            block: self.block,
+            patterns: &self.blocks.0,
+            dbb: &self.dbb,
+            norm: self.arch.definition().norm(),
+            form,
+            device,
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let at_least_one = |option, value: usize| {
+            (value > 0).then_some(()).ok_or(ConfigError::Option {
+                option,
+                value: value.to_string(),
+                expected: "at least 1",
+            })
+        };
+        at_least_one("num_classes", self.num_classes)?;
+        at_least_one("in_channels", self.in_channels)?;
+        if self.activation.is_some() && !self.arch.definition().leaves_activation_open() {
+            return Err(ConfigError::Option {
+                option: "activation",
+                value: format!("a choice for {}", self.arch),
+                expected: "none: this network has its own",
+            });
+        }
+        if !(self.width > 0.0 && self.width <= 16.0) {
+            return Err(ConfigError::Option {
+                option: "width",
+                value: self.width.to_string(),
+                expected: "a factor above 0 and up to 16",
+            });
+        }
+        Ok(())
+    }
+
+    fn check_patterns(&self, network: &Classifier) -> Result<(), ConfigError> {
+        let units = network.units();
+        let layers: Vec<_> = units.iter().map(|(name, _)| name.as_str()).collect();
+        let patterns = self.blocks.0.iter().map(|(pattern, _)| pattern);
+        layer_pattern::check(patterns, &layers, self.arch.name())
+    }
+}

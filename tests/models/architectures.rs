@@ -1,0 +1,516 @@
+//! The networks of the zoo against their papers: which block stands where, parameters and
+//! multiply-accumulate operations, each from the published figure and from a layer table written
+//! out here. One test prints how long a large network takes to fold.
+
+use crate::support::{Array, assert_close};
+use burn::module::Param;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::tensor::{Device, Tensor};
+use dbb_models::blocks::{BlockKind, ConvUnit, DbbConfig};
+use dbb_models::summary::{Summary, learnable_params};
+use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize, Walk};
+
+/// A convolution as the papers' tables list it.
+#[derive(Clone, Copy, Debug)]
+struct Layer {
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    groups: usize,
+    /// Height and width of the output.
+    size: usize,
+}
+
+impl Layer {
+    fn weights(&self) -> usize {
+        self.inputs / self.groups * self.outputs * self.kernel.pow(2)
+    }
+
+    fn params(&self, block: BlockKind) -> usize {
+        let Self { inputs, outputs, kernel, groups, .. } = *self;
+        let norm = 2 * outputs;
+        let origin = self.weights() + norm;
+        let pointwise = inputs / groups * outputs;
+        let is_plain = kernel == 1 || kernel > 5;
+        match block {
+            _ if is_plain => origin,
+            BlockKind::Base => origin,
+            BlockKind::Dbb if groups == outputs => {
+                // Twice the width inside, no 1x1 before the average pool.
+                let (first, second) = (2 * inputs, 2 * outputs * kernel.pow(2));
+                origin + (first + 2 * first + second + norm) + norm
+            }
+            BlockKind::Dbb => {
+                let first = inputs * inputs / groups;
+                let pointwise_kxk = first + 2 * inputs + self.weights() + norm;
+                let average = pointwise + norm + norm;
+                origin + (pointwise + norm) + pointwise_kxk + average
+            }
+            BlockKind::Acb => {
+                let strip = pointwise * kernel + norm;
+                origin + 2 * strip
+            }
+        }
+    }
+}
+
+/// Convolutions, and inputs and outputs of the layers that see one value per channel; the
+/// classes are the last of these.
+type Table = (Vec<Layer>, Vec<[usize; 2]>);
+
+fn dense(inputs: usize, outputs: usize, kernel: usize, size: usize) -> Layer {
+    Layer { inputs, outputs, kernel, groups: 1, size }
+}
+
+/// Table 1 of "Deep Residual Learning for Image Recognition": `depths` blocks a stage, the first
+/// convolution at `size`, stages of `widths` channels.
+fn resnet(
+    stem: Layer,
+    depths: &[usize],
+    bottleneck: bool,
+    size: usize,
+    projections: bool,
+) -> Table {
+    let mut layers = vec![stem];
+    let mut inputs = stem.outputs;
+    for (stage, &depth) in depths.iter().enumerate() {
+        let (planes, size) = (stem.outputs << stage, size >> stage);
+        let outputs = if bottleneck { 4 * planes } else { planes };
+        for block in 0..depth {
+            // The stride of a stage is in its first 3x3.
+            let before = if stage > 0 && block == 0 { 2 * size } else { size };
+            if bottleneck {
+                layers.push(dense(inputs, planes, 1, before));
+                layers.push(dense(planes, planes, 3, size));
+                layers.push(dense(planes, outputs, 1, size));
+            } else {
+                layers.push(dense(inputs, planes, 3, size));
+                layers.push(dense(planes, planes, 3, size));
+            }
+            if projections && block == 0 && (stage > 0 || inputs != outputs) {
+                layers.push(dense(inputs, outputs, 1, size));
+            }
+            inputs = outputs;
+        }
+    }
+    (layers, vec![[inputs, 0]])
+}
+
+/// Table 1 of "MobileNets".
+fn mobilenet() -> Table {
+    let mut layers = vec![dense(3, 32, 3, 112)];
+    let mut inputs = 32;
+    for (outputs, size) in [
+        (64, 112),
+        (128, 56),
+        (128, 56),
+        (256, 28),
+        (256, 28),
+        (512, 14),
+        (512, 14),
+        (512, 14),
+        (512, 14),
+        (512, 14),
+        (512, 14),
+        (1024, 7),
+        (1024, 7),
+    ] {
+        layers.push(Layer { groups: inputs, ..dense(inputs, inputs, 3, size) });
+        layers.push(dense(inputs, outputs, 1, size));
+        inputs = outputs;
+    }
+    (layers, vec![[1024, 0]])
+}
+
+/// Table 2 of "MobileNetV2", line by line: expansion, output channels, repetitions, stride.
+fn mobilenet_v2() -> Table {
+    let mut layers = vec![dense(3, 32, 3, 112)];
+    let (mut inputs, mut size) = (32, 112);
+    for (expansion, outputs, repetitions, stride) in [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ] {
+        for repetition in 0..repetitions {
+            let hidden = expansion * inputs;
+            if expansion > 1 {
+                layers.push(dense(inputs, hidden, 1, size));
+            }
+            size /= if repetition == 0 { stride } else { 1 };
+            layers.push(Layer { groups: hidden, ..dense(hidden, hidden, 3, size) });
+            layers.push(dense(hidden, outputs, 1, size));
+            inputs = outputs;
+        }
+    }
+    layers.push(dense(inputs, 1280, 1, size));
+    (layers, vec![[1280, 0]])
+}
+
+/// Tables 1 and 2 of "Searching for MobileNetV3", line by line: kernel, expanded and output
+/// channels, squeeze-and-excite, stride. The blocks squeeze to a quarter, rounded to eights.
+fn mobilenet_v3(lines: &[(usize, usize, usize, bool, usize)], hidden: usize) -> Table {
+    let (mut layers, mut dense_layers) = (vec![dense(3, 16, 3, 112)], Vec::new());
+    let (mut inputs, mut size) = (16, 112);
+    for &(kernel, expanded, outputs, squeezes, stride) in lines {
+        if expanded != inputs {
+            layers.push(dense(inputs, expanded, 1, size));
+        }
+        size /= stride;
+        layers.push(Layer { groups: expanded, ..dense(expanded, expanded, kernel, size) });
+        if squeezes {
+            let quarter = match expanded {
+                16 => 8,
+                72 | 96 => 24,
+                120 => 32,
+                144 => 40,
+                240 => 64,
+                672 => 168,
+                more => more / 4,
+            };
+            dense_layers.extend([[expanded, quarter], [quarter, expanded]]);
+        }
+        layers.push(dense(expanded, outputs, 1, size));
+        inputs = outputs;
+    }
+    layers.push(dense(inputs, 6 * inputs, 1, size));
+    dense_layers.extend([[6 * inputs, hidden], [hidden, 0]]);
+    (layers, dense_layers)
+}
+
+const V3_LARGE: [(usize, usize, usize, bool, usize); 15] = [
+    (3, 16, 16, false, 1),
+    (3, 64, 24, false, 2),
+    (3, 72, 24, false, 1),
+    (5, 72, 40, true, 2),
+    (5, 120, 40, true, 1),
+    (5, 120, 40, true, 1),
+    (3, 240, 80, false, 2),
+    (3, 200, 80, false, 1),
+    (3, 184, 80, false, 1),
+    (3, 184, 80, false, 1),
+    (3, 480, 112, true, 1),
+    (3, 672, 112, true, 1),
+    (5, 672, 160, true, 2),
+    (5, 960, 160, true, 1),
+    (5, 960, 160, true, 1),
+];
+
+const V3_SMALL: [(usize, usize, usize, bool, usize); 11] = [
+    (3, 16, 16, true, 2),
+    (3, 72, 24, false, 2),
+    (3, 88, 24, false, 1),
+    (5, 96, 40, true, 2),
+    (5, 240, 40, true, 1),
+    (5, 240, 40, true, 1),
+    (5, 120, 48, true, 1),
+    (5, 144, 48, true, 1),
+    (5, 288, 96, true, 2),
+    (5, 576, 96, true, 1),
+    (5, 576, 96, true, 1),
+];
+
+fn table(arch: Arch) -> Table {
+    let imagenet =
+        |depths: &[usize], bottleneck| resnet(dense(3, 64, 7, 112), depths, bottleneck, 56, true);
+    let cifar = |n: usize| resnet(dense(3, 16, 3, 32), &[n; 3], false, 32, false);
+    match arch {
+        Arch::ResNet18 => imagenet(&[2, 2, 2, 2], false),
+        Arch::ResNet34 => imagenet(&[3, 4, 6, 3], false),
+        Arch::ResNet50 => imagenet(&[3, 4, 6, 3], true),
+        Arch::ResNet101 => imagenet(&[3, 4, 23, 3], true),
+        Arch::ResNet152 => imagenet(&[3, 8, 36, 3], true),
+        Arch::ResNet18Cifar => resnet(dense(3, 64, 3, 32), &[2, 2, 2, 2], false, 32, true),
+        Arch::ResNet20 => cifar(3),
+        Arch::ResNet32 => cifar(5),
+        Arch::ResNet44 => cifar(7),
+        Arch::ResNet56 => cifar(9),
+        Arch::ResNet110 => cifar(18),
+        Arch::MobileNetV1 => mobilenet(),
+        Arch::MobileNetV2 => mobilenet_v2(),
+        Arch::MobileNetV3Large => mobilenet_v3(&V3_LARGE, 1280),
+        Arch::MobileNetV3Small => mobilenet_v3(&V3_SMALL, 1024),
+    }
+}
+
+fn classes(arch: Arch) -> usize {
+    if arch.default_resolution() == 32 { 10 } else { 1000 }
+}
+
+#[test]
+fn costs_equal_the_papers_tables() {
+    for arch in Arch::ALL {
+        let (layers, mut dense_layers) = table(arch);
+        dense_layers.last_mut().expect("a classifier")[1] = classes(arch);
+        let linear: usize = dense_layers.iter().map(|[n, m]| (n + 1) * m).sum();
+        let linear_macs: usize = dense_layers.iter().map(|[n, m]| n * m).sum();
+        for block in BlockKind::ALL {
+            // The two deepest differ from ResNet-50 in their number of layers alone.
+            if matches!(arch, Arch::ResNet101 | Arch::ResNet152) && block != BlockKind::Dbb {
+                continue;
+            }
+            let config = ModelConfig::new(arch, block, classes(arch));
+            let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
+            let sum = |f: &dyn Fn(&Layer) -> usize| layers.iter().map(f).sum::<usize>();
+            let train = sum(&|layer| layer.params(block)) + linear;
+            assert_eq!(summary.params_train, train, "{arch} {block}: training form");
+            let deploy = sum(&|layer| layer.weights() + layer.outputs) + linear;
+            assert_eq!(summary.params_deploy, deploy, "{arch} {block}: folded");
+            let macs = sum(&|layer| layer.weights() * layer.size.pow(2)) + linear_macs;
+            assert_eq!(summary.macs_deploy, macs as u64, "{arch} {block}: operations");
+            assert_eq!(
+                summary.layers.len(),
+                layers.len() + dense_layers.len(),
+                "{arch} {block}: layers"
+            );
+        }
+    }
+}
+
+/// The figures of torchvision for the ImageNet networks, of timm for MobileNet, and of the paper
+/// (0.27 M to 1.7 M) and its CIFAR re-implementations.
+#[test]
+fn parameters_equal_the_published_figures() {
+    for (arch, params) in [
+        (Arch::ResNet18, 11_689_512),
+        (Arch::ResNet34, 21_797_672),
+        (Arch::ResNet50, 25_557_032),
+        (Arch::ResNet101, 44_549_160),
+        (Arch::ResNet152, 60_192_808),
+        (Arch::ResNet18Cifar, 11_173_962),
+        (Arch::ResNet20, 269_722),
+        (Arch::ResNet32, 464_154),
+        (Arch::ResNet44, 658_586),
+        (Arch::ResNet56, 853_018),
+        (Arch::ResNet110, 1_727_962),
+        (Arch::MobileNetV1, 4_231_976),
+        (Arch::MobileNetV2, 3_504_872),
+        (Arch::MobileNetV3Large, 5_483_032),
+        (Arch::MobileNetV3Small, 2_542_856),
+    ] {
+        let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
+        let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
+        assert_eq!(summary.params_train, params, "{arch}");
+    }
+}
+
+#[test]
+fn operations_equal_the_published_figures() {
+    for (arch, macs) in [
+        (Arch::ResNet18, 1.81e9),
+        (Arch::ResNet50, 4.09e9),
+        (Arch::MobileNetV1, 569e6),
+        (Arch::MobileNetV2, 300.8e6),
+        (Arch::MobileNetV3Large, 217e6),
+        (Arch::MobileNetV3Small, 56.5e6),
+        (Arch::ResNet20, 40.8e6),
+    ] {
+        let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
+        let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
+        let error = (summary.macs_deploy as f64 / macs - 1.0).abs();
+        assert!(error < 0.01, "{arch}: {} operations against {macs:.3e}", summary.macs_deploy);
+    }
+}
+
+/// What the summary counts is what a network has and what a fold leaves.
+#[test]
+fn the_summary_counts_the_network() {
+    for arch in Arch::ALL {
+        for block in BlockKind::ALL {
+            let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, block, 10) };
+            let summary = Summary::new(&config, [64, 96]).expect("a network");
+            let network = config.init(Form::Train, &Device::default()).expect("a network");
+            assert_eq!(learnable_params(&network), summary.params_train, "{arch} {block}");
+            let folded = network.reparameterize();
+            assert_eq!(learnable_params(&folded), summary.params_deploy, "{arch} {block}: folded");
+            let fresh = config.init(Form::Deploy, &Device::default()).expect("a network");
+            assert_eq!(learnable_params(&fresh), summary.params_deploy, "{arch} {block}: deploy");
+
+            let images = burn::tensor::Tensor::zeros([1, 3, 64, 96], &Device::default());
+            let maps = folded.forward_features(images);
+            let [_, _, height, width] = maps.last().expect("a feature map").dims();
+            let mut convolutions = summary.layers.iter().filter(|layer| layer.block != "linear");
+            let last = convolutions.next_back().expect("a convolution");
+            assert_eq!(last.output, [height, width], "{arch} {block}: size of the last map");
+            // Every map of a 64x96 image is half as large again as that of a 64x64 one.
+            let square = Summary::new(&config, [64, 64]).expect("a network");
+            let convolutions = |summary: &Summary| {
+                let layers = summary.layers.iter().filter(|layer| layer.block != "linear");
+                layers.map(|layer| layer.macs_deploy).sum::<u64>()
+            };
+            let [wide, square] = [&summary, &square].map(convolutions);
+            assert_eq!(2 * wide, 3 * square, "{arch} {block}: operations");
+        }
+    }
+}
+
+/// What each layer of a network is: its kernel and its block.
+fn blocks_of(config: &ModelConfig) -> Vec<(String, usize, BlockKind)> {
+    let network = config.init(Form::Train, &Device::default()).expect("a network");
+    let blocks = network.units().into_iter().map(|(name, unit)| {
+        let kind = unit.kind().expect("a unit in training form");
+        assert_eq!(config.block_of(&name, unit), kind, "block_of {name}");
+        (name, unit.spec().kernel_size[0], kind)
+    });
+    blocks.collect()
+}
+
+/// As in the paper's code, 1x1 convolutions and kernels of 7 and more stay plain.
+#[test]
+fn blocks_stand_where_the_paper_puts_them() {
+    for arch in Arch::ALL {
+        for block in BlockKind::ALL {
+            let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, block, 10) };
+            for (name, kernel, kind) in blocks_of(&config) {
+                let expected = if matches!(kernel, 3 | 5) { block } else { BlockKind::Base };
+                assert_eq!(kind, expected, "{arch} {block}: {name}, kernel {kernel}");
+            }
+        }
+    }
+    let largest = |max_kernel| {
+        let dbb = DbbConfig { max_kernel, ..Default::default() };
+        let config = ModelConfig::new(Arch::ResNet18, BlockKind::Dbb, 10);
+        blocks_of(&ModelConfig { dbb, width: 0.125, ..config })
+    };
+    assert_eq!(largest(7)[0], ("stem".into(), 7, BlockKind::Dbb), "max_kernel = 7");
+    assert!(largest(1).iter().all(|layer| layer.2 == BlockKind::Base), "max_kernel = 1");
+}
+
+#[test]
+fn the_last_matching_pattern_chooses_the_block() {
+    let patterns: LayerBlocks = serde_json::from_str(
+        r#"{"stage4.*": "base", "*.conv2": "acb", "stage4.1.conv2": "dbb", "stage2.0.*": "base"}"#,
+    )
+    .expect("a table of patterns");
+    let config = ModelConfig {
+        blocks: patterns,
+        width: 0.125,
+        ..ModelConfig::new(Arch::ResNet18, BlockKind::Dbb, 10)
+    };
+    let blocks = blocks_of(&config);
+    for (layer, expected) in [
+        ("stem", BlockKind::Base), // 7x7
+        ("stage1.0.conv1", BlockKind::Dbb),
+        ("stage1.0.conv2", BlockKind::Acb),
+        ("stage2.0.conv1", BlockKind::Base),
+        ("stage2.0.conv2", BlockKind::Base),
+        ("stage2.0.shortcut", BlockKind::Base), // 1x1
+        ("stage2.1.conv2", BlockKind::Acb),
+        ("stage4.0.conv1", BlockKind::Base),
+        ("stage4.0.conv2", BlockKind::Acb),
+        ("stage4.1.conv1", BlockKind::Base),
+        ("stage4.1.conv2", BlockKind::Dbb),
+    ] {
+        let (_, _, kind) = blocks.iter().find(|(name, ..)| name == layer).expect("a layer");
+        assert_eq!(*kind, expected, "{layer}");
+    }
+
+    // Patterns do not make blocks of what stays plain, and reach the depthwise layers.
+    let blocks =
+        LayerBlocks(vec![("*".into(), BlockKind::Acb), ("*.depthwise".into(), BlockKind::Dbb)]);
+    let config = ModelConfig {
+        blocks,
+        width: 0.125,
+        ..ModelConfig::new(Arch::MobileNetV1, BlockKind::Base, 10)
+    };
+    for (name, kernel, kind) in blocks_of(&config) {
+        let expected = match kernel {
+            1 => BlockKind::Base,
+            _ if name == "stem" => BlockKind::Acb,
+            _ => BlockKind::Dbb,
+        };
+        assert_eq!(kind, expected, "{name}");
+    }
+}
+
+/// Channels and strides of the maps that heads for detection and segmentation read.
+#[test]
+fn feature_maps_have_the_usual_channels_and_strides() {
+    let four = |channels: usize| {
+        vec![(channels, 4), (2 * channels, 8), (4 * channels, 16), (8 * channels, 32)]
+    };
+    for (arch, expected) in [
+        (Arch::ResNet34, four(16)),
+        (Arch::ResNet50, four(64)),
+        (Arch::ResNet18Cifar, vec![(16, 1), (32, 2), (64, 4), (128, 8)]),
+        (Arch::ResNet32, vec![(4, 1), (8, 2), (16, 4)]),
+        (Arch::MobileNetV1, vec![(16, 2), (32, 4), (64, 8), (128, 16), (256, 32)]),
+        (Arch::MobileNetV2, vec![(8, 2), (8, 4), (8, 8), (24, 16), (80, 32)]),
+        (Arch::MobileNetV3Large, vec![(8, 2), (8, 4), (16, 8), (32, 16), (40, 32)]),
+        (Arch::MobileNetV3Small, vec![(8, 4), (8, 8), (16, 16), (24, 32)]),
+    ] {
+        let config = ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::Base, 10) };
+        let network = config.init(Form::Train, &Device::default()).expect("a network");
+        let images = Array::random(&[2, 3, 64, 96], [-1.0, 1.0], 1).tensor(&Device::default());
+        let maps = network.forward_features(images.clone());
+        let shapes: Vec<_> = maps.iter().map(|map| map.dims()).collect();
+        let expected: Vec<_> =
+            expected.into_iter().map(|(c, stride)| [2, c, 64 / stride, 96 / stride]).collect();
+        assert_eq!(shapes, expected, "{arch}");
+
+        // The classifier reads the mean of the last map.
+        let last = maps.into_iter().last().expect("a map");
+        let [batch, channels, height, width] = last.dims();
+        let means = last.reshape([batch, channels, height * width]).mean_dim(2);
+        let linear = match &network {
+            Classifier::ResNet(network) => &network.linear,
+            Classifier::MobileNetV1(network) => &network.linear,
+            // One more convolution follows their last map.
+            Classifier::MobileNetV2(_) | Classifier::MobileNetV3(_) => continue,
+        };
+        let logits = linear.forward(means.reshape([batch, channels])).into();
+        let what = format!("{arch}: logits from the last map");
+        assert_close(&what, &network.forward(images).into(), &logits, 1e-5, 1.0);
+    }
+}
+
+/// Option A of the ResNet paper: where a block changes the shape, it adds every second position
+/// of its input, with as many channels of zeros before as after.
+#[test]
+fn the_parameter_free_shortcut_subsamples_and_pads() {
+    let config = ModelConfig::new(Arch::ResNet20, BlockKind::Base, 10);
+    let network = config.init(Form::Train, &Device::default()).expect("a network");
+    let Classifier::ResNet(mut network) = network else { panic!("a ResNet") };
+    // Without its second convolution a block is its shortcut.
+    let block = &mut network.stage2[0];
+    let ConvUnit::Base(conv2) = &mut block.conv2 else { panic!("a base block") };
+    conv2.bn.gamma = conv2.bn.gamma.clone().map(|gamma| gamma.zeros_like());
+    // The block alone in its network.
+    network.stage1.clear();
+    network.stage2.truncate(1);
+    network.stage3.clear();
+    network.stem = ConvUnit::Folded(identity(16));
+    let input = Array::random(&[2, 16, 6, 5], [0.0, 1.0], 2).rounded();
+    let maps = network.forward_features(input.tensor(&Device::default()));
+    let output = Array::from(maps[0].clone());
+
+    let mut expected = Array::new(&[2, 32, 3, 3], vec![0.0; 2 * 32 * 9]);
+    for (n, c, y, x) in (0..2 * 16 * 9).map(|i| (i / 144, i / 9 % 16, i / 3 % 3, i % 3)) {
+        let value = input.data[((n * 16 + c) * 6 + 2 * y) * 5 + 2 * x];
+        expected.data[((n * 32 + 8 + c) * 3 + y) * 3 + x] = value;
+    }
+    assert_close("shortcut", &output, &expected, 1e-6, 1.0);
+}
+
+/// A 1x1 convolution that hands on its input.
+fn identity(channels: usize) -> Conv2d {
+    let device = Device::default();
+    let mut conv = Conv2dConfig::new([channels; 2], [1, 1]).with_bias(false).init(&device);
+    let eye = Tensor::<2>::eye(channels, &device).reshape([channels, channels, 1, 1]);
+    conv.weight = Param::from_tensor(eye);
+    conv
+}
+
+/// No assertion on the time: it is for reading (`--nocapture`).
+#[test]
+fn time_to_fold_a_large_network() {
+    let config = ModelConfig::new(Arch::ResNet50, BlockKind::Dbb, 1000);
+    let network = config.init(Form::Train, &Device::default()).expect("a network");
+    let start = std::time::Instant::now();
+    let folded = network.reparameterize();
+    println!("full-width {} {} folds in {:.2?}", config.arch, config.block, start.elapsed());
+    assert_eq!(learnable_params(&folded), 25_557_032 - 26_560, "batch norms folded away");
+}

@@ -1,0 +1,217 @@
+//! Blocks of an unknown network folded by their names and shapes: a made-up detector whose blocks
+//! are those of the fixtures, against the kernels that the paper's own code folds them into.
+
+use crate::support::fixture::{self, Fixture};
+use crate::support::{Array, assert_close};
+use burn::tensor::{DType, TensorData};
+use dbb_models::BlockKind;
+use dbb_models::weights::{BlockFold, FoldedBlock, StateDict, WeightsError, WeightsFile};
+use dbb_models::weights::{random_values, write_foreign};
+
+fn blocks() -> Vec<Fixture> {
+    let named = |name: &str| name.starts_with("dbb_k") || name.starts_with("acb_k");
+    let files = fixture::files(&[".safetensors"]);
+    let blocks: Vec<_> = files
+        .iter()
+        .filter(|path| named(&path.file_name().expect("a name").to_string_lossy()))
+        .map(|path| Fixture::read(path))
+        .collect();
+    assert!(blocks.len() > 15, "the fixtures are there");
+    blocks
+}
+
+fn module(name: &str) -> &'static str {
+    if name.starts_with("acb") { "fused_conv" } else { "dbb_reparam" }
+}
+
+/// What a detector holds beside its blocks, one tensor of every kind.
+fn others() -> StateDict {
+    let floats = TensorData::new(random_values(24, 1), [2, 3, 2, 2]);
+    [
+        ("backbone.stem.conv.weight", floats.clone()),
+        ("backbone.stem.bn.num_batches_tracked", TensorData::new::<i64, [usize; 0]>(vec![7], [])),
+        ("neck.upsample.weight", floats.clone().convert_dtype(DType::F16)),
+        ("head.cls.weight", floats.clone().convert_dtype(DType::BF16)),
+        ("head.anchors", floats.convert_dtype(DType::F64)),
+        ("head.mask", TensorData::new(vec![1u8, 0, 255], [3])),
+        // Modules with a name in common are no block.
+        ("head.ver_conv.weight", TensorData::new(vec![1.0f32, 2.0], [2])),
+    ]
+    .map(|(key, data)| (key.to_string(), data))
+    .into()
+}
+
+#[test]
+fn every_block_of_a_detector_becomes_the_convolution_of_the_papers_code() {
+    let (blocks, mut detector) = (blocks(), others());
+    for (index, block) in blocks.iter().enumerate() {
+        for (key, data) in block.state() {
+            detector.insert(format!("neck.{index}.conv.{key}"), data);
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("detector.safetensors");
+    write_foreign(&path, &detector).expect("written");
+    let file = WeightsFile::read(&path).expect("read");
+    assert!(file.metadata.is_none() && file.tensors == detector, "a foreign file, bit for bit");
+
+    let (mut folded, list) = BlockFold::default().fold(file.tensors).expect("folded");
+    assert_eq!(list.len(), blocks.len());
+    for (index, block) in blocks.iter().enumerate() {
+        let name = format!("neck.{index}.conv");
+        for (tensor, expected) in [("weight", "equiv_kernel"), ("bias", "equiv_bias")] {
+            let key = format!("{name}.{}.{tensor}", module(&block.name));
+            let actual = folded.remove(&key).unwrap_or_else(|| panic!("no {key}"));
+            assert_eq!(actual.dtype(), DType::F32, "{key}");
+            let what = format!("{} {tensor}", block.name);
+            assert_close(&what, &Array::from(&actual), &block.array(expected), 2e-5, 1.0);
+        }
+        let entry = list.iter().find(|block| block.name == name).expect("listed");
+        assert!(entry.max_rel_diff > 0.0 && entry.max_rel_diff < 1e-5, "{entry:?}");
+        let of = |text: &str| block.name.contains(text);
+        match entry.kind {
+            // The file names say the groups: `_g2_`, `_dw8`.
+            BlockKind::Dbb if of("_g2_") => assert_eq!(entry.groups, Some(2)),
+            BlockKind::Dbb if of("_dw") => assert_eq!(entry.groups, Some(entry.kernel[0])),
+            BlockKind::Dbb => assert_eq!(entry.groups, Some(1)),
+            kind => assert_eq!((kind, entry.groups), (BlockKind::Acb, None)),
+        }
+    }
+    assert!(folded == others(), "everything else stays as it is");
+}
+
+fn block(name: &str) -> StateDict {
+    Fixture::read(&fixture::folder().join(name)).state()
+}
+
+fn fold_one(state: StateDict, options: &BlockFold) -> Result<(StateDict, FoldedBlock), String> {
+    let state = state.into_iter().map(|(key, data)| (format!("neck.{key}"), data)).collect();
+    let (state, mut list) = options.fold(state).map_err(|error| error.to_string())?;
+    Ok((state, list.remove(0)))
+}
+
+#[test]
+fn a_block_without_a_prefix() {
+    let state = block("dbb_k3_s1_dw6.safetensors");
+    let (folded, list) = BlockFold::default().fold(state).expect("folded");
+    assert_eq!(folded.keys().collect::<Vec<_>>(), ["dbb_reparam.bias", "dbb_reparam.weight"]);
+    assert_eq!((list[0].name.as_str(), list[0].groups), ("", Some(6)));
+}
+
+/// Groups change what the fold is checked with, never its result.
+#[test]
+fn groups_where_shapes_leave_them_open() {
+    let state = block("acb_k3_s1_g2_4to8.safetensors");
+    let with = |rules: &[(&str, usize)]| BlockFold {
+        groups: rules.iter().map(|(pattern, groups)| (pattern.to_string(), *groups)).collect(),
+        ..BlockFold::default()
+    };
+    let (unasked, _) = fold_one(state.clone(), &with(&[])).expect("folded");
+    let (asked, entry) = fold_one(state.clone(), &with(&[("*", 4), ("ne*", 2)])).expect("folded");
+    assert!(asked == unasked && entry.groups == Some(2));
+    let error = fold_one(state, &with(&[("*", 3)])).expect_err("3 groups of 8 channels");
+    assert!(error.contains("block neck") && error.contains("3 groups"), "{error}");
+    let state = block("dbb_k3_s1_g2_4to8.safetensors");
+    let error = fold_one(state, &with(&[("neck", 4)])).expect_err("the shapes say 2");
+    assert!(error.contains("its shapes have 2 groups, 4 were asked for"), "{error}");
+}
+
+/// The identity in a module of its own, as ports of the paper's code have it.
+#[test]
+fn the_identity_beside_its_weight() {
+    let state = block("dbb_k3_s1_g1_4to4.safetensors");
+    let mut port = state.clone();
+    let weight = port.remove("dbb_1x1_kxk.idconv1.weight").expect("an identity-based weight");
+    port.insert("dbb_1x1_kxk.idconv1.id_tensor".into(), weight.clone());
+    port.insert("dbb_1x1_kxk.idconv1.conv.weight".into(), weight);
+    let fold = |state| fold_one(state, &BlockFold::default()).expect("folded").0;
+    assert!(fold(port) == fold(state));
+}
+
+#[test]
+fn epsilon_enters_the_fold() {
+    let state = block("dbb_k3_s1_dw6.safetensors");
+    let scale = |epsilon: f64| {
+        // With the KxK branch alone the fold is gamma / sqrt(var + epsilon) times the kernel.
+        let mut state = state.clone();
+        state.retain(|key, _| key.starts_with("dbb_origin"));
+        let first = |key: &str| state[key].iter::<f64>().next().expect("a value");
+        let norm = |tensor: &str| first(&format!("dbb_origin.bn.{tensor}"));
+        let expected = norm("weight") / (norm("running_var") + epsilon).sqrt();
+        let kernel = first("dbb_origin.conv.weight");
+        let (folded, _) = fold_one(state.clone(), &BlockFold { epsilon, groups: vec![] }).unwrap();
+        let actual = folded["neck.dbb_reparam.weight"].iter::<f64>().next().expect("a value");
+        assert!((actual - expected * kernel).abs() < 1e-6, "{actual} {expected}");
+        actual
+    };
+    assert!((scale(1e-5) - scale(0.5)).abs() > 1e-3);
+}
+
+#[test]
+fn a_block_at_fault_is_named() {
+    let good = block("dbb_k3_s2_g1_4to6.safetensors");
+    let zeros = |shape: &[usize]| TensorData::zeros::<f32, _>(shape.to_vec());
+    type Fault = fn(&mut StateDict, fn(&[usize]) -> TensorData);
+    let faults: [(Fault, &str); 6] = [
+        (|s, _| drop(s.remove("dbb_avg.avgbn.running_var")), "missing: neck.dbb_avg.avgbn.running"),
+        (
+            |s, z| drop(s.insert("dbb_1x1.conv.bias".into(), z(&[6]))),
+            "unexpected: neck.dbb_1x1.conv",
+        ),
+        (|s, z| drop(s.insert("dbb_1x1.bn.bias".into(), z(&[5]))), "neck.dbb_1x1.bn.bias [5]"),
+        (|s, z| drop(s.insert("dbb_origin.conv.weight".into(), z(&[6, 4, 3]))), "no kernel"),
+        (|s, z| drop(s.insert("dbb_1x1_kxk.conv2.weight".into(), z(&[6, 3, 3, 3]))), "reads 3"),
+        (|s, z| drop(s.insert("dbb_reparam.bias".into(), z(&[6]))), "its folded form"),
+    ];
+    for (fault, part) in faults {
+        let mut state = good.clone();
+        fault(&mut state, zeros);
+        let error = fold_one(state, &BlockFold::default()).expect_err(part);
+        assert!(error.contains("neck") && error.contains(part), "{error}");
+    }
+    let averages = good.into_iter().filter(|(key, _)| key.starts_with("dbb_avg")).collect();
+    let error = fold_one(averages, &BlockFold::default()).expect_err("no kernel size");
+    assert!(error.contains("no KxK branch"), "{error}");
+}
+
+/// A fold of NaN is no fold; what is no part of a block may hold it, such as a mask of infinities.
+#[test]
+fn a_block_of_finite_values_only() {
+    let mut detector = others();
+    detector.insert("head.mask".into(), TensorData::new(vec![f32::NEG_INFINITY, 0.0], [2]));
+    for (key, value) in [
+        ("dbb_origin.conv.weight", f32::NAN),
+        ("dbb_1x1_kxk.bn1.bn.running_var", f32::INFINITY),
+        ("dbb_avg.avgbn.bias", f32::NEG_INFINITY),
+    ] {
+        let mut state = block("dbb_k3_s1_g1_4to4.safetensors");
+        let mut values: Vec<f32> = state[key].iter().collect();
+        values[1] = value;
+        let shape = state[key].shape().to_vec();
+        state.insert(key.into(), TensorData::new(values, shape));
+        let block = state.into_iter().map(|(key, data)| (format!("neck.{key}"), data));
+        let state = detector.clone().into_iter().chain(block).collect();
+        let error = BlockFold::default().fold(state).expect_err(key);
+        let WeightsError::NonFinite { tensor, count, other_tensors, .. } = error else {
+            panic!("{key}: {error}");
+        };
+        assert_eq!((tensor, count, other_tensors), (format!("neck.{key}"), 1, 0));
+    }
+    let good = block("dbb_k3_s1_g1_4to4.safetensors");
+    detector.extend(good.into_iter().map(|(key, data)| (format!("neck.{key}"), data)));
+    BlockFold::default().fold(detector).expect("the block is finite");
+}
+
+/// A half-precision block folds into half precision, or is refused.
+#[test]
+fn half_precision_stays_and_does_not_overflow() {
+    let mut state = block("dbb_k3_s1_dw6.safetensors");
+    let kernel = state["dbb_origin.conv.weight"].clone().convert_dtype(DType::F16);
+    state.insert("dbb_origin.conv.weight".into(), kernel);
+    let (folded, _) = fold_one(state.clone(), &BlockFold::default()).expect("folded");
+    assert_eq!(folded["neck.dbb_reparam.weight"].dtype(), DType::F16);
+    state.insert("dbb_origin.bn.weight".into(), TensorData::full([6], 1e30f32));
+    let state = state.into_iter().map(|(key, data)| (format!("neck.{key}"), data)).collect();
+    let error = BlockFold::default().fold(state).expect_err("too large for f16");
+    assert!(matches!(error, WeightsError::Overflow { .. }), "{error}");
+}

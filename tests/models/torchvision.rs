@@ -1,0 +1,204 @@
+//! The names of other libraries for plain networks: keys and shapes as torchvision, timm and
+//! published checkpoints have them, and a folded network in its conv + batch norm form.
+
+use std::collections::BTreeSet;
+
+use burn::tensor::{Device, Tensor};
+use dbb_models::blocks::Activation;
+use dbb_models::weights::{Dialect, KeyMap, LoadOptions, StateDict, adopt, as_conv_bn};
+use dbb_models::weights::{WeightsFile, write_foreign};
+use dbb_models::{Arch, BlockKind, Classifier, Form, ModelConfig, Reparameterize};
+use sha2::{Digest, Sha256};
+
+fn names(model: &ModelConfig) -> StateDict {
+    let network = model.init(Form::Train, &Device::default()).expect("a network");
+    let keys = KeyMap::new(Dialect::Torchvision, model, &network).expect("torchvision names");
+    keys.save(&network)
+}
+
+/// Name and shape of some tensors, and how many there are without the batch counters.
+fn assert_names(arch: Arch, count: usize, some: &[(&str, &[usize])]) {
+    let tensors = names(&ModelConfig::new(arch, BlockKind::Base, 1000));
+    assert_eq!(tensors.len(), count, "{arch}");
+    for (name, shape) in some {
+        let found = tensors.get(*name).unwrap_or_else(|| panic!("{arch} has no {name}"));
+        assert_eq!(found.shape().to_vec(), *shape, "{arch} {name}");
+    }
+}
+
+#[test]
+fn resnets() {
+    // 20 convolutions and norms of five and one tensors, and the classifier's two.
+    let some: &[(&str, &[usize])] = &[
+        ("conv1.weight", &[64, 3, 7, 7]),
+        ("bn1.running_var", &[64]),
+        ("layer1.1.conv2.weight", &[64, 64, 3, 3]),
+        ("layer2.0.downsample.0.weight", &[128, 64, 1, 1]),
+        ("layer2.0.downsample.1.bias", &[128]),
+        ("layer4.1.bn2.weight", &[512]),
+        ("fc.weight", &[1000, 512]),
+        ("fc.bias", &[1000]),
+    ];
+    assert_names(Arch::ResNet18, 102, some);
+    let some: &[(&str, &[usize])] = &[
+        ("layer1.0.conv3.weight", &[256, 64, 1, 1]),
+        ("layer1.0.bn3.running_mean", &[256]),
+        ("layer1.0.downsample.0.weight", &[256, 64, 1, 1]),
+        ("layer3.5.conv2.weight", &[256, 256, 3, 3]),
+        ("fc.weight", &[1000, 2048]),
+    ];
+    assert_names(Arch::ResNet50, 53 * 5 + 2, some);
+}
+
+#[test]
+fn mobilenet_v2() {
+    let some: &[(&str, &[usize])] = &[
+        ("features.0.0.weight", &[32, 3, 3, 3]),
+        ("features.0.1.weight", &[32]),
+        ("features.1.conv.0.0.weight", &[32, 1, 3, 3]),
+        ("features.1.conv.1.weight", &[16, 32, 1, 1]),
+        ("features.1.conv.2.running_mean", &[16]),
+        ("features.2.conv.0.0.weight", &[96, 16, 1, 1]),
+        ("features.2.conv.1.0.weight", &[96, 1, 3, 3]),
+        ("features.2.conv.1.1.bias", &[96]),
+        ("features.17.conv.2.weight", &[320, 960, 1, 1]),
+        ("features.17.conv.3.running_var", &[320]),
+        ("features.18.0.weight", &[1280, 320, 1, 1]),
+        ("features.18.1.weight", &[1280]),
+        ("classifier.1.weight", &[1000, 1280]),
+    ];
+    assert_names(Arch::MobileNetV2, 52 * 5 + 2, some);
+}
+
+#[test]
+fn mobilenet_v3() {
+    let some: &[(&str, &[usize])] = &[
+        ("features.0.0.weight", &[16, 3, 3, 3]),
+        ("features.1.block.0.0.weight", &[16, 1, 3, 3]),
+        ("features.1.block.1.1.running_mean", &[16]),
+        ("features.4.block.0.0.weight", &[72, 24, 1, 1]),
+        ("features.4.block.1.0.weight", &[72, 1, 5, 5]),
+        ("features.4.block.2.fc1.weight", &[24, 72, 1, 1]),
+        ("features.4.block.2.fc2.bias", &[72]),
+        ("features.4.block.3.0.weight", &[40, 72, 1, 1]),
+        ("features.7.block.2.0.weight", &[80, 240, 1, 1]),
+        ("features.16.0.weight", &[960, 160, 1, 1]),
+        ("features.16.1.weight", &[960]),
+        ("classifier.0.weight", &[1280, 960]),
+        ("classifier.3.weight", &[1000, 1280]),
+    ];
+    // 46 convolutions with norms, eight squeezes of four tensors, two layers of two.
+    assert_names(Arch::MobileNetV3Large, 46 * 5 + 8 * 4 + 4, some);
+    let some: &[(&str, &[usize])] = &[
+        ("features.1.block.0.0.weight", &[16, 1, 3, 3]),
+        ("features.1.block.1.fc1.weight", &[8, 16, 1, 1]),
+        ("features.1.block.2.0.weight", &[16, 16, 1, 1]),
+        ("features.12.0.weight", &[576, 96, 1, 1]),
+        ("classifier.0.bias", &[1024]),
+    ];
+    assert_names(Arch::MobileNetV3Small, 34 * 5 + 9 * 4 + 4, some);
+}
+
+/// Two layers never get the same name, in any architecture.
+#[test]
+fn names_are_unique() {
+    for arch in [Arch::ResNet34, Arch::ResNet101, Arch::MobileNetV2, Arch::MobileNetV3Large] {
+        let model = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Base, 3) };
+        let network = model.init(Form::Train, &Device::default()).expect("a network");
+        let native = KeyMap::new(Dialect::Native, &model, &network).expect("native names");
+        let unique: BTreeSet<_> = names(&model).into_keys().collect();
+        assert_eq!(unique.len(), native.save(&network).len(), "{arch}");
+    }
+}
+
+/// A folded DBB network, written as the plain network torchvision knows, is that network: it is
+/// recognised without metadata and computes the same.
+#[test]
+fn a_folded_network_loads_as_the_plain_one() {
+    let device = Device::default();
+    let folder = tempfile::tempdir().expect("a folder");
+    for (arch, dialect) in [
+        (Arch::ResNet18, Dialect::Torchvision),
+        (Arch::ResNet50, Dialect::Torchvision),
+        (Arch::MobileNetV2, Dialect::Torchvision),
+        (Arch::MobileNetV3Small, Dialect::Torchvision),
+        (Arch::MobileNetV1, Dialect::Timm),
+        (Arch::MobileNetV2, Dialect::Timm),
+        (Arch::ResNet20, Dialect::Akamaster),
+    ] {
+        let width = if arch == Arch::ResNet20 { 0.5 } else { 0.125 };
+        let model = ModelConfig { width, ..ModelConfig::new(arch, BlockKind::Dbb, 7) };
+        // timm's MobileNetV1 has ReLU6.
+        let activation = (arch == Arch::MobileNetV1).then_some(Activation::Relu6);
+        let model = ModelConfig { activation, ..model };
+        let network = model.init(Form::Train, &device).expect("a network");
+        let native = KeyMap::new(Dialect::Native, &model, &network).expect("native names");
+        let deploy = crate::support::randomise(network, &native, 3).reparameterize();
+        let (plain, plain_model) = as_conv_bn(&deploy, &model, &device).expect("a plain network");
+        let keys = KeyMap::new(dialect, &plain_model, &plain).expect("names");
+        let path = folder.path().join("weights.safetensors");
+        write_foreign(&path, &keys.save(&plain)).expect("written");
+
+        let file = WeightsFile::read(&path).expect("read");
+        let asked = ModelConfig { activation: None, ..plain_model.clone() };
+        let (adopted, found) =
+            adopt(&file, &asked, LoadOptions::default(), &device).expect("adopted");
+        assert_eq!((found.keys, found.form), (dialect, Form::Train), "{arch}");
+        assert_eq!(found.model, plain_model, "{arch}");
+        assert!(keys.save(&adopted) == keys.save(&plain), "{arch} {dialect}: bit for bit");
+        let images = Tensor::random([2, 3, 64, 64], burn::tensor::Distribution::Default, &device);
+        let logits = |network: &Classifier| network.forward(images.clone());
+        let expected = logits(&deploy);
+        let largest = expected.clone().abs().max().into_scalar::<f32>();
+        let difference = (logits(&adopted) - expected).abs().max().into_scalar::<f32>();
+        assert!(difference <= 4e-6 * largest, "{arch}: {difference:e} of {largest}");
+        // With PyTorch's epsilon the rounded scale of the norm is too near for a bit to change.
+        if arch != Arch::MobileNetV3Small {
+            let deploy_keys = KeyMap::new(Dialect::Native, &model, &deploy).expect("names");
+            let again = deploy_keys.save(&adopted.reparameterize());
+            assert!(again == deploy_keys.save(&deploy), "{arch} {dialect}: folded again");
+        }
+    }
+}
+
+/// Number of keys and the first digits of the SHA-256 of the sorted keys, one a line, without
+/// counters of batches: of `state_dict()` in torchvision 0.29.2 and timm 1.0.31, and of the file
+/// resnet20-12fca82f.th.
+#[test]
+fn every_name_is_the_librarys() {
+    for (dialect, arch, count, sha256) in [
+        (Dialect::Torchvision, Arch::ResNet18, 102, "e90b1f58ce95ad39"),
+        (Dialect::Torchvision, Arch::ResNet34, 182, "aeaf9ac2b41bf067"),
+        (Dialect::Torchvision, Arch::ResNet50, 267, "d1512e10e88bf8a9"),
+        (Dialect::Torchvision, Arch::ResNet101, 522, "65c093d2a20817d5"),
+        (Dialect::Torchvision, Arch::ResNet152, 777, "9f9c78c1b0744447"),
+        (Dialect::Torchvision, Arch::MobileNetV2, 262, "7abb0d3441db5855"),
+        (Dialect::Torchvision, Arch::MobileNetV3Large, 266, "0692ecb8f00ec469"),
+        (Dialect::Torchvision, Arch::MobileNetV3Small, 210, "17774ef707f7135b"),
+        (Dialect::Timm, Arch::MobileNetV1, 137, "73f3c8112c20777c"),
+        (Dialect::Timm, Arch::MobileNetV2, 262, "6d15a2002986888a"),
+        (Dialect::Akamaster, Arch::ResNet20, 97, "f7e84def05c9ee5a"),
+    ] {
+        // A narrow MobileNet has blocks that expand nothing; names of ResNets know no width.
+        let width = if arch.name().starts_with("resnet") { 0.125 } else { 1.0 };
+        let model = ModelConfig { width, ..ModelConfig::new(arch, BlockKind::Base, 2) };
+        let network = model.init(Form::Train, &Device::default()).expect("a network");
+        let state = KeyMap::new(dialect, &model, &network).expect("names").save(&network);
+        let keys: Vec<_> = state.keys().map(String::as_str).collect();
+        let hash = Sha256::digest(keys.join("\n"));
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((keys.len(), &hash[..16]), (count, sha256), "{dialect} {arch}");
+    }
+}
+
+#[test]
+fn blocks_of_several_branches_have_no_names() {
+    let model = ModelConfig { width: 0.125, ..ModelConfig::new(Arch::ResNet18, BlockKind::Dbb, 7) };
+    let network = model.init(Form::Train, &Device::default()).expect("a network");
+    let error = KeyMap::new(Dialect::Torchvision, &model, &network).expect_err("no names");
+    assert!(error.to_string().contains("export the folded network"), "{error}");
+    let model = ModelConfig::new(Arch::ResNet20, BlockKind::Base, 10);
+    let network = model.init(Form::Train, &Device::default()).expect("a network");
+    let error = KeyMap::new(Dialect::Torchvision, &model, &network).expect_err("no names");
+    assert!(error.to_string().contains("resnet20 has no torchvision names"), "{error}");
+}

@@ -1,0 +1,92 @@
+//! From an error of the library to what a user does about it: the library knows no flags.
+
+use dbb_models::weights::{Lookalike, WeightsError};
+use dbb_training::Error;
+use dbb_training::config::{ConfigFileError, Place};
+use dbb_training::inference::description::Property;
+
+/// An error as a sentence, with the flags that help.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let of_library = error.downcast_ref::<Error>();
+    let of_config = match of_library {
+        Some(Error::ConfigFile(error)) => Some(error),
+        _ => error.downcast_ref::<ConfigFileError>(),
+    };
+    match of_config {
+        Some(ConfigFileError::Fault { place: Place::Override(key), text }) => {
+            return format!("--set {key}: {text}");
+        }
+        Some(ConfigFileError::Override { text, detail }) => {
+            return format!(
+                "--set {text}: {detail}; expected KEY=VALUE, for example --set optim.lr=0.05"
+            );
+        }
+        _ => {}
+    }
+    match of_library.and_then(hint) {
+        Some(hint) => format!("{error}; hint: {hint}"),
+        None => error.to_string(),
+    }
+}
+
+fn hint(error: &Error) -> Option<String> {
+    Some(match error {
+        Error::Undescribed { missing, .. } => {
+            format!("give --arch, --block, --width and --classes ({} is missing)", flag(*missing))
+        }
+        Error::Contradiction { property, .. } => format!("leave {} out", flag(*property)),
+        Error::NoCheckpoints(_) => "leave --checkpoint out".into(),
+        Error::NoBlocks(_) => {
+            "to fold the batch norms of a network of the zoo, say which it is with --arch".into()
+        }
+        Error::NoData(_) => "name data with --data".into(),
+        Error::Classes(_) => "--class-map FILE assigns outputs to classes".into(),
+        Error::RunExists(run) => format!(
+            "give another --out, or continue the run with `dbb train {} --resume`",
+            run.display()
+        ),
+        Error::NoRun(_) => "name the run directory, or give it with --out".into(),
+        Error::NoCheckpoint { .. } => "--out names another directory".into(),
+        Error::OtherConfig { run, .. } => format!(
+            "leave the file out (`dbb train {} --resume`), or change the run with --force --set \
+             KEY=VALUE",
+            run.display()
+        ),
+        Error::Changed { .. } => "--force accepts the change".into(),
+        Error::Interrupted { run, .. } => {
+            format!("`dbb train {} --resume` resumes it", run.display())
+        }
+        Error::Weights(WeightsError::NonFinite { .. }) => {
+            "a diverged training or a damaged file leaves such weights; every command but train \
+             accepts them with --allow-nonfinite"
+                .into()
+        }
+        Error::Weights(WeightsError::Keys { lookalike: Some(found), .. }) => {
+            let Lookalike { arch, block, num_classes, .. } = found;
+            format!(
+                "give --arch {arch} --block {block} --classes {num_classes}, or in a configuration \
+                 model.arch and model.block"
+            )
+        }
+        Error::Weights(WeightsError::Keys { classes: Some([of_file, _]), .. }) => format!(
+            "give --classes {of_file}, or train on your own classes with model.init_from, which \
+             replaces the classifier"
+        ),
+        Error::Weights(WeightsError::Unfolded { .. }) => "leave --form train out".into(),
+        Error::NonFiniteOutput(_) => {
+            "the values overflow, or the weights or the input are not finite".into()
+        }
+        Error::Arm { error, .. } => return hint(error),
+        _ => return None,
+    })
+}
+
+fn flag(property: Property) -> &'static str {
+    match property {
+        Property::Arch => "--arch",
+        Property::Block => "--block",
+        Property::Width => "--width",
+        Property::Classes => "--classes",
+        Property::Channels => "--channels",
+    }
+}

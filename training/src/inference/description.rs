@@ -1,0 +1,101 @@
+//! What a network is, for a file that does not say it.
+
+use std::path::Path;
+
+use dbb_models::weights::Metadata;
+use dbb_models::{Arch, BlockKind, ModelConfig};
+
+use crate::error::{Error, Result};
+
+/// What a user says of a network. A file without metadata needs it; other files know better.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkDescription {
+    /// Architecture.
+    pub arch: Option<Arch>,
+    /// Block; `base` by default.
+    pub block: Option<BlockKind>,
+    /// Width multiplier; 1 by default.
+    pub width: Option<f64>,
+    /// Number of classes.
+    pub classes: Option<usize>,
+    /// Channels of the images; 3 by default.
+    pub channels: Option<usize>,
+}
+
+/// A property in a [`NetworkDescription`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Property {
+    /// Architecture.
+    Arch,
+    /// Block.
+    Block,
+    /// Width multiplier.
+    Width,
+    /// Number of classes.
+    Classes,
+    /// Channels of the images.
+    Channels,
+}
+
+impl std::fmt::Display for Property {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Arch => "architecture",
+            Self::Block => "block",
+            Self::Width => "width",
+            Self::Classes => "number of classes",
+            Self::Channels => "number of channels",
+        })
+    }
+}
+
+impl NetworkDescription {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The network it describes, for a file that does not describe itself.
+    ///
+    /// # Errors
+    /// [`Error::Undescribed`] without an architecture or a number of classes.
+    pub fn model(&self, file: &Path) -> Result<ModelConfig> {
+        let missing = |missing| Error::Undescribed { file: file.into(), missing };
+        let arch = self.arch.ok_or_else(|| missing(Property::Arch))?;
+        let classes = self.classes.ok_or_else(|| missing(Property::Classes))?;
+        Ok(ModelConfig {
+            width: self.width.unwrap_or(1.0),
+            in_channels: self.channels.unwrap_or(3),
+            ..ModelConfig::new(arch, self.block.unwrap_or(BlockKind::Base), classes)
+        })
+    }
+
+    /// That it says nothing else than a file itself.
+    ///
+    /// # Errors
+    /// [`Error::Contradiction`] naming the first property that differs.
+    pub fn check_against(&self, metadata: &Metadata, file: &Path) -> Result<()> {
+        fn check<T: PartialEq + ToString>(
+            property: Property,
+            given: Option<T>,
+            own: T,
+            file: &Path,
+        ) -> Result<()> {
+            match given {
+                Some(given) if given != own => Err(Error::Contradiction {
+                    file: file.into(),
+                    property,
+                    given: given.to_string(),
+                    own: own.to_string(),
+                }),
+                _ => Ok(()),
+            }
+        }
+        let model = &metadata.model;
+        check(Property::Arch, self.arch, model.arch, file)?;
+        check(Property::Block, self.block, model.block, file)?;
+        check(Property::Width, self.width, model.width, file)?;
+        check(Property::Classes, self.classes, model.num_classes, file)?;
+        check(Property::Channels, self.channels, model.in_channels, file)
+    }
+}
