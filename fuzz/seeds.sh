@@ -12,7 +12,7 @@ for file in configs/*/*.toml; do
 done
 printf 'model.width=0.5' > "$corpus/config/override"
 cp tests/fixtures/images/*.gif tests/fixtures/images/*.jpg tests/fixtures/images/*.png \
-    tests/fixtures/images/*.webp "$corpus/image"
+    tests/fixtures/images/*.webp tests/fixtures/images/*.bmp tests/fixtures/images/*.tif* "$corpus/image"
 cp tests/fixtures/checkpoints/*.pth* "$corpus/weights"
 
 # A network of one channel with a block of each kind that learns for an epoch.

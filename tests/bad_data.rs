@@ -130,12 +130,14 @@ fn unusable() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("cut.webp", first_half(fixture("lossy.webp")), "is damaged"),
         ("cut.gif", first_half(fixture("interlaced.gif")), "is damaged"),
         ("empty.jpg", Vec::new(), "the file is empty"),
-        ("page.jpeg", b"<html></html>".to_vec(), "not a readable JPEG"),
+        ("page.jpeg", b"<html></html>".to_vec(), "it is not a JPEG, PNG, GIF"),
         ("bomb.jpg", fixture("bomb.jpg"), "is too large"),
         ("bomb_progressive.jpg", fixture("bomb_progressive.jpg"), "is too large"),
         ("bomb.png", fixture("bomb.png"), "is too large"),
         ("bomb.gif", fixture("bomb.gif"), "is too large"),
         ("bomb.webp", fixture("bomb.webp"), "is too large"),
+        ("bomb.bmp", fixture("bomb.bmp"), "is too large"),
+        ("bomb.tiff", fixture("bomb.tiff"), "is too large"),
         ("hole.jpg", damaged_scan, "is damaged"),
     ]
 }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use burn::store::burn_pack::{Bytes, Reader, Tensor, Writer};
 use burn::tensor::Device;
 use dbb_training::Error;
+use dbb_training::cancel::CancelToken;
 use dbb_training::config::Config;
-use dbb_training::run::checkpoint::read_progress;
 use dbb_training::run::directory::RunDir;
 use dbb_training::run::manifest;
+use dbb_training::run::progress::read_progress;
 use dbb_training::train::Trainer;
-use dbb_training::train::cancel::CancelToken;
 use dbb_training::train::observer::{Observer, Step};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::Value;
@@ -387,6 +387,24 @@ fn checkpoints_within_an_epoch_are_kept_as_the_configuration_says() {
 #[cfg(unix)]
 #[test]
 fn a_terminated_run_is_saved_and_goes_on() {
+    saves_on("-TERM", 15);
+}
+
+/// What a terminal sends that is closed.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_whose_terminal_is_closed_is_saved() {
+    let status = fs::read_to_string("/proc/self/status").expect("the status of this process");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
+    let ignored = u64::from_str_radix(ignored.trim(), 16).expect("a mask") & 1 == 1;
+    // Below `nohup` the program is to outlive its terminal.
+    if !ignored {
+        saves_on("-HUP", 1);
+    }
+}
+
+#[cfg(unix)]
+fn saves_on(signal: &str, number: i32) {
     let folder = folder();
     let run = folder.path().join("run");
     let mut command = training(&["train.epochs=500"], &run);
@@ -398,13 +416,13 @@ fn a_terminated_run_is_saved_and_goes_on() {
     }
     // One process at a time.
     fails(&mut resuming(&run), 1, &["is in use by another process", &child.id().to_string()]);
-    let kill = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status();
+    let kill = Command::new("kill").arg(signal).arg(child.id().to_string()).status();
     assert!(kill.expect("kill").success());
     let output = child.wait_with_output().expect("it ends");
-    Call::new(&command, output).fails(143, &["the run is saved in", "--resume"]);
+    Call::new(&command, output).fails(128 + number, &["the run is saved in", "--resume"]);
     manifest::verify(&newest(&run)).expect("whole");
     let report = fs::read_to_string(RunDir::new(&run).report()).expect("the report");
-    assert!(report.contains("stopped by signal 15"));
+    assert!(report.contains(&format!("stopped by signal {number}")));
 }
 
 // ---- Another run ---------------------------------------------------------------------------

@@ -66,6 +66,8 @@ pub trait Source: Send + Sync {
 pub struct ImageDataset {
     name: String,
     classes: Arc<[String]>,
+    /// What the fingerprint calls the classes.
+    identity: Arc<[String]>,
     normalization: Normalization,
     source: Arc<dyn Source>,
     /// Positions in the source, in order.
@@ -100,9 +102,11 @@ impl ImageDataset {
             ));
         }
         let class_of = (0..classes.len()).collect();
+        let classes: Arc<[String]> = classes.into();
         Ok(Self {
             name: name.into(),
-            classes: classes.into(),
+            identity: classes.clone(),
+            classes,
             normalization,
             selection: (0..source.len()).collect(),
             class_of,
@@ -192,7 +196,14 @@ impl ImageDataset {
             return Err(DataError::setting("dataset.labels", labels, expected));
         }
         let class_of = self.class_of.iter().map(|&class| labels[class]).collect();
-        Ok(Self { classes: classes.into(), class_of, ..self.clone() })
+        let classes: Arc<[String]> = classes.into();
+        Ok(Self { identity: classes.clone(), classes, class_of, ..self.clone() })
+    }
+
+    /// The same data set with names for classes that are numbers in its files.
+    pub(crate) fn named(self, names: &[&str]) -> Self {
+        debug_assert_eq!(names.len(), self.classes.len());
+        Self { classes: names.iter().map(|&name| name.to_owned()).collect(), ..self }
     }
 
     /// A class-balanced subset of at most `n` samples, always the same one.
@@ -252,7 +263,8 @@ impl ImageDataset {
         Ok((part(first, "the rest"), part(second, &format!("{percent:.0}% set apart"))))
     }
 
-    /// SHA-256, in hexadecimal, of the class names, labels and images in their order.
+    /// SHA-256, in hexadecimal, of the classes as the files name them, labels and images in their
+    /// order.
     ///
     /// Images are told apart by their pixels, in class folders by file name and size: enough to
     /// notice another data set, cheap enough for a million files.
@@ -263,7 +275,7 @@ impl ImageDataset {
             hash.update((bytes.len() as u64).to_le_bytes());
             hash.update(bytes);
         };
-        for class in self.classes.iter() {
+        for class in self.identity.iter() {
             field(class.as_bytes());
         }
         let (height, width) = self.image_size().unwrap_or((0, 0));
@@ -284,12 +296,10 @@ impl ImageDataset {
             None => "any size".to_owned(),
         };
         let colour = if self.channels() == 1 { "grey" } else { "RGB" };
-        format!(
-            "{}: {} images, {} classes, {size}, {colour}",
-            self.name,
-            self.len(),
-            self.classes.len()
-        )
+        let (images, classes) = (self.len(), self.classes.len());
+        let images_word = if images == 1 { "image" } else { "images" };
+        let classes_word = if classes == 1 { "class" } else { "classes" };
+        format!("{}: {images} {images_word}, {classes} {classes_word}, {size}, {colour}", self.name)
     }
 }
 

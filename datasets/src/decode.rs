@@ -7,7 +7,8 @@ use std::{
 };
 
 use image::{
-    DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage, metadata::Orientation,
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
+    metadata::Orientation,
 };
 
 use crate::{DataError, Image};
@@ -15,10 +16,14 @@ use crate::{DataError, Image};
 /// What a decoder may allocate besides the image: rows, colour profiles, other metadata.
 const SCRATCH_BYTES: u64 = 64 << 20;
 
+/// Most bytes of the samples of a TIFF, of which its decoder keeps a second copy.
+const TIFF_BYTES: u64 = 4 * Image::MAX_PIXELS;
+
 /// Why a file is not an image to use.
 enum Refusal {
     Unreadable(io::Error),
     Damaged(String),
+    Unsupported(String),
     TooLarge(String),
 }
 
@@ -34,7 +39,11 @@ impl From<ImageError> for Refusal {
             ImageError::Limits(_) => {
                 Self::TooLarge(format!("{error}; at most {} pixels are read", Image::MAX_PIXELS))
             }
-            _ => Self::Damaged(format!("not a readable JPEG, PNG, GIF or WebP: {error}")),
+            // Nothing is wrong with the file, which is of a kind that is not read.
+            ImageError::Unsupported(_) => {
+                Self::Unsupported(format!("images of its kind are not read ({error})"))
+            }
+            _ => Self::Damaged(error.to_string()),
         }
     }
 }
@@ -44,6 +53,7 @@ impl Refusal {
         match self {
             Self::Unreadable(error) => DataError::io(path, error),
             Self::Damaged(reason) => DataError::corrupt(path, reason),
+            Self::Unsupported(reason) => DataError::entry(path, &reason),
             Self::TooLarge(reason) => DataError::TooLarge { path: path.to_owned(), reason },
         }
     }
@@ -85,6 +95,10 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, Refusal> {
         return Err(Refusal::Damaged(reason.to_owned()));
     }
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let Some(format) = reader.format().filter(ImageFormat::reading_enabled) else {
+        let reason = "it is not a JPEG, PNG, GIF, WebP, BMP or TIFF image";
+        return Err(Refusal::Unsupported(reason.to_owned()));
+    };
     reader.limits(limits(SCRATCH_BYTES));
     // Reads the header alone.
     let mut decoder = reader.into_decoder()?;
@@ -95,7 +109,18 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, Refusal> {
             Image::MAX_PIXELS
         )));
     }
-    decoder.set_limits(limits(decoder.total_bytes().max(SCRATCH_BYTES)))?;
+    let bytes = decoder.total_bytes();
+    let most = match format {
+        ImageFormat::Tiff if bytes > TIFF_BYTES => {
+            let reason =
+                format!("{bytes} bytes of samples, at most {TIFF_BYTES} of a TIFF are read");
+            return Err(Refusal::TooLarge(reason));
+        }
+        // What is decoded at a time, a strip or a tile, may be the whole image.
+        ImageFormat::Tiff => 2 * bytes + SCRATCH_BYTES,
+        _ => bytes.max(SCRATCH_BYTES),
+    };
+    decoder.set_limits(limits(most))?;
     // A tag that makes no sense says nothing about the pixels.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut decoded = into_rgb8(DynamicImage::from_decoder(decoder)?);
@@ -250,16 +275,26 @@ mod tests {
     fn a_cut_file_is_damaged_wherever_it_is_cut() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cut.jpg");
-        for name in
-            ["orientation6.jpg", "progressive.jpg", "rgb.png", "lossy.webp", "interlaced.gif"]
-        {
+        for name in [
+            "orientation6.jpg",
+            "progressive.jpg",
+            "rgb.png",
+            "lossy.webp",
+            "interlaced.gif",
+            "rgb.bmp",
+            "rgb.tiff",
+            "lzw.tiff",
+        ] {
             let whole = fs::read(fixture(name)).unwrap();
             // The last bytes of a PNG and of a GIF hold no pixel.
             let lost = if name.ends_with("jpg") { 1 } else { 24 };
             for kept in 0..=whole.len() - lost {
                 fs::write(&path, &whole[..kept]).unwrap();
                 let error = Image::open(&path).expect_err(&format!("{kept} bytes of {name}"));
-                assert!(matches!(error, DataError::Corrupt { .. }), "{kept}: {error}");
+                // Without its first bytes it is no image at all.
+                let told = matches!(error, DataError::Corrupt { .. })
+                    || kept < 16 && matches!(error, DataError::Entry { .. });
+                assert!(told, "{kept} bytes of {name}: {error}");
                 assert!(error.to_string().contains("cut.jpg"), "{error}");
             }
         }
@@ -277,16 +312,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_damaged() {
+    fn what_is_no_image_is_told_as_such() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("page.jpg");
-        for (content, reason) in [("", "the file is empty"), ("<html>", "not a readable JPEG")] {
+        // The last is an icon, which the library knows and this program does not read.
+        let no_image = "it is not a JPEG, PNG, GIF, WebP, BMP or TIFF image";
+        for (content, reason) in
+            [("", "the file is empty"), ("<html>", no_image), ("\0\0\x01\0\x01\0", no_image)]
+        {
             fs::write(&path, content).unwrap();
-            let error = Image::open(&path).unwrap_err();
-            assert!(matches!(error, DataError::Corrupt { .. }), "{error}");
-            let text = error.to_string();
+            let text = Image::open(&path).unwrap_err().to_string();
             assert!(text.contains("page.jpg") && text.contains(reason), "{text}");
         }
+    }
+
+    /// 16-bit samples of 60 million pixels, which would take three times 480 MB.
+    #[test]
+    fn the_samples_of_a_tiff_are_limited_too() {
+        let mut bytes = fs::read(fixture("rgb16.tiff")).unwrap();
+        for (tag, value) in [(256u16, 10_000u32), (257, 6_700), (278, 6_700)] {
+            let entry = bytes.windows(2).position(|pair| pair == tag.to_le_bytes()).unwrap();
+            bytes[entry + 8..entry + 12].copy_from_slice(&value.to_le_bytes());
+        }
+        let error = Image::from_bytes(&bytes, "wide.tiff").unwrap_err();
+        assert!(matches!(error, DataError::TooLarge { .. }), "{error}");
+        assert!(error.to_string().contains("at most 400000000 of a TIFF"), "{error}");
     }
 
     proptest! {

@@ -49,6 +49,15 @@ pub enum DataError {
         source: std::io::Error,
     },
 
+    /// A well-known data set is not there.
+    #[error("{} does not exist; {origin}", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Where it comes from.
+        origin: &'static str,
+    },
+
     /// A file was read but is not what it should be.
     #[error("{} is damaged: {reason}; replace or remove the file", path.display())]
     Corrupt {
@@ -92,7 +101,7 @@ pub enum DataError {
 
     /// A class folder holds no image.
     #[error(
-        "class folder {} holds no .jpg, .jpeg, .png, .gif or .webp image; add images or remove the folder from both splits",
+        "class folder {} holds no image (.jpg, .jpeg, .png, .gif, .webp, .bmp, .tif, .tiff); add images or remove the folder from both splits",
         path.display()
     )]
     EmptyClass {
@@ -130,6 +139,7 @@ impl DataError {
         match self {
             Self::Layout { path, .. }
             | Self::Io { path, .. }
+            | Self::Missing { path, .. }
             | Self::Corrupt { path, .. }
             | Self::TooLarge { path, .. }
             | Self::Entry { path, .. }

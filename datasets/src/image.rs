@@ -61,7 +61,7 @@ impl Image {
     /// Most bytes of a file that [`open`](Self::open) reads.
     pub const MAX_FILE_BYTES: u64 = 256 << 20;
 
-    /// Reads a JPEG, PNG, GIF or WebP file as RGB.
+    /// Reads a JPEG, PNG, GIF, WebP, BMP or TIFF file as RGB.
     ///
     /// The content decides the format, not the extension. Pixels are those of PIL's
     /// `convert("RGB")`: grey is replicated, alpha is dropped without blending, palettes are looked
@@ -72,9 +72,10 @@ impl Image {
     /// # Errors
     ///
     /// [`DataError::Io`] if the file cannot be read, [`DataError::Corrupt`] if it cannot be decoded
-    /// in full, [`DataError::TooLarge`] if it or its header's size is beyond
+    /// in full, [`DataError::Entry`] if it is no image or of a kind that is not read (a TIFF with a
+    /// palette), [`DataError::TooLarge`] if it or its header's size is beyond
     /// [`MAX_FILE_BYTES`](Self::MAX_FILE_BYTES) or [`MAX_PIXELS`](Self::MAX_PIXELS): then nothing
-    /// is allocated for the pixels.
+    /// is allocated for the pixels. Of a TIFF, the samples may take 400,000,000 bytes.
     ///
     /// Damage inside the pixels of a JPEG that ends as it should is no error, as in Pillow: it is
     /// seen as wrong colours or grey.

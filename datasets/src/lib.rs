@@ -70,5 +70,5 @@ pub use image::Image;
 pub use loader::{Batch, CacheBudget, Epoch, Loader, LoaderConfig, Mixed};
 pub use pipeline::Pipeline;
 pub use preprocess::Preprocess;
-pub use reference::{DataRef, Layout, Split, open, open_pair};
-pub use sources::folder::image_files_below;
+pub use reference::{DataRef, Layout, Split, is_data_set, open, open_pair};
+pub use sources::folder::{holds_images, image_files_below, is_image_name};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DataError, Image, ImageDataset,
     image::check_channels,
+    presets::{IMAGENET, Normalization},
     transforms::{normalize, resize, resize_center_crop, to_channels},
 };
 
@@ -35,6 +36,11 @@ pub struct Preprocess {
     pub std: Vec<f32>,
 }
 
+/// The short side before the middle of `side` is cut out, by ImageNet's ratio of 256 to 224.
+fn resize_before(side: usize) -> usize {
+    side * 256 / 224
+}
+
 impl Preprocess {
     /// Longest side of a network's input, in pixels: far above use, far below overflow.
     pub const MAX_SIDE: usize = 16_384;
@@ -42,13 +48,45 @@ impl Preprocess {
     /// The usual preprocessing of a data set: its own size, channels and constants; for images of
     /// various sizes ImageNet's resize to 256 and crop of 224.
     pub fn of(dataset: &ImageDataset) -> Self {
-        let channels = dataset.channels();
+        Self::with_defaults(dataset.image_size(), 224, dataset.normalization(), dataset.channels())
+    }
+
+    /// The preprocessing that published weights expect of a network whose paper has inputs of
+    /// `side` pixels: for ImageNet's 224 the short side resized to 256, for CIFAR's 32 no border,
+    /// with ImageNet's mean and deviation. Images of one size keep it, and data that is grey has mean
+    /// and deviation of its own.
+    pub fn of_published(side: usize, channels: usize, dataset: Option<&ImageDataset>) -> Self {
+        let grey = dataset.filter(|dataset| dataset.channels() == 1);
+        let normalization = grey.map_or(IMAGENET, ImageDataset::normalization);
+        let size = dataset.and_then(ImageDataset::image_size);
+        let preprocess = Self::with_defaults(size, side, normalization, channels);
+        let resize = preprocess.resize.map(|resize| if side == 224 { resize } else { side });
+        Self { resize, ..preprocess }
+    }
+
+    /// Images of one size keep it; others are cut to `side`.
+    fn with_defaults(
+        size: Option<(usize, usize)>,
+        side: usize,
+        normalization: Normalization,
+        channels: usize,
+    ) -> Self {
+        let (mean, std) = normalization.for_channels(channels);
+        let resize = size.is_none().then(|| resize_before(side));
+        Self { size: size.unwrap_or((side, side)), resize, channels, mean, std }
+    }
+
+    /// The same for a network of other channels than the data set has.
+    pub fn with_channels(self, channels: usize, dataset: &ImageDataset) -> Self {
         let (mean, std) = dataset.normalization().for_channels(channels);
-        let (size, resize) = match dataset.image_size() {
-            Some(size) => (size, None),
-            None => ((224, 224), Some(256)),
-        };
-        Self { size, resize, channels, mean, std }
+        Self { channels, mean, std, ..self }
+    }
+
+    /// The same for another size of the input. Images of one size are stretched to it, others cut
+    /// as [`of`](Self::of) cuts them.
+    pub fn with_size(self, side: usize, dataset: &ImageDataset) -> Self {
+        let resize = dataset.image_size().is_none().then(|| resize_before(side));
+        Self { size: (side, side), resize, ..self }
     }
 
     /// Checks every field.

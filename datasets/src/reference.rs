@@ -229,9 +229,50 @@ fn layout_of(named: Option<Layout>, path: &Path) -> Result<Layout, DataError> {
     named.map_or_else(|| recognise(path), Ok)
 }
 
+/// Whether a path is a folder or an archive whose layout is recognised.
+pub fn is_data_set(path: &Path) -> bool {
+    recognise(path).is_ok()
+}
+
+/// Where a well-known data set is published, by the name of its folder.
+fn published_at(path: &Path) -> Option<&'static str> {
+    let folder = path.file_name()?.to_str()?;
+    PUBLISHED.into_iter().find(|(name, _)| *name == folder).map(|(_, origin)| origin)
+}
+
+/// The folders that the recipes name, and how to get them.
+const PUBLISHED: [(&str, &str); 5] = [
+    (
+        "imagenette2-160",
+        "unpack imagenette2-160.tgz, which https://github.com/fastai/imagenette links to",
+    ),
+    (
+        "imagenet",
+        "ImageNet is given out at https://www.image-net.org after registration; its validation \
+         images have to be sorted into class folders",
+    ),
+    (
+        "fashion-mnist",
+        "put the four .gz files of https://github.com/zalandoresearch/fashion-mnist into it",
+    ),
+    (
+        "cifar-10-batches-bin",
+        "unpack the binary version of CIFAR-10 from https://www.cs.toronto.edu/~kriz/cifar.html",
+    ),
+    (
+        "cifar-100-binary",
+        "unpack the binary version of CIFAR-100 from https://www.cs.toronto.edu/~kriz/cifar.html",
+    ),
+];
+
 fn recognise(path: &Path) -> Result<Layout, DataError> {
     // What cannot be read is told apart from what is of unknown content.
-    let kind = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
+    let kind = std::fs::metadata(path).map_err(|e| match (e.kind(), published_at(path)) {
+        (std::io::ErrorKind::NotFound, Some(origin)) => {
+            DataError::Missing { path: path.to_owned(), origin }
+        }
+        _ => DataError::io(path, e),
+    })?;
     if kind.is_dir() {
         std::fs::read_dir(path).map_err(|e| DataError::io(path, e))?;
     }
@@ -309,6 +350,19 @@ mod tests {
         }
         let gone: DataRef = "no/such/folder".parse().unwrap();
         assert!(matches!(open(&gone, Split::Val), Err(DataError::Io { .. })));
+    }
+
+    #[test]
+    fn a_missing_data_set_of_a_recipe_says_where_it_comes_from() {
+        for (folder, origin) in [
+            ("imagenette2-160", "https://github.com/fastai/imagenette"),
+            ("cifar-10-batches-bin", "cs.toronto.edu"),
+        ] {
+            let data: DataRef = format!("no/data/{folder}").parse().unwrap();
+            let text = open(&data, Split::Train).unwrap_err().to_string();
+            assert!(text.contains(&format!("no/data/{folder} does not exist")), "{text}");
+            assert!(text.contains(origin), "{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use dbb_models::{Classifier, Form, ModelConfig};
-use dbb_training::run::checkpoint::{Progress, RunState, restore};
+use dbb_training::run::progress::Progress;
+use dbb_training::train::checkpoint::{RunState, restore};
 use dbb_training::config::Config;
 use dbb_training::train::average::Ema;
 use dbb_training::train::optimizer::Optimizer;

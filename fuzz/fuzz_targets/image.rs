@@ -1,4 +1,4 @@
-//! JPEG, PNG, GIF and WebP.
+//! JPEG, PNG, GIF, WebP, BMP and TIFF.
 #![no_main]
 
 use dbb_datasets::Image;

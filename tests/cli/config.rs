@@ -63,6 +63,27 @@ fn configuration_mistakes_have_a_line() {
     assert!(!exists(&out));
 }
 
+/// Each was accepted by `config check` and refused by `train`, or named without its key.
+#[test]
+fn the_check_refuses_what_training_refuses() {
+    let folder = Folder::new();
+    for (key, place) in [
+        ("model.dbb.branches=[]", "model.dbb.branches"),
+        ("model.width=0.01", "model.width"),
+        ("data.std=[0]", "data.std"),
+        ("augment.pad_crop=1000", "augment.pad_crop"),
+        ("data.size=100000", "data.size"),
+        ("data.resize=8", "data.resize"),
+    ] {
+        let place = format!("--set {place}: ");
+        let call = |command: &[&str]| dbb(&[command, &[QUICK_DBB, "--set", key]].concat());
+        call(&["config", "check"]).fails(1, &[&place]);
+        call(&["train"]).fails(1, &[&place]);
+    }
+    let empty = folder.file("empty.toml", b"# nothing\n");
+    dbb(&["config", "check", &empty]).fails(1, &[&empty, "holds no key", "model.arch", "optim.lr"]);
+}
+
 /// Editors read the committed schema; it is the program's.
 #[test]
 fn the_committed_schema_is_fresh() {

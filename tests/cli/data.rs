@@ -123,3 +123,66 @@ fn results_of_no_image_are_refused() {
     spoil("train", 6);
     train_on(&data, &skip, &folder.at("untrained")).fails(1, &error);
 }
+
+#[test]
+fn class_folders_without_validation_images_are_split() {
+    let folder = Folder::new();
+    let (data, out) = (class_folder(&folder), folder.at("run"));
+    fs::remove_dir_all(format!("{data}/val")).expect("a folder");
+    let flat = format!("{data}/train");
+    for source in [&data, &flat] {
+        train_on(source, &[], &out).fails(1, &[source, "none to validate with", "val_from_train"]);
+    }
+    assert!(!exists(&out));
+    train_on(&flat, &["data.val_from_train=0.5"], &out).succeeds().json();
+    assert_eq!(number(&json(&["eval", &out]), "n"), 6.0);
+    dbb(&["eval", &out, "--data", &flat]).fails(1, &[&flat, "--split train measures on them"]);
+    let all = json(&["eval", &out, "--data", &flat, "--split", "train"]);
+    assert_eq!(number(&all, "n"), 12.0);
+}
+
+#[test]
+fn a_recipe_says_where_its_images_come_from() {
+    let recipe = format!("{REPOSITORY}/configs/imagenette/resnet18-dbb.toml");
+    let missing = "data.source=no/imagenette2-160";
+    dbb(&["train", &recipe, "--set", missing])
+        .fails(1, &["no/imagenette2-160 does not exist", "https://github.com/fastai/imagenette"]);
+}
+
+#[test]
+fn what_cannot_fit_into_memory_is_refused_before_it_begins() {
+    let folder = Folder::new();
+    let out = folder.at("run");
+    let large = ["data.size=16384", "train.batch_size=128"];
+    train(QUICK_DBB, &large, &out)
+        .fails(1, &["training needs about", "MiB are available", "train.batch_size (128)"]);
+    assert!(!exists(&out));
+    let run = Run::new(QUICK_DBB, &[]);
+    let size = ["--size", "16384", "--batch-size", "1000"];
+    dbb(&[&["eval", &run.path, "--data", "sample"], &size[..]].concat())
+        .fails(1, &["inference needs about", "lower --batch-size or --size"]);
+    let bench = ["--arch", "resnet18", "--res", "16384", "--batch", "1000"];
+    for what in ["train", "infer"] {
+        dbb(&[&["bench", what], &bench[..]].concat())
+            .fails(1, &["needs about", "--batch or --res"]);
+    }
+    let loader = ["bench", "loader", "--res", "16384", "--batch", "9999"];
+    dbb(&loader).fails(1, &["loading needs about"]);
+}
+
+/// A PNG of a few hundred bytes whose short side is one pixel: it is enlarged only where it is seen.
+#[test]
+fn a_long_thin_image_takes_little_memory() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let folder = Folder::new();
+    let thin = folder.file("thin.png", b"");
+    image::GrayImage::new(100_000, 1).save(&thin).expect("an image");
+    let resized = ["--size", "8", "--resize", "16"];
+    json(&[&["predict", &run.path, &thin], &resized[..]].concat());
+
+    let data = class_folder(&folder);
+    image::GrayImage::new(100_000, 1).save(format!("{data}/train/ant/thin.png")).expect("an image");
+    image::GrayImage::new(100_000, 1).save(format!("{data}/val/bee/thin.png")).expect("an image");
+    let keys = ["data.resize=16", "data.on_bad_sample=skip"];
+    train_on(&data, &keys, &folder.at("run")).succeeds().json();
+}

@@ -130,3 +130,54 @@ fn eight_bit_weights_are_rounded_to_their_scales() {
         assert_ne!(found["loss_int8"], found["loss"]);
     }
 }
+
+#[test]
+fn a_part_of_the_images_is_measured_if_asked() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let result = json(&["eval", &run.path, "--data", "sample", "--limit", "30"]);
+    assert_eq!(number(&result, "n"), 30.0);
+    let csv = run.folder.at("predictions.csv");
+    json(&["eval", &run.path, "--limit", "20", "--predictions", &csv]);
+    let text = fs::read_to_string(&csv).expect("predictions");
+    let labels: Vec<&str> = text.lines().skip(1).filter_map(|row| row.split(',').nth(1)).collect();
+    for class in 0..10 {
+        let name = class.to_string();
+        assert_eq!(labels.iter().filter(|label| **label == name).count(), 2, "{text}");
+    }
+    dbb(&["eval", &run.path, "--limit", "0"]).fails(2, &["--limit"]);
+}
+
+/// The bundled images as IDX files, which number their classes, as Fashion-MNIST is published.
+#[test]
+fn a_network_of_the_sample_knows_the_classes_of_fashion_mnist() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let files = format!("idx:{REPOSITORY}/datasets/sample");
+    let own = json(&["eval", &run.path, "--data", "sample"]);
+    assert_eq!(json(&["eval", &run.path, "--data", &files]), own);
+    // And the other way round.
+    let other = Run::new(QUICK_BASE, &[&format!("data.source={files}")]);
+    let result = json(&["eval", &other.path, "--data", "sample"]);
+    assert_eq!(result, json(&["eval", &other.path, "--data", &files]));
+}
+
+/// Off a terminal there is no progress; results come in order, each with its classes.
+#[test]
+fn predictions_of_a_folder_are_text_line_by_line() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let folder = Folder::new();
+    for index in 0..5 {
+        let path = folder.file(&format!("images/{index}.png"), b"");
+        image::GrayImage::from_pixel(28, 28, image::Luma([50 * index]))
+            .save(path)
+            .expect("an image");
+    }
+    let images = folder.at("images");
+    let call = dbb(&["predict", &run.path, &images, "--top", "2", "--batch-size", "2"]).succeeds();
+    assert!(call.stderr.is_empty(), "{}", call.all());
+    let lines: Vec<&str> = call.stdout.lines().collect();
+    assert_eq!(lines.len(), 15, "{}", call.all());
+    for index in 0..5 {
+        assert_eq!(lines[3 * index], format!("{images}/{index}.png"));
+        assert!(lines[3 * index + 1].contains("%  "), "{}", call.all());
+    }
+}

@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dbb_training::run::checkpoint::read_progress;
 use dbb_training::run::directory::RunDir;
+use dbb_training::run::progress::read_progress;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use crate::runs::*;

@@ -31,6 +31,24 @@ fn wrong_paths_are_named() {
 }
 
 #[test]
+fn arguments_that_have_changed_places_are_told() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let photo = run.folder.file("photo.png", b"");
+    image::RgbImage::new(4, 4).save(&photo).expect("an image");
+    dbb(&["predict", &photo, &run.path]).fails(1, &[&photo, "is an image", "first"]);
+    let images = run.folder.at("");
+    dbb(&["predict", &images, &run.path]).fails(1, &["is a folder of images", "first"]);
+    let data = format!("{REPOSITORY}/datasets/sample");
+    dbb(&["eval", &data, "--data", &run.path]).fails(1, &[&data, "is a data set", "--data"]);
+    dbb(&["eval", &run.path, "--data", &run.path]).fails(1, &[&run.path, "is a run directory"]);
+    dbb(&["train", &run.path]).fails(1, &[&run.path, "is a folder", "--resume"]);
+    let page = run.folder.file("page.jpg", b"<html></html>");
+    let call = dbb(&["predict", &run.path, &page]);
+    assert_eq!(call.code, Some(1), "{}", call.all());
+    call.says(&[&page, "it is not a JPEG, PNG, GIF, WebP, BMP or TIFF image"]);
+}
+
+#[test]
 fn flags_that_contradict_a_file_are_refused() {
     let run = Run::new(QUICK_DBB, &[]);
     for (flag, wrong, right) in [

@@ -6,18 +6,22 @@ use std::time::Instant;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use dbb_datasets::{Augment, DataRef, Loader, LoaderConfig, Pipeline, Split, open};
-use dbb_models::summary::macs;
+use dbb_models::summary::{Summary, macs};
 use dbb_models::{Classifier, Form, LayerCount, ModelConfig, Reparameterize};
 use serde::Serialize;
 
 use crate::config::{DataSection, DecayRule, OptimKind, OptimSection};
 use crate::error::{Error, Result};
 use crate::inference::evaluate::cross_entropy;
+use crate::memory::{Batches, Copies, Estimate};
 use crate::run::metrics::host;
 use crate::train::optimizer::Optimizer;
 
 /// Steps before the measured ones, which fill caches and pools.
 const WARM_UP: usize = 2;
+
+/// What takes less memory when it is lower.
+const LOWER: &str = "--batch or --res";
 
 /// Small, so that many steps on one random batch stay finite.
 const LEARNING_RATE: f64 = 0.01;
@@ -60,6 +64,10 @@ pub struct BenchResult {
 /// # Errors
 /// A network that cannot be built, a non-finite loss.
 pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<BenchResult> {
+    let copies = Copies { optimizer: 1, average: false, accumulated: false };
+    let layers = Summary::new(model, [work.resolution; 2])?.layers;
+    let estimate = Estimate::training(&layers, &batches(model, work), &copies, device);
+    estimate.check(device, "a training step", LOWER)?;
     let device = device.clone().autodiff();
     let mut network = model.init(Form::Train, &device)?;
     let section = OptimSection {
@@ -105,6 +113,8 @@ pub fn infer(
     work: &Workload,
     device: &Device,
 ) -> Result<BenchResult> {
+    let layers = Summary::new(model, [work.resolution; 2])?.layers;
+    Estimate::inference(&layers, &batches(model, work)).check(device, "inference", LOWER)?;
     let device = device.clone().inner();
     let network = model.init(Form::Train, &device)?;
     let network = match form {
@@ -150,6 +160,14 @@ pub fn loader(
         cache: section.cache(),
         ..LoaderConfig::default()
     };
+    let batches = Batches {
+        images: work.batch.min(dataset.len()),
+        shape: preprocess.shape(),
+        held: Batches::held(workers),
+    };
+    let estimate = Estimate::loading(&batches).with_cache(cache_mb);
+    // Images are made on the processor, whatever the device.
+    estimate.check_host("loading", LOWER)?;
     let loader = Loader::new(Arc::new(dataset), config, Pipeline::new(preprocess, augment)?)?;
     if cache_mb > 0 {
         loader.epoch(0).try_for_each(|batch| batch.map(drop))?;
@@ -207,6 +225,12 @@ impl BenchResult {
 fn measure(steps: usize, mut step: impl FnMut(usize) -> Result<f64>) -> Result<Vec<f64>> {
     let mut times = (1..=WARM_UP + steps.max(1)).map(&mut step).collect::<Result<Vec<_>>>()?;
     Ok(times.split_off(WARM_UP))
+}
+
+/// The batch on the host, and the step's own.
+fn batches(model: &ModelConfig, work: &Workload) -> Batches {
+    let shape = [model.in_channels, work.resolution, work.resolution];
+    Batches { images: work.batch, shape, held: 2 }
 }
 
 /// Random images on the host. Every step makes a tensor of its own from them, as a loader does, so

@@ -163,6 +163,16 @@ pub fn name(device: &Device) -> String {
     format!("{device:?}")
 }
 
+/// Whether a device computes on the processor, in the memory of the process.
+pub fn is_cpu(device: &Device) -> bool {
+    matches!(name(device).as_str(), "flex" | "ndarray" | "cpu")
+}
+
+/// Whether a device is the backend that this project's kernels are for.
+pub fn is_flex(device: &Device) -> bool {
+    name(device) == "flex"
+}
+
 /// Whether several devices of a kind are told apart by number.
 fn is_numbered(kind: &str) -> bool {
     matches!(kind, "cuda" | "rocm")

@@ -154,6 +154,18 @@ pub enum Error {
         /// The last reason.
         last: String,
     },
+    /// What is asked for needs more memory than there is.
+    #[error("{what} needs about {needed}, and {available} MiB are available; lower {lower}")]
+    Memory {
+        /// What needs the memory.
+        what: &'static str,
+        /// How much, and for what.
+        needed: String,
+        /// What there is, in MiB.
+        available: String,
+        /// What would need less.
+        lower: String,
+    },
     /// Asked to stop by a signal; the run is saved.
     #[error("stopped by signal {signal}; the run is saved in {}", checkpoint.display())]
     Interrupted {

@@ -32,14 +32,17 @@
 struct Readme;
 
 pub mod bench;
+pub mod cancel;
 pub mod compare;
 pub mod config;
 pub mod deploy;
 pub mod device;
 mod error;
 pub mod inference;
+pub mod memory;
 pub mod report;
 pub mod run;
+mod statistics;
 pub mod train;
 
 pub use error::{Error, Result};

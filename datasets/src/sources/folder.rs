@@ -1,4 +1,5 @@
-//! Class folders, the layout of ImageNet: `train/<class>/*.jpg` and `val/<class>/*.jpg`.
+//! Class folders, the layout of ImageNet: `train/<class>/*.jpg` and `val/<class>/*.jpg`; or
+//! `<class>/*.jpg` alone, all of them to train on.
 //!
 //! What is wrong with a class folder is an error when the data set is opened, what is wrong with a
 //! file when it is read, so that a loader can leave it out and count it.
@@ -16,9 +17,10 @@ use super::names::Names;
 use crate::{DataError, Image, ImageDataset, Source, Split, presets};
 
 /// How the names of images end, in any case.
-pub(super) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "gif", "webp"];
+pub(super) const EXTENSIONS: [&str; 8] =
+    ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff"];
 
-pub(crate) const LOOKED_FOR: &str = "train/<class>/*.jpg and val/<class>/*.jpg (also test/ or validation/; .jpeg, .png, .gif, .webp)";
+pub(crate) const LOOKED_FOR: &str = "train/<class>/*.jpg and val/<class>/*.jpg (also test/ or validation/; .jpeg, .png, .gif, .webp, .bmp, .tif, .tiff), or <class>/*.jpg to train on";
 
 const NOT_UTF8: &str = "its name is not UTF-8; rename it";
 
@@ -36,11 +38,20 @@ struct FolderImages {
 
 /// Whether a folder holds class folders of some split.
 pub(crate) fn recognise(folder: &Path) -> bool {
-    [Split::Train, Split::Val].iter().any(|split| {
-        split_folder(folder, *split)
-            // What stands in the way of the classes is told when they are opened.
+    // What stands in the way of the classes is told when they are opened.
+    let of_split = |split| {
+        split_folder(folder, split)
             .is_some_and(|inside| !class_folders(&inside).is_ok_and(|classes| classes.is_empty()))
-    })
+    };
+    of_split(Split::Train) || of_split(Split::Val) || is_flat(folder)
+}
+
+/// Whether a folder holds class folders themselves: images in a folder of it, and no split.
+fn is_flat(folder: &Path) -> bool {
+    let splits = [Split::Train, Split::Val].map(|split| split_folder(folder, split));
+    splits.iter().all(Option::is_none)
+        && class_folders(folder)
+            .is_ok_and(|classes| classes.iter().any(|class| holds_images(&folder.join(class))))
 }
 
 /// Opens one split of a folder. Where the other split exists its classes must be the same.
@@ -50,7 +61,8 @@ pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataErro
         wanted: format!("{split} class folders"),
         looked_for: LOOKED_FOR.to_owned(),
     };
-    let inside = split_folder(folder, split).ok_or_else(missing)?;
+    let flat = || (split == Split::Train && is_flat(folder)).then(|| folder.to_owned());
+    let inside = split_folder(folder, split).or_else(flat).ok_or_else(missing)?;
     let classes = class_folders(&inside)?;
     if classes.is_empty() {
         return Err(missing());
@@ -140,7 +152,8 @@ fn holds(folder: &Path, other: &Path) -> Result<bool, DataError> {
 /// Names of the image files in a class folder, sorted. A link that leads nowhere is one of them.
 fn image_files(class: &Path) -> Result<Vec<OsString>, DataError> {
     let names = entries(class)?.into_iter().filter_map(|(name, kind)| {
-        (is_image(&name) && kind.map_or(true, |kind| kind.is_file())).then_some(name)
+        (is_image_name(Path::new(&name)) && kind.map_or(true, |kind| kind.is_file()))
+            .then_some(name)
     });
     let mut names: Vec<OsString> = names.collect();
     names.sort_unstable();
@@ -183,9 +196,14 @@ fn entries(folder: &Path) -> Result<Vec<(OsString, std::io::Result<FileType>)>, 
     Ok(found)
 }
 
-fn is_image(name: &OsStr) -> bool {
-    Path::new(name)
-        .extension()
+/// Whether a folder holds files named like images.
+pub fn holds_images(folder: &Path) -> bool {
+    image_files(folder).is_ok_and(|images| !images.is_empty())
+}
+
+/// Whether a file is named like an image, by its extension.
+pub fn is_image_name(path: &Path) -> bool {
+    path.extension()
         .and_then(OsStr::to_str)
         .is_some_and(|found| EXTENSIONS.iter().any(|e| found.eq_ignore_ascii_case(e)))
 }
@@ -280,6 +298,22 @@ mod tests {
     }
 
     #[test]
+    fn class_folders_without_a_split_are_to_train_on() {
+        let dir = tree(&[("dog/a.png", 2), ("cat/a.png", 1), ("cat/more/z.png", 9)]);
+        assert!(recognise(dir.path()));
+        let train = open(dir.path(), Split::Train).unwrap();
+        assert_eq!((train.len(), train.classes()), (2, &["cat".to_owned(), "dog".to_owned()][..]));
+        let text = open(dir.path(), Split::Val).unwrap_err().to_string();
+        assert!(text.contains("no val class folders found"), "{text}");
+        // Neither a folder of data sets nor one whose only split is empty.
+        let sets = tree(&[("set/train/cat/a.png", 1), ("set/val/cat/a.png", 1)]);
+        assert!(!recognise(sets.path()));
+        let dir = tree(&[("cat/a.png", 1)]);
+        fs::create_dir(dir.path().join("train")).unwrap();
+        assert!(!recognise(dir.path()));
+    }
+
+    #[test]
     fn different_classes_are_listed() {
         let dir = tree(&[
             ("train/ant/a.png", 0),
@@ -317,7 +351,7 @@ mod tests {
         let train = open(dir.path(), Split::Train).unwrap();
         assert!(train.get(0).is_ok());
         let text = train.get(1).unwrap_err().to_string();
-        assert!(text.contains("b.png is damaged"), "{text}");
+        assert!(text.contains("b.png cannot be used: it is not a JPEG"), "{text}");
     }
 
     /// What a loader delivers of a split: the error, or the number of images and why others miss.

@@ -11,14 +11,38 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
 
 use super::{MAX_BYTES, memory::MemoryImages, numbered};
-use crate::{DataError, ImageDataset, Split, presets};
+use crate::{DataError, ImageDataset, Split, dataset::hex, presets};
 
 /// Unsigned bytes in one dimension.
 const LABELS_MAGIC: u32 = 0x0801;
 /// Unsigned bytes in three dimensions.
 const IMAGES_MAGIC: u32 = 0x0803;
+
+/// The classes of Fashion-MNIST, which its files number.
+pub(super) const FASHION_MNIST: [&str; 10] = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+];
+
+/// SHA-256 of the labels of Fashion-MNIST by which it is told from other IDX files: of 60,000 and
+/// 10,000 images, and of the bundled part of it.
+const FASHION_MNIST_LABELS: [&str; 4] = [
+    "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
+    "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
+    "2c02745d4ad8b4511333d0eca662ac5664a371860abaa4588b1670e7be59fbdf",
+    "b2095bc797d1201e84da76c94012c02d0e6f07af0938df4e00120a3b42d1aa4c",
+];
 
 pub(crate) const LOOKED_FOR: &str =
     "train-images-idx3-ubyte and train-labels-idx1-ubyte (t10k-... for val), plain or .gz";
@@ -46,12 +70,15 @@ pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataErro
         let others = read_labels(read_file(&path)?, &path)?;
         last = others.into_iter().fold(last, u8::max);
     }
-    ImageDataset::new(
+    let digest = hex(&Sha256::digest(&images.labels));
+    let dataset = ImageDataset::new(
         format!("{} ({split})", folder.display()),
         numbered(usize::from(last) + 1),
         presets::FASHION_MNIST,
         Arc::new(images),
-    )
+    )?;
+    let known = FASHION_MNIST_LABELS.contains(&&*digest) && dataset.classes().len() == 10;
+    Ok(if known { dataset.named(&FASHION_MNIST) } else { dataset })
 }
 
 fn images_file(folder: &Path, split: Split) -> Option<PathBuf> {
@@ -248,6 +275,22 @@ mod tests {
         // Label 4 is in train alone, yet val has five classes too.
         assert_eq!(val.classes(), ["0", "1", "2", "3", "4"]);
         assert_eq!(val.classes(), train.classes());
+    }
+
+    /// The bundled files are IDX files too; numbers name the classes of all others.
+    #[test]
+    fn fashion_mnist_is_recognised_and_keeps_its_fingerprint() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample"));
+        for (split, fingerprint) in [
+            (Split::Train, "be5cad178a074787fe9ba426cd5d5774610de11861d4ee16e5208085add62ab0"),
+            (Split::Val, "c8a8bb309e1f9c757830feccb27c94d5b7fd62152fa017fc76fa5c4da4982df0"),
+        ] {
+            let data = open(folder, split).unwrap();
+            assert_eq!(data.classes(), FASHION_MNIST);
+            assert_eq!(data.classes(), super::super::sample::open(split).unwrap().classes());
+            // As it was when its classes were numbers, so that runs of then can be resumed.
+            assert_eq!(data.fingerprint(), fingerprint);
+        }
     }
 
     #[test]

@@ -7,19 +7,6 @@ use flate2::read::MultiGzDecoder;
 use super::idx;
 use crate::{DataError, ImageDataset, Split, presets};
 
-const CLASSES: [&str; 10] = [
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-];
-
 const TRAIN_IMAGES: &[u8] = include_bytes!("../../sample/train-images-idx3-ubyte.gz");
 const TRAIN_LABELS: &[u8] = include_bytes!("../../sample/train-labels-idx1-ubyte.gz");
 const VAL_IMAGES: &[u8] = include_bytes!("../../sample/t10k-images-idx3-ubyte.gz");
@@ -37,7 +24,7 @@ pub(crate) fn open(split: Split) -> Result<ImageDataset, DataError> {
     let images = idx::read_images(MultiGzDecoder::new(images), images_path, labels, labels_path)?;
     ImageDataset::new(
         format!("sample ({split})"),
-        CLASSES.map(str::to_owned).to_vec(),
+        idx::FASHION_MNIST.map(str::to_owned).to_vec(),
         presets::FASHION_MNIST,
         Arc::new(images),
     )

@@ -16,17 +16,14 @@ use std::{
 use super::{
     names::Names,
     numbered,
-    shard::{self, Class, Member},
+    shard::{self, Class, Member, inside},
 };
 use crate::{DataError, Image, ImageDataset, Source, Split, presets};
 
-pub(crate) const LOOKED_FOR: &str = "train-*.tar and val-*.tar, or *.tar in train/ and val/ (also test or validation), or one .tar of train/<class>/*.jpg and val/<class>/*.jpg";
+pub(crate) const LOOKED_FOR: &str = "train-*.tar and val-*.tar, or *.tar in train/ and val/ (also test or validation), or one .tar of train/<class>/*.jpg and val/<class>/*.jpg, or of <class>/*.jpg to train on";
 
 /// One class name a line, for archives whose classes are numbers.
 const CLASS_NAMES: &str = "classes.txt";
-
-/// Most classes that numbers in archives can mean: a wrong number costs no memory.
-pub(super) const MAX_CLASSES: usize = 1_000_000;
 
 /// The images of one split: where each lies.
 struct TarImages {
@@ -85,7 +82,10 @@ fn read(path: &Path, only: Option<Split>) -> Result<[Shards; 2], DataError> {
         };
         let (train, rest): (Vec<_>, Vec<_>) =
             shard::read(path)?.into_iter().partition(|member| of_split(Split::Train, member));
-        let val = rest.into_iter().filter(|member| of_split(Split::Val, member)).collect();
+        let (val, rest): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|member| of_split(Split::Val, member));
+        // Class folders without a split, as a folder has them.
+        let train = if train.is_empty() && val.is_empty() { rest } else { train };
         let of_one = |members| Shards { archives: vec![path.to_owned()], members: vec![members] };
         return Ok([train, val].map(of_one));
     }
@@ -227,11 +227,6 @@ fn named_classes(path: &Path) -> Result<Option<Vec<String>>, DataError> {
         return Err(DataError::corrupt(&file, reason));
     }
     Ok(Some(names))
-}
-
-/// What messages call a member of an archive.
-pub(super) fn inside(archive: &Path, member: &str) -> PathBuf {
-    format!("{}!{member}", archive.display()).into()
 }
 
 impl Source for TarImages {
@@ -380,6 +375,17 @@ mod tests {
         assert_eq!(content(&train), [(2, 1), (3, 0)]);
         assert_eq!(train.classes(), ["ant", "bee"]);
         assert_eq!(content(&open(&path, Split::Val).unwrap()), [(1, 0), (4, 1)]);
+    }
+
+    #[test]
+    fn an_archive_of_class_folders_alone_is_to_train_on() {
+        let members = [("./ant/1.png", png(1)), ("./bee/1.png", png(2))];
+        let dir = folder(&[("flat.tar", archive(&members))]);
+        let path = dir.path().join("flat.tar");
+        let train = open(&path, Split::Train).unwrap();
+        assert_eq!((content(&train), train.classes()[1].as_str()), (vec![(1, 0), (2, 1)], "bee"));
+        let text = open_text(&path, Split::Val).unwrap_err();
+        assert!(text.contains("no val archives found"), "{text}");
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use burn::tensor::activation::softmax;
-use dbb_datasets::Split;
+use dbb_datasets::{DataError, Split, open};
 use dbb_models::quantize::{Granularity, int8_weights};
 use dbb_models::weights::write_atomically;
 use dbb_models::{Form, Reparameterize};
 use serde::Serialize;
 
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
+use crate::progress::Batches;
+use dbb_training::Error;
 use dbb_training::inference::evaluate::{Evaluation, evaluate};
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
@@ -24,6 +26,9 @@ pub struct Args {
     /// Split: train or val.
     #[arg(long, default_value = "val")]
     split: Split,
+    /// Use that many images only, balanced over the classes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Fold the network first.
     #[arg(long)]
     deploy: bool,
@@ -67,7 +72,8 @@ struct Rounded {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
-    let loader = args.data.loader(&target, args.split)?;
+    let loader = args.data.loader(&target, args.split, args.limit);
+    let loader = loader.map_err(|error| args.name_other_split(error))?;
     let (network, form) = match args.deploy || args.weights_int8.is_some() {
         true => (target.network.reparameterize(), Form::Deploy),
         false => (target.network.clone(), target.metadata.form),
@@ -75,7 +81,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let dataset = loader.dataset();
     let mut csv = String::from("index,label,prediction,probability");
     csv += if dataset.file(0).is_some() { ",file\n" } else { "\n" };
+    let mut progress = Batches::new(loader.batches_per_epoch());
     let evaluation = evaluate(&network, &loader, |batch, logits| {
+        progress.add(batch.len());
         if args.predictions.is_none() {
             return;
         }
@@ -91,6 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             csv.push('\n');
         }
     })?;
+    drop(progress);
     let finite = |evaluation: Evaluation| match args.target.allow_nonfinite {
         true => Ok(evaluation),
         false => evaluation.finite(),
@@ -104,7 +113,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         crate::say(&format!("skipped: {reason}"));
     }
     let int8 = args.weights_int8.map(|scales| {
-        let evaluation = evaluate(&int8_weights(&network, scales), &loader, |_, _| ())?;
+        let mut progress = Batches::new(loader.batches_per_epoch());
+        let network = int8_weights(&network, scales);
+        let evaluation = evaluate(&network, &loader, |batch, _| progress.add(batch.len()))?;
         finite(evaluation).map(|evaluation| Rounded::new(scales, &evaluation))
     });
     let int8 = int8.transpose()?;
@@ -123,14 +134,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let rounded = result.int8.as_ref().map(Rounded::text);
         let [height, width] = result.input_size;
         format!(
-            "{} ({} form, input {height}x{width}) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {} images{}{}",
+            "{} ({} form, input {height}x{width}) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {}{}{}",
             target.metadata.model.arch,
             form,
             dataset.describe(),
             result.top1,
             result.top5,
             result.loss,
-            result.n,
+            crate::count(result.n, "image"),
             if result.skipped > 0 {
                 format!(", {} skipped", result.skipped)
             } else {
@@ -139,6 +150,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             rounded.unwrap_or_default()
         )
     })
+}
+
+impl Args {
+    /// Says of data without validation images what can be measured.
+    fn name_other_split(&self, error: Error) -> Error {
+        match (&error, &self.data.data) {
+            (Error::Data(DataError::Layout { .. }), Some(data))
+                if self.split == Split::Val && open(data, Split::Train).is_ok() =>
+            {
+                let text = "has images to train on only; --split train measures on them";
+                Error::Unusable(format!("{data} {text}"))
+            }
+            _ => error,
+        }
+    }
 }
 
 impl Rounded {

@@ -11,11 +11,11 @@ use serde::Serialize;
 use crate::fold_blocks::BlockOptions;
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, precision};
 use dbb_training::deploy::fold::{FoldReport, fold};
-use dbb_training::deploy::probe::Probe;
 use dbb_training::deploy::rounding::{Precision, Rounding};
 use dbb_training::deploy::timm_folder;
 use dbb_training::deploy::weights::ExportedWeights;
 use dbb_training::inference::loaded_model::LoadedModel;
+use dbb_training::inference::probe::Probe;
 
 /// Fold every multi-branch block into one convolution and write the weights.
 ///

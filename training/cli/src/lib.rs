@@ -103,10 +103,14 @@ struct Unread;
 
 /// Prints a result: one JSON object, or text for people.
 fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    print_text(&if json { serde_json::to_string(value)? } else { text() })
+}
+
+/// Prints text for people.
+fn print_text(text: &str) -> anyhow::Result<()> {
     /// What a terminal that was closed answers (EIO).
     const CLOSED: i32 = 5;
 
-    let text = if json { serde_json::to_string(value)? } else { text() };
     writeln!(io::stdout(), "{}", text.trim_end()).map_err(|error| {
         let unread = error.kind() == io::ErrorKind::BrokenPipe
             || cfg!(unix) && error.raw_os_error() == Some(CLOSED);

@@ -6,17 +6,18 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
-use dbb_datasets::{DataRef, Loader, Preprocess, Split};
+use dbb_datasets::{DataRef, Loader, LoaderConfig, Preprocess, Split};
 use dbb_models::quantize::Granularity;
 use dbb_models::weights::{Dialect, LoadOptions, WeightsFile};
 use dbb_models::{Arch, BlockKind, Form};
 
-use dbb_training::deploy::probe::Probe;
+use dbb_training::Error;
 use dbb_training::deploy::rounding::Precision;
 use dbb_training::inference::description::NetworkDescription;
 use dbb_training::inference::input::InputOverrides;
 use dbb_training::inference::loaded_model::{LoadedModel, OpenOptions};
-use dbb_training::run::directory::CheckpointSelector;
+use dbb_training::inference::probe::Probe;
+use dbb_training::run::directory::{CheckpointSelector, RunDir};
 
 /// An architecture; completions offer its names.
 pub fn arch() -> impl TypedValueParser<Value = Arch> {
@@ -152,12 +153,40 @@ impl TargetOptions {
             input: self.input.0.clone(),
             weights: self.weights(),
         };
+        self.check_kind()?;
         LoadedModel::load(&self.target, &options, device)
     }
 
     /// Which weights are accepted.
     pub fn weights(&self) -> LoadOptions {
         LoadOptions { allow_nonfinite: self.allow_nonfinite }
+    }
+
+    /// Tells arguments that have changed places from targets that are damaged.
+    fn check_kind(&self) -> dbb_training::Result<()> {
+        let target = self.target.display();
+        let text = if self.target.is_dir() && !RunDir::new(&self.target).exists() {
+            match dbb_datasets::is_data_set(&self.target) {
+                true => format!(
+                    "{target} is a data set; name the run or the weights file first, and data with --data"
+                ),
+                false if dbb_datasets::holds_images(&self.target) => {
+                    format!(
+                        "{target} is a folder of images; name the run or the weights file first"
+                    )
+                }
+                false => return Ok(()),
+            }
+        } else if self.target.is_file() && dbb_datasets::is_image_name(&self.target) {
+            format!("{target} is an image; name the run or the weights file first")
+        } else if self.target.extension().is_some_and(|extension| extension == "toml") {
+            format!(
+                "{target} is a configuration and no weights file; name the run that was trained with it, or its weights file"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::Unusable(text))
     }
 
     /// The weights file, if neither it nor a flag says what network it holds.
@@ -316,9 +345,27 @@ impl DataOptions {
         Ok(probe)
     }
 
-    /// A loader over a split for a target, in the data set's order.
-    pub fn loader(&self, target: &LoadedModel, split: Split) -> dbb_training::Result<Loader> {
-        let loader = target.loader(self.data.as_ref(), split, self.batch_size as usize)?;
+    /// A loader over a split for a target, or over `limit` images of it, in the data set's order.
+    pub fn loader(
+        &self,
+        target: &LoadedModel,
+        split: Split,
+        limit: Option<u32>,
+    ) -> dbb_training::Result<Loader> {
+        if let Some(DataRef::Folder { path, .. }) = &self.data
+            && RunDir::new(path).exists()
+        {
+            let path = path.display();
+            let text = format!("--data {path} is a run directory; name the folder of its images");
+            return Err(Error::Unusable(text));
+        }
+        let dataset = target.dataset(self.data.as_ref(), split)?;
+        let dataset = match limit {
+            Some(limit) => dataset.limit(limit as usize),
+            None => dataset,
+        };
+        let config = LoaderConfig { batch_size: self.batch_size as usize, ..Default::default() };
+        let loader = target.loader_over(dataset, config)?;
         announce_data(target, &loader)?;
         Ok(loader)
     }

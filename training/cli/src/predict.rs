@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::options::{DeviceOptions, TargetOptions, announce_size};
+use crate::progress::Batches;
+use dbb_training::Error;
 use dbb_training::inference::loaded_model::LoadedModel;
 use dbb_training::inference::predict::{
     Answer, Choice, answers, answers_to_tensor, image_files, loader, tensor_input,
 };
-use dbb_training::{Error, Result as LibResult};
 
 /// Classify images and show the most probable classes of each.
 ///
@@ -57,17 +58,12 @@ struct Labelled {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
-    let labels = target.labels()?;
-    let mut result = Result::default();
-    let mut non_finite = Vec::new();
-    let mut add = |input: String, answer: Answer| {
-        if !answer.is_finite && !args.target.allow_nonfinite {
-            non_finite.push(input);
-            return;
-        }
-        let label = |choice: Choice| Labelled { label: labels[choice.index].clone(), choice };
-        let top = answer.top.into_iter().map(label).collect();
-        result.predictions.push(Prediction { input, top });
+    let mut output = Output {
+        json: args.json,
+        allow_nonfinite: args.target.allow_nonfinite,
+        labels: target.labels()?,
+        result: Result::default(),
+        non_finite: Vec::new(),
     };
     let (tensors, others): (Vec<_>, Vec<_>) = args
         .inputs
@@ -79,40 +75,37 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "tensors are a network's input as it is; leave {} out, which images need",
         flags.join(", ")
     );
-    let mut failed = Vec::new();
     let mut files = Vec::new();
     for path in others {
         match image_files(path) {
             Ok(found) => files.extend(found),
-            Err(error) => failed.push(error.to_string()),
+            Err(error) => output.skipped(error.to_string()),
         }
     }
     if !files.is_empty() {
-        failed.extend(predict_files(&target, files, args, &mut add)?);
+        predict_files(&target, files, args, &mut output)?;
     }
     for path in tensors {
         let input = match tensor_input(path, target.metadata.model.in_channels) {
             Ok(input) => input,
             Err(error) => {
-                failed.push(error.to_string());
+                output.skipped(error.to_string());
                 continue;
             }
         };
         let batch = args.batch_size as usize;
         let found = answers_to_tensor(&target.network, input, batch, args.top.into());
         for (index, answer) in found.into_iter().enumerate() {
-            add(format!("{}[{index}]", path.display()), answer);
+            output.add(format!("{}[{index}]", path.display()), answer)?;
         }
     }
-    let meaningless =
-        non_finite.iter().map(|input| format!("{input}: the network computes NaN or infinity"));
-    failed.extend(meaningless);
-    result.failed = failed;
-    for reason in &result.failed {
-        crate::say(&format!("skipped: {reason}"));
+    let non_finite = std::mem::take(&mut output.non_finite);
+    for input in &non_finite {
+        output.skipped(format!("{input}: the network computes NaN or infinity"));
     }
-    if args.json || !result.predictions.is_empty() {
-        crate::print(args.json, &result, || table(&result))?;
+    let result = &output.result;
+    if args.json {
+        crate::print(true, result, String::new)?;
     }
     if let Some(first) = non_finite.first() {
         let text = format!(
@@ -130,40 +123,73 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Err(Error::Unusable(text).into())
 }
 
-/// Predictions of image files; returns why some have none.
+/// What is found: text as it comes, or one JSON object at the end.
+struct Output {
+    json: bool,
+    allow_nonfinite: bool,
+    labels: Vec<String>,
+    result: Result,
+    /// Inputs for which the network computes NaN or infinity.
+    non_finite: Vec<String>,
+}
+
+impl Output {
+    fn add(&mut self, input: String, answer: Answer) -> anyhow::Result<()> {
+        if !answer.is_finite && !self.allow_nonfinite {
+            self.non_finite.push(input);
+            return Ok(());
+        }
+        let label = |choice: Choice| Labelled { label: self.labels[choice.index].clone(), choice };
+        let prediction = Prediction { input, top: answer.top.into_iter().map(label).collect() };
+        if !self.json {
+            crate::print_text(&prediction.text())?;
+        }
+        self.result.predictions.push(prediction);
+        Ok(())
+    }
+
+    fn skipped(&mut self, reason: String) {
+        crate::say(&format!("skipped: {reason}"));
+        self.result.failed.push(reason);
+    }
+}
+
 fn predict_files(
     target: &LoadedModel,
     files: Vec<PathBuf>,
     args: &Args,
-    add: &mut impl FnMut(String, Answer),
-) -> LibResult<Vec<String>> {
+    output: &mut Output,
+) -> anyhow::Result<()> {
     let device = dbb_training::network_device(&target.network);
-    let preprocess = target.preprocess(None)?;
+    let (preprocess, batch_size) = (target.preprocess(None)?, args.batch_size as usize);
     announce_size(target, &preprocess)?;
-    let images = loader(files.clone(), preprocess, args.batch_size as usize)?;
-    let mut failed = Vec::new();
+    preprocess.validate()?;
+    target.check_memory(&preprocess, batch_size.min(files.len()))?;
+    let images = loader(files.clone(), preprocess, batch_size)?;
+    let mut progress = Batches::new(images.batches_per_epoch());
     for batch in images.epoch(0) {
         let batch = batch?;
-        failed.extend(batch.skipped.iter().map(ToString::to_string));
-        if batch.is_empty() {
-            continue;
-        }
-        let (input, _) = batch.to_tensors(&device);
-        let found = answers(target.network.forward(input), args.top.into());
-        for (&index, answer) in batch.indices.iter().zip(found) {
-            add(files[index].display().to_string(), answer);
-        }
+        let found = match batch.is_empty() {
+            true => Vec::new(),
+            false => answers(target.network.forward(batch.to_tensors(&device).0), args.top.into()),
+        };
+        progress.suspend(|| -> anyhow::Result<()> {
+            batch.skipped.iter().for_each(|reason| output.skipped(reason.to_string()));
+            for (&index, answer) in batch.indices.iter().zip(found) {
+                output.add(files[index].display().to_string(), answer)?;
+            }
+            Ok(())
+        })?;
+        progress.add(batch.len());
     }
-    Ok(failed)
+    Ok(())
 }
 
-fn table(result: &Result) -> String {
-    let mut text = String::new();
-    for Prediction { input, top } in &result.predictions {
-        text += &format!("{input}\n");
-        for Labelled { label, choice } in top {
-            text += &format!("  {:6.2}%  {label}\n", 100.0 * choice.probability);
-        }
+impl Prediction {
+    fn text(&self) -> String {
+        let choice = |Labelled { label, choice }: &Labelled| {
+            format!("\n  {:6.2}%  {label}", 100.0 * choice.probability)
+        };
+        self.top.iter().map(choice).fold(self.input.clone(), |text, line| text + &line)
     }
-    text
 }

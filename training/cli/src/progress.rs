@@ -1,4 +1,5 @@
-//! Progress on standard error: a bar on a terminal, plain lines elsewhere.
+//! Progress on standard error: of training, a bar on a terminal and plain lines elsewhere; of other
+//! work, a bar on a terminal.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -51,16 +52,7 @@ impl Observer for Progress {
         }
         if self.terminal {
             let steps = info.epochs.saturating_sub(info.done) * info.steps_per_epoch;
-            let steps = steps.saturating_sub(info.done_steps);
-            let bar = ProgressBar::with_draw_target(
-                Some(steps as u64),
-                ProgressDrawTarget::stderr_with_hz(5),
-            );
-            // The line is ours alone, made for the width of the terminal.
-            if let Ok(style) = ProgressStyle::with_template("{msg}") {
-                bar.set_style(style);
-            }
-            self.bar = Some(bar);
+            self.bar = Some(bar(steps.saturating_sub(info.done_steps)));
         }
         self.info = Some(info.clone());
         self.last_line = Instant::now();
@@ -113,6 +105,78 @@ impl Observer for Progress {
     }
 }
 
+/// A bar of so many steps on the terminal, whose line is set by its message.
+fn bar(steps: usize) -> ProgressBar {
+    let bar =
+        ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr_with_hz(5));
+    // The line is ours alone, made for the width of the terminal.
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The batches of an evaluation or of predictions: a bar on a terminal, else nothing. It goes when
+/// this is dropped.
+pub struct Batches {
+    bar: Option<ProgressBar>,
+    images: usize,
+    started: Instant,
+}
+
+impl Batches {
+    pub fn new(batches: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| bar(batches));
+        Self { bar, images: 0, started: Instant::now() }
+    }
+
+    /// A batch is done.
+    pub fn add(&mut self, images: usize) {
+        self.images += images;
+        let Some(bar) = &self.bar else { return };
+        bar.inc(1);
+        let batches = bar.length().unwrap_or(0);
+        let done = bar.position() as f64 / batches.max(1) as f64;
+        let parts = [
+            (2, Some(percent(done))),
+            (0, Some(format!("batch {}/{batches}", bar.position()))),
+            (
+                3,
+                Some(format!(
+                    "{:.0} images/s",
+                    self.images as f64 / self.started.elapsed().as_secs_f64()
+                )),
+            ),
+            (1, Some(time_left(bar.eta()))),
+        ];
+        bar.set_message(fitted(parts, Some(done), Term::stderr().size().1.into()));
+    }
+
+    /// Does what writes to the terminal.
+    pub fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn percent(done: f64) -> String {
+    format!("{:>3.0}%", (100.0 * done).floor())
+}
+
+fn time_left(eta: Duration) -> String {
+    format!("{:#} left", HumanDuration(eta))
+}
+
 /// Columns of the bar.
 const BAR: std::ops::RangeInclusive<usize> = 8..=40;
 
@@ -121,21 +185,29 @@ const BAR: std::ops::RangeInclusive<usize> = 8..=40;
 /// where it fits, a bar.
 fn line(step: &Step, info: &RunInfo, left: Option<(f64, Duration)>, columns: usize) -> String {
     // In their order, and in which order they are added: the first is always there.
-    let percent = left.map(|(done, _)| format!("{:>3.0}%", (100.0 * done).floor()));
-    let time = left.map(|(_, eta)| format!("{:#} left", HumanDuration(eta)));
     let parts = [
-        (3, percent),
+        (3, left.map(|(done, _)| percent(done))),
         (0, Some(format!("epoch {}/{}", step.epoch, info.epochs))),
         (4, Some(format!("step {}/{}", step.step, info.steps_per_epoch))),
         (1, Some(format!("loss {:.4}", step.loss))),
         (5, Some(format!("top-1 {:.2}%", step.top1))),
         (6, Some(format!("{:.0} images/s", step.images_per_second))),
-        (2, time),
+        (2, left.map(|(_, eta)| time_left(eta))),
     ];
+    fitted(parts, left.map(|(done, _)| done), columns)
+}
+
+/// The parts of a line that fit, each with its rank, and, with the share that is done, a bar before
+/// them where there is room for one.
+fn fitted<const N: usize>(
+    parts: [(usize, Option<String>); N],
+    done: Option<f64>,
+    columns: usize,
+) -> String {
     // The last column is left free: some terminals wrap there.
     let room = columns.saturating_sub(1);
-    let mut shown = [false; 7];
-    let joined = |shown: &[bool; 7]| {
+    let mut shown = [false; N];
+    let joined = |shown: &[bool; N]| {
         let parts = parts.iter().zip(shown).filter(|(_, shown)| **shown);
         parts.filter_map(|((_, text), _)| text.as_deref()).collect::<Vec<_>>().join(" ")
     };
@@ -149,8 +221,8 @@ fn line(step: &Step, info: &RunInfo, left: Option<(f64, Duration)>, columns: usi
     }
     let text = joined(&shown);
     let bar = room.saturating_sub(text.len() + 1).min(*BAR.end());
-    match left {
-        Some((done, _)) if BAR.contains(&bar) => {
+    match done {
+        Some(done) if BAR.contains(&bar) => {
             let full = (done.clamp(0.0, 1.0) * bar as f64) as usize;
             format!("{}{} {text}", "█".repeat(full), "░".repeat(bar - full))
         }

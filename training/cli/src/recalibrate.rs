@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
     let batch_size = args.data.batch_size as usize;
     ensure!(batch_size > 1, "--batch-size is 1; batch statistics need at least 2 images");
-    let val = args.data.loader(&target, Split::Val)?;
+    let val = args.data.loader(&target, Split::Val, None)?;
     // In the data set's order a batch could hold images of one class.
     let shuffled =
         LoaderConfig { batch_size, shuffle: true, seed: args.seed, ..LoaderConfig::default() };
@@ -85,12 +85,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         out: args.out.clone(),
     };
     crate::print(args.json, &result, || {
+        let batches = match result.batches {
+            1 => "1 batch".to_string(),
+            batches => format!("{batches} batches"),
+        };
         format!(
-            "statistics of {} batches ({} images) of {}\n\
+            "statistics of {} ({}) of {}\n\
              top-1 {:.2}% before, {:.2}% after; loss {:.4} before, {:.4} after; on {}\n\
              written to {}",
-            result.batches,
-            result.images,
+            batches,
+            crate::count(result.images, "image"),
             train.dataset().describe(),
             result.top1_before,
             result.top1_after,

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use dbb_training::train::cancel::CancelToken;
+use dbb_training::cancel::CancelToken;
 
 /// A [`CancelToken`] that the first signal raises.
 pub fn stop() -> io::Result<CancelToken> {

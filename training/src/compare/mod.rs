@@ -5,29 +5,30 @@
 //! statistics.rs  means, spreads, intervals
 //! tables.rs      compare.json, compare.csv, compare.md
 //! live.rs        the run under way, for the report
+//! page.rs        the report
 //! ```
 
 mod arm;
 mod live;
+mod page;
 mod statistics;
 mod tables;
 
 pub use arm::{Arm, Contrast, Difference, Pairing};
 pub use live::Live;
 use live::Watch;
+use page::Compared;
 pub use statistics::summarise;
-pub(crate) use statistics::{mean, standard_deviation};
-pub(crate) use tables::{DELTA_HEADER, TOP1_HEADER};
 
 use serde::Serialize;
 
+use crate::cancel::CancelToken;
 use crate::config::Config;
 use crate::deploy::fold::{LogitDifference, multi_branch_blocks};
 use crate::error::{Error, Result};
 use crate::inference::evaluate::evaluate;
 use crate::report::{self, State};
 use crate::run::directory::RunDir;
-use crate::train::cancel::CancelToken;
 use crate::train::observer::Observer;
 use crate::train::{self, Trainer};
 use burn::tensor::Device;
@@ -131,7 +132,7 @@ pub fn compare(
     fs::create_dir_all(out).map_err(fail)?;
     let planned = arms.len() * seeds as usize;
     let folder = RunDir::new(out);
-    let compared = report::Compared { arms, folder: out, planned };
+    let compared = Compared { arms, folder: out, planned };
     let write =
         |comparison: &Comparison, runs: &[report::Run], live: Option<&Live>, state: &State| {
             folder.write(&folder.report(), &compared.page(comparison, runs, live, state))

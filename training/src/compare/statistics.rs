@@ -2,6 +2,7 @@
 
 use super::arm::{Contrast, Pairing};
 use super::{Row, SummaryRow};
+use crate::statistics::{mean, standard_deviation};
 
 /// Mean, spread and difference to its baseline of every arm that has runs, in their order;
 /// `contrasts` say what is compared with what.
@@ -75,18 +76,6 @@ fn welch(own: &[f64], baseline: &[f64]) -> Option<(f64, f64)> {
     }
     let freedom = variance * variance / (a * a / df_a + b * b / df_b);
     Some((delta, t_quantile(freedom) * variance.sqrt()))
-}
-
-/// The mean; NaN of none.
-pub(crate) fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// Of a sample (divided by n - 1); `None` for fewer than two values.
-pub(crate) fn standard_deviation(values: &[f64]) -> Option<f64> {
-    let mean = mean(values);
-    let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
-    (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
 }
 
 /// The 97.5 % quantile of Student's t distribution for at least one degree of freedom

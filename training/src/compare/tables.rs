@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::{Comparison, Pairing, SummaryRow, mean};
+use super::{Comparison, Pairing, SummaryRow};
 use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
+use crate::statistics::mean;
 
 /// Head of the column of top-1: what ± is there.
 pub(crate) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";

@@ -19,6 +19,12 @@ pub enum ConfigFileError {
         /// What the file system says.
         source: std::io::Error,
     },
+    /// A folder in the place of the file.
+    #[error(
+        "{} is a folder; name a configuration (TOML), or add --resume to go on with the run in it",
+        .0.display()
+    )]
+    Folder(PathBuf),
     /// The file is not TOML.
     #[error("{}:{line}: not valid TOML: {detail}", path.display())]
     Syntax {
@@ -82,6 +88,9 @@ impl Document {
     /// # Errors
     /// If it cannot be read or is not TOML.
     pub fn read(path: &Path) -> Result<Self, ConfigFileError> {
+        if path.is_dir() {
+            return Err(ConfigFileError::Folder(path.into()));
+        }
         let text = fs::read_to_string(path)
             .map_err(|source| ConfigFileError::Read { path: path.into(), source })?;
         let syntax = |error: toml::de::Error| ConfigFileError::Syntax {

@@ -1,18 +1,27 @@
 //! Configuration: a TOML file and overrides, checked before anything runs.
 
 mod check;
+mod class_map;
+mod data;
 mod difference;
 mod document;
+mod model;
+mod optim;
+mod schedule;
 mod sections;
 mod show;
+mod train;
 mod unused;
 
+pub use class_map::ClassMap;
+pub use data::{DataSection, OnBadSample};
 pub use difference::shown;
 pub use document::{ConfigFileError, Document, Place};
-pub use sections::{
-    AugmentSection, Config, DataSection, DecayRule, ModelSection, OnBadSample, OptimKind,
-    OptimSection, ScheduleKind, ScheduleSection, TrainSection,
-};
+pub use model::ModelSection;
+pub use optim::{DecayRule, OptimKind, OptimSection};
+pub use schedule::{ScheduleKind, ScheduleSection};
+pub use sections::{AugmentSection, Config};
+pub use train::TrainSection;
 
 use std::path::Path;
 

@@ -1,17 +1,12 @@
-//! The keys of a configuration, their defaults and ranges.
+//! A whole configuration, section by section; each section keeps its keys, their defaults and their
+//! ranges in a file of its own.
 
-use std::path::PathBuf;
-
-use dbb_datasets::{
-    Augment, CacheBudget, DataError, DataRef, ImageDataset, Preprocess, Split, open, open_pair,
-};
-use dbb_models::blocks::Activation;
-use dbb_models::blocks::DbbConfig;
-use dbb_models::{Arch, BlockKind, LayerBlocks, ModelConfig};
+use dbb_datasets::Augment;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::inference::labels::ClassMap;
+use super::check::{Fault, require};
+use super::{DataSection, ModelSection, OptimSection, ScheduleSection, TrainSection};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,338 +39,27 @@ pub struct Config {
 /// Augmentation of training images.
 pub type AugmentSection = Augment;
 
-/// The network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ModelSection {
-    /// Architecture.
-    pub arch: Arch,
-    /// Block that replaces every KxK convolution.
-    #[serde(default = "dbb")]
-    pub block: BlockKind,
-    /// Multiplies the channels of every layer.
-    #[serde(default = "one")]
-    pub width: f64,
-    /// Weights file to start from. By default the initial weights are random.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub init_from: Option<PathBuf>,
-    /// Classes; must agree with the data. By default the data's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub num_classes: Option<usize>,
-    /// Channels of the images, 1 or 3. By default the data's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub in_channels: Option<usize>,
-    /// Nonlinearity of MobileNetV1, `relu` or `relu6`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub activation: Option<Activation>,
-    /// Blocks of single layers, by pattern; the last match wins.
-    #[serde(default, skip_serializing_if = "LayerBlocks::is_empty")]
-    pub blocks: LayerBlocks,
-    /// Parts of a Diverse Branch Block.
-    #[serde(default)]
-    pub dbb: DbbConfig,
-}
-
-/// The images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct DataSection {
-    /// `sample` (bundled), a folder whose layout is recognised, or `KIND:PATH` with KIND one of
-    /// `folder`, `tar`, `idx`, `cifar10`, `cifar100`.
-    pub source: String,
-    /// Height and width of the network's input. By default those of the images, or 224 where they vary.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size: Option<usize>,
-    /// Short side that validation images are resized to before the centre crop of `size`; at least
-    /// `size`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resize: Option<usize>,
-    /// Mean per channel on the scale 0 to 1. By default the data set's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mean: Option<Vec<f32>>,
-    /// Standard deviation per channel on the scale 0 to 1. By default the data set's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub std: Option<Vec<f32>>,
-    /// File that assigns other indices to the classes of the data: TOML (`n01440764 = 0`), or lines of
-    /// class, tab, index.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub class_map: Option<PathBuf>,
-    /// Validate on this share of the training images of every class, drawn by the seed and not trained
-    /// on; the data set's own validation images are left for the final measurement. A folder without
-    /// validation images needs it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub val_from_train: Option<f64>,
-    /// Use only that many training images, balanced over the classes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_train: Option<usize>,
-    /// Use only that many validation images, balanced over the classes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit_val: Option<usize>,
-    /// Threads that decode and transform images, up to 256; 0 uses the training thread.
-    pub workers: usize,
-    /// MiB of memory for decoded training and validation images, which later epochs reuse; 0 keeps
-    /// none. Results do not depend on it.
-    pub cache_mb: usize,
-    /// What to do with an image that cannot be read.
-    pub on_bad_sample: OnBadSample,
-    /// Most images that may be skipped before the run ends with an error.
-    pub max_bad_samples: usize,
-}
-
-impl Default for DataSection {
-    fn default() -> Self {
-        Self {
-            source: "sample".into(),
-            size: None,
-            resize: None,
-            mean: None,
-            std: None,
-            class_map: None,
-            val_from_train: None,
-            limit_train: None,
-            limit_val: None,
-            workers: 1,
-            cache_mb: 0,
-            on_bad_sample: OnBadSample::Error,
-            max_bad_samples: 100,
+impl Config {
+    /// The one check of a configuration, as far as it can be checked without its data: that every
+    /// value is in its range, that the network can be built, and that images can be made its input.
+    /// What depends on the data is checked by the same functions when it is opened.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        if let Some(name) = &self.name {
+            let expected = "letters, digits, \"-\", \"_\", \".\" and \"+\", a letter or digit first, \
+                            100 characters at most";
+            require(is_name(name), "name", &format!("{name:?}"), expected)?;
         }
+        self.train.check()?;
+        self.optim.check()?;
+        self.schedule.check(&self.train, &self.optim)?;
+        self.model.check(&self.train.freeze)?;
+        self.data.check(self.model.in_channels, &self.augment)
     }
 }
 
-/// What to do with an image that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OnBadSample {
-    /// End the run with an error that names the file.
-    Error,
-    /// Skip it, and name and count it.
-    Skip,
-}
-
-/// Epochs, batches, checkpoints.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TrainSection {
-    /// Passes over the training images.
-    pub epochs: usize,
-    /// Images in a batch.
-    pub batch_size: usize,
-    /// Part of the target that is spread over all classes, from 0 to below 1.
-    #[serde(default)]
-    pub label_smoothing: f64,
-    /// Batches whose gradients are accumulated for one step of the optimizer.
-    #[serde(default = "one_of")]
-    pub accumulate: usize,
-    /// Largest Euclidean norm of all gradients together; larger ones are scaled down to it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clip_norm: Option<f64>,
-    /// Decay of an exponential moving average of weights and running statistics, such as 0.999, which
-    /// is then validated and exported. By default there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ema: Option<f64>,
-    /// Save a checkpoint every so many steps, besides the ends of epochs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint_steps: Option<usize>,
-    /// Save a checkpoint every so many minutes, besides the ends of epochs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint_minutes: Option<f64>,
-    /// Number of newest checkpoints to keep, besides the best.
-    #[serde(default = "one_of")]
-    pub keep_last: usize,
-    /// How often a non-finite loss or gradient may roll the run back to its last checkpoint; 0 ends
-    /// the run.
-    #[serde(default)]
-    pub rollbacks: usize,
-    /// Factor on the learning rate after each rollback.
-    #[serde(default = "half")]
-    pub rollback_lr: f64,
-    /// Layers to freeze, by pattern, their batch norms included.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub freeze: Vec<String>,
-}
-
-/// The optimizer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct OptimSection {
-    /// Kind of optimizer.
-    #[serde(default)]
-    pub kind: OptimKind,
-    /// Highest learning rate.
-    pub lr: f64,
-    /// Momentum of SGD.
-    #[serde(default = "momentum")]
-    pub momentum: f64,
-    /// Nesterov's momentum.
-    #[serde(default)]
-    pub nesterov: bool,
-    /// Weight decay; added to the gradient by SGD, decoupled in AdamW.
-    #[serde(default = "weight_decay")]
-    pub weight_decay: f64,
-    /// Which parameters decay.
-    #[serde(default)]
-    pub decay: DecayRule,
-    /// Factor on the learning rate of biases, those of batch norms included (2 in the paper).
-    #[serde(default = "one")]
-    pub bias_lr: f64,
-}
-
-/// Which optimizer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimKind {
-    /// Stochastic gradient descent as in PyTorch (no dampening).
-    #[default]
-    Sgd,
-    /// Adam with decoupled weight decay; betas 0.9 and 0.999, epsilon 1e-8.
-    AdamW,
-}
-
-/// Which parameters weight decay applies to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum DecayRule {
-    /// All parameters.
-    All,
-    /// Weights of convolutions and linear layers; not batch norms and biases.
-    #[default]
-    Weights,
-    /// All parameters but those of depthwise layers, as in the DBB paper.
-    Paper,
-}
-
-/// The learning rate over time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ScheduleSection {
-    /// Shape after the warm-up.
-    pub kind: ScheduleKind,
-    /// Epochs of linear warm-up from 0.
-    pub warmup_epochs: f64,
-    /// Learning rate at the end of the cosine.
-    pub min_lr: f64,
-    /// Epochs after which a step schedule multiplies the rate by `gamma`.
-    pub milestones: Vec<usize>,
-    /// Factor of a step schedule.
-    pub gamma: f64,
-}
-
-impl Default for ScheduleSection {
-    fn default() -> Self {
-        Self {
-            kind: ScheduleKind::Cosine,
-            warmup_epochs: 0.0,
-            min_lr: 0.0,
-            milestones: Vec::new(),
-            gamma: 0.1,
-        }
-    }
-}
-
-/// Shape of a schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ScheduleKind {
-    /// Half a cosine from `optim.lr` to `min_lr`, updated every step.
-    Cosine,
-    /// The rate is multiplied by `gamma` at every milestone.
-    Step,
-}
-
-fn dbb() -> BlockKind {
-    BlockKind::Dbb
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn one_of() -> usize {
-    1
-}
-
-pub(super) fn half() -> f64 {
-    0.5
-}
-
-fn momentum() -> f64 {
-    0.9
-}
-
-fn weight_decay() -> f64 {
-    1e-4
-}
-
-impl DataSection {
-    /// The data set meant by `source`.
-    ///
-    /// # Errors
-    /// If the text names none.
-    pub fn reference(&self) -> Result<DataRef, DataError> {
-        self.source.parse()
-    }
-
-    /// The training and the validation images, class map and limits applied; `seed` draws
-    /// `val_from_train`.
-    ///
-    /// # Errors
-    /// As [`dbb_datasets::open_pair`], [`ImageDataset::split`] and [`ClassMap::apply`].
-    pub fn open_pair(&self, seed: u64) -> crate::Result<(ImageDataset, ImageDataset)> {
-        let (mut train, mut val) = match self.val_from_train {
-            // The other split is not even looked for.
-            Some(share) => open(&self.reference()?, Split::Train)?.split(share, seed)?,
-            None => open_pair(&self.reference()?)?,
-        };
-        if let Some(path) = &self.class_map {
-            let map = ClassMap::read(path)?;
-            let apply = |dataset| map.apply(dataset, &self.source, None, &[]);
-            (train, val) = (apply(&train)?, apply(&val)?);
-        }
-        let limit = |dataset: ImageDataset, limit: Option<usize>| match limit {
-            Some(n) => dataset.limit(n),
-            None => dataset,
-        };
-        Ok((limit(train, self.limit_train), limit(val, self.limit_val)))
-    }
-
-    /// The memory for decoded images, which later epochs reuse.
-    pub fn cache(&self) -> CacheBudget {
-        CacheBudget::new(self.cache_mb.saturating_mul(1 << 20))
-    }
-
-    /// How an image of a data set becomes the network's input.
-    pub fn preprocess(&self, dataset: &ImageDataset, channels: Option<usize>) -> Preprocess {
-        let mut preprocess = Preprocess::of(dataset);
-        if let Some(channels) = channels {
-            let (mean, std) = dataset.normalization().for_channels(channels);
-            preprocess = Preprocess { channels, mean, std, ..preprocess };
-        }
-        if let Some(size) = self.size {
-            preprocess.size = (size, size);
-            // ImageNet's ratio of 256 to 224, where nothing else is said and sizes vary.
-            preprocess.resize = dataset.image_size().is_none().then_some(size * 256 / 224);
-        }
-        if self.resize.is_some() {
-            preprocess.resize = self.resize;
-        }
-        preprocess.mean = self.mean.clone().unwrap_or(preprocess.mean);
-        preprocess.std = self.std.clone().unwrap_or(preprocess.std);
-        preprocess
-    }
-}
-
-impl ModelSection {
-    /// The network for data of the given classes and channels.
-    pub fn resolve(&self, num_classes: usize, in_channels: usize) -> ModelConfig {
-        ModelConfig {
-            arch: self.arch,
-            block: self.block,
-            blocks: self.blocks.clone(),
-            dbb: self.dbb.clone(),
-            activation: self.activation,
-            width: self.width,
-            num_classes: self.num_classes.unwrap_or(num_classes),
-            in_channels: self.in_channels.unwrap_or(in_channels),
-        }
-    }
+/// Whether a text can name a configuration: it is part of the names of folders and stands in tables.
+fn is_name(text: &str) -> bool {
+    text.starts_with(char::is_alphanumeric)
+        && text.chars().all(|c| c.is_alphanumeric() || "-_.+".contains(c))
+        && text.chars().count() <= 100
 }

@@ -23,7 +23,8 @@ fn render(path: &str, table: &Table, schema: Option<&Value>, root: &Value, text:
     let (tables, values): (Table, Table) =
         table.clone().into_iter().partition(|(_, value)| value.is_table());
     let unset = unset(table, schema, root);
-    if !path.is_empty() && !(values.is_empty() && unset.is_empty() && !tables.is_empty()) {
+    let only_tables = values.is_empty() && unset.is_empty() && !tables.is_empty();
+    if !path.is_empty() && !only_tables {
         *text += &format!("\n[{path}]\n");
     }
     // As above.

@@ -29,7 +29,7 @@ impl Config {
             optim.nesterov && optim.momentum == 0.0,
             "optim.momentum above 0",
         )?;
-        let rollback_lr = train.rollbacks == 0 && train.rollback_lr != super::sections::half();
+        let rollback_lr = train.rollbacks == 0 && train.rollback_lr != super::train::half();
         unused("train.rollback_lr", rollback_lr, "train.rollbacks above 0")?;
         let most = super::DataSection::default().max_bad_samples;
         let max_bad_samples =

@@ -7,8 +7,8 @@ use dbb_models::weights::{
 use dbb_models::{Classifier, Reparameterize, Walk, summary::learnable_params};
 use serde::Serialize;
 
-use crate::deploy::probe::Probe;
 use crate::error::{Error, Result};
+use crate::inference::probe::Probe;
 use crate::run::metrics::host;
 
 /// Largest difference of logits that is accepted, relative to the largest logit.

@@ -2,7 +2,6 @@
 //! weights, and the folders that other programs read.
 
 pub mod fold;
-pub mod probe;
 pub mod rounding;
 pub mod timm_folder;
 pub mod weights;

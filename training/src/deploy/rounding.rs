@@ -5,8 +5,8 @@ use dbb_models::Classifier;
 use serde::Serialize;
 
 use crate::deploy::fold::LogitDifference;
-use crate::deploy::probe::Probe;
 use crate::error::{Error, Result};
+use crate::inference::probe::Probe;
 use crate::run::metrics::top1_hits;
 
 /// Number type of stored weights.

@@ -3,10 +3,10 @@
 use dbb_models::weights::{Metadata, StateDict, as_conv_bn, with_dtype};
 use dbb_models::{Classifier, Form};
 
-use crate::deploy::probe::Probe;
 use crate::deploy::rounding::{Precision, Rounding};
 use crate::error::Result;
 use crate::inference::loaded_model::key_map;
+use crate::inference::probe::Probe;
 
 /// What is written, and what describes it.
 pub struct ExportedWeights {

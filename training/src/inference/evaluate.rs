@@ -5,9 +5,9 @@ use burn::tensor::{Int, Tensor};
 use dbb_datasets::{Batch, DataError, Loader};
 use dbb_models::Classifier;
 
+use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::run::metrics::{Totals, host};
-use crate::train::cancel::CancelToken;
 
 /// What an evaluation found.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use dbb_datasets::{ImageDataset, Preprocess, presets::IMAGENET};
+use dbb_datasets::{ImageDataset, Preprocess};
 use dbb_models::ModelConfig;
 
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ pub struct InputOverrides {
     pub mean: Option<Vec<f32>>,
     /// Standard deviation per channel on the scale 0 to 1, above 0.
     pub std: Option<Vec<f32>>,
-    /// Which output each class of the data is; see [`ClassMap`](crate::inference::labels::ClassMap).
+    /// Which output each class of the data is; see [`ClassMap`](crate::config::ClassMap).
     pub class_map: Option<PathBuf>,
 }
 
@@ -53,22 +53,9 @@ impl InputOverrides {
     }
 }
 
-/// The preprocessing that published weights of an architecture expect: for ImageNet's networks the
-/// short side resized to 256 and the middle 224 cut out, for CIFAR's 32 without a border, with
-/// ImageNet's mean and deviation. Images of one size keep it, and data that is grey has mean and
-/// deviation of its own.
+/// The [preprocessing that published weights](Preprocess::of_published) of an architecture expect.
 pub fn usual(model: &ModelConfig, dataset: Option<&ImageDataset>) -> Preprocess {
-    let channels = model.in_channels;
-    let grey = dataset.filter(|dataset| dataset.channels() == 1);
-    let normalization = grey.map_or(IMAGENET, ImageDataset::normalization);
-    let (mean, std) = normalization.for_channels(channels);
-    let side = model.arch.default_resolution();
-    let (size, resize) = match dataset.and_then(ImageDataset::image_size) {
-        Some(size) => (size, None),
-        None if side == 224 => ((side, side), Some(256)),
-        None => ((side, side), Some(side)),
-    };
-    Preprocess { size, resize, channels, mean, std }
+    Preprocess::of_published(model.arch.default_resolution(), model.in_channels, dataset)
 }
 
 #[cfg(test)]

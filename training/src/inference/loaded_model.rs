@@ -10,16 +10,18 @@ use dbb_datasets::{
 };
 use dbb_models::Classifier;
 use dbb_models::onnx;
+use dbb_models::summary;
 use dbb_models::weights::{self, KeyMap, LoadOptions, Metadata, WeightsFile};
 
-use crate::config::{Config, OnBadSample};
-use crate::deploy::probe::Probe;
+use crate::config::{ClassMap, Config, OnBadSample};
 use crate::error::{Error, Result};
 use crate::inference::description::NetworkDescription;
 use crate::inference::input::{self, InputOverrides};
-use crate::inference::labels::{self, ClassMap};
-use crate::run::checkpoint::read_progress;
+use crate::inference::labels;
+use crate::inference::probe::Probe;
+use crate::memory::{Batches, Estimate};
 use crate::run::directory::{CheckpointId, CheckpointSelector, RunDir};
+use crate::run::progress::read_progress;
 
 /// Images that forms of a network are compared on without data.
 const RANDOM_IMAGES: usize = 32;
@@ -187,12 +189,33 @@ impl LoadedModel {
         split: Split,
         config: LoaderConfig,
     ) -> Result<Loader> {
-        let dataset = self.dataset(data, split)?;
+        self.loader_over(self.dataset(data, split)?, config)
+    }
+
+    /// The same over a data set that has the classes of the network.
+    ///
+    /// # Errors
+    /// As [`preprocess`](Self::preprocess).
+    pub fn loader_over(&self, dataset: ImageDataset, config: LoaderConfig) -> Result<Loader> {
         let own = self.config.as_ref().map(|config| &config.data);
         let skip_unreadable = own.is_some_and(|own| own.on_bad_sample == OnBadSample::Skip);
         let config = LoaderConfig { workers: 1, skip_unreadable, ..config };
         let pipeline = Pipeline::eval(self.preprocess(Some(&dataset))?)?;
+        self.check_memory(pipeline.preprocess(), config.batch_size.min(dataset.len()))?;
         Ok(Loader::new(Arc::new(dataset), config, pipeline)?)
+    }
+
+    /// Refuses batches of so many images whose maps cannot fit into memory.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn check_memory(&self, preprocess: &Preprocess, images: usize) -> Result<()> {
+        let shape = preprocess.shape();
+        let batches = Batches { images, shape, held: Batches::held(1) };
+        let layers = summary::layers(&self.network, [shape[1], shape[2]]);
+        let lower = "--batch-size or --size";
+        let estimate = Estimate::inference(&layers, &batches);
+        estimate.check(&crate::network_device(&self.network), "inference", lower)
     }
 
     /// What forms of the network are compared on: the validation images of a data set, or of the

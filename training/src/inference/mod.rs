@@ -7,4 +7,5 @@ pub mod input;
 pub mod labels;
 pub mod loaded_model;
 pub mod predict;
+pub mod probe;
 pub mod recalibrate;

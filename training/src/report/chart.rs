@@ -2,7 +2,7 @@
 
 use super::page::{Html, details, table};
 use super::scale::{Axis, Scale};
-use crate::compare::{mean, standard_deviation};
+use crate::statistics::{mean, standard_deviation};
 
 /// Size of the drawing in its own units; the page scales it.
 const SIZE: [f64; 2] = [380.0, 240.0];

@@ -10,18 +10,15 @@
 //! scale.rs     their axes
 //! steps.rs     the training loss by step
 //! train.rs     the page of a run
-//! compare.rs   the page of a comparison
 //! ```
 
-mod chart;
-mod compare;
-mod format;
-mod page;
-mod scale;
+pub(crate) mod chart;
+pub(crate) mod format;
+pub(crate) mod page;
+pub(crate) mod scale;
 mod steps;
 mod train;
 
-pub use compare::Compared;
 pub use steps::Steps;
 pub use train::train_page;
 
@@ -66,14 +63,15 @@ pub enum State {
     Stopped(String),
 }
 
-const EPOCH: Axis = Axis { name: "epoch", quantity: Quantity::Epoch, from_zero: false };
+pub(crate) const EPOCH: Axis = Axis { name: "epoch", quantity: Quantity::Epoch, from_zero: false };
 const STEP: Axis = Axis { name: "step", quantity: Quantity::Epoch, from_zero: false };
-const TIME: Axis = Axis { name: "training time", quantity: Quantity::Duration, from_zero: true };
-const LOSS: Axis = Axis { name: "loss", quantity: Quantity::Number, from_zero: false };
-const TOP1: Axis = Axis { name: "top-1", quantity: Quantity::Percent, from_zero: false };
+pub(crate) const TIME: Axis =
+    Axis { name: "training time", quantity: Quantity::Duration, from_zero: true };
+pub(crate) const LOSS: Axis = Axis { name: "loss", quantity: Quantity::Number, from_zero: false };
+pub(crate) const TOP1: Axis = Axis { name: "top-1", quantity: Quantity::Percent, from_zero: false };
 
 /// A page with its heading, and how far things have come: units done and planned, the finest last.
-fn open(title: String, state: &State, progress: &[(&str, usize, usize)]) -> Page {
+pub(crate) fn open(title: String, state: &State, progress: &[(&str, usize, usize)]) -> Page {
     let mut page = Page::new(title, *state == State::Running);
     let (class, text) = match state {
         State::Running => ("running", "running"),
@@ -100,7 +98,7 @@ fn open(title: String, state: &State, progress: &[(&str, usize, usize)]) -> Page
 }
 
 /// The charts that show more than points above one place; `epochs` are finished in the longest run.
-fn figures(charts: &[Chart], epochs: usize) -> Html {
+pub(crate) fn figures(charts: &[Chart], epochs: usize) -> Html {
     let figures: Vec<Html> = charts.iter().filter(|c| c.is_wide()).map(Chart::figure).collect();
     let note = match epochs {
         0 => paragraph("No epoch is finished."),
@@ -115,7 +113,7 @@ fn figures(charts: &[Chart], epochs: usize) -> Html {
 }
 
 /// Program, device and data, in the order of the file.
-fn environment(env: &Value) -> Html {
+pub(crate) fn environment(env: &Value) -> Html {
     let Some(entries) = env.as_object() else { return page::paragraph("Unknown.") };
     facts(entries.iter().map(|(key, value)| {
         let text = value.as_str().map_or_else(|| value.to_string(), String::from);
@@ -124,7 +122,7 @@ fn environment(env: &Value) -> Html {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use dbb_models::{Arch, BlockKind, ModelConfig};
 

@@ -1,9 +1,10 @@
 //! What a run leaves on disk: its directory, checkpoints with their hashes, metrics and event
 //! files, and what must not change between the parts of a run.
 
-pub mod checkpoint;
 pub mod directory;
 pub mod identity;
 pub mod manifest;
 pub mod metrics;
+pub mod progress;
+pub mod spikes;
 pub mod tensorboard;

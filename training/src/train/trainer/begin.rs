@@ -10,15 +10,17 @@ use dbb_models::weights::{Dialect, Metadata};
 use dbb_models::{Form, ModelConfig};
 
 use super::Trainer;
-use crate::config::{Config, OnBadSample};
+use crate::cancel::CancelToken;
+use crate::config::{Config, OnBadSample, OptimKind};
 use crate::device;
 use crate::error::{Error, Result};
+use crate::memory::{Batches, Copies, Estimate};
 use crate::report::Steps;
-use crate::run::checkpoint::{Progress, RunState};
 use crate::run::directory::RunDir;
 use crate::run::identity::Identity;
+use crate::run::progress::Progress;
 use crate::train::average::Ema;
-use crate::train::cancel::CancelToken;
+use crate::train::checkpoint::RunState;
 use crate::train::gradients;
 use crate::train::optimizer::Optimizer;
 use crate::train::start;
@@ -86,8 +88,8 @@ impl Trainer {
     }
 
     fn prepare(config: Config, run: RunDir, device: &Device) -> Result<Self> {
-        let Plan { config, model, metadata, summary, env, identity, train, val } =
-            Plan::new(config, device)?;
+        let Plan { config, model, metadata, summary, env, identity, train, val, .. } =
+            Plan::within_memory(config, device)?;
         let lock = run.lock()?;
         let device = device.clone().autodiff();
         let state = fresh(&config, &model, &device, &identity)?;
@@ -140,6 +142,7 @@ struct Plan {
     identity: Identity,
     train: Loader,
     val: Loader,
+    memory: Estimate,
 }
 
 impl Plan {
@@ -157,6 +160,7 @@ impl Plan {
         let model = config.model.resolve(classes.len(), preprocess.channels);
         check_classes(&model, &classes, &data.source)?;
         let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
+        let memory = memory_of(&config, &summary, &preprocess, train.len().max(val.len()), device);
         let metadata = Metadata {
             model: model.clone(),
             form: Form::Train,
@@ -190,8 +194,25 @@ impl Plan {
             "val_data": val.dataset().describe(),
             "val_fingerprint": &identity.val_data,
         });
-        Ok(Self { config, model, metadata, summary, env, identity, train, val })
+        Ok(Self { config, model, metadata, summary, env, identity, train, val, memory })
     }
+
+    /// The same, refused where it cannot fit into memory.
+    fn within_memory(config: Config, device: &Device) -> Result<Self> {
+        let plan = Self::new(config, device)?;
+        let lower = format!("train.batch_size ({}) or data.size", plan.config.train.batch_size);
+        plan.memory.check(device, "training", &lower)?;
+        Ok(plan)
+    }
+}
+
+/// The memory that a run of a configuration is estimated to take, whether there is so much or not.
+/// Its data are opened; nothing is written.
+///
+/// # Errors
+/// As [`Trainer::new`], but for what lies in a run directory.
+pub fn memory(config: Config, device: &Device) -> Result<Estimate> {
+    Ok(Plan::new(config, device)?.memory)
 }
 
 /// Checks that a run of a configuration could begin, as far as that can be told without writing
@@ -200,11 +221,35 @@ impl Plan {
 /// # Errors
 /// As [`Trainer::new`], but for what lies in a run directory.
 pub fn check(config: Config, device: &Device) -> Result<Identity> {
-    let Plan { config, model, metadata, identity, .. } = Plan::new(config, device)?;
+    let Plan { config, model, metadata, identity, .. } = Plan::within_memory(config, device)?;
     let device = device.clone().autodiff();
     let state = fresh(&config, &model, &device, &identity)?;
     start::from_weights(&config, &metadata, state.network, &device)?;
     Ok(identity)
+}
+
+/// What a run takes, of which the longer part has so many images.
+fn memory_of(
+    config: &Config,
+    summary: &Summary,
+    preprocess: &Preprocess,
+    images: usize,
+    device: &Device,
+) -> Estimate {
+    let batches = Batches {
+        images: config.train.batch_size.min(images),
+        shape: preprocess.shape(),
+        held: Batches::held(config.data.workers),
+    };
+    let copies = Copies {
+        optimizer: match config.optim.kind {
+            OptimKind::Sgd => 1,
+            OptimKind::AdamW => 2,
+        },
+        average: config.train.ema.is_some(),
+        accumulated: config.train.accumulate > 1,
+    };
+    Estimate::training(&summary.layers, &batches, &copies, device).with_cache(config.data.cache_mb)
 }
 
 /// The augmented training images in random order, and the validation images.

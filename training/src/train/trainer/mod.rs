@@ -5,7 +5,7 @@ mod begin;
 mod save;
 mod step;
 
-pub use begin::check;
+pub use begin::{check, memory};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,16 +19,17 @@ use dbb_models::weights::Metadata;
 use dbb_models::{Classifier, ModelConfig, Reparameterize};
 use serde::Serialize;
 
+use crate::cancel::CancelToken;
 use crate::config::Config;
 use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
 use crate::inference::evaluate::{Evaluation, evaluate_until};
 use crate::report::{self, State, Steps};
-use crate::run::checkpoint::{PartialEpoch, RunState};
 use crate::run::directory::{CheckpointId, Lock, RunDir};
 use crate::run::metrics::EpochRecord;
+use crate::run::progress::PartialEpoch;
 use crate::run::tensorboard::TensorBoard;
-use crate::train::cancel::CancelToken;
+use crate::train::checkpoint::RunState;
 use crate::train::distributed::Group;
 use crate::train::observer::{Observer, RunInfo};
 use crate::train::schedule::Schedule;

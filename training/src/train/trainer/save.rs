@@ -9,8 +9,8 @@ use super::Trainer;
 use crate::error::{Error, Result};
 use crate::inference::loaded_model::key_map;
 use crate::report::{self, State};
-use crate::run::checkpoint::{self, RunState};
 use crate::run::directory::CheckpointId;
+use crate::train::checkpoint::{self, RunState};
 use crate::train::observer::Observer;
 use crate::train::optimizer::Optimizer;
 

@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
-use super::chart::{Chart, Series};
-use super::format::Quantity::{Count, Duration, Epoch, Number, Percent, Points};
-use super::format::{plural, signed};
-use super::page::{Html, cards, details, paragraph, preformatted, table};
-use super::scale::Axis;
-use super::{EPOCH, LOSS, Run, State, TIME, TOP1, environment, figures, open};
-use crate::compare::{
-    Arm, Comparison, DELTA_HEADER, Live, Pairing, Row, SummaryRow, TOP1_HEADER, mean,
-};
+use super::tables::{DELTA_HEADER, TOP1_HEADER};
+use super::{Arm, Comparison, Live, Pairing, Row, SummaryRow};
+use crate::report::chart::{Chart, Series};
+use crate::report::format::Quantity::{Count, Duration, Epoch, Number, Percent, Points};
+use crate::report::format::{plural, signed};
+use crate::report::page::{Html, cards, details, paragraph, preformatted, table};
+use crate::report::scale::Axis;
+use crate::report::{EPOCH, LOSS, Run, State, TIME, TOP1, environment, figures, open};
 use crate::run::metrics::EpochRecord;
+use crate::statistics::mean;
 
 /// What is compared, and where.
-pub struct Compared<'a> {
+pub(super) struct Compared<'a> {
     /// The arms.
     pub arms: &'a [Arm],
     /// The folder of the runs.
@@ -343,9 +343,9 @@ fn run_table(comparison: &Comparison, runs: &[Run], compared: &Compared) -> Html
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{assert_well_formed, record, run};
     use super::*;
     use crate::compare::{Contrast, Difference, summarise};
+    use crate::report::tests::{assert_well_formed, record, run};
     use dbb_models::BlockKind;
     use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
-//! What a run is saved as and resumed from.
+//! A run as it is saved and resumed: tensors, and its [`Progress`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -10,77 +10,12 @@ use burn::store::{BurnpackStore, ModuleSnapshot};
 use burn::tensor::DType;
 use dbb_models::Classifier;
 use dbb_models::weights::{Metadata, write_burnpack};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::run::directory::{CheckpointId, RunDir};
-use crate::run::identity::Identity;
-use crate::run::manifest;
-use crate::run::metrics::{EpochRecord, Totals};
+use crate::run::progress::{Progress, read_progress};
 use crate::train::average::Ema;
 use crate::train::optimizer::Optimizer;
-use crate::train::spikes::SpikeWatch;
-
-/// How far a run has come, and all it remembers beside its tensors.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Progress {
-    /// Epochs done, and batches of the next one.
-    pub mark: CheckpointId,
-    /// Optimizer steps done.
-    pub step: usize,
-    /// Epoch with the highest validation top-1, from 1; 0 before the first.
-    pub best_epoch: usize,
-    /// Its top-1 in percent.
-    pub best_top1: f64,
-    /// Every epoch so far.
-    pub records: Vec<EpochRecord>,
-    /// The epoch under way.
-    pub partial: PartialEpoch,
-    /// Images that could not be read, each once.
-    pub bad_samples: BTreeSet<String>,
-    /// Recent losses.
-    pub spikes: SpikeWatch,
-    /// Rollbacks after a non-finite loss or gradient.
-    pub rollbacks: usize,
-    /// What the run is.
-    pub identity: Identity,
-    /// Parameters that the optimizer holds a state for.
-    pub optimizer_states: usize,
-}
-
-/// What has been counted of an epoch before its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct PartialEpoch {
-    /// Training loss and accuracy.
-    pub totals: Totals,
-    /// Images left out.
-    pub skipped: usize,
-    /// Steps whose loss stood out.
-    pub spikes: usize,
-    /// Learning rate of the last step.
-    pub lr: f64,
-    /// Seconds of training.
-    pub seconds: f64,
-}
-
-impl Progress {
-    /// A run that has not begun.
-    pub fn new(identity: Identity) -> Self {
-        Self {
-            mark: CheckpointId::default(),
-            step: 0,
-            best_epoch: 0,
-            best_top1: 0.0,
-            records: Vec::new(),
-            partial: PartialEpoch::default(),
-            bad_samples: BTreeSet::new(),
-            spikes: SpikeWatch::default(),
-            rollbacks: 0,
-            identity,
-            optimizer_states: 0,
-        }
-    }
-}
 
 /// A run at one moment.
 pub struct RunState {
@@ -213,21 +148,4 @@ fn check_optimizer(path: &Path, network: &Classifier) -> std::result::Result<(),
         }
     }
     Ok(())
-}
-
-/// The progress a checkpoint was saved with, after every byte of the checkpoint has been checked.
-///
-/// # Errors
-/// If it is damaged, or cannot be read or understood.
-pub fn read_progress(checkpoint: &Path) -> Result<Progress> {
-    let fail = |reason: String| Error::Checkpoint { path: checkpoint.into(), reason };
-    manifest::verify(checkpoint).map_err(fail)?;
-    let text = fs::read_to_string(RunDir::state(checkpoint)).map_err(|e| fail(e.to_string()))?;
-    let progress: Progress =
-        serde_json::from_str(&text).map_err(|e| fail(format!("its state.json: {e}")))?;
-    let name = checkpoint.file_name().and_then(|name| name.to_str()?.parse().ok());
-    if name != Some(progress.mark) || progress.records.len() != progress.mark.epoch {
-        return Err(fail("its state.json is that of another checkpoint".into()));
-    }
-    Ok(progress)
 }

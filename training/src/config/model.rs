@@ -1,0 +1,103 @@
+//! `[model]`: the network.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use dbb_models::blocks::{Activation, DbbConfig};
+use dbb_models::{Arch, BlockKind, ConfigError, LayerBlocks, ModelConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::check::{Fault, require};
+
+/// Classes and channels of a network whose data is not looked at.
+const ANY_CLASSES: usize = 1000;
+pub(super) const ANY_CHANNELS: usize = 3;
+
+/// The network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// Architecture.
+    pub arch: Arch,
+    /// Block that replaces every KxK convolution.
+    #[serde(default = "dbb")]
+    pub block: BlockKind,
+    /// Multiplies the channels of every layer.
+    #[serde(default = "one")]
+    pub width: f64,
+    /// Weights file to start from. By default the initial weights are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
+    /// Classes; must agree with the data. By default the data's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_classes: Option<usize>,
+    /// Channels of the images, 1 or 3. By default the data's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_channels: Option<usize>,
+    /// Nonlinearity of MobileNetV1, `relu` or `relu6`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    /// Blocks of single layers, by pattern; the last match wins.
+    #[serde(default, skip_serializing_if = "LayerBlocks::is_empty")]
+    pub blocks: LayerBlocks,
+    /// Parts of a Diverse Branch Block.
+    #[serde(default)]
+    pub dbb: DbbConfig,
+}
+
+fn dbb() -> BlockKind {
+    BlockKind::Dbb
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl ModelSection {
+    /// The network for data of the given classes and channels.
+    pub fn resolve(&self, num_classes: usize, in_channels: usize) -> ModelConfig {
+        ModelConfig {
+            arch: self.arch,
+            block: self.block,
+            blocks: self.blocks.clone(),
+            dbb: self.dbb.clone(),
+            activation: self.activation,
+            width: self.width,
+            num_classes: self.num_classes.unwrap_or(num_classes),
+            in_channels: self.in_channels.unwrap_or(in_channels),
+        }
+    }
+
+    /// The ranges of the keys; that the network can be built, with `train.freeze`.
+    pub(super) fn check(&self, freeze: &[String]) -> Result<(), Fault> {
+        if let Some(channels) = self.in_channels {
+            require(matches!(channels, 1 | 3), "model.in_channels", &channels, "1 or 3")?;
+        }
+        let width = self.width;
+        require(width > 0.0 && width <= 16.0, "model.width", &width, "above 0 and up to 16")?;
+        let fault =
+            |key: &str, error: &dyn Display| Fault { key: key.into(), text: error.to_string() };
+        self.dbb.check().map_err(|error| fault("model.dbb.branches", &error))?;
+        let network = self.resolve(ANY_CLASSES, ANY_CHANNELS);
+        network.validate(freeze).map_err(|error| match &error {
+            // Of the zoo's layers none lacks channels but for a small width.
+            ConfigError::Geometry { .. } => {
+                let text = format!("{width} leaves a layer of {} without channels", self.arch);
+                Fault { key: "model.width".into(), text }
+            }
+            ConfigError::InternalChannels { .. } => fault("model.dbb.internal_channels", &error),
+            ConfigError::NoBranch => fault("model.dbb.branches", &error),
+            ConfigError::Pattern { pattern, .. } => {
+                let of_blocks = self.blocks.0.iter().any(|(known, _)| known == pattern);
+                match of_blocks {
+                    true => fault(&format!("model.blocks.{pattern}"), &error),
+                    false => fault("train.freeze", &error),
+                }
+            }
+            ConfigError::NothingToTrain { .. } => fault("train.freeze", &error),
+            ConfigError::Option { option, .. } => fault(&format!("model.{option}"), &error),
+            _ => fault("model.block", &error),
+        })
+    }
+}

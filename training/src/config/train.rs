@@ -1,0 +1,84 @@
+//! `[train]`: how long and in which steps.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::check::{Fault, require};
+
+/// Epochs, batches, checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSection {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images in a batch.
+    pub batch_size: usize,
+    /// Part of the target that is spread over all classes, from 0 to below 1.
+    #[serde(default)]
+    pub label_smoothing: f64,
+    /// Batches whose gradients are accumulated for one step of the optimizer.
+    #[serde(default = "one_of")]
+    pub accumulate: usize,
+    /// Largest Euclidean norm of all gradients together; larger ones are scaled down to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Decay of an exponential moving average of weights and running statistics, such as 0.999, which
+    /// is then validated and exported. By default there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    /// Save a checkpoint every so many steps, besides the ends of epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_steps: Option<usize>,
+    /// Save a checkpoint every so many minutes, besides the ends of epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_minutes: Option<f64>,
+    /// Number of newest checkpoints to keep, besides the best.
+    #[serde(default = "one_of")]
+    pub keep_last: usize,
+    /// How often a non-finite loss or gradient may roll the run back to its last checkpoint; 0 ends
+    /// the run.
+    #[serde(default)]
+    pub rollbacks: usize,
+    /// Factor on the learning rate after each rollback.
+    #[serde(default = "half")]
+    pub rollback_lr: f64,
+    /// Layers to freeze, by pattern, their batch norms included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
+}
+
+fn one_of() -> usize {
+    1
+}
+
+pub(super) fn half() -> f64 {
+    0.5
+}
+
+impl TrainSection {
+    /// The ranges of the keys.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        require(self.epochs > 0, "train.epochs", &self.epochs, "at least 1")?;
+        require(self.batch_size > 1, "train.batch_size", &self.batch_size, "at least 2")?;
+        let smoothing = self.label_smoothing;
+        require((0.0..1.0).contains(&smoothing), "train.label_smoothing", &smoothing, "0 up to 1")?;
+        require(self.accumulate > 0, "train.accumulate", &0, "at least 1")?;
+        require(self.keep_last > 0, "train.keep_last", &0, "at least 1")?;
+        require(self.checkpoint_steps != Some(0), "train.checkpoint_steps", &0, "at least 1")?;
+        if let Some(norm) = self.clip_norm {
+            let positive = norm > 0.0 && norm.is_finite();
+            require(positive, "train.clip_norm", &norm, "a number above 0")?;
+        }
+        if let Some(decay) = self.ema {
+            let inside = decay > 0.0 && decay < 1.0;
+            require(inside, "train.ema", &decay, "above 0 and below 1")?;
+        }
+        if let Some(minutes) = self.checkpoint_minutes {
+            let positive = minutes > 0.0 && minutes.is_finite();
+            require(positive, "train.checkpoint_minutes", &minutes, "a number above 0")?;
+        }
+        let factor = self.rollback_lr;
+        require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, "between 0 and 1")?;
+        Ok(())
+    }
+}

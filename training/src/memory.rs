@@ -1,0 +1,424 @@
+//! How much memory a training step, an evaluation or a measurement takes, told from the layers of
+//! the network before anything is computed.
+//!
+//! The model has a few terms, with factors fitted to the peak resident memory of `dbb bench` on the
+//! CPU backend flex (23 runs of training, 13 of inference: ResNets and MobileNets at 32 to 224 pixels,
+//! every block). All of them were within a factor of 1.4 of the estimate; [`ACCURACY`] is what is
+//! promised.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::Device;
+use dbb_datasets::LoaderConfig;
+use dbb_models::Implementation;
+use dbb_models::summary::LayerSummary;
+use serde::Serialize;
+
+use crate::device;
+use crate::error::{Error, Result};
+
+/// The factor within which the memory that is really used lies of the estimate.
+pub const ACCURACY: f64 = 1.5;
+
+/// Bytes of a value.
+const VALUE: u64 = 4;
+
+/// The program, its threads and what they need besides.
+const PROGRAM: u64 = 30 << 20;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// Batches of images of a size.
+#[derive(Clone, Copy, Debug)]
+pub struct Batches {
+    /// Images of a batch.
+    pub images: usize,
+    /// Channels, height and width of an image.
+    pub shape: [usize; 3],
+    /// Batches held at a time, those that are read ahead included.
+    pub held: usize,
+}
+
+impl Batches {
+    /// Batches held at a time by a loader with so many threads: those in the making, the one in use
+    /// and its copy on the device.
+    pub fn held(workers: usize) -> usize {
+        let ahead = if workers == 0 { 0 } else { workers.max(LoaderConfig::default().prefetch) };
+        ahead + 2
+    }
+
+    fn bytes(&self) -> u64 {
+        product([self.images, self.held].into_iter().chain(self.shape)).saturating_mul(VALUE)
+    }
+}
+
+/// Copies of the parameters that training keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Copies {
+    /// States of the optimizer: 1 for SGD's momentum, 2 for AdamW's moments.
+    pub optimizer: usize,
+    /// Whether there is an average of the weights.
+    pub average: bool,
+    /// Whether gradients of several batches are summed.
+    pub accumulated: bool,
+}
+
+/// Memory in bytes, by what it is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// Weights, gradients, the optimizer's state and copies of the network.
+    pub parameters: u64,
+    /// Maps of the network, for the forward and the backward pass.
+    pub maps: u64,
+    /// Batches of images.
+    pub batches: u64,
+    /// The cache of images, and the program itself.
+    pub other: u64,
+}
+
+impl Estimate {
+    /// A training step and the validation of a folded copy between steps, whichever is more.
+    pub fn training(
+        layers: &[LayerSummary],
+        batches: &Batches,
+        copies: &Copies,
+        device: &Device,
+    ) -> Self {
+        let kernels = device::is_flex(device) && Implementation::get() == Implementation::Fast;
+        let trained = parameters(layers, |layer| layer.params_train);
+        let folded = parameters(layers, |layer| layer.params_deploy);
+        // Weights and gradients.
+        let copies =
+            2 + copies.optimizer as u64 + u64::from(copies.average) + u64::from(copies.accumulated);
+        let kept = |layer| (elements(layer)[1] as f64 * kept_maps(layer, kernels)) as u64;
+        let kept = layers.iter().map(kept);
+        let kept = kept.fold(0u64, u64::saturating_add);
+        // The gradients of a layer's maps while it is passed.
+        let maps = kept.saturating_add(largest(layers, |_| 3.0));
+        Self {
+            parameters: trained.saturating_mul(copies).saturating_add(folded),
+            maps: maps.saturating_mul(VALUE).saturating_mul(batches.images as u64),
+            batches: batches.bytes(),
+            other: PROGRAM,
+        }
+    }
+
+    /// A forward pass without gradients.
+    pub fn inference(layers: &[LayerSummary], batches: &Batches) -> Self {
+        let maps = largest(layers, working_maps);
+        Self {
+            // A copy that is folded stands beside the network.
+            parameters: parameters(layers, |layer| layer.params_train + layer.params_deploy),
+            maps: maps.saturating_mul(VALUE).saturating_mul(batches.images as u64),
+            batches: batches.bytes(),
+            other: PROGRAM,
+        }
+    }
+
+    /// Batches of images without a network.
+    pub fn loading(batches: &Batches) -> Self {
+        Self { batches: batches.bytes(), other: PROGRAM, ..Self::default() }
+    }
+
+    /// The same with a cache of so many MiB.
+    pub fn with_cache(self, mib: usize) -> Self {
+        Self { other: self.other.saturating_add((mib as u64).saturating_mul(1 << 20)), ..self }
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        [self.parameters, self.maps, self.batches, self.other]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+
+    /// Refuses what cannot fit on a CPU, even where the estimate is [`ACCURACY`] too high. Other
+    /// devices have memory of their own, of which nothing is known. `what` needs the memory,
+    /// `lower` says what would need less.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn check(&self, device: &Device, what: &'static str, lower: &str) -> Result<()> {
+        if device::is_cpu(device) { self.check_host(what, lower) } else { Ok(()) }
+    }
+
+    /// The same of what lies in the memory of the process, whatever the device.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn check_host(&self, what: &'static str, lower: &str) -> Result<()> {
+        self.check_within(available(), what, lower)
+    }
+
+    fn check_within(&self, available: Option<u64>, what: &'static str, lower: &str) -> Result<()> {
+        let fits = |available| self.bytes() as f64 <= ACCURACY * available as f64;
+        match available {
+            Some(available) if !fits(available) => Err(Error::Memory {
+                what,
+                needed: self.describe(),
+                available: mib(available),
+                lower: lower.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The sum and its parts in MiB.
+    pub fn describe(&self) -> String {
+        format!(
+            "{} MiB of memory (maps {}, batches of images {}, weights and optimizer {})",
+            mib(self.bytes()),
+            mib(self.maps),
+            mib(self.batches),
+            mib(self.parameters)
+        )
+    }
+}
+
+/// Whole MiB, with commas between the thousands.
+fn mib(bytes: u64) -> String {
+    let digits = format!("{:.0}", (bytes as f64 / MIB).ceil());
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Maps of its output's size that a layer keeps for the backward pass: what its norm and its
+/// activation are differentiated from, and of a block the maps of its branches.
+fn kept_maps(layer: &LayerSummary, kernels: bool) -> f64 {
+    match (layer.block.as_str(), kernels) {
+        ("linear", _) => 1.0,
+        ("base", true) => 2.25,
+        ("base", false) => 3.0,
+        ("dbb", true) if is_depthwise(layer) => 2.25,
+        ("dbb", true) => 4.5,
+        ("dbb", false) => 11.0,
+        _ => 5.5,
+    }
+}
+
+/// Maps of the size of its input and output together that a layer has at a time in inference.
+fn working_maps(layer: &LayerSummary) -> f64 {
+    match layer.block.as_str() {
+        "folded" => 2.0,
+        // In training form it is computed branch by branch.
+        "dbb" if is_depthwise(layer) => 4.5,
+        _ => 1.3,
+    }
+}
+
+fn is_depthwise(layer: &LayerSummary) -> bool {
+    layer.groups > 1
+}
+
+/// Values of a layer's input and output, of one image.
+fn elements(layer: &LayerSummary) -> [u64; 2] {
+    let [height, width] = layer.output;
+    let [above, beside] = layer.stride;
+    let [inputs, outputs] = layer.channels;
+    [product([inputs, height, above, width, beside]), product([outputs, height, width])]
+}
+
+/// The largest sum over the layers of the values of their inputs and outputs, of one image, times
+/// a factor.
+fn largest(layers: &[LayerSummary], factor: impl Fn(&LayerSummary) -> f64) -> u64 {
+    let both = |layer| elements(layer).into_iter().fold(0, u64::saturating_add);
+    layers.iter().map(|layer| (both(layer) as f64 * factor(layer)) as u64).max().unwrap_or(0)
+}
+
+fn parameters(layers: &[LayerSummary], count: impl Fn(&LayerSummary) -> usize) -> u64 {
+    layers.iter().map(|layer| count(layer) as u64).fold(0, u64::saturating_add) * VALUE
+}
+
+fn product(factors: impl IntoIterator<Item = usize>) -> u64 {
+    factors.into_iter().fold(1, |product: u64, factor| product.saturating_mul(factor as u64))
+}
+
+/// Memory in bytes that the system can still give this process: what is free or can be freed, and
+/// no more than its control groups (the limits of a container) leave. `None` where the system does
+/// not tell.
+pub fn available() -> Option<u64> {
+    available_below(Path::new("/"))
+}
+
+/// The same with another root of the file system.
+fn available_below(root: &Path) -> Option<u64> {
+    let read = |path: &str| fs::read_to_string(root.join(path)).ok();
+    let free = read("proc/meminfo").and_then(|text| value_of(&text, "MemAvailable:"))? * 1024;
+    let groups = read("proc/self/cgroup").unwrap_or_default();
+    let left = groups.lines().filter_map(|line| {
+        // `0::/path` of version 2, `4:memory:/path` of version 1.
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let files = match controllers {
+            "" => ["sys/fs/cgroup", "memory.max", "memory.current"],
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ["sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"]
+            }
+            _ => return None,
+        };
+        left_in_groups(&root.join(files[0]), path, [files[1], files[2]])
+    });
+    Some(left.fold(free, u64::min))
+}
+
+/// What the limits of a control group and of those above it leave, below the folder `mounted`.
+fn left_in_groups(mounted: &Path, path: &str, [limit, used]: [&str; 2]) -> Option<u64> {
+    let own = mounted.join(path.trim_start_matches('/'));
+    let groups = own.ancestors().take_while(|folder| folder.starts_with(mounted));
+    let left = groups.filter_map(|folder| {
+        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        // `max`, which is no number, where there is no limit.
+        let limit: u64 = read(limit)?.trim().parse().ok()?;
+        let used: u64 = read(used)?.trim().parse().ok()?;
+        // Pages of files are given back when memory is short.
+        let files = read("memory.stat").and_then(|text| value_of(&text, "file "));
+        Some(limit.saturating_sub(used.saturating_sub(files.unwrap_or(0))))
+    });
+    left.min()
+}
+
+/// The number after a name at the beginning of a line.
+fn value_of(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dbb_models::summary::{self, Summary};
+    use dbb_models::{Arch, BlockKind, Form, ModelConfig};
+
+    fn layers(arch: Arch, block: BlockKind, size: usize) -> Vec<LayerSummary> {
+        Summary::new(&ModelConfig::new(arch, block, 1000), [size; 2]).unwrap().layers
+    }
+
+    const SGD: Copies = Copies { optimizer: 1, average: false, accumulated: false };
+
+    fn ratio(estimate: Estimate, peak: u32) -> f64 {
+        estimate.bytes() as f64 / MIB / f64::from(peak)
+    }
+
+    /// Architecture, block, images, pixels and the peak resident memory of `dbb bench`, MiB, with two
+    /// threads on an AMD EPYC with AVX-512.
+    #[test]
+    fn estimates_are_near_what_was_measured() {
+        use Arch::*;
+        use BlockKind::*;
+        let training = [
+            (ResNet20, Base, 128, 32, 260),
+            (ResNet20, Base, 512, 32, 1031),
+            (ResNet18Cifar, Base, 32, 32, 353),
+            (ResNet18Cifar, Base, 128, 32, 939),
+            (MobileNetV1, Base, 16, 96, 217),
+            (MobileNetV1, Base, 16, 224, 813),
+            (MobileNetV2, Base, 16, 224, 1497),
+            (MobileNetV3Large, Base, 16, 224, 1030),
+            (ResNet50, Base, 8, 160, 690),
+            (ResNet18, Base, 16, 224, 677),
+            (ResNet20, Dbb, 128, 32, 527),
+            (ResNet20, Dbb, 512, 32, 1987),
+            (ResNet18Cifar, Dbb, 32, 32, 715),
+            (ResNet18Cifar, Dbb, 128, 32, 1821),
+            (MobileNetV1, Dbb, 16, 96, 204),
+            (MobileNetV1, Dbb, 16, 224, 818),
+            (MobileNetV2, Dbb, 16, 224, 1477),
+            (MobileNetV3Large, Dbb, 16, 224, 1018),
+            (ResNet50, Dbb, 8, 160, 962),
+            (ResNet18, Dbb, 16, 224, 1132),
+            (ResNet20, Acb, 128, 32, 598),
+            (MobileNetV1, Acb, 8, 128, 270),
+            (ResNet18, Acb, 8, 160, 429),
+        ];
+        let inference = [
+            (ResNet18, Base, Form::Deploy, 64, 224, 611),
+            (MobileNetV1, Base, Form::Deploy, 64, 224, 560),
+            (ResNet18, Base, Form::Train, 64, 224, 422),
+            (MobileNetV1, Base, Form::Train, 64, 224, 389),
+            (MobileNetV2, Base, Form::Deploy, 64, 224, 764),
+            (ResNet20, Base, Form::Deploy, 512, 32, 195),
+            (ResNet18, Dbb, Form::Deploy, 64, 224, 663),
+            (MobileNetV1, Dbb, Form::Deploy, 64, 224, 563),
+            (ResNet18, Dbb, Form::Train, 64, 224, 530),
+            (MobileNetV1, Dbb, Form::Train, 64, 224, 1187),
+            (MobileNetV2, Dbb, Form::Deploy, 64, 224, 765),
+            (ResNet20, Dbb, Form::Deploy, 512, 32, 199),
+            (ResNet18, Acb, Form::Train, 16, 160, 147),
+        ];
+        let mut ratios = Vec::new();
+        for (arch, block, images, size, peak) in training {
+            let batches = Batches { images, shape: [3, size, size], held: 2 };
+            let layers = layers(arch, block, size);
+            let estimate = Estimate::training(&layers, &batches, &SGD, &Device::default());
+            ratios.push((format!("train {arch} {block} {images} {size}"), ratio(estimate, peak)));
+        }
+        for (arch, block, form, images, size, peak) in inference {
+            let batches = Batches { images, shape: [3, size, size], held: 2 };
+            let network =
+                ModelConfig::new(arch, block, 1000).init(form, &Device::default()).unwrap();
+            let estimate = Estimate::inference(&summary::layers(&network, [size; 2]), &batches);
+            ratios.push((format!("infer {arch} {block} {images} {size}"), ratio(estimate, peak)));
+        }
+        let wrong = ratios.iter().filter(|(_, ratio)| !(1.0 / 1.4..1.4).contains(ratio));
+        assert_eq!(wrong.collect::<Vec<_>>(), [] as [&(String, f64); 0]);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_numbers() {
+        let batches = Batches { images: 64, shape: [3, 6000, 6000], held: 2 };
+        let layers = layers(Arch::ResNet18, BlockKind::Dbb, 6000);
+        let estimate = Estimate::training(&layers, &batches, &SGD, &Device::default());
+        let check = |available| estimate.check_within(available, "a training step", "x");
+        let text = check(Some(16 << 30)).unwrap_err().to_string();
+        for part in ["a training step needs about", "16,384 MiB are available", "lower x"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        check(Some(estimate.bytes())).unwrap();
+        // Where the system does not tell, and on a device with memory of its own.
+        check(None).unwrap();
+    }
+
+    #[test]
+    fn absurd_sizes_do_not_overflow() {
+        let batches = Batches { images: usize::MAX, shape: [3, 16_384, 16_384], held: 258 };
+        let layers = layers(Arch::ResNet152, BlockKind::Dbb, 16_384);
+        let estimate =
+            Estimate::training(&layers, &batches, &SGD, &Device::default()).with_cache(usize::MAX);
+        assert_eq!(estimate.bytes(), u64::MAX);
+    }
+
+    #[test]
+    fn a_container_has_less_than_the_machine() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let available = || available_below(root.path());
+        assert_eq!(available(), None);
+        put("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n");
+        assert_eq!(available(), Some(8000 << 10));
+
+        put("proc/self/cgroup", "0::/a/b\n");
+        put("sys/fs/cgroup/a/b/memory.max", "max\n");
+        put("sys/fs/cgroup/a/b/memory.current", "1000\n");
+        assert_eq!(available(), Some(8000 << 10));
+        // The group above has a limit; half of what is used are pages of files.
+        put("sys/fs/cgroup/a/memory.max", "5000\n");
+        put("sys/fs/cgroup/a/memory.current", "4000\n");
+        put("sys/fs/cgroup/a/memory.stat", "anon 2000\nfile 2000\nfile_mapped 7\n");
+        assert_eq!(available(), Some(3000));
+
+        put("proc/self/cgroup", "4:cpu,memory:/c\n3:pids:/c\n");
+        put("sys/fs/cgroup/memory/c/memory.limit_in_bytes", "2500\n");
+        put("sys/fs/cgroup/memory/c/memory.usage_in_bytes", "2000\n");
+        assert_eq!(available(), Some(500));
+    }
+}
