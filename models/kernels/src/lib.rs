@@ -6,10 +6,10 @@
 //!
 //! | to compute | look in |
 //! |---|---|
-//! | a convolution, with bias, residual and ReLU ([`Epilogue`]), and its gradients | [`conv`] |
-//! | a convolution and its batch norm, dense, grouped or depthwise | [`ConvNorm`] |
-//! | a Diverse Branch Block with `groups = 1` | [`dense`] |
-//! | a depthwise convolution or Diverse Branch Block | [`depthwise`] |
+//! | a block in training: a sum of branches, each closed by a batch norm | [`branches`] |
+//! | a convolution, with bias, residual and activation ([`Epilogue`]), and its gradients | [`conv`] |
+//! | a Diverse Branch Block with `groups = 1`, as [`branches`] does | [`dense`] |
+//! | a depthwise convolution in inference | [`depthwise`] |
 //! | batch norms, or a sum of several, in fused passes | [`norm`] |
 //! | sums and covariances of channels | [`moments`] |
 //! | max and average pools | [`pool`] |
