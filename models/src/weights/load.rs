@@ -3,7 +3,6 @@
 use burn::tensor::Device;
 
 use super::error::{Lookalike, WeightsError};
-use super::finite::check_finite;
 use super::format::WeightsFile;
 use super::key_map::KeyMap;
 use super::metadata::Metadata;
@@ -84,7 +83,7 @@ fn load(
 ) -> Result<Classifier, WeightsError> {
     let network = keys.load(network, &file.tensors).map_err(|error| error.in_file(&file.path))?;
     if !options.allow_nonfinite {
-        check_finite(&file.tensors).map_err(|error| error.in_file(&file.path))?;
+        file.check_finite()?;
     }
     Ok(network)
 }
