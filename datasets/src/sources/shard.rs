@@ -1,6 +1,12 @@
 //! One tar archive: which images it holds, where they lie and what class each has.
 
-use std::{collections::HashMap, fmt, fs::File, io::Read, path::Path};
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use tar::{Archive, EntryType, PaxExtensions};
 
@@ -12,6 +18,14 @@ const MAX_NAME: u64 = 64 << 10;
 
 /// Most bytes of a class's number.
 const MAX_NUMBER: u64 = 32;
+
+/// Most classes that numbers in archives can mean: a wrong number costs no memory.
+const MAX_CLASSES: usize = 1_000_000;
+
+/// What messages call a member of an archive.
+pub(super) fn inside(archive: &Path, member: &str) -> PathBuf {
+    format!("{}!{member}", archive.display()).into()
+}
 
 /// An image of an archive.
 #[derive(Debug, PartialEq)]
@@ -51,8 +65,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Member>, DataError> {
     let (files, numbers) = scan(path)?;
     let mut members = Vec::with_capacity(files.len());
     for (name, offset, bytes) in files {
-        let problem =
-            |reason: &str| Err(DataError::entry(&super::tar::inside(path, &name), reason));
+        let problem = |reason: &str| Err(DataError::entry(&inside(path, &name), reason));
         let class = if numbers.is_empty() {
             match name.rsplit('/').nth(1) {
                 Some(folder) if !folder.is_empty() && folder != "." => {
@@ -127,15 +140,15 @@ fn scan(path: &Path) -> Result<(Files, Numbers), DataError> {
             let mut text = String::new();
             let read = bytes <= MAX_NUMBER && entry.read_to_string(&mut text).is_ok();
             match text.trim().parse() {
-                Ok(number) if read && (number as usize) < super::tar::MAX_CLASSES => {
+                Ok(number) if read && (number as usize) < MAX_CLASSES => {
                     numbers.insert(key.to_owned(), number);
                 }
                 _ => {
                     let reason = format!(
                         "a .cls holds the number of a class, 0 to {}, as text",
-                        super::tar::MAX_CLASSES - 1
+                        MAX_CLASSES - 1
                     );
-                    return Err(DataError::corrupt(&super::tar::inside(path, &name), reason));
+                    return Err(DataError::corrupt(&inside(path, &name), reason));
                 }
             }
         }

@@ -16,7 +16,7 @@ use std::{
 use super::{
     names::Names,
     numbered,
-    shard::{self, Class, Member},
+    shard::{self, Class, Member, inside},
 };
 use crate::{DataError, Image, ImageDataset, Source, Split, presets};
 
@@ -24,9 +24,6 @@ pub(crate) const LOOKED_FOR: &str = "train-*.tar and val-*.tar, or *.tar in trai
 
 /// One class name a line, for archives whose classes are numbers.
 const CLASS_NAMES: &str = "classes.txt";
-
-/// Most classes that numbers in archives can mean: a wrong number costs no memory.
-pub(super) const MAX_CLASSES: usize = 1_000_000;
 
 /// The images of one split: where each lies.
 struct TarImages {
@@ -227,11 +224,6 @@ fn named_classes(path: &Path) -> Result<Option<Vec<String>>, DataError> {
         return Err(DataError::corrupt(&file, reason));
     }
     Ok(Some(names))
-}
-
-/// What messages call a member of an archive.
-pub(super) fn inside(archive: &Path, member: &str) -> PathBuf {
-    format!("{}!{member}", archive.display()).into()
 }
 
 impl Source for TarImages {
