@@ -81,7 +81,7 @@ impl ModelConfig {
                     ConvUnit::Base(_) => theirs,
                     folded => {
                         unfolded += 1;
-                        folded_conv_bn(folded, branch.conv_bn.bn.epsilon)
+                        folded_conv_bn(folded, branch.epsilon)
                     }
                 };
                 joined += usize::from(unit.is_multi_branch());
@@ -106,7 +106,7 @@ impl Classifier {
     }
 }
 
-fn plain_branch(unit: &ConvUnit) -> Result<PlainBranch<'_>, ConfigError> {
+fn plain_branch(unit: &ConvUnit) -> Result<PlainBranch, ConfigError> {
     match unit.contents() {
         Contents::Block(block) => block.plain_branch(),
         Contents::Folded(_) => Err(ConfigError::Option {

@@ -265,7 +265,7 @@ fn what_is_asked_for_in_vain_is_named() {
             "this looks like resnet20 with block base and 10 classes\n",
             "60 missing: stage1.3",
             " more",
-            "hint: say --arch resnet20 --block base --classes 10",
+            "hint: give --arch resnet20 --block base --classes 10",
         ],
     );
     let (train, out) = (["--form", "train", "--keys", "torchvision"], folder.at("own.safetensors"));

@@ -113,9 +113,9 @@ impl ConvBlock for AsymmetricConvBlock {
         self.branches().iter().map(|branch| branch.macs(positions)).sum()
     }
 
-    fn plain_branch(&self) -> Result<PlainBranch<'_>, ConfigError> {
+    fn plain_branch(&self) -> Result<PlainBranch, ConfigError> {
         let closing_norms = &["vertical.bn.", "horizontal.bn."];
-        Ok(PlainBranch { conv_bn: &self.square, path: "square.", closing_norms })
+        Ok(PlainBranch { epsilon: self.square.bn.epsilon, path: "square.", closing_norms })
     }
 
     fn official_names(&self) -> Vec<(&'static str, &'static str)> {

@@ -3,7 +3,6 @@
 use burn::tensor::Tensor;
 
 use super::batch_norm::BatchNorm;
-use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
 use super::epilogue::Epilogue;
 use crate::algebra::ConvParams;
@@ -35,7 +34,7 @@ pub trait ConvBlock {
     ///
     /// # Errors
     /// If the block was configured without such a branch.
-    fn plain_branch(&self) -> Result<PlainBranch<'_>, ConfigError>;
+    fn plain_branch(&self) -> Result<PlainBranch, ConfigError>;
 
     /// Native and official beginnings of a tensor's path within the block; the first match counts.
     fn official_names(&self) -> Vec<(&'static str, &'static str)>;
@@ -52,9 +51,9 @@ pub struct Positions {
 
 /// The branch of a block that can take over a plain convolution with its batch norm.
 #[derive(Clone, Copy, Debug)]
-pub struct PlainBranch<'a> {
-    /// The branch.
-    pub conv_bn: &'a ConvBn,
+pub struct PlainBranch {
+    /// Epsilon of its batch norm.
+    pub epsilon: f64,
     /// Its path in the block, with the last dot.
     pub path: &'static str,
     /// Paths of the closing norms of the other branches, present or not; with scale and shift 0

@@ -7,9 +7,8 @@ use burn::tensor::{Device, Tensor};
 use super::batch_norm::BatchNorm;
 use super::block::{ConvBlock, PlainBranch, Positions};
 use super::branch_sum::{BranchMap, BranchSum, SumBranch};
-use super::conv_spec::{ConvSpec, host_conv};
+use super::conv_spec::{ConvSpec, host_conv, weights};
 use super::epilogue::Epilogue;
-use super::unit::weights;
 use crate::algebra::{ConvParams, fuse_conv_bn};
 use crate::cpu_ops;
 use crate::error::ConfigError;
@@ -74,8 +73,8 @@ impl ConvBlock for ConvBn {
         weights(&self.conv.weight) * positions.output
     }
 
-    fn plain_branch(&self) -> Result<PlainBranch<'_>, ConfigError> {
-        Ok(PlainBranch { conv_bn: self, path: "", closing_norms: &[] })
+    fn plain_branch(&self) -> Result<PlainBranch, ConfigError> {
+        Ok(PlainBranch { epsilon: self.bn.epsilon, path: "", closing_norms: &[] })
     }
 
     fn official_names(&self) -> Vec<(&'static str, &'static str)> {

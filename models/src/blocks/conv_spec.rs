@@ -163,6 +163,11 @@ fn symmetric(padding: &PaddingConfig2d) -> Option<[usize; 2]> {
     }
 }
 
+/// Values of a weight.
+pub(super) fn weights(weight: &Param<Tensor<4>>) -> usize {
+    weight.lazy_shape().num_elements()
+}
+
 /// The values of a tensor on the host in `f64`.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()

@@ -12,10 +12,9 @@ use super::block::{ConvBlock, PlainBranch, Positions};
 use super::bn_pad::{BnPad, Padded};
 use super::branch_sum::{BranchMap, BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
-use super::conv_spec::{ConvSpec, host_conv};
+use super::conv_spec::{ConvSpec, host_conv, weights};
 use super::epilogue::Epilogue;
 use super::pointwise::PointwiseConv;
-use super::unit::weights;
 use crate::algebra::{
     ConvParams, average_pool_kernel, embed_kernel, fuse_conv_bn, merge_1x1_kxk, sum_branches,
 };
@@ -320,7 +319,7 @@ impl ConvBlock for DiverseBranchBlock {
             + after_stride.into_iter().flatten().sum::<usize>() * positions.output
     }
 
-    fn plain_branch(&self) -> Result<PlainBranch<'_>, ConfigError> {
+    fn plain_branch(&self) -> Result<PlainBranch, ConfigError> {
         let Some(conv_bn) = &self.origin else {
             return Err(ConfigError::Option {
                 option: "dbb.branches",
@@ -329,7 +328,7 @@ impl ConvBlock for DiverseBranchBlock {
             });
         };
         let closing_norms = &["pointwise.bn.", "pointwise_kxk.bn2.", "average.avg_bn."];
-        Ok(PlainBranch { conv_bn, path: "origin.", closing_norms })
+        Ok(PlainBranch { epsilon: conv_bn.bn.epsilon, path: "origin.", closing_norms })
     }
 
     fn official_names(&self) -> Vec<(&'static str, &'static str)> {

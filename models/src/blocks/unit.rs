@@ -1,6 +1,6 @@
 //! The list of blocks, and the one type a backbone holds where any of them may stand.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::Initializer;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
@@ -9,7 +9,7 @@ use super::acb::AsymmetricConvBlock;
 use super::batch_norm::{BatchNorm, NormConfig};
 use super::block::{ConvBlock, Positions};
 use super::conv_bn::ConvBn;
-use super::conv_spec::{ConvSpec, host_conv};
+use super::conv_spec::{ConvSpec, host_conv, weights};
 use super::dbb::{DbbConfig, DiverseBranchBlock};
 use super::epilogue::Epilogue;
 use crate::algebra::ConvParams;
@@ -231,9 +231,4 @@ impl ConvUnit {
     pub fn is_multi_branch(&self) -> bool {
         self.kind().is_some_and(BlockKind::is_multi_branch)
     }
-}
-
-/// Values of a weight.
-pub(super) fn weights(weight: &Param<Tensor<4>>) -> usize {
-    weight.lazy_shape().num_elements()
 }

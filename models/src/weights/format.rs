@@ -9,6 +9,7 @@ use burn::tensor::TensorData;
 use safetensors::{Dtype, SafeTensors, View};
 
 use super::atomic::write_atomically;
+use super::damage::{check_size, damaged};
 use super::digest::{self, digest};
 use super::dtype;
 use super::error::WeightsError;
@@ -17,9 +18,6 @@ use super::metadata::Metadata;
 use super::pytorch;
 use super::state_dict::{StateDict, collect};
 use crate::backbones::Classifier;
-
-/// Tensors may share their bytes, but not so that they outgrow the file by more than this.
-const LARGEST_EXPANSION: u64 = 4;
 
 /// The content of a weights file.
 #[derive(Clone, Debug)]
@@ -214,29 +212,6 @@ fn without_module_prefix(tensors: StateDict) -> StateDict {
         return tensors;
     }
     tensors.into_iter().map(|(key, data)| (key["module.".len()..].to_string(), data)).collect()
-}
-
-/// Refuses tensors that claim to be far larger than their file, before their bytes are copied.
-pub(super) fn check_size(
-    path: &Path,
-    format: &'static str,
-    length: u64,
-    tensors: impl Iterator<Item = usize>,
-) -> Result<(), WeightsError> {
-    let claimed = tensors.fold(0u64, |sum, bytes| sum.saturating_add(bytes as u64));
-    if claimed > length.saturating_mul(LARGEST_EXPANSION) {
-        let detail = format!("its {length} bytes claim to hold {claimed} bytes of tensors");
-        return Err(damaged(path, format, detail));
-    }
-    Ok(())
-}
-
-pub(super) fn damaged(
-    path: &Path,
-    format: &'static str,
-    error: impl std::fmt::Display,
-) -> WeightsError {
-    WeightsError::Format { path: path.into(), format, detail: error.to_string() }
 }
 
 struct TensorView<'a>(&'a TensorData);

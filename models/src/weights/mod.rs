@@ -15,6 +15,7 @@
 
 mod atomic;
 mod block_fold;
+mod damage;
 mod digest;
 mod dtype;
 mod error;

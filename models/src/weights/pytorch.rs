@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::store::bridge;
 use burn::store::pytorch_reader::PytorchReader;
 
+use super::damage::{check_size, damaged};
 use super::error::WeightsError;
 use super::state_dict::StateDict;
 
@@ -35,7 +36,7 @@ pub(super) fn is_pytorch(bytes: &[u8]) -> bool {
 /// # Errors
 /// A damaged file, one without tensors, and one whose tensors claim to be larger than it.
 pub(super) fn read(path: &Path) -> Result<StateDict, WeightsError> {
-    let error = |e: String| super::format::damaged(path, "PyTorch", e);
+    let error = |e: String| damaged(path, "PyTorch", e);
     let whole = PytorchReader::new(path).map_err(|e| error(e.to_string()))?;
     // Of several, the one with most tensors, and the first of those.
     let contained = CONTAINERS
@@ -49,7 +50,7 @@ pub(super) fn read(path: &Path) -> Result<StateDict, WeightsError> {
         return Err(error("it holds no tensor by name; expected a state_dict()".into()));
     }
     let length = fs::metadata(path).map_or(0, |found| found.len());
-    super::format::check_size(path, "PyTorch", length, tensors.values().map(|t| t.byte_len()))?;
+    check_size(path, "PyTorch", length, tensors.values().map(|t| t.byte_len()))?;
     let tensors = tensors.into_iter().map(|(name, tensor)| {
         let data = bridge::into_data(bridge::from_pytorch(tensor));
         Ok((name, data.map_err(|e| error(e.to_string()))?))
