@@ -7,7 +7,7 @@ use std::ops::Deref;
 ///
 /// No image comes near it. It bounds everything that kernels compute from the extents along
 /// height and width, of which padding and stride are not tied to any memory.
-const LARGEST_PLANE: usize = i32::MAX as usize;
+pub(crate) const LARGEST_PLANE: usize = i32::MAX as usize;
 
 /// Most values of a slice.
 const LONGEST: usize = isize::MAX as usize / size_of::<f32>();

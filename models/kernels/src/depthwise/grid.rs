@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::shape::Geometry;
+use crate::shape::{Geometry, LARGEST_PLANE};
 
 /// Values that may be read or written past the last position: the widest vector.
 pub(super) const SLACK: usize = super::vector::WIDEST;
@@ -86,6 +86,11 @@ impl Grid {
     pub(super) fn new(shape: &Geometry) -> Self {
         let (rows, cols) = (Axis::new(shape, 0), Axis::new(shape, 1));
         let plane = (rows.len * cols.len).next_multiple_of(SLACK) + SLACK;
+        let strips = (rows.stride * cols.stride).saturating_mul(plane);
+        assert!(
+            strips <= LARGEST_PLANE,
+            "the padding is too large for a depthwise stride: {shape:?}"
+        );
         let mut offsets = Vec::with_capacity(rows.kernel * cols.kernel);
         for ty in 0..rows.kernel {
             for tx in 0..cols.kernel {

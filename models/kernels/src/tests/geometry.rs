@@ -150,6 +150,19 @@ fn impossible_maps_are_refused_by_every_function() {
 }
 
 #[test]
+fn padding_that_takes_more_room_than_any_map_is_refused() {
+    let (padding, stride) = ([1 << 14; 2], [1 << 15; 2]);
+    let shape = ConvShape { input: [1, 1], kernel: [1, 1], padding, stride, groups: 4, ..SHAPE };
+    let parameters = Parameters::new(&shape);
+    let mut y = vec![0.0; shape.output_len()];
+    let x = random(1, shape.input_len());
+    let text = refusal(|| {
+        depthwise::conv_forward(&shape, &x, &parameters.weight, None, Activation::Relu, &mut y);
+    });
+    assert!(text.contains("the padding is too large"), "{text}");
+}
+
+#[test]
 fn matrices_that_leave_their_slices_are_refused() {
     let (a, b) = ([1.0; 12], [1.0; 12]);
     let product = |sizes, a_strides, b_strides, c: usize| {
