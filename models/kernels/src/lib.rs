@@ -62,6 +62,7 @@ mod planes;
 pub mod pool;
 mod shape;
 mod shared;
+mod shift;
 mod simd;
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::simd::{Full, Lanes, sweep};
+use crate::simd::{Lanes, sweep};
 use crate::{instruction_set, planes, shape::map_len};
 
 /// Values added in `f32` before they are flushed to `f64`.
@@ -60,12 +60,13 @@ const TILE: usize = 4;
 ///
 /// One pass over the map and `batch * positions * channels^2 / 2` multiply-adds. The values about
 /// the shift are packed, a few hundred positions of all channels at a time; a tile of products is
-/// taken as dot products along the positions, in `f32` for at most 1024 of them, and added up in
-/// `f64`.
+/// taken as dot products along the positions. All of it is `f64`: where channels rise and fall
+/// together, the variance of a combination of them is a small difference of covariances. A sum beyond
+/// `f32` is infinite.
 ///
 /// # Panics
 /// If the map is empty or a length does not fit `dims`.
-pub fn covariance(x: &[f32], shift: &[f32], dims: [usize; 3]) -> Vec<f32> {
+pub fn covariance(x: &[f32], shift: &[f64], dims: [usize; 3]) -> Vec<f64> {
     let [batch, channels, positions] = dims;
     assert_eq!(x.len(), map_len(dims), "length of the map");
     assert_eq!(shift.len(), channels, "one shift per channel");
@@ -92,7 +93,9 @@ pub fn covariance(x: &[f32], shift: &[f32], dims: [usize; 3]) -> Vec<f32> {
     let mut covariance = vec![0.0; channels * channels];
     for i in 0..channels {
         for j in 0..=i {
-            let sum = parts.iter().map(|part| part[i * padded + j]).sum::<f64>() as f32;
+            let sum: f64 = parts.iter().map(|part| part[i * padded + j]).sum();
+            // What overflows `f32` is to be seen.
+            let sum = if (sum as f32).is_finite() { sum } else { f64::from(sum as f32) };
             covariance[i * channels + j] = sum;
             covariance[j * channels + i] = sum;
         }
@@ -102,7 +105,7 @@ pub fn covariance(x: &[f32], shift: &[f32], dims: [usize; 3]) -> Vec<f32> {
 
 struct Covariance<'a> {
     x: &'a [f32],
-    shift: &'a [f32],
+    shift: &'a [f64],
     dims: [usize; 3],
     /// Of the positions of all images, one image after the other.
     range: Range<usize>,
@@ -129,22 +132,22 @@ impl Covariance<'_> {
         let Self { x, shift, dims: [_, channels, positions], range, products } = self;
         let padded = channels.next_multiple_of(TILE);
         // What is packed stays in a cache of 1 MiB.
-        let block = (192 * 1024 / padded.max(1)).clamp(384, BLOCK);
+        let block = (96 * 1024 / padded.max(1)).clamp(192, BLOCK);
         // Rows a power of two apart would share the sets of a cache.
-        let pitch = block + S::F32_LANES;
-        let mut packed = vec![0.0f32; padded * pitch];
+        let pitch = block + S::F64_LANES;
+        let mut packed = vec![0.0; padded * pitch];
         let mut start = range.start;
         while start < range.end {
             let len = block.min(range.end - start);
             for (channel, row) in packed.chunks_exact_mut(pitch).take(channels).enumerate() {
-                let mut row = &mut row[..len.next_multiple_of(S::F32_LANES)];
+                let mut row = &mut row[..len.next_multiple_of(S::F64_LANES)];
                 let mut at = start;
                 while at < start + len {
                     let (image, position) = (at / positions, at % positions);
                     let run = (positions - position).min(start + len - at);
                     let from = (image * channels + channel) * positions + position;
                     let (to, rest) = row.split_at_mut(run);
-                    centre(simd, &x[from..from + run], shift[channel], to);
+                    centre(&x[from..from + run], shift[channel], to);
                     (row, at) = (rest, at + run);
                 }
                 row.fill(0.0);
@@ -153,7 +156,7 @@ impl Covariance<'_> {
                 for j in (0..i + TILE).step_by(J) {
                     let rows = [&packed[i * pitch..], &packed[j * pitch..]];
                     tile::<S, J>(simd, rows, pitch, len, |row, column, sum| {
-                        products[(i + row) * padded + j + column] += f64::from(sum);
+                        products[(i + row) * padded + j + column] += sum;
                     });
                 }
             }
@@ -164,49 +167,41 @@ impl Covariance<'_> {
 
 /// `to = from - shift`.
 #[inline(always)]
-fn centre<S: Simd>(simd: S, from: &[f32], shift: f32, to: &mut [f32]) {
-    assert_eq!(from.len(), to.len());
-    let shift = simd.splat_f32s(shift);
-    sweep!(S, from.len(), |at, lanes, _TURN| {
-        // SAFETY: `sweep` stays within both.
-        unsafe {
-            let value = lanes.load(simd, from.as_ptr().add(at));
-            lanes.store(simd, to.as_mut_ptr().add(at), simd.sub_f32s(value, shift));
-        }
-    });
+fn centre(from: &[f32], shift: f64, to: &mut [f64]) {
+    to.iter_mut().zip(from).for_each(|(to, &from)| *to = f64::from(from) - shift);
 }
 
 /// The dot products of four rows with `J` others, over `len` values rounded up to whole vectors.
 #[inline(always)]
 fn tile<S: Simd, const J: usize>(
     simd: S,
-    [a, b]: [&[f32]; 2],
+    [a, b]: [&[f64]; 2],
     pitch: usize,
     len: usize,
-    mut add: impl FnMut(usize, usize, f32),
+    mut add: impl FnMut(usize, usize, f64),
 ) {
-    let len = len.next_multiple_of(S::F32_LANES);
+    let len = len.next_multiple_of(S::F64_LANES);
     assert!(len <= pitch && a.len() >= TILE * pitch && b.len() >= J * pitch);
     let (a, b) = (a.as_ptr(), b.as_ptr());
-    let mut sums = [[simd.splat_f32s(0.0); J]; TILE];
-    for at in (0..len).step_by(S::F32_LANES) {
-        // SAFETY: the assertion keeps all rows within their slices.
+    let mut sums = [[simd.splat_f64s(0.0); J]; TILE];
+    for at in (0..len).step_by(S::F64_LANES) {
+        // SAFETY: the assertion keeps all rows within their slices; a vector is plain data.
         unsafe {
-            let mut columns = [simd.splat_f32s(0.0); J];
+            let mut columns = [simd.splat_f64s(0.0); J];
             for (j, column) in columns.iter_mut().enumerate() {
-                *column = Full.load(simd, b.add(j * pitch + at));
+                *column = b.add(j * pitch + at).cast::<S::f64s>().read_unaligned();
             }
             for (i, sums) in sums.iter_mut().enumerate() {
-                let row = Full.load(simd, a.add(i * pitch + at));
+                let row = a.add(i * pitch + at).cast::<S::f64s>().read_unaligned();
                 for (sum, &column) in sums.iter_mut().zip(&columns) {
-                    *sum = simd.mul_add_e_f32s(row, column, *sum);
+                    *sum = simd.mul_add_e_f64s(row, column, *sum);
                 }
             }
         }
     }
     for (i, sums) in sums.into_iter().enumerate() {
         for (j, sum) in sums.into_iter().enumerate() {
-            add(i, j, simd.reduce_sum_f32s(sum));
+            add(i, j, simd.reduce_sum_f64s(sum));
         }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn forced_set() -> Option<InstructionSet> {
 }
 
 /// Unit roundoff of `f32`.
-const ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
+pub(crate) const ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
 
 /// What a sum in `f32` may be off, relative to the magnitudes of its terms.
 ///

@@ -45,12 +45,13 @@ impl Inputs {
 }
 
 impl DenseBlock<'_> {
-    /// Computes `y`. The statistics are those of the closing norms' inputs in the order of
-    /// [`Self::closing_norms`].
+    /// Computes `y`. All maps are those of the input less its shift. The statistics are those of
+    /// the closing norms' inputs in the order of [`Self::closing_norms`].
     pub(super) fn forward_maps(
         &self,
         x: &[f32],
         residual: Option<&[f32]>,
+        moments: &Moments,
         [merged, averaged]: [&Affine; 2],
         activation: Activation,
         y: &mut [f32],
@@ -58,7 +59,9 @@ impl DenseBlock<'_> {
         let shape = &self.shape;
         let second = &self.pointwise_kxk.1;
         let border = Border::new(shape);
-        let (windows, second_map, between) = if self.merges() {
+        let centred = moments.centred(x, shape.input_positions());
+        let x = centred.as_deref().unwrap_or(x);
+        let (mut windows, second_map, between) = if self.merges() {
             let kernels = [self.kxk.weight, &self.merge(merged)].concat();
             let mut map = buffer::take(2 * y.len());
             conv::forward(&self.stacked(), x, &kernels, &mut map, Epilogue::default());
@@ -74,6 +77,10 @@ impl DenseBlock<'_> {
             conv::forward(&inner, &between, second.weight, &mut second_map, Epilogue::default());
             (map, Some(second_map), Some(between))
         };
+        if let Some(shift) = &moments.shift {
+            let channels = windows.len() / y.len() * shape.out_channels;
+            border.subtract_outside(&mut windows, channels, 0, &self.shift_taps(shift));
+        }
 
         let mut pointwise = buffer::take(y.len());
         let strided = self.strided();
@@ -93,6 +100,17 @@ impl DenseBlock<'_> {
             Closing::forward(&maps.all(), &found, &norms, residual, activation, dims, y);
         // What the maps hold is without what is the same everywhere.
         let window = shape.kernel[0] * shape.kernel[1];
+        if let Some(shift) = &moments.shift {
+            for (mean, taps) in
+                statistics[0].mean.iter_mut().zip(self.shift_taps(shift).chunks_exact(window))
+            {
+                *mean += taps.iter().sum::<f64>() as f32;
+            }
+            let answers = self.pointwise_shift(shift);
+            for (mean, answer) in statistics[2].mean.iter_mut().zip(answers) {
+                *mean += answer as f32;
+            }
+        }
         let border_answer = taps_of(second.weight, &merged.border, window);
         let offset_answer = if self.merges() { self.offset_taps(merged) } else { Vec::new() };
         for (output, mean) in statistics[1].mean.iter_mut().enumerate() {
@@ -126,6 +144,8 @@ impl DenseBlock<'_> {
         let border = Border::new(shape);
         let (opening, second) = &self.pointwise_kxk;
         let Maps { inputs: maps, between, closing } = saved;
+        let centred = moments.centred(x, shape.input_positions());
+        let x = centred.as_deref().unwrap_or(x);
 
         let dims = shape.output_dims();
         let norms = self.closing_norms();
@@ -171,7 +191,7 @@ impl DenseBlock<'_> {
         }
 
         // The windows.
-        let (kxk_weight, second_weight, opening_weight, opening_offset) =
+        let (mut kxk_weight, second_weight, opening_weight, opening_offset) =
             match (between, &grads.second) {
                 (Some(between), Some(second_grad)) => {
                     let inner = self.inner();
@@ -214,6 +234,19 @@ impl DenseBlock<'_> {
                     (both, second_weight, opening_weight, opening_offset)
                 }
             };
+        if let Some(shift) = &moments.shift {
+            // The gradient of a norm's input sums to zero: inside it sums to minus the outside.
+            let channels = grads.windows.len() / y.len() * outputs;
+            let outside = border.outside_sums(&grads.windows, channels, 0, outputs);
+            for (output, grad) in kxk_weight.chunks_exact_mut(inputs * window).enumerate() {
+                let sums = &outside[output * window..][..window];
+                for (grad, &shift) in grad.chunks_exact_mut(window).zip(shift) {
+                    for (grad, sum) in grad.iter_mut().zip(sums) {
+                        *grad += (f64::from(shift) * sum) as f32;
+                    }
+                }
+            }
+        }
         let opening =
             opening.backward(moments, merged, &opening_weight, &opening_offset, &mut moments_grad);
         if let Some(input) = &mut input {

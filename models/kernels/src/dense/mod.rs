@@ -112,17 +112,18 @@ impl DenseBlock<'_> {
         assert!(residual.is_none_or(|map| map.len() == y.len()), "length of the residual");
         let shape = &self.shape;
         let dims = [shape.batch, shape.in_channels, shape.input_positions()];
-        let moments = Moments::new(x, dims);
-        let merged = self.pointwise_kxk.0.forward(&moments);
-        let averaged = self.average.0.forward(&moments);
+        let by_patches = self.has_small_patches() && residual.is_none();
+        let (moments, covariance) = Moments::new(x, dims, by_patches);
+        let merged = self.pointwise_kxk.0.forward(&moments, &covariance);
+        let averaged = self.average.0.forward(&moments, &covariance);
 
         let affines = [&merged, &averaged];
-        let (statistics, form) = if self.has_small_patches() && residual.is_none() {
-            let (statistics, patches) =
-                self.forward_patches(x, &moments.mean, affines, activation, y);
+        let (statistics, form) = if by_patches {
+            let (statistics, patches) = self.forward_patches(x, &moments, affines, activation, y);
             (statistics, Form::Patches(patches))
         } else {
-            let (statistics, maps) = self.forward_maps(x, residual, affines, activation, y);
+            let (statistics, maps) =
+                self.forward_maps(x, residual, &moments, affines, activation, y);
             (statistics, Form::Maps(maps))
         };
         let Ok([kxk, second, pointwise, average]) = <[BatchStatistics; 4]>::try_from(statistics)
@@ -160,7 +161,8 @@ impl DenseBlock<'_> {
             Form::Patches(patches) if wants_input => {
                 // Images have no gradient; where one is wanted all the same, the maps are needed.
                 let mut again = buffer::take(y.len());
-                let (_, maps) = self.forward_maps(x, None, affines, patches.activation, &mut again);
+                let (_, maps) =
+                    self.forward_maps(x, None, moments, affines, patches.activation, &mut again);
                 drop(again);
                 self.backward_maps(x, y, moments, affines, &maps, grad, wanted)
             }
@@ -252,6 +254,19 @@ impl DenseBlock<'_> {
     fn offset_taps(&self, merged: &Affine) -> Vec<f64> {
         let window = self.shape.kernel[0] * self.shape.kernel[1];
         taps_of(self.pointwise_kxk.1.weight, &merged.offset, window)
+    }
+
+    /// Answer of every tap of the first branch to the shift, `[out, kh * kw]`.
+    fn shift_taps(&self, shift: &[f32]) -> Vec<f64> {
+        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let shift: Vec<f64> = shift.iter().map(|&value| value.into()).collect();
+        taps_of(self.kxk.weight, &shift, window)
+    }
+
+    /// Answer of the 1x1 branch to the shift, `[out]`.
+    fn pointwise_shift(&self, shift: &[f32]) -> Vec<f64> {
+        let shift: Vec<f64> = shift.iter().map(|&value| value.into()).collect();
+        taps_of(self.pointwise.weight, &shift, 1)
     }
 
     /// Answer of every tap of the average to `d - p`, `[out, kh * kw]`.

@@ -5,30 +5,151 @@
 //! `A = gamma / std W` and `d = beta - gamma / std W mu`: `W x` itself is never computed. The
 //! backward pass turns gradients of `A` and `d` into those of `W`, `gamma`, `beta` and, through
 //! `mu` and `S`, of `x`.
+//!
+//! The norm is the same if `x` and `mu` are both taken about a shift, as a block does whose input
+//! is far from zero: see [`Moments`].
 
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::buffer::{self, Buffer};
 use crate::norm::{Statistics, inverse_std, statistics, variance};
-use crate::{BatchStatistics, ConvShape, Epilogue, FixedStatistics, Norm, conv, moments, norm};
+use crate::{BatchStatistics, ConvShape, Epilogue, FixedStatistics, Norm};
+use crate::{conv, instruction_set, moments, norm, shift};
 
-/// Mean and covariance of a map over batch and positions.
+/// Mean of a map over batch and positions, and the shift about which the map is to be taken.
+///
+/// In a product with a weight, an input loses as many digits as its means have more than its
+/// deviations. One whose means are far from zero is replaced by the input less `shift`, and
+/// what the shift adds is known: a number for each tap that lies inside.
 #[derive(Clone, Debug)]
 pub(crate) struct Moments {
-    /// `[channels]`.
-    pub mean: Vec<f32>,
-    /// `[channels, channels]`, of the biased kind.
-    pub covariance: Vec<f32>,
+    /// The means, `[channels]`, or nothing where they are not far from zero.
+    pub shift: Option<Vec<f32>>,
+    /// Mean of the map less `shift`, `[channels]`.
+    pub mean: Vec<f64>,
     /// Values per channel.
     pub count: usize,
 }
 
+/// Covariance of a map over batch and positions.
+pub(crate) struct Covariance {
+    /// `[channels, channels]`, of the biased kind.
+    exact: Vec<f64>,
+    rounded: Vec<f32>,
+}
+
 impl Moments {
-    /// Of a map `[batch, channels, positions]`; reads it twice.
-    pub fn new(map: &[f32], [batch, channels, positions]: [usize; 3]) -> Self {
-        let mean = statistics(map, [batch, channels, positions]).mean;
-        let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
-        let mut covariance = moments::covariance(map, &mean, [batch, channels, positions]);
+    /// Of a map `[batch, channels, positions]`; reads it twice. With `shifts` there is a shift
+    /// whatever the means.
+    pub fn new(map: &[f32], dims: [usize; 3], shifts: bool) -> (Self, Covariance) {
+        let [batch, channels, positions] = dims;
+        let mut mean = statistics(map, dims).mean;
+        let mut exact = moments::covariance(map, &mean, dims);
         let count = batch * positions;
-        covariance.iter_mut().for_each(|value| *value /= count as f32);
-        Self { mean, covariance, count }
+        exact.iter_mut().for_each(|value| *value /= count as f64);
+        let rounded = exact.iter().map(|&value| value as f32).collect();
+        // A product with a weight adds channels: what counts is the means of all of them.
+        let squares: f64 = mean.iter().map(|mean| mean * mean).sum();
+        let variance: f64 = exact.iter().step_by(channels + 1).sum();
+        let shift = (shifts || shift::is_far(squares.sqrt(), variance)).then(|| {
+            let shift: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
+            mean.iter_mut().zip(&shift).for_each(|(mean, &shift)| *mean -= f64::from(shift));
+            shift
+        });
+        (Self { shift, mean, count }, Covariance { exact, rounded })
+    }
+
+    /// The map less the shift, where there is one.
+    pub fn centred(&self, map: &[f32], positions: usize) -> Option<Buffer> {
+        let shift = self.shift.as_ref()?;
+        let mut centred = buffer::take(map.len());
+        centred
+            .par_chunks_exact_mut(positions)
+            .zip(map.par_chunks_exact(positions))
+            .enumerate()
+            .for_each(|(plane, (centred, map))| {
+                let shift = shift[plane % shift.len()];
+                centred.iter_mut().zip(map).for_each(|(to, &from)| *to = from - shift);
+            });
+        Some(centred)
+    }
+}
+
+impl Covariance {
+    /// `W S` for a weight of so many rows and the products of its rows with those of `W`, which
+    /// are the variances.
+    ///
+    /// Where channels rise and fall together, rows whose weights cancel are left with less than
+    /// the rounding of the products in `f32`: these are computed again in `f64`.
+    fn multiply(&self, weight: &[f32], outputs: usize) -> (Vec<f32>, Vec<f64>) {
+        let inputs = weight.len() / outputs;
+        let mut product = vec![0.0; outputs * inputs];
+        conv::matmul(
+            [outputs, inputs, inputs],
+            weight,
+            [inputs, 1],
+            &self.rounded,
+            [inputs, 1],
+            &mut product,
+            false,
+        );
+        let mut variances: Vec<f64> = weight
+            .chunks_exact(inputs)
+            .zip(product.chunks_exact(inputs))
+            .map(|(weight, product)| dot(weight, product))
+            .collect();
+        let cancels = |&output: &usize| {
+            let diagonal = self.exact.iter().step_by(inputs + 1);
+            let weight = weight[output * inputs..][..inputs].iter().map(|&w| f64::from(w));
+            let apart: f64 = diagonal.zip(weight).map(|(var, w)| var * w * w).sum();
+            variances[output] < apart / 64.0
+        };
+        let cancelled: Vec<usize> = (0..outputs).filter(cancels).collect();
+        // A few rows at once, which share the lines of the covariance.
+        let exact: Vec<Vec<f64>> = cancelled
+            .par_chunks(8)
+            .flat_map_iter(|outputs| {
+                let mut exact = vec![vec![0.0; inputs]; outputs.len()];
+                instruction_set::dispatch(ExactRows {
+                    covariance: &self.exact,
+                    weight,
+                    outputs,
+                    exact: &mut exact,
+                });
+                exact
+            })
+            .collect();
+        for (output, exact) in cancelled.into_iter().zip(exact) {
+            let row = output * inputs..(output + 1) * inputs;
+            variances[output] = mixed_dot(&weight[row.clone()], &exact);
+            product[row].iter_mut().zip(&exact).for_each(|(to, &from)| *to = from as f32);
+        }
+        variances.iter_mut().for_each(|found| *found = variance(*found));
+        (product, variances)
+    }
+}
+
+/// Some rows of `W S` in `f64`.
+struct ExactRows<'a> {
+    covariance: &'a [f64],
+    weight: &'a [f32],
+    outputs: &'a [usize],
+    exact: &'a mut [Vec<f64>],
+}
+
+impl WithSimd for ExactRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let inputs = self.exact[0].len();
+        for (input, line) in self.covariance.chunks_exact(inputs).enumerate() {
+            for (exact, &output) in self.exact.iter_mut().zip(self.outputs) {
+                let weight = f64::from(self.weight[output * inputs + input]);
+                exact.iter_mut().zip(line).for_each(|(sum, s)| *sum += weight * s);
+            }
+        }
     }
 }
 
@@ -65,6 +186,8 @@ pub(crate) struct Affine {
     pub border: Vec<f64>,
     /// Batch mean of the convolution's output.
     pub mean: Vec<f32>,
+    /// The same less the share of the shift.
+    centre: Vec<f64>,
     /// Biased batch variance of it.
     pub var: Vec<f32>,
     /// `W S`, `[out, in]`.
@@ -147,37 +270,30 @@ impl<'a> PaddedNorm<'a> {
         Norm { gamma: self.gamma, beta, epsilon: self.epsilon, fixed }
     }
 
-    pub(crate) fn forward(&self, input: &Moments) -> Affine {
+    pub(crate) fn forward(&self, input: &Moments, covariance: &Covariance) -> Affine {
         let (outputs, inputs) = (self.gamma.len(), input.mean.len());
-        let mut weight_covariance = vec![0.0; outputs * inputs];
-        conv::matmul(
-            [outputs, inputs, inputs],
-            self.weight,
-            [inputs, 1],
-            &input.covariance,
-            [inputs, 1],
-            &mut weight_covariance,
-            false,
-        );
+        let (weight_covariance, variances) = covariance.multiply(self.weight, outputs);
         let unbiased = input.count as f64 / (input.count as f64 - 1.0);
         let mut affine = Affine {
             weight: vec![0.0; outputs * inputs],
             offset: vec![0.0; outputs],
             border: vec![0.0; outputs],
             mean: vec![0.0; outputs],
+            centre: vec![0.0; outputs],
             var: vec![0.0; outputs],
             weight_covariance,
         };
-        for output in 0..outputs {
+        for (output, var) in variances.into_iter().enumerate() {
             let row = output * inputs..(output + 1) * inputs;
             let weight = &self.weight[row.clone()];
-            let mean = dot(weight, &input.mean);
-            let var = variance(dot(weight, &affine.weight_covariance[row.clone()]));
+            let centre = mixed_dot(weight, &input.mean);
+            let mean = centre + input.shift.as_ref().map_or(0.0, |shift| dot(weight, shift));
             let (gamma, beta) = (f64::from(self.gamma[output]), f64::from(self.beta[output]));
             let scale = gamma * inverse_std(var, self.epsilon);
-            for (a, &w) in affine.weight[row].iter_mut().zip(weight) {
-                *a = (scale * f64::from(w)) as f32;
-            }
+            let rounded = &mut affine.weight[row];
+            rounded.iter_mut().zip(weight).for_each(|(a, &w)| *a = (scale * f64::from(w)) as f32);
+            // Of the rounded weight, so that the map has the mean `beta`.
+            let offset = beta - mixed_dot(rounded, &input.mean);
             let updated = |old: f32, batch: f64| {
                 (1.0 - self.momentum) * f64::from(old) + self.momentum * batch
             };
@@ -185,8 +301,9 @@ impl<'a> PaddedNorm<'a> {
             let running_var = updated(self.running_var[output], var * unbiased);
             let border = beta - running_mean * gamma / (running_var + self.epsilon).sqrt();
             affine.border[output] = border;
-            affine.offset[output] = beta - scale * mean - border;
+            affine.offset[output] = offset - border;
             affine.mean[output] = mean as f32;
+            affine.centre[output] = centre;
             affine.var[output] = var as f32;
         }
         affine
@@ -212,17 +329,17 @@ impl<'a> PaddedNorm<'a> {
         for (output, &offset) in offset_grad.iter().enumerate() {
             let row = output * inputs..(output + 1) * inputs;
             let weight = &self.weight[row.clone()];
-            let mean = f64::from(affine.mean[output]);
             let inv_std = inverse_std(affine.var[output].into(), self.epsilon);
             let scale = f64::from(self.gamma[output]) * inv_std;
-            let scale_grad = dot(&weight_grad[row.clone()], weight) - offset * mean;
+            let scale_grad =
+                dot(&weight_grad[row.clone()], weight) - offset * affine.centre[output];
             let var_grad = -0.5 * scale_grad * scale * inv_std * inv_std;
             let mean_grad = -offset * scale;
             grad.gamma[output] = (scale_grad * inv_std) as f32;
             grad.beta[output] = offset as f32;
             for (index, &w) in row.zip(weight) {
                 let column = index % inputs;
-                let through_moments = mean_grad * f64::from(input.mean[column])
+                let through_moments = mean_grad * input.mean[column]
                     + 2.0 * var_grad * f64::from(affine.weight_covariance[index]);
                 grad.weight[index] =
                     (scale * f64::from(weight_grad[index]) + through_moments) as f32;
@@ -256,7 +373,7 @@ impl MomentsGrad {
     }
 
     /// Adds the gradient of the map itself to `grad`: `2 / count dS (x - mu) + dmu / count`, a
-    /// 1x1 convolution.
+    /// 1x1 convolution. `map` is less the shift.
     pub fn add_to(
         self,
         moments: &Moments,
@@ -270,7 +387,7 @@ impl MomentsGrad {
         let bias: Vec<f32> = weight
             .chunks_exact(channels)
             .zip(&self.mean)
-            .map(|(row, mean)| (mean / count - dot(row, &moments.mean)) as f32)
+            .map(|(row, mean)| (mean / count - mixed_dot(row, &moments.mean)) as f32)
             .collect();
         let shape = ConvShape::pointwise(batch, [channels; 2], positions);
         conv::forward(
@@ -285,4 +402,8 @@ impl MomentsGrad {
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+fn mixed_dot(a: &[f32], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(&a, b)| f64::from(a) * b).sum()
 }

@@ -4,10 +4,12 @@
 //! branch is linear in `phi` up to the closing norm, so that with the mean `m` and the covariance
 //! `S` of `phi` a branch `u phi` has the mean `u m` and the variance `u S u^T`, and the whole block
 //! is one convolution. Its weight gradient, the sums of `g phi`, holds those of all branches. The
-//! values are taken about the input's means, which moves a constant into the indicators.
+//! values are taken about the input's means, which adds constants to the branches: in the KxK branch
+//! one for each indicator, in the others one that a norm takes away.
 
 use rayon::prelude::*;
 
+use super::border::Border;
 use super::opening::{Affine, Moments, MomentsGrad};
 use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
 use crate::buffer::{self, Buffer};
@@ -23,8 +25,6 @@ pub(super) struct Patches {
     /// `m`.
     mean: Vec<f64>,
     branches: [Branch; 4],
-    /// Means of the input's channels.
-    shift: Vec<f32>,
     pub activation: Activation,
     /// The activation's input, where its derivative needs it.
     before: Option<Buffer>,
@@ -55,12 +55,12 @@ impl DenseBlock<'_> {
         (self.shape.in_channels + 1) * self.shape.kernel[0] * self.shape.kernel[1] <= LONGEST
     }
 
-    /// Computes `y`; `shift` holds the means of the input. The statistics are those of the closing
-    /// norms' inputs in the order of [`Self::closing_norms`].
+    /// Computes `y`. The statistics are those of the closing norms' inputs in the order of
+    /// [`Self::closing_norms`].
     pub(super) fn forward_patches(
         &self,
         x: &[f32],
-        shift: &[f32],
+        moments: &Moments,
         [merged, averaged]: [&Affine; 2],
         activation: Activation,
         y: &mut [f32],
@@ -68,10 +68,11 @@ impl DenseBlock<'_> {
         let shape = self.with_indicator();
         let outputs = shape.out_channels;
         let length = shape.weight_len() / outputs;
+        let shift = moments.shift.as_deref().unwrap_or(&[]);
         let augmented = self.augment(x, shift);
         let (mean, covariance) = patch_moments(&shape, &augmented);
 
-        let constants = self.constants(merged, averaged);
+        let constants = self.constants(shift, merged, averaged);
         let norms = self.closing_norms();
         let (mut kernel, mut bias) = (vec![0.0; outputs * length], vec![0.0; outputs]);
         let mut statistics = Vec::new();
@@ -97,7 +98,7 @@ impl DenseBlock<'_> {
                 for (sum, u) in kernel[row].iter_mut().zip(u) {
                     *sum += scale * u;
                 }
-                bias[output] += f64::from(norm.beta[output]) - scale * center;
+                bias[output] += f64::from(norm.beta[output]);
                 inv_std.push(inverse);
                 found.mean.push((center + constant[output]) as f32);
                 found.var.push(var as f32);
@@ -105,7 +106,12 @@ impl DenseBlock<'_> {
             statistics.push(found);
             Branch { kernel: branch.clone(), product, inv_std }
         });
-        let (kernel, bias) = (to_f32(&kernel), to_f32(&bias));
+        let kernel = to_f32(&kernel);
+        // Of the rounded kernel, so that the mean is that of the norms.
+        for (bias, kernel) in bias.iter_mut().zip(kernel.chunks_exact(length)) {
+            *bias -= kernel.iter().zip(&mean).map(|(&k, m)| f64::from(k) * m).sum::<f64>();
+        }
+        let bias = to_f32(&bias);
         let before = activation.needs_input().then(|| {
             let mut before = buffer::take(y.len());
             let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
@@ -117,7 +123,7 @@ impl DenseBlock<'_> {
             let epilogue = Epilogue { bias: Some(&bias), activation, ..Epilogue::default() };
             conv::forward(&shape, &augmented, &kernel, y, epilogue);
         }
-        (statistics, Patches { mean, branches, shift: shift.to_vec(), activation, before })
+        (statistics, Patches { mean, branches, activation, before })
     }
 
     /// The gradients of all parameters from that of `y`.
@@ -131,7 +137,7 @@ impl DenseBlock<'_> {
         grad: &[f32],
     ) -> DenseGrad {
         let window = self.shape.kernel[0] * self.shape.kernel[1];
-        let [kxk, second, pointwise, average] = self.branch_grads(x, y, saved, grad);
+        let [kxk, second, pointwise, average] = self.branch_grads(x, y, moments, saved, grad);
         // The input has no gradient.
         let mut moments_grad = MomentsGrad::zero(self.shape.in_channels);
         let (second_weight, opening_weight, opening_offset) =
@@ -174,10 +180,18 @@ impl DenseBlock<'_> {
     }
 
     /// Gradients of every branch in the order of [`Self::closing_norms`].
-    fn branch_grads(&self, x: &[f32], y: &[f32], saved: &Patches, grad: &[f32]) -> [BranchGrad; 4] {
-        let shape = self.with_indicator();
+    fn branch_grads(
+        &self,
+        x: &[f32],
+        y: &[f32],
+        moments: &Moments,
+        saved: &Patches,
+        grad: &[f32],
+    ) -> [BranchGrad; 4] {
+        let shape = &self.shape;
         let outputs = shape.out_channels;
-        let length = shape.weight_len() / outputs;
+        let window = shape.kernel[0] * shape.kernel[1];
+        let length = (shape.in_channels + 1) * window;
         let count = (shape.batch * shape.output_positions()) as f64;
         let behind = (saved.activation != Activation::Identity).then(|| {
             let mut behind = buffer::take(grad.len());
@@ -186,13 +200,15 @@ impl DenseBlock<'_> {
             behind
         });
         let g = behind.as_deref().unwrap_or(grad);
-        let augmented = self.augment(x, &saved.shift);
+        let centred = moments.centred(x, shape.input_positions());
         let mut products = vec![0.0; shape.weight_len()];
-        conv::backward_weight(&shape, &augmented, g, &mut products);
-        let sums = moments::sums(g, shape.output_dims());
+        conv::backward_weight(shape, centred.as_deref().unwrap_or(x), g, &mut products);
+        let sums = self::moments::sums(g, shape.output_dims());
+        // The indicators' products are sums over the windows in which a tap lies inside.
+        let outside = Border::new(shape).outside_sums(g, outputs, 0, outputs);
 
+        let shift = moments.shift.as_deref().unwrap_or(&[]);
         let norms = self.closing_norms();
-        let window = shape.kernel[0] * shape.kernel[1];
         std::array::from_fn(|index| {
             let (branch, norm) = (&saved.branches[index], &norms[index]);
             let mut found = BranchGrad {
@@ -203,11 +219,12 @@ impl DenseBlock<'_> {
             for (output, &sum) in sums.iter().enumerate() {
                 let row = output * length..(output + 1) * length;
                 // Sums of g (phi - m).
-                let centred: Vec<f64> = products[row.clone()]
-                    .iter()
-                    .zip(&saved.mean)
-                    .map(|(&product, mean)| f64::from(product) - sum * mean)
-                    .collect();
+                let values = products[output * (length - window)..][..length - window].iter();
+                let inside = outside[output * window..][..window].iter();
+                let products =
+                    values.map(|&product| f64::from(product)).chain(inside.map(|out| sum + out));
+                let centred: Vec<f64> =
+                    products.zip(&saved.mean).map(|(product, mean)| product - sum * mean).collect();
                 let product = dot(&branch.kernel[row.clone()], &centred);
                 let inv_std = branch.inv_std[output];
                 let scale = f64::from(norm.gamma[output]) * inv_std;
@@ -220,8 +237,9 @@ impl DenseBlock<'_> {
                     .map(|(centred, product)| scale * centred + slope * count * product)
                     .collect();
                 let (values, inside) = kernel.split_at(length - window);
-                for (channel, values) in values.chunks_exact(window).enumerate() {
-                    let shift = f64::from(saved.shift[channel]);
+                for (values, &shift) in values.chunks_exact(window).zip(shift) {
+                    // The others have it in no indicator.
+                    let shift = if index == 0 { f64::from(shift) } else { 0.0 };
                     let grads = values.iter().zip(inside);
                     found.values.extend(grads.map(|(v, i)| (v + shift * i) as f32));
                 }
@@ -260,7 +278,6 @@ impl DenseBlock<'_> {
     fn branch_kernels(&self, shift: &[f32], merged: &Affine, averaged: &Affine) -> [Vec<f64>; 4] {
         let (inputs, outputs) = (self.shape.in_channels, self.shape.out_channels);
         let window = self.shape.kernel[0] * self.shape.kernel[1];
-        let none = vec![0.0; outputs * window];
         let wide = |weight: &[f32]| weight.iter().map(|&w| f64::from(w)).collect::<Vec<_>>();
         let mut pointwise = vec![0.0; outputs * inputs * window];
         for (taps, &weight) in pointwise.chunks_exact_mut(window).zip(self.pointwise.weight) {
@@ -273,9 +290,9 @@ impl DenseBlock<'_> {
             .flat_map(|&weight| std::iter::repeat_n(f64::from(weight) * share, window))
             .collect();
         [
-            (wide(self.kxk.weight), none.clone()),
+            (wide(self.kxk.weight), self.shift_taps(shift)),
             (wide(&self.merge(merged)), self.offset_taps(merged)),
-            (pointwise, none),
+            (pointwise, vec![0.0; outputs * window]),
             (average, self.mean_taps(averaged)),
         ]
         .map(|(values, inside)| {
@@ -283,12 +300,6 @@ impl DenseBlock<'_> {
             for (values, inside) in
                 values.chunks_exact(inputs * window).zip(inside.chunks_exact(window))
             {
-                let mut inside = inside.to_vec();
-                for (values, &shift) in values.chunks_exact(window).zip(shift) {
-                    for (inside, value) in inside.iter_mut().zip(values) {
-                        *inside += value * f64::from(shift);
-                    }
-                }
                 kernel.extend_from_slice(values);
                 kernel.extend(inside);
             }
@@ -296,13 +307,13 @@ impl DenseBlock<'_> {
         })
     }
 
-    /// What the border values add to every branch, everywhere.
-    fn constants(&self, merged: &Affine, averaged: &Affine) -> [Vec<f64>; 4] {
+    /// What border values and shift add to every branch, everywhere.
+    fn constants(&self, shift: &[f32], merged: &Affine, averaged: &Affine) -> [Vec<f64>; 4] {
         let window = self.shape.kernel[0] * self.shape.kernel[1];
         let none = vec![0.0; self.shape.out_channels];
         let taps = taps_of(self.pointwise_kxk.1.weight, &merged.border, window);
         let second = taps.chunks_exact(window).map(|taps| taps.iter().sum()).collect();
-        [none.clone(), second, none, averaged.border.clone()]
+        [none, second, self.pointwise_shift(shift), averaged.border.clone()]
     }
 }
 
@@ -334,11 +345,8 @@ fn patch_moments(shape: &ConvShape, map: &[f32]) -> (Vec<f64>, Vec<f64>) {
     let dims = [shape.batch, length, positions];
     let count = (shape.batch * positions) as f64;
     let mean: Vec<f64> = moments::sums(&patches, dims).into_iter().map(|sum| sum / count).collect();
-    let about = to_f32(&mean);
-    let covariance = moments::covariance(&patches, &about, dims)
-        .into_iter()
-        .map(|sum| f64::from(sum) / count)
-        .collect();
+    let covariance =
+        moments::covariance(&patches, &mean, dims).into_iter().map(|sum| sum / count).collect();
     (mean, covariance)
 }
 

@@ -12,7 +12,7 @@ use crate::activation::Activation;
 use crate::branches::{BranchSum, SumStatistics};
 use crate::shape::Geometry;
 use crate::shared::Shared;
-use crate::{BatchStatistics, activation, buffer, instruction_set, norm};
+use crate::{BatchStatistics, activation, buffer, instruction_set, norm, shift};
 
 /// The forward pass of a sum of depthwise branches that [`serves`](super::serves) allows.
 ///
@@ -21,10 +21,11 @@ use crate::{BatchStatistics, activation, buffer, instruction_set, norm};
 /// them, 13 with a 3x3 kernel of stride 1 and padding 1, else `k*k (k*k + 1) / 2`. Each channel is
 /// the work of one task.
 ///
-/// The sums are taken in `f32` over at most 4096 positions and about a value of the channel, so
-/// that a mean far from zero costs no digits; on all else in `f64`. A branch whose variance is
-/// a fraction `f` of what its weights could make of the input's loses `log10(1 / f)` digits of
-/// the seven.
+/// The sums are taken in `f32` over at most 4096 positions and about a value near the channel's
+/// mean, so that a mean far from zero costs no digits; all else is `f64`. Where that value, the mean
+/// of a few, proves to be far off, the moments of the channel are taken again. A branch whose
+/// variance is a fraction `f` of what its weights could make of the input's loses `log10(1 / f)`
+/// digits of the seven.
 pub(crate) fn forward(
     block: &BranchSum<'_>,
     x: &[f32],
@@ -63,19 +64,26 @@ pub(crate) fn forward(
             for (channel, record) in range.clone().zip(records.chunks_exact_mut(form.record())) {
                 let input = |image| plane_and_next(x, image, channel, channels, grid.input());
                 // Moments.
-                let first_row = &input(0)[0][..grid.cols.size];
-                let shift = first_row.iter().sum::<f32>() / grid.cols.size as f32;
-                record[0] = shift.into();
+                let mut shift = shift::guess([batch, grid.input()], |image| input(image)[0]);
                 if form.needs_moments {
-                    summed.fill(0.0);
-                    pairs.reset();
-                    for image in 0..batch {
-                        pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
-                        pairs.add(arch, grid, image, strips, mask);
-                    }
                     let (first, second) = form.moments_mut(record);
-                    let squares = pairs.finish(arch, grid, second) / form.inputs();
-                    let mean = summed.iter().map(|&v| f64::from(v)).sum::<f64>() / form.inputs();
+                    let mut about = |shift: f32| {
+                        summed.fill(0.0);
+                        pairs.reset();
+                        for image in 0..batch {
+                            pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
+                            pairs.add(arch, grid, image, strips, mask);
+                        }
+                        let squares = pairs.finish(arch, grid, second) / form.inputs();
+                        let sum: f64 = summed.iter().map(|&v| f64::from(v)).sum();
+                        let mean = sum / form.inputs();
+                        (mean, norm::variance(squares - mean * mean))
+                    };
+                    let (mut mean, mut variance) = about(shift);
+                    if shift::is_far(mean, variance) {
+                        shift = (f64::from(shift) + mean) as f32;
+                        (mean, variance) = about(shift);
+                    }
                     let outputs = form.outputs();
                     let width = grid.cols.kernel;
                     for y in 0..grid.rows.kernel {
@@ -88,9 +96,9 @@ pub(crate) fn forward(
                     }
                     first.iter_mut().for_each(|sum| *sum /= outputs);
                     second.iter_mut().for_each(|sum| *sum /= outputs);
-                    let variance = norm::variance(squares - mean * mean);
                     record[1..3].copy_from_slice(&[f64::from(shift) + mean, variance]);
                 }
+                record[0] = shift.into();
 
                 // Algebra.
                 branches.open(form, channel, &form.moments(record));

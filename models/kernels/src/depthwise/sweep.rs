@@ -8,9 +8,25 @@ use pulp::{Arch, Simd, WithSimd};
 use super::grid::{Grid, SLACK};
 use super::vector;
 
-/// Positions after which sums in `f32` are added to those in `f64`; also keeps the data of one
-/// block in the first cache.
-pub(super) const BLOCK: usize = 4096;
+/// Values that a lane adds in a row in `f32` before it is flushed to `f64`: few enough to cost no
+/// digits, enough to make the flush cheap. A block of so many vectors also stays in the first cache.
+const IN_A_ROW: usize = 256;
+
+/// Positions after which sums in `f32` are added to those in `f64`.
+fn block(arch: Arch) -> usize {
+    struct Lanes;
+
+    impl WithSimd for Lanes {
+        type Output = usize;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
+    }
+
+    IN_A_ROW * arch.dispatch(Lanes)
+}
 
 /// Taps of one side of a tile of pair sums.
 const TILE: usize = 5;
@@ -132,7 +148,7 @@ pub(super) fn convolve<const N: usize>(
     arch.dispatch(Convolve { source, offsets, weights, bases, outs, count });
 }
 
-/// Sums in two levels: vectors of `f32`, flushed to `f64` every [`BLOCK`] positions or so.
+/// Sums in two levels: vectors of `f32`, flushed to `f64` every [`block`] of positions or so.
 pub(super) struct Sums {
     partial: Vec<f32>,
     pending: usize,
@@ -159,9 +175,9 @@ impl Sums {
         self.pending = 0;
     }
 
-    /// Makes room for `count` more positions.
-    fn reserve(&mut self, count: usize) {
-        if self.pending + count > BLOCK {
+    /// Makes room for `count` more positions in a block.
+    fn reserve(&mut self, count: usize, block: usize) {
+        if self.pending + count > block {
             self.flush();
         }
         self.pending += count;
@@ -264,9 +280,10 @@ pub(super) fn add_pairs(
     assert!(source.len() >= last, "a tap leaves the strips");
     assert!(mask.len() >= round_up(count), "the mask is too short");
     assert_eq!(sums.total.len(), offsets.len() * (offsets.len() + 1) / 2, "one sum a pair");
-    for start in (0..count).step_by(BLOCK) {
-        let range = start..count.min(start + BLOCK);
-        sums.reserve(range.len());
+    let block = block(arch);
+    for start in (0..count).step_by(block) {
+        let range = start..count.min(start + block);
+        sums.reserve(range.len(), block);
         arch.dispatch(Pairs { source, offsets, mask, range, partial: &mut sums.partial });
     }
 }
@@ -349,9 +366,10 @@ pub(super) fn add_dots(
     assert!(source.len() >= last, "a tap leaves the strips");
     assert!(factor.len() >= round_up(count), "the factor is too short");
     assert_eq!(sums.total.len(), offsets.len(), "one sum a tap");
-    for start in (0..count).step_by(BLOCK) {
-        let range = start..count.min(start + BLOCK);
-        sums.reserve(range.len());
+    let block = block(arch);
+    for start in (0..count).step_by(block) {
+        let range = start..count.min(start + block);
+        sums.reserve(range.len(), block);
         arch.dispatch(Dots { source, offsets, factor, range, partial: &mut sums.partial });
     }
 }

@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{BLOCK, Dims};
 use crate::simd::{Lanes, sweep};
-use crate::{instruction_set, planes, shape::map_len};
+use crate::{instruction_set, planes, shape::map_len, shift};
 
 /// Mean and biased variance of each channel over batch and positions.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,21 +20,39 @@ pub struct Statistics {
 /// Mean and biased variance of each channel of a map; one pass.
 ///
 /// Sums are taken about a shift near the mean, in `f32` for at most 1024 values and in `f64` from
-/// there: a mean far from zero costs no accuracy.
+/// there: a mean far from zero costs no accuracy. A second pass is taken where the shift, the mean
+/// of a few values, proves to be far from the mean of all.
 ///
 /// # Panics
 /// If the map is empty or its length not that of `dims`.
 pub fn statistics(map: &[f32], dims: [usize; 3]) -> Statistics {
     let [batch, channels, positions] = dims;
     assert_eq!(map.len(), map_len(dims), "length of the map");
-    let shift = shifts(map, dims);
+    let plane = |image, channel| &map[(image * channels + channel) * positions..][..positions];
+    let guess = |channel| shift::guess([batch, positions], |image| plane(image, channel));
+    let mut shift: Vec<f32> = (0..channels).map(guess).collect();
+    let found = about(map, &shift, dims);
+    let mut far = false;
+    for (channel, shift) in shift.iter_mut().enumerate() {
+        let mean = found.mean[channel];
+        if shift::is_far(mean - f64::from(*shift), found.var[channel]) {
+            *shift = mean as f32;
+            far = true;
+        }
+    }
+    if far { about(map, &shift, dims) } else { found }
+}
+
+/// The statistics from sums about these shifts.
+fn about(map: &[f32], shift: &[f32], dims: Dims) -> Statistics {
+    let [batch, channels, positions] = dims;
     let sums = planes::reduce(batch * channels, positions, 2 * channels, |range, sums| {
-        instruction_set::dispatch(Spread { map, shift: &shift, range, positions, sums });
+        instruction_set::dispatch(Spread { map, shift, range, positions, sums });
     });
     let count = (batch * positions) as f64;
     let (mean, var) = sums
         .chunks_exact(2)
-        .zip(&shift)
+        .zip(shift)
         .map(|(sums, &shift)| {
             let offset = sums[0] / count;
             (f64::from(shift) + offset, variance(sums[1] / count - offset * offset))
@@ -72,22 +90,6 @@ pub(crate) fn inverse_std(variance: f64, epsilon: f64) -> f64 {
         true => 1.0 / (variance + epsilon).sqrt(),
         false => f64::NAN,
     }
-}
-
-/// Rough means of the channels, from a few values of a few images.
-fn shifts(map: &[f32], [batch, channels, positions]: Dims) -> Vec<f32> {
-    const IMAGES: usize = 8;
-    const VALUES: usize = 16;
-    let (images, values) = (batch.min(IMAGES), positions.min(VALUES));
-    let mut sums = vec![0.0f64; channels];
-    for image in 0..images {
-        let image = &map[image * batch / images * channels * positions..];
-        for (sum, plane) in sums.iter_mut().zip(image.chunks(positions)) {
-            let start = (positions - values) / 2;
-            *sum += plane[start..start + values].iter().map(|&value| f64::from(value)).sum::<f64>();
-        }
-    }
-    sums.into_iter().map(|sum| (sum / (images * values) as f64) as f32).collect()
 }
 
 /// Adds sum and squares about a shift of each plane.

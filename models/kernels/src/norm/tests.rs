@@ -383,3 +383,27 @@ fn relu_lets_nan_pass() {
 fn a_map_of_another_length_is_refused() {
     apply(&[&[0.0; 5]], &[1.0], &[0.0], None, Activation::Identity, [1, 1, 4], &mut [0.0; 4]);
 }
+
+#[test]
+fn a_sample_unlike_the_rest_costs_nothing() {
+    for_each_set(|| {
+        let dims = [1, 2, 4096];
+        let mut x: Vec<f32> = random(3, 8192).iter().map(|value| 300.0 + value).collect();
+        // All that the shift is guessed from.
+        for start in (256..4096).step_by(512) {
+            x[start..start + 16].fill(0.0);
+        }
+        let found = statistics(&x, dims);
+        for (channel, values) in x.chunks_exact(4096).enumerate() {
+            let wide = widen(values);
+            let mean = wide.iter().sum::<f64>() / 4096.0;
+            let var = wide.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 4096.0;
+            assert!((found.mean[channel] - mean).abs() < 1e-6 * var.sqrt());
+            assert!(
+                (found.var[channel] - var).abs() < 1e-6 * var,
+                "{} for {var}",
+                found.var[channel]
+            );
+        }
+    });
+}

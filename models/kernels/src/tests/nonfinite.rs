@@ -5,7 +5,7 @@ use crate::branches::{Branch, BranchMap, BranchSum, Wanted};
 use crate::dense::{DenseBlock, PaddedNorm};
 use crate::depthwise;
 use crate::norm::{self, Gate};
-use crate::testing::{random, with_threads};
+use crate::testing::{random, widen, with_threads};
 use crate::{Activation, ConvNorm, ConvShape, Epilogue, Norm, conv, moments, pool};
 
 const NAN: &[f32] = &[f32::NAN];
@@ -181,8 +181,10 @@ fn products_and_moments_show_it() {
         ("shift", random(2, 3), ALL, &["covariance"]),
     ];
     check("moments", probes, |[x, finite, shift]| {
-        let sums = moments::sums(finite, dims).iter().map(|&sum| sum as f32).collect();
-        vec![("covariance", moments::covariance(x, shift, dims)), ("sums", sums)]
+        let narrow = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
+        let covariance = moments::covariance(x, &widen(shift), dims);
+        let sums = moments::sums(finite, dims);
+        vec![("covariance", narrow(covariance)), ("sums", narrow(sums))]
     });
 }
 
