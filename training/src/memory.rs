@@ -85,7 +85,7 @@ impl Estimate {
         copies: &Copies,
         device: &Device,
     ) -> Self {
-        let kernels = device::is_flex(device) && Implementation::get() == Implementation::Fast;
+        let kernels = device::is_flex(device) && Implementation::current() == Implementation::Fast;
         let trained = parameters(layers, |layer| layer.params_train);
         let folded = parameters(layers, |layer| layer.params_deploy);
         // Weights and gradients.
