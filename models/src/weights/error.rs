@@ -55,7 +55,7 @@ pub enum WeightsError {
         /// The file, once known.
         path: Option<PathBuf>,
         /// The network of the zoo that the file seems to hold, if another one.
-        lookalike: Option<Lookalike>,
+        lookalike: Option<Box<Lookalike>>,
         /// Keys the network needs and the file lacks.
         missing: Vec<String>,
         /// Keys the file has and the network does not know.

@@ -69,7 +69,7 @@ pub fn adopt(
         if let WeightsError::Keys { missing, unexpected, lookalike, .. } = &mut error
             && !(missing.is_empty() && unexpected.is_empty())
         {
-            *lookalike = find_lookalike(&file.tensors, model, device);
+            *lookalike = find_lookalike(&file.tensors, model, device).map(Box::new);
         }
         error
     })

@@ -69,7 +69,7 @@ fn hint(error: &Error) -> Option<String> {
                 .into()
         }
         Error::Weights(WeightsError::Keys { lookalike: Some(found), .. }) => {
-            let Lookalike { arch, block, num_classes, .. } = found;
+            let Lookalike { arch, block, num_classes, .. } = **found;
             format!(
                 "give --arch {arch} --block {block} --classes {num_classes}, or in a configuration \
                  model.arch and model.block"
