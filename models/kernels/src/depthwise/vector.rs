@@ -43,7 +43,7 @@ pub(super) unsafe fn add<S: Simd>(simd: S, target: *mut f32, at: usize, value: S
     unsafe { store(simd, target, at, simd.add_f32s(load(simd, target, at), value)) }
 }
 
-/// Asks for a value to be brought into the cache, if there is such a value.
+/// Asks for a value to be brought into the cache, if there is such a value and an instruction.
 #[inline(always)]
 pub(super) fn prefetch(source: &[f32], at: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -52,6 +52,8 @@ pub(super) fn prefetch(source: &[f32], at: usize) {
         // SAFETY: the address lies within the slice, and every x86-64 has the instruction.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(source.as_ptr().add(at).cast()) }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (source, at);
 }
 
 /// How a row is cut into vectors: whole ones, and a rest.

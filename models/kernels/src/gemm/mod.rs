@@ -12,6 +12,7 @@ mod simd;
 use std::cell::RefCell;
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
 use pulp::Arch;
 use rayon::prelude::*;
 
