@@ -143,7 +143,7 @@ fn an_image_that_cannot_be_read_is_named_once_and_counted_every_time() {
     let source = format!("data.source={}", data.display());
     let keys = ["train.epochs=3", "train.batch_size=4", "data.limit_train=100", &source];
     let train = |more: &[&str], out: &str| training(&[&keys, more].concat(), &run.join(out));
-    fails(&mut train(&[], "error"), 1, &["bee/1.png is damaged"]);
+    fails(&mut train(&[], "error"), 1, &["bee/1.png cannot be used", "it is not a JPEG"]);
     let none = ["data.on_bad_sample=skip", "data.max_bad_samples=0"];
     fails(&mut train(&none, "none"), 1, &["1 images could not be read", "max_bad_samples = 0"]);
     let trained = call(&mut train(&["data.on_bad_sample=skip"], "skip")).succeeds();

@@ -74,7 +74,7 @@ fn wrong_usage_is_exit_code_2() {
 fn threads_beyond_all_use_are_refused() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for threads in [256.max(4 * cores) + 1, 60_000] {
-        let (threads, text) = (threads.to_string(), format!("--threads is {threads}"));
+        let (threads, text) = (threads.to_string(), format!("{threads} threads were asked for"));
         dbb(&["bench", "train", "--arch", "resnet20", "--threads", &threads])
             .fails(1, &[&text, "are accepted"]);
     }
