@@ -10,7 +10,6 @@ mod derive;
 mod equivalence;
 mod onnx;
 mod parity;
-mod parity_f64;
 #[path = "../support/mod.rs"]
 mod support;
 mod torchvision;

@@ -3,13 +3,16 @@
 //! gradient of a network enters them. In single precision such a trace is chaotic: changing the
 //! input by 2e-7 moves the second loss of a narrow MobileNet by up to 1e-3, the fourth by 0.5.
 
-use crate::support::fixture::{self, Fixture, NetworkConfig};
-use crate::support::sgd::training_losses;
+mod support;
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 use dbb_models::Form;
 use dbb_models::weights::{Dialect, KeyMap};
 use serde::Deserialize;
+
+use support::fixture::{self, Fixture, NetworkConfig};
+use support::sgd::training_losses;
 
 const TOLERANCE: f64 = 1e-8;
 
