@@ -48,7 +48,7 @@ pub enum WeightsError {
     #[error(
         "{}the weights do not fit the network{}{}",
         file(path),
-        lookalike.map(|found| format!("; this looks like {found}")).unwrap_or_default(),
+        lookalike.as_ref().map_or(String::new(), |found| format!("; this looks like {found}")),
         mismatch(missing, unexpected, misshapen, *classes)
     )]
     Keys {
