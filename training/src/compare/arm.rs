@@ -260,7 +260,7 @@ mod tests {
         let arms = Arm::of(&named, &[]).unwrap();
         assert_eq!((&*arms[1].name, &*arms[3].name), ("wide", "resnet20-dbb"));
         let twice = Arm::of(&[own[0].clone(), own[0].clone()], &[]).unwrap_err().to_string();
-        assert!(twice.contains("named twice") && twice.contains("name = \"resnet20-base-2\""));
+        assert!(twice.contains("is used twice") && twice.contains("name = \"resnet20-base-2\""));
     }
 
     /// With blocks the first of each file is the baseline of the others.
