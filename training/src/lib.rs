@@ -12,7 +12,7 @@
 //! | compare configurations over several seeds | [`compare`] |
 //! | write `report.html` | [`report`] |
 //! | open a device | [`device`] |
-//! | measure speed | [`bench`] |
+//! | measure speed | [`mod@bench`] |
 //!
 //! ```no_run
 //! use dbb_training::{config::Config, run::directory::RunDir, train::{Trainer, observer::Silent}};

@@ -49,7 +49,7 @@ pub enum WeightsError {
         "{}the weights do not fit the network{}{}",
         file(path),
         lookalike.as_ref().map_or(String::new(), |found| format!("; this looks like {found}")),
-        mismatch(missing, unexpected, misshapen, *classes)
+        mismatch(missing, unexpected, misshapen, classes.as_deref())
     )]
     Keys {
         /// The file, once known.
@@ -63,7 +63,7 @@ pub enum WeightsError {
         /// Keys with another shape, and both shapes.
         misshapen: Vec<String>,
         /// Classes of the file and of the network, where the classifiers differ in nothing else.
-        classes: Option<[usize; 2]>,
+        classes: Option<Box<[usize; 2]>>,
     },
     /// Weights or running statistics that are no numbers to compute with.
     #[error(
@@ -203,7 +203,7 @@ fn mismatch(
     missing: &[String],
     unexpected: &[String],
     misshapen: &[String],
-    classes: Option<[usize; 2]>,
+    classes: Option<&[usize; 2]>,
 ) -> String {
     let mut text = String::new();
     for (what, keys) in [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]

@@ -144,7 +144,7 @@ impl KeyMap {
             |name: &str| Self::is_counter(name) || self.0.iter().any(|key| key.foreign == name);
         let unexpected: Vec<_> = tensors.keys().filter(|name| !known(name)).cloned().collect();
         if !(missing.is_empty() && misshapen.is_empty() && unexpected.is_empty()) {
-            let (path, lookalike) = (None, None);
+            let (path, lookalike, classes) = (None, None, classes.map(Box::new));
             let keys =
                 WeightsError::Keys { path, lookalike, missing, unexpected, misshapen, classes };
             return Err(keys);

@@ -75,9 +75,10 @@ fn hint(error: &Error) -> Option<String> {
                  model.arch and model.block"
             )
         }
-        Error::Weights(WeightsError::Keys { classes: Some([of_file, _]), .. }) => format!(
-            "give --classes {of_file}, or train on your own classes with model.init_from, which \
-             replaces the classifier"
+        Error::Weights(WeightsError::Keys { classes: Some(classes), .. }) => format!(
+            "give --classes {}, or train on your own classes with model.init_from, which \
+             replaces the classifier",
+            classes[0]
         ),
         Error::Weights(WeightsError::Unfolded { .. }) => "leave --form train out".into(),
         Error::NonFiniteOutput(_) => {
