@@ -6,7 +6,7 @@
 //!
 //! - Of every length it accepts at most as many buffers as it has lent. A buffer that somebody
 //!   else allocated, such as a batch of images, does not pile up.
-//! - A buffer that was not needed during a whole window of [`WINDOW`] requests is freed.
+//! - A buffer that was not needed during a whole window of 8192 requests is freed.
 //! - What is lent and what is kept together never exceed the most that was lent at once; beyond
 //!   that, the length that has gone unused for the longest time is freed first.
 

@@ -6,7 +6,7 @@
 //! Three algorithms compute them, with the results of the definition:
 //!
 //! - a depthwise sum is one convolution, whose statistics follow from the moments of the values
-//!   under the window (see [`depthwise`](crate::depthwise));
+//!   under the window (see [`crate::depthwise`]);
 //! - the four branches of a dense Diverse Branch Block share their opening moments (see
 //!   [`dense`](crate::dense));
 //! - every other sum is computed by the maps that its norms read: `maps.rs`.
