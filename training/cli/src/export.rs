@@ -49,7 +49,7 @@ pub struct ReparamArgs {
 
 /// Write weights for other programs, folded unless --form train.
 ///
-/// Example: dbb export runs/first --format safetensors --keys official --out official.safetensors
+/// Example: dbb export runs/first --format onnx --out network.onnx
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
     #[command(flatten)]

@@ -125,7 +125,7 @@ impl DeviceOptions {
 /// What to work on.
 #[derive(Debug, Args)]
 pub struct TargetOptions {
-    /// Run directory or weights file (.safetensors, .bpk, .pth).
+    /// Run directory or weights file (.safetensors, .bpk, .pth, .pt, .th).
     pub target: PathBuf,
     /// Checkpoint of a run: last, best or the number of an epoch [default: last].
     #[arg(long)]
