@@ -15,7 +15,8 @@ mod dbb;
 mod maps;
 mod opened;
 mod source;
-#[cfg(test)]
+// The definitions take too long under Miri, which runs every kind of branch in `tests::buffers`.
+#[cfg(all(test, not(miri)))]
 mod tests;
 mod window;
 
