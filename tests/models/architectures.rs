@@ -213,6 +213,20 @@ const V3_SMALL: [(usize, usize, usize, bool, usize); 11] = [
     (5, 576, 96, true, 1),
 ];
 
+/// Tables 2 and 3 of "RepVGG": channels and layers of a stage, every one of which halves the
+/// resolution in its first layer.
+fn repvgg(stages: [(usize, usize); 5]) -> Table {
+    let (mut layers, mut inputs, mut size) = (Vec::new(), 3, 224);
+    for (outputs, depth) in stages {
+        size /= 2;
+        for _ in 0..depth {
+            layers.push(dense(inputs, outputs, 3, size));
+            inputs = outputs;
+        }
+    }
+    (layers, vec![[inputs, 0]])
+}
+
 fn table(arch: Arch) -> Table {
     let imagenet =
         |depths: &[usize], bottleneck| resnet(dense(3, 64, 7, 112), depths, bottleneck, 56, true);
@@ -233,6 +247,11 @@ fn table(arch: Arch) -> Table {
         Arch::MobileNetV2 => mobilenet_v2(),
         Arch::MobileNetV3Large => mobilenet_v3(&V3_LARGE, 1280),
         Arch::MobileNetV3Small => mobilenet_v3(&V3_SMALL, 1024),
+        Arch::RepVggA0 => repvgg([(48, 1), (48, 2), (96, 4), (192, 14), (1280, 1)]),
+        Arch::RepVggA1 => repvgg([(64, 1), (64, 2), (128, 4), (256, 14), (1280, 1)]),
+        Arch::RepVggA2 => repvgg([(64, 1), (96, 2), (192, 4), (384, 14), (1408, 1)]),
+        Arch::RepVggB0 => repvgg([(64, 1), (64, 4), (128, 6), (256, 16), (1280, 1)]),
+        Arch::RepVggB1 => repvgg([(64, 1), (128, 4), (256, 6), (512, 16), (2048, 1)]),
     }
 }
 
@@ -294,6 +313,27 @@ fn parameters_equal_the_published_figures() {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
         let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
         assert_eq!(summary.params_train, params, "{arch}");
+    }
+}
+
+/// Millions of weights and billions of operations of the folded networks, as the paper rounds
+/// them; it does not count the biases of the convolutions.
+#[test]
+fn folded_repvggs_equal_the_published_figures() {
+    for (arch, millions, billions) in [
+        (Arch::RepVggA0, "8.30", "1.4"),
+        (Arch::RepVggA1, "12.78", "2.4"),
+        (Arch::RepVggA2, "25.49", "5.1"),
+        (Arch::RepVggB0, "14.33", "3.1"),
+        (Arch::RepVggB1, "51.82", "11.8"),
+    ] {
+        let config = ModelConfig::new(arch, BlockKind::Dbb, 1000);
+        let summary = Summary::new(&config, [224; 2]).expect("a network");
+        let convolutions = summary.layers.iter().filter(|layer| layer.block != "linear");
+        let biases: usize = convolutions.map(|layer| layer.channels[1]).sum();
+        let weights = (summary.params_deploy - biases) as f64;
+        assert_eq!(format!("{:.2}", weights / 1e6), millions, "{arch}");
+        assert_eq!(format!("{:.1}", summary.macs_deploy as f64 / 1e9), billions, "{arch}");
     }
 }
 
@@ -441,6 +481,7 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         (Arch::MobileNetV2, vec![(8, 2), (8, 4), (8, 8), (24, 16), (80, 32)]),
         (Arch::MobileNetV3Large, vec![(8, 2), (8, 4), (16, 8), (32, 16), (40, 32)]),
         (Arch::MobileNetV3Small, vec![(8, 4), (8, 8), (16, 16), (24, 32)]),
+        (Arch::RepVggA2, vec![(24, 4), (48, 8), (96, 16), (352, 32)]),
     ] {
         let config = ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::Base, 10) };
         let network = config.init(Form::Train, &Device::default()).expect("a network");
@@ -458,6 +499,7 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         let linear = match &network {
             Classifier::ResNet(network) => &network.linear,
             Classifier::MobileNetV1(network) => &network.linear,
+            Classifier::RepVgg(network) => &network.linear,
             // One more convolution follows their last map.
             Classifier::MobileNetV2(_) | Classifier::MobileNetV3(_) => continue,
         };

@@ -285,6 +285,11 @@ networks! {
     mobilenet_v2: MobileNetV2, 0.125;
     mobilenet_v3_large: MobileNetV3Large, 0.125;
     mobilenet_v3_small: MobileNetV3Small, 0.25;
+    repvgg_a0: RepVggA0, 0.125;
+    repvgg_a1: RepVggA1, 0.0625;
+    repvgg_a2: RepVggA2, 0.0625;
+    repvgg_b0: RepVggB0, 0.0625;
+    repvgg_b1: RepVggB1, 0.0625;
 }
 
 /// Logits, classes and feature maps of a random network in training form and folded.

@@ -72,6 +72,7 @@ fn networks() -> Vec<(ModelConfig, Classifier)> {
         config(Arch::MobileNetV2, BlockKind::Dbb),
         config(Arch::MobileNetV3Large, BlockKind::Base),
         config(Arch::MobileNetV3Small, BlockKind::Dbb),
+        config(Arch::RepVggA0, BlockKind::Acb),
     ];
     models.into_iter().map(|model| (model.clone(), network(&model))).collect()
 }

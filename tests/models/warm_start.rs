@@ -55,6 +55,7 @@ fn families() -> Vec<ModelConfig> {
         Arch::MobileNetV1,
         Arch::MobileNetV2,
         Arch::MobileNetV3Small,
+        Arch::RepVggA0,
     ] {
         models.extend([BlockKind::Dbb, BlockKind::Acb].map(|block| config(arch, block)));
     }

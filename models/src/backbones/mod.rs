@@ -12,6 +12,7 @@ mod inverted_residual;
 mod mobilenet_v1;
 mod mobilenet_v2;
 mod mobilenet_v3;
+mod repvgg;
 mod resnet;
 
 pub use arch::ForeignModel;
@@ -21,6 +22,7 @@ pub use inverted_residual::{InvertedResidual, InvertedResidualConfig};
 pub use mobilenet_v1::{MobileNetV1, MobileNetV1Config, SeparableConv};
 pub use mobilenet_v2::{MobileNetV2, MobileNetV2Config};
 pub use mobilenet_v3::{MobileNetV3, MobileNetV3Config};
+pub use repvgg::{RepVgg, RepVggConfig};
 pub use resnet::{ResNet, ResNetConfig, ResidualBlock, Shortcut};
 
 use crate::dialects::{Names, akamaster, official, timm, torchvision};
@@ -34,6 +36,8 @@ family::families! {
     MobileNetV2 from MobileNetV2Config;
     /// MobileNet version 3, large or small.
     MobileNetV3 from MobileNetV3Config;
+    /// RepVGG.
+    RepVgg from RepVggConfig;
 }
 
 // Variant = name, network, height and width of the images that its paper trains it with, names in
@@ -60,6 +64,11 @@ arch::architectures! {
         "mobilenet_v3_large", MobileNetV3Config::Large, 224, [torchvision::MOBILENET_V3];
     MobileNetV3Small =
         "mobilenet_v3_small", MobileNetV3Config::Small, 224, [torchvision::MOBILENET_V3];
+    RepVggA0 = "repvgg_a0", RepVggConfig::a(0.75, 2.5), 224, [official::REPVGG];
+    RepVggA1 = "repvgg_a1", RepVggConfig::a(1.0, 2.5), 224, [official::REPVGG];
+    RepVggA2 = "repvgg_a2", RepVggConfig::a(1.5, 2.75), 224, [official::REPVGG];
+    RepVggB0 = "repvgg_b0", RepVggConfig::b(1.0, 2.5), 224, [official::REPVGG];
+    RepVggB1 = "repvgg_b1", RepVggConfig::b(2.0, 4.0), 224, [official::REPVGG];
 }
 
 const IMAGENET_RESNET: [Names; 3] = [official::RESNET, torchvision::RESNET, timm::RESNET];

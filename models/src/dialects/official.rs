@@ -1,4 +1,5 @@
-//! The names of the paper's repository.
+//! The names of the papers' own repositories: that of the Diverse Branch Block, unless an
+//! architecture has its own.
 
 use super::{Dialect, Names, UnitNames, pytorch_norm};
 use crate::blocks::{BlockKind, Contents, ConvUnit};
@@ -13,6 +14,9 @@ pub(crate) const MOBILENET_V1: Names = names(|layer| match layer.strip_prefix("b
     Some(block) => format!("stem.{block}"),
     None => layer.replace("stem", "conv1"),
 });
+
+/// The repository of the RepVGG paper, whose stem is a stage.
+pub(crate) const REPVGG: Names = names(|layer| layer.replace("stem", "stage0"));
 
 const fn names(layer: fn(&str) -> String) -> Names {
     Names {

@@ -255,6 +255,14 @@ fn official_names_are_those_of_the_papers_code() {
         mobilenet.push((format!("stem.{index}.pointwise"), 1, false));
     }
 
+    let repvgg = |depths: [usize; 4]| {
+        let mut layers: Vec<Layer> = vec![("stage0".into(), 3, false)];
+        for (stage, depth) in depths.into_iter().enumerate() {
+            layers.extend((0..depth).map(|i| (format!("stage{}.{i}", stage + 1), 3, false)));
+        }
+        layers
+    };
+
     for (arch, layers) in [
         (Arch::ResNet18, resnet(7, [2, 2, 2, 2], false)),
         (Arch::ResNet34, resnet(7, [3, 4, 6, 3], false)),
@@ -263,6 +271,8 @@ fn official_names_are_those_of_the_papers_code() {
         (Arch::ResNet152, resnet(7, [3, 8, 36, 3], true)),
         (Arch::ResNet18Cifar, resnet(3, [2, 2, 2, 2], false)),
         (Arch::MobileNetV1, mobilenet),
+        (Arch::RepVggA0, repvgg([2, 4, 14, 1])),
+        (Arch::RepVggB1, repvgg([4, 6, 16, 1])),
     ] {
         for kind in BlockKind::ALL {
             for form in [Form::Train, Form::Deploy] {
