@@ -227,6 +227,33 @@ fn repvgg(stages: [(usize, usize); 5]) -> Table {
     (layers, vec![[inputs, 0]])
 }
 
+/// Configuration D of table 1 of "Very Deep Convolutional Networks", with the inputs and outputs of
+/// the layers of the classifier.
+fn vgg16(image: usize, classifier: Vec<[usize; 2]>) -> Table {
+    let (mut layers, mut inputs) = (Vec::new(), 3);
+    for (stage, (outputs, depth)) in
+        [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)].into_iter().enumerate()
+    {
+        for _ in 0..depth {
+            layers.push(dense(inputs, outputs, 3, image >> stage));
+            inputs = outputs;
+        }
+    }
+    (layers, classifier)
+}
+
+/// `alexnet.py` of the paper's repository.
+fn alexnet() -> Table {
+    let layers = vec![
+        dense(3, 64, 11, 55),
+        dense(64, 192, 5, 27),
+        dense(192, 384, 3, 13),
+        dense(384, 384, 3, 13),
+        dense(384, 256, 3, 13),
+    ];
+    (layers, vec![[256 * 6 * 6, 4096], [4096, 4096], [4096, 0]])
+}
+
 fn table(arch: Arch) -> Table {
     let imagenet =
         |depths: &[usize], bottleneck| resnet(dense(3, 64, 7, 112), depths, bottleneck, 56, true);
@@ -252,6 +279,9 @@ fn table(arch: Arch) -> Table {
         Arch::RepVggA2 => repvgg([(64, 1), (96, 2), (192, 4), (384, 14), (1408, 1)]),
         Arch::RepVggB0 => repvgg([(64, 1), (64, 4), (128, 6), (256, 16), (1280, 1)]),
         Arch::RepVggB1 => repvgg([(64, 1), (128, 4), (256, 6), (512, 16), (2048, 1)]),
+        Arch::Vgg16 => vgg16(224, vec![[512 * 7 * 7, 4096], [4096, 4096], [4096, 0]]),
+        Arch::Vgg16Cifar => vgg16(32, vec![[512, 512], [512, 0]]),
+        Arch::AlexNet => alexnet(),
     }
 }
 
@@ -309,6 +339,8 @@ fn parameters_equal_the_published_figures() {
         (Arch::MobileNetV2, 3_504_872),
         (Arch::MobileNetV3Large, 5_483_032),
         (Arch::MobileNetV3Small, 2_542_856),
+        // Without the biases of its 13 convolutions, which the batch norms make redundant.
+        (Arch::Vgg16, 138_365_992 - 4224),
     ] {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
         let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
@@ -346,6 +378,7 @@ fn operations_equal_the_published_figures() {
         (Arch::MobileNetV2, 300.8e6),
         (Arch::MobileNetV3Large, 217e6),
         (Arch::MobileNetV3Small, 56.5e6),
+        (Arch::Vgg16, 15.48e9),
         (Arch::ResNet20, 40.8e6),
     ] {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
@@ -375,7 +408,11 @@ fn the_summary_counts_the_network() {
             let mut convolutions = summary.layers.iter().filter(|layer| layer.block != "linear");
             let last = convolutions.next_back().expect("a convolution");
             assert_eq!(last.output, [height, width], "{arch} {block}: size of the last map");
-            // Every map of a 64x96 image is half as large again as that of a 64x64 one.
+            // Every map of a 64x96 image is half as large again as that of a 64x64 one, but for
+            // AlexNet's, whose pools have no padding.
+            if arch == Arch::AlexNet {
+                continue;
+            }
             let square = Summary::new(&config, [64, 64]).expect("a network");
             let convolutions = |summary: &Summary| {
                 let layers = summary.layers.iter().filter(|layer| layer.block != "linear");
@@ -482,6 +519,7 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         (Arch::MobileNetV3Large, vec![(8, 2), (8, 4), (16, 8), (32, 16), (40, 32)]),
         (Arch::MobileNetV3Small, vec![(8, 4), (8, 8), (16, 16), (24, 32)]),
         (Arch::RepVggA2, vec![(24, 4), (48, 8), (96, 16), (352, 32)]),
+        (Arch::Vgg16, vec![(16, 1), (32, 2), (64, 4), (128, 8), (128, 16)]),
     ] {
         let config = ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::Base, 10) };
         let network = config.init(Form::Train, &Device::default()).expect("a network");
@@ -500,13 +538,32 @@ fn feature_maps_have_the_usual_channels_and_strides() {
             Classifier::ResNet(network) => &network.linear,
             Classifier::MobileNetV1(network) => &network.linear,
             Classifier::RepVgg(network) => &network.linear,
-            // One more convolution follows their last map.
-            Classifier::MobileNetV2(_) | Classifier::MobileNetV3(_) => continue,
+            // More layers follow their last map.
+            Classifier::MobileNetV2(_)
+            | Classifier::MobileNetV3(_)
+            | Classifier::Vgg(_)
+            | Classifier::AlexNet(_) => continue,
         };
         let logits = linear.forward(means.reshape([batch, channels])).into();
         let what = format!("{arch}: logits from the last map");
         assert_close(&what, &network.forward(images).into(), &logits, 1e-5, 1.0);
     }
+}
+
+/// The pools of VGG halve the images of 28x28 to nothing, were the last window not clipped.
+#[test]
+fn a_map_smaller_than_the_window_is_one_window() {
+    let config =
+        ModelConfig { width: 0.125, ..ModelConfig::new(Arch::Vgg16Cifar, BlockKind::Base, 10) };
+    let network = config.init(Form::Train, &Device::default()).expect("a network");
+    let images = Array::random(&[2, 3, 28, 20], [-1.0, 1.0], 1).tensor(&Device::default());
+    let Classifier::Vgg(vgg) = &network else { panic!("a VGG") };
+    // The last map has one position, which is its own largest value and mean.
+    let last = network.forward_features(images.clone()).pop().expect("a map");
+    assert_eq!(last.dims(), [2, 64, 1, 1]);
+    let hidden = vgg.hidden[0].forward(last.reshape([2, 64]));
+    let logits = vgg.linear.forward(burn::tensor::activation::relu(hidden)).into();
+    assert_close("logits", &network.forward(images).into(), &logits, 1e-5, 1.0);
 }
 
 /// Option A of the ResNet paper: where a block changes the shape, it adds every second position

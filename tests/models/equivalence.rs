@@ -290,6 +290,9 @@ networks! {
     repvgg_a2: RepVggA2, 0.0625;
     repvgg_b0: RepVggB0, 0.0625;
     repvgg_b1: RepVggB1, 0.0625;
+    vgg16: Vgg16, 0.0625;
+    vgg16_cifar: Vgg16Cifar, 0.125;
+    alexnet: AlexNet, 0.125;
 }
 
 /// Logits, classes and feature maps of a random network in training form and folded.

@@ -73,6 +73,9 @@ fn networks() -> Vec<(ModelConfig, Classifier)> {
         config(Arch::MobileNetV3Large, BlockKind::Base),
         config(Arch::MobileNetV3Small, BlockKind::Dbb),
         config(Arch::RepVggA0, BlockKind::Acb),
+        config(Arch::Vgg16, BlockKind::Dbb),
+        config(Arch::Vgg16Cifar, BlockKind::Base),
+        config(Arch::AlexNet, BlockKind::Dbb),
     ];
     models.into_iter().map(|model| (model.clone(), network(&model))).collect()
 }

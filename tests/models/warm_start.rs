@@ -56,6 +56,8 @@ fn families() -> Vec<ModelConfig> {
         Arch::MobileNetV2,
         Arch::MobileNetV3Small,
         Arch::RepVggA0,
+        Arch::Vgg16,
+        Arch::AlexNet,
     ] {
         models.extend([BlockKind::Dbb, BlockKind::Acb].map(|block| config(arch, block)));
     }

@@ -5,16 +5,20 @@
 //! the list of families and a row for each network, both below; and a constant in `dialects/` for
 //! each code base that has names for it.
 
+mod alexnet;
 mod arch;
 mod builder;
 mod family;
+mod hidden_layers;
 mod inverted_residual;
 mod mobilenet_v1;
 mod mobilenet_v2;
 mod mobilenet_v3;
 mod repvgg;
 mod resnet;
+mod vgg;
 
+pub use alexnet::{AlexNet, AlexNetConfig};
 pub use arch::ForeignModel;
 pub use builder::NetworkBuilder;
 pub use family::Backbone;
@@ -24,6 +28,7 @@ pub use mobilenet_v2::{MobileNetV2, MobileNetV2Config};
 pub use mobilenet_v3::{MobileNetV3, MobileNetV3Config};
 pub use repvgg::{RepVgg, RepVggConfig};
 pub use resnet::{ResNet, ResNetConfig, ResidualBlock, Shortcut};
+pub use vgg::{Vgg, VggConfig};
 
 use crate::dialects::{Names, akamaster, official, timm, torchvision};
 
@@ -38,6 +43,10 @@ family::families! {
     MobileNetV3 from MobileNetV3Config;
     /// RepVGG.
     RepVgg from RepVggConfig;
+    /// VGG-16.
+    Vgg from VggConfig;
+    /// AlexNet.
+    AlexNet from AlexNetConfig;
 }
 
 // Variant = name, network, height and width of the images that its paper trains it with, names in
@@ -69,6 +78,10 @@ arch::architectures! {
     RepVggA2 = "repvgg_a2", RepVggConfig::a(1.5, 2.75), 224, [official::REPVGG];
     RepVggB0 = "repvgg_b0", RepVggConfig::b(1.0, 2.5), 224, [official::REPVGG];
     RepVggB1 = "repvgg_b1", RepVggConfig::b(2.0, 4.0), 224, [official::REPVGG];
+    Vgg16 = "vgg16", VggConfig::ImageNet, 224, [];
+    /// VGG-16 with the classifier for images of 32x32.
+    Vgg16Cifar = "vgg16-cifar", VggConfig::Cifar, 32, [];
+    AlexNet = "alexnet", AlexNetConfig, 224, [official::ALEXNET];
 }
 
 const IMAGENET_RESNET: [Names; 3] = [official::RESNET, torchvision::RESNET, timm::RESNET];

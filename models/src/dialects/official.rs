@@ -18,6 +18,16 @@ pub(crate) const MOBILENET_V1: Names = names(|layer| match layer.strip_prefix("b
 /// The repository of the RepVGG paper, whose stem is a stage.
 pub(crate) const REPVGG: Names = names(|layer| layer.replace("stem", "stage0"));
 
+pub(crate) const ALEXNET: Names = Names {
+    others: |_, native| {
+        native
+            .replace("hidden.0", "linear1")
+            .replace("hidden.1", "linear2")
+            .replace("linear.", "linear3.")
+    },
+    ..names(|layer| format!("stem.{layer}"))
+};
+
 const fn names(layer: fn(&str) -> String) -> Names {
     Names {
         dialect: Dialect::Official,

@@ -263,6 +263,10 @@ fn official_names_are_those_of_the_papers_code() {
         layers
     };
 
+    let kernels = [11, 5, 3, 3, 3].into_iter().enumerate();
+    let alexnet = kernels.map(|(i, kernel)| (format!("stem.conv{}", i + 1), kernel, false));
+    let alexnet: Vec<Layer> = alexnet.collect();
+
     for (arch, layers) in [
         (Arch::ResNet18, resnet(7, [2, 2, 2, 2], false)),
         (Arch::ResNet34, resnet(7, [3, 4, 6, 3], false)),
@@ -273,6 +277,7 @@ fn official_names_are_those_of_the_papers_code() {
         (Arch::MobileNetV1, mobilenet),
         (Arch::RepVggA0, repvgg([2, 4, 14, 1])),
         (Arch::RepVggB1, repvgg([4, 6, 16, 1])),
+        (Arch::AlexNet, alexnet),
     ] {
         for kind in BlockKind::ALL {
             for form in [Form::Train, Form::Deploy] {
@@ -280,18 +285,24 @@ fn official_names_are_those_of_the_papers_code() {
                 let network = model.init(form, &device()).expect("a network");
                 let state = official_state(&model, &network);
                 let keys = layers.iter().flat_map(|(name, kernel, depthwise)| {
-                    let kind = if *kernel == 3 { kind } else { BlockKind::Base };
+                    let plain = !matches!(kernel, 3 | 5);
+                    let kind = if plain { BlockKind::Base } else { kind };
                     block(kind, *depthwise, form)
                         .into_iter()
                         .map(move |key| format!("{name}.{key}"))
                 });
-                let linear = ["linear.weight", "linear.bias"].map(str::to_string);
-                let mut expected: Vec<_> = keys.chain(linear).collect();
+                let linear: &[&str] = match arch {
+                    Arch::AlexNet => &["linear1", "linear2", "linear3"],
+                    _ => &["linear"],
+                };
+                let tensors = |layer: &&str| ["weight", "bias"].map(|t| format!("{layer}.{t}"));
+                let mut expected: Vec<_> = keys.chain(linear.iter().flat_map(tensors)).collect();
                 expected.sort();
                 let actual: Vec<_> = state.keys().cloned().collect();
                 assert_eq!(actual, expected, "{arch} {kind} {form}");
                 // PyTorch keeps the classifier's weight as [classes, features].
-                assert_eq!(state["linear.weight"].shape()[0], 10, "{arch} {kind} {form}");
+                let classifier = format!("{}.weight", linear[linear.len() - 1]);
+                assert_eq!(state[&classifier].shape()[0], 10, "{arch} {kind} {form}");
             }
         }
     }
