@@ -33,12 +33,14 @@ pub enum ConfigError {
         /// Kernel height and width.
         kernel: [usize; 2],
     },
-    /// A Diverse Branch Block with a padding other than half its kernel.
+    /// A block with a padding other than half its kernel.
     #[error(
-        "a Diverse Branch Block with a {kernel}x{kernel} kernel needs padding {}, got {padding:?}: \
+        "{block} with a {kernel}x{kernel} kernel needs padding {}, got {padding:?}: \
          its 1x1 branch would read other positions", kernel / 2
     )]
     Padding {
+        /// Name of the block.
+        block: &'static str,
         /// Kernel size.
         kernel: usize,
         /// Padding over height and width.
@@ -55,6 +57,12 @@ pub enum ConfigError {
         /// Input channels.
         inputs: usize,
     },
+    /// A 1x1 kernel with groups, of a block that has no form for it.
+    #[error("an OREPA block of a 1x1 convolution has no groups, got {groups}")]
+    GroupedPointwise {
+        /// Groups.
+        groups: usize,
+    },
     /// The internal width of the 1x1-KxK branch does not fit the groups.
     #[error("internal_channels = {internal} must be a positive multiple of the {groups} groups")]
     InternalChannels {
@@ -69,8 +77,11 @@ pub enum ConfigError {
          (choose from \"kxk\", \"1x1\", \"1x1_kxk\", \"1x1_avg\")"
     )]
     NoBranch,
-    /// A branch is named twice.
-    #[error("a Diverse Branch Block has each branch once; \"{branch}\" is named twice")]
+    /// A branch that cannot have copies is named twice.
+    #[error(
+        "a Diverse Branch Block has the branch \"{branch}\" once; only \"kxk\" and \"1x1\" may be \
+         named several times"
+    )]
     BranchTwice {
         /// Name of the branch.
         branch: &'static str,

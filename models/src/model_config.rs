@@ -5,10 +5,12 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::backbones::{Arch, Classifier, NetworkBuilder};
-use crate::blocks::{Activation, BlockKind, ConvUnit, DbbConfig};
+use crate::blocks::{
+    Activation, BlockKind, BlockOptions, ConvUnit, DbbConfig, MobileOneConfig, OrepaConfig,
+};
+use crate::by_layer::LayerBlocks;
 use crate::error::ConfigError;
 use crate::form::Form;
-use crate::layer_blocks::LayerBlocks;
 use crate::layer_pattern;
 use crate::walk::Walk;
 
@@ -26,6 +28,12 @@ pub struct ModelConfig {
     /// What a Diverse Branch Block is made of, and the largest kernel that becomes a block.
     #[serde(default)]
     pub dbb: DbbConfig,
+    /// What a MobileOne block is made of.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mobileone: MobileOneConfig,
+    /// What an OREPA block is made of.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub orepa: OrepaConfig,
     /// Nonlinearity of MobileNetV1, by default ReLU; the other networks have their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
@@ -37,6 +45,10 @@ pub struct ModelConfig {
     pub in_channels: usize,
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl ModelConfig {
     /// Full width, three-channel images, blocks as the papers have them.
     pub fn new(arch: Arch, block: BlockKind, num_classes: usize) -> Self {
@@ -45,6 +57,8 @@ impl ModelConfig {
             block,
             blocks: LayerBlocks::default(),
             dbb: DbbConfig::default(),
+            mobileone: MobileOneConfig::default(),
+            orepa: OrepaConfig::default(),
             activation: None,
             width: 1.0,
             num_classes,
@@ -103,8 +117,12 @@ impl ModelConfig {
             num_classes: self.num_classes,
             activation: self.activation,
             block: self.block,
-            patterns: &self.blocks.0,
-            dbb: &self.dbb,
+            patterns: &self.blocks,
+            options: BlockOptions {
+                dbb: self.dbb.clone(),
+                mobileone: self.mobileone.clone(),
+                orepa: self.orepa.clone(),
+            },
             norm: self.arch.definition().norm(),
             form,
             device,
@@ -141,7 +159,7 @@ impl ModelConfig {
     fn check_patterns(&self, network: &Classifier) -> Result<(), ConfigError> {
         let units = network.units();
         let layers: Vec<_> = units.iter().map(|(name, _)| name.as_str()).collect();
-        let patterns = self.blocks.0.iter().map(|(pattern, _)| pattern);
+        let patterns = self.blocks.patterns().chain(self.mobileone.layers.patterns());
         layer_pattern::check(patterns, &layers, self.arch.name())
     }
 }

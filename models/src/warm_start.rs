@@ -3,7 +3,8 @@
 //! The reverse of a fold, for fine-tuning: weights of a plain network are put into a network of
 //! blocks without changing what it computes. The first branch of a block (KxK of a Diverse Branch
 //! Block, the square of an asymmetric one) takes the convolution and its batch norm; the closing
-//! norm of every other branch gets scale 0 and shift 0.
+//! norm of every other branch gets scale 0 and shift 0. An OREPA block scales its other kernels by
+//! 0; a QARepVGG block, whose branches have no norms to close, says in its file what it does.
 //!
 //! This is exact with batch statistics as well as with running ones. A closing norm gives
 //! `gamma * n + beta`, where `n` is finite whatever it normalises with, since `epsilon` is
@@ -26,7 +27,7 @@ use burn::nn::LinearConfig;
 use burn::tensor::TensorData;
 
 use crate::backbones::Classifier;
-use crate::blocks::{Contents, ConvUnit, PlainBranch};
+use crate::blocks::{Contents, ConvUnit, PlainConv, constant};
 use crate::error::ConfigError;
 use crate::model_config::ModelConfig;
 use crate::walk::Walk;
@@ -76,16 +77,20 @@ impl ModelConfig {
                 copied += 1;
                 theirs
             } else {
-                let branch = plain_branch(unit)?;
+                let Contents::Block(block) = unit.contents() else {
+                    return Err(not_in_training_form().into());
+                };
                 let plain = match source {
                     ConvUnit::Base(_) => theirs,
                     folded => {
                         unfolded += 1;
-                        folded_conv_bn(folded, branch.epsilon)
+                        folded_conv_bn(folded, unit.epsilon())
                     }
                 };
                 joined += usize::from(unit.is_multi_branch());
-                join(&branch, own, plain)
+                let mut tensors = own;
+                block.take_plain(PlainConv(plain), &mut tensors)?;
+                tensors
             };
             tensors.extend(found.into_iter().map(|(key, data)| (layer.clone() + &key, data)));
         }
@@ -106,29 +111,12 @@ impl Classifier {
     }
 }
 
-fn plain_branch(unit: &ConvUnit) -> Result<PlainBranch, ConfigError> {
-    match unit.contents() {
-        Contents::Block(block) => block.plain_branch(),
-        Contents::Folded(_) => Err(ConfigError::Option {
-            option: "form",
-            value: "deploy".into(),
-            expected: "a network in training form, to start from weights",
-        }),
+fn not_in_training_form() -> ConfigError {
+    ConfigError::Option {
+        option: "form",
+        value: "deploy".into(),
+        expected: "a network in training form, to start from weights",
     }
-}
-
-/// The tensors of a unit: those of `plain` in its plain branch, fresh ones elsewhere, with the
-/// other branches closed by zeros.
-fn join(branch: &PlainBranch, mut fresh: StateDict, plain: StateDict) -> StateDict {
-    take(&mut fresh, branch.path);
-    fresh.extend(plain.into_iter().map(|(key, data)| (format!("{}{key}", branch.path), data)));
-    for (key, data) in &mut fresh {
-        let parameter = branch.closing_norms.iter().find_map(|norm| key.strip_prefix(norm));
-        if matches!(parameter, Some("gamma" | "beta")) {
-            *data = constant(data.num_elements(), 0.0);
-        }
-    }
-    fresh
 }
 
 /// A unit in inference as a convolution and an identity batch norm that adds the bias.
@@ -136,12 +124,9 @@ fn folded_conv_bn(unit: &ConvUnit, epsilon: f64) -> StateDict {
     let conv = unit.fuse();
     let channels = unit.spec().channels[1];
     // A folded convolution has a bias.
-    let bias = conv.bias.map_or_else(|| constant(channels, 0.0), |bias| bias.val().into_data());
+    let bias =
+        conv.bias.map_or_else(|| constant(vec![channels], 0.0), |bias| bias.val().into_data());
     conv_bn(conv.weight.val().into_data(), bias, epsilon)
-}
-
-fn constant(channels: usize, value: f64) -> TensorData {
-    TensorData::new(vec![value as f32; channels], [channels])
 }
 
 /// Removes what is below a path; the keys of the result begin after it.

@@ -12,11 +12,14 @@
 //! | IV | [`concat_outputs`] | convolutions whose outputs are concatenated into one |
 //! | V | [`average_pool_kernel`] | average pooling into a KxK convolution |
 //! | VI | [`embed_kernel`] | a small kernel into the centre of a larger one |
+//!
+//! [`identity_kernel`] is the 1x1 kernel of an identity branch (Ding et al., RepVGG, CVPR 2021).
 
 mod average_pool;
 mod branch_sum;
 mod conv_bn;
 mod depth_concat;
+mod identity;
 mod kernel_size;
 mod sequential;
 #[cfg(test)]
@@ -26,6 +29,7 @@ pub use average_pool::average_pool_kernel;
 pub use branch_sum::sum_branches;
 pub use conv_bn::{NormStats, fuse_conv_bn};
 pub use depth_concat::concat_outputs;
+pub use identity::identity_kernel;
 pub use kernel_size::embed_kernel;
 pub use sequential::merge_1x1_kxk;
 

@@ -2,12 +2,10 @@
 
 use burn::tensor::Device;
 
-use crate::blocks::{
-    Activation, Block, BlockKind, BlockOptions, ConvSpec, ConvUnit, DbbConfig, NormConfig,
-};
+use crate::blocks::{Activation, Block, BlockKind, BlockOptions, ConvSpec, ConvUnit, NormConfig};
+use crate::by_layer::LayerBlocks;
 use crate::error::ConfigError;
 use crate::form::Form;
-use crate::layer_pattern::matches;
 
 /// Makes the units of a network, from what is chosen for it whatever its architecture is.
 #[derive(Debug)]
@@ -23,9 +21,9 @@ pub struct NetworkBuilder<'a> {
     /// Block of the layers that no pattern names.
     pub block: BlockKind,
     /// Blocks by layer pattern; the last match wins.
-    pub patterns: &'a [(String, BlockKind)],
-    /// What a Diverse Branch Block is made of, and the largest kernel that becomes a block.
-    pub dbb: &'a DbbConfig,
+    pub patterns: &'a LayerBlocks,
+    /// What the blocks are made of, and the largest kernel that becomes one.
+    pub options: BlockOptions,
     /// The constants of the batch norms.
     pub norm: NormConfig,
     /// Whether units are made in training form or folded.
@@ -42,7 +40,7 @@ impl NetworkBuilder<'_> {
     pub fn unit(&self, name: &str, spec: &ConvSpec) -> Result<ConvUnit, ConfigError> {
         let block = match self.form {
             Form::Deploy => Block::Folded,
-            Form::Train => self.kind(name, spec).with_options(&BlockOptions { dbb: self.dbb }),
+            Form::Train => self.kind(name, spec).with_options(&self.options_of(name)),
         };
         Ok(ConvUnit::new(spec, &block, self.device)?.with_norm(self.norm))
     }
@@ -51,10 +49,14 @@ impl NetworkBuilder<'_> {
     /// kernels above `dbb.max_kernel` (the 7x7 stem) stay plain.
     pub fn kind(&self, name: &str, spec: &ConvSpec) -> BlockKind {
         let largest = spec.kernel_size[0].max(spec.kernel_size[1]);
-        if largest == 1 || largest > self.dbb.max_kernel {
+        if largest == 1 || largest > self.options.dbb.max_kernel {
             return BlockKind::Base;
         }
-        let named = self.patterns.iter().rev().find(|(pattern, _)| matches(pattern, name));
-        named.map_or(self.block, |(_, kind)| *kind)
+        self.patterns.get(name).copied().unwrap_or(self.block)
+    }
+
+    fn options_of(&self, name: &str) -> BlockOptions {
+        let mobileone = self.options.mobileone.of_layer(name, None);
+        BlockOptions { mobileone, ..self.options.clone() }
     }
 }

@@ -4,8 +4,8 @@ use burn::module::{Flag, Initializer, Module, Param};
 use burn::tensor::module::{batch_norm, batch_norm_train};
 use burn::tensor::{Device, Tensor};
 
+use super::buffer::Buffer;
 use super::conv_spec::host;
-use super::running_stat::RunningStat;
 use crate::algebra::NormStats;
 
 /// Batch normalisation (Ioffe & Szegedy, ICML 2015) of maps `[batch, channels, height, width]`
@@ -21,9 +21,9 @@ pub struct BatchNorm {
     /// Shift, `[channels]`.
     pub beta: Param<Tensor<1>>,
     /// Mean that inference normalises with, `[channels]`.
-    pub running_mean: RunningStat,
+    pub running_mean: Buffer,
     /// Variance that inference normalises with, `[channels]`.
-    pub running_var: RunningStat,
+    pub running_var: Buffer,
     /// Whether batch statistics are used on an autodiff device; `freeze` clears it.
     pub training: Param<Flag>,
     /// Weight of the newest batch in the running statistics.
@@ -54,8 +54,8 @@ impl BatchNorm {
         Self {
             gamma: Initializer::Ones.init([channels], device),
             beta: Initializer::Zeros.init([channels], device),
-            running_mean: RunningStat::new(Tensor::zeros([channels], device)),
-            running_var: RunningStat::new(Tensor::ones([channels], device)),
+            running_mean: Buffer::new(Tensor::zeros([channels], device)),
+            running_var: Buffer::new(Tensor::ones([channels], device)),
             training: Param::from_bool(true),
             momentum,
             epsilon,
@@ -100,7 +100,7 @@ impl BatchNorm {
         self.update(&self.running_var, unbiased);
     }
 
-    fn update(&self, stat: &RunningStat, newest: Tensor<1>) {
+    fn update(&self, stat: &Buffer, newest: Tensor<1>) {
         let kept = stat.value().mul_scalar(1.0 - self.momentum);
         stat.set(kept + newest.mul_scalar(self.momentum));
     }

@@ -4,7 +4,6 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::batch_norm::BatchNorm;
-use crate::algebra::NormStats;
 
 /// A batch norm between a 1x1 convolution and a windowed operation. Its output is padded not
 /// with zeros but with what the norm makes of zero, so that the sequence folds exactly at the
@@ -33,17 +32,13 @@ impl BnPad {
     pub(crate) fn new(channels: usize, device: &Device) -> Self {
         Self { bn: BatchNorm::new(channels, device) }
     }
+}
 
-    pub(crate) fn forward(&self, input: Tensor<4>) -> Padded {
-        let normalised = self.bn.forward(input);
-        let border = self.bn.image_of_zero();
-        let [channels] = border.dims();
-        let centred = normalised - border.clone().reshape([1, channels, 1, 1]);
-        Padded { centred, border }
-    }
-
-    /// Scale, shift and running statistics on the host.
-    pub fn stats(&self) -> NormStats {
-        self.bn.stats()
-    }
+/// The map after a norm whose output is padded with its own image of zero.
+pub(crate) fn padded(norm: &BatchNorm, input: Tensor<4>) -> Padded {
+    let normalised = norm.forward(input);
+    let border = norm.image_of_zero();
+    let [channels] = border.dims();
+    let centred = normalised - border.clone().reshape([1, channels, 1, 1]);
+    Padded { centred, border }
 }

@@ -5,14 +5,13 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 
 use super::batch_norm::BatchNorm;
-use super::block::{ConvBlock, PlainBranch, Positions};
+use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv};
 use super::branch_sum::{BranchMap, BranchSum, SumBranch};
-use super::conv_spec::{ConvSpec, host_conv, weights};
+use super::conv_spec::ConvSpec;
 use super::epilogue::Epilogue;
-use crate::algebra::{ConvParams, fuse_conv_bn};
-use crate::cpu_ops;
 use crate::error::ConfigError;
 use crate::implementation::LayerCount;
+use crate::weights::StateDict;
 
 /// A convolution without bias, followed by batch norm: the baseline of every comparison and
 /// the first two branches of a Diverse Branch Block.
@@ -41,7 +40,7 @@ impl ConvBn {
 
     /// The block as a branch of another.
     pub(crate) fn branch(&self) -> SumBranch<'_> {
-        SumBranch { map: BranchMap::Conv(&self.conv), norm: &self.bn }
+        SumBranch { map: BranchMap::Conv(&self.conv), norm: Some(&self.bn) }
     }
 }
 
@@ -50,34 +49,42 @@ impl ConvBlock for ConvBn {
         ConvSpec::of(&self.conv)
     }
 
-    fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        let output = ConvSpec::find(&self.conv).and_then(|spec| {
-            let sum = BranchSum { spec, branches: vec![self.branch()] };
-            cpu_ops::branch_sum(&sum, &input, &epilogue)
-        });
-        output.unwrap_or_else(|| {
-            LayerCount::plain(|| epilogue.forward(self.bn.forward(self.conv.forward(input))))
-        })
+    fn sum(&self) -> BranchSum<'_> {
+        BranchSum::new(self.spec(), vec![self.branch()])
     }
 
-    /// Transform I.
-    fn equivalent(&self) -> ConvParams {
-        fuse_conv_bn(&host_conv(&self.conv), &self.bn.stats())
+    fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+        match ConvSpec::find(&self.conv) {
+            Some(_) => self.sum().forward_then(input, epilogue),
+            None => {
+                LayerCount::plain(|| epilogue.forward(self.bn.forward(self.conv.forward(input))))
+            }
+        }
     }
 
     fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
         vec![&mut self.bn]
     }
 
-    fn macs(&self, positions: Positions) -> usize {
-        weights(&self.conv.weight) * positions.output
-    }
-
-    fn plain_branch(&self) -> Result<PlainBranch, ConfigError> {
-        Ok(PlainBranch { epsilon: self.bn.epsilon, path: "", closing_norms: &[] })
+    fn take_plain(&self, plain: PlainConv, own: &mut StateDict) -> Result<(), ConfigError> {
+        plain.put("conv.weight", "bn.", own);
+        Ok(())
     }
 
     fn official_names(&self) -> Vec<(&'static str, &'static str)> {
         Vec::new()
+    }
+}
+
+impl OfficialBlock for ConvBn {
+    /// A plain convolution is no block of several branches to fold.
+    const MARKS: &'static [&'static str] = &[];
+
+    fn describe(_: &BlockTensors<'_>) -> Result<Description, String> {
+        Err("it is a plain convolution".into())
+    }
+
+    fn folded_module(_: [usize; 2]) -> &'static str {
+        "conv"
     }
 }

@@ -84,6 +84,44 @@ impl ConvSpec {
         self.groups > 1 && self.channels == [self.groups; 2]
     }
 
+    /// Whether the output has the shape of the input, so that an identity can be added to it.
+    pub fn keeps_shape(&self) -> bool {
+        let [inputs, outputs] = self.channels;
+        let centred = [0, 1].map(|axis| 2 * self.padding[axis] + 1);
+        inputs == outputs && self.stride == [1, 1] && self.kernel_size == centred
+    }
+
+    /// The 1x1 convolution that reads the middle of every window whose padding is half of it.
+    pub(super) fn pointwise(&self) -> Self {
+        Self { kernel_size: [1, 1], padding: [0, 0], ..self.clone() }
+    }
+
+    /// That the geometry exists and its window has a centre; returns its size.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; [`ConfigError::Kernel`] names the block.
+    pub(super) fn check_odd_square(&self, block: &'static str) -> Result<usize, ConfigError> {
+        self.check()?;
+        let [height, width] = self.kernel_size;
+        if height != width || height.is_multiple_of(2) {
+            return Err(ConfigError::Kernel { block, kernel: self.kernel_size });
+        }
+        Ok(height)
+    }
+
+    /// As [`Self::check_odd_square`], and that the centre of the window reads every position of the
+    /// input that a 1x1 convolution reads.
+    ///
+    /// # Errors
+    /// [`ConfigError::Padding`] names the block.
+    pub(super) fn check_centred(&self, block: &'static str) -> Result<(), ConfigError> {
+        let kernel = self.check_odd_square(block)?;
+        match self.padding == [kernel / 2; 2] {
+            true => Ok(()),
+            false => Err(ConfigError::Padding { block, kernel, padding: self.padding }),
+        }
+    }
+
     /// Shape of the weight, `[out, in / groups, kh, kw]`.
     pub fn weight_shape(&self) -> [usize; 4] {
         let [inputs, outputs] = self.channels;

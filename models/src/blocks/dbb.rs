@@ -2,25 +2,24 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::Conv2d;
-use burn::tensor::module::{avg_pool2d, conv2d};
-use burn::tensor::ops::{AvgPoolOptions, ConvOptions};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::batch_norm::BatchNorm;
-use super::block::{ConvBlock, PlainBranch, Positions};
-use super::bn_pad::{BnPad, Padded};
+use super::block::{
+    BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, close, groups_of_sequence,
+};
+use super::bn_pad::BnPad;
 use super::branch_sum::{BranchMap, BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
-use super::conv_spec::{ConvSpec, host_conv, weights};
-use super::epilogue::Epilogue;
+use super::conv_spec::ConvSpec;
 use super::pointwise::PointwiseConv;
-use crate::algebra::{
-    ConvParams, average_pool_kernel, embed_kernel, fuse_conv_bn, merge_1x1_kxk, sum_branches,
-};
-use crate::cpu_ops;
+use super::unit::Block;
 use crate::error::ConfigError;
-use crate::implementation::LayerCount;
+use crate::weights::StateDict;
+
+/// Most branches of a block.
+const MOST_BRANCHES: usize = 16;
 
 /// One of the four branches.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -57,14 +56,21 @@ impl Branch {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DbbConfig {
-    /// The branches, each once; any subset but the empty one.
+    /// The branches; any subset but the empty one. `kxk` and `1x1` may be named several times, for as
+    /// many copies (the paper's ablation of duplicate branches), 16 in all.
     pub branches: Vec<Branch>,
+    /// Whether a block that keeps the shape of its input has an identity branch with a norm of its
+    /// own, too.
+    pub identity: bool,
     /// Channels between the 1x1 and the KxK convolution of the third branch. By default the
     /// input's, twice as many in a depthwise block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_channels: Option<usize>,
     /// Start with the KxK branch alone: the closing norms of the others start with scale 0.
     pub single_init: bool,
+    /// Initial scale of the closing norms, by default 1; ACNet starts with 1/3 on CIFAR.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_gamma: Option<f64>,
     /// Largest kernel that a network makes a block of; larger ones stay plain (the paper's code
     /// leaves out kernels of 7 and more). A block built by itself does not look at it.
     pub max_kernel: usize,
@@ -74,32 +80,55 @@ impl Default for DbbConfig {
     fn default() -> Self {
         Self {
             branches: vec![Branch::Kxk, Branch::Pointwise, Branch::PointwiseKxk, Branch::Average],
+            identity: false,
             internal_channels: None,
             single_init: false,
+            init_gamma: None,
             max_kernel: 5,
         }
     }
 }
 
 impl DbbConfig {
-    /// Checks the list of branches.
+    /// Checks the options.
     ///
     /// # Errors
-    /// [`ConfigError::NoBranch`] if it is empty, [`ConfigError::BranchTwice`] if it names one twice.
+    /// [`ConfigError::NoBranch`] for an empty list of branches, [`ConfigError::BranchTwice`] for one
+    /// that names a branch twice which cannot have copies, [`ConfigError::Option`] for an initial
+    /// scale that is not finite or contradicts `single_init`, and for too many branches.
     pub fn check(&self) -> Result<(), ConfigError> {
+        let refused =
+            |option, value: String, expected| Err(ConfigError::Option { option, value, expected });
         if self.branches.is_empty() {
             return Err(ConfigError::NoBranch);
         }
-        let twice = |at: &usize| self.branches[..*at].contains(&self.branches[*at]);
-        match (0..self.branches.len()).find(twice) {
-            Some(at) => Err(ConfigError::BranchTwice { branch: self.branches[at].name() }),
-            None => Ok(()),
+        if self.branches.len() > MOST_BRANCHES {
+            let value = format!("a list of {}", self.branches.len());
+            return refused("dbb.branches", value, "at most 16 branches");
+        }
+        let is_copied = |branch| matches!(branch, Branch::Kxk | Branch::Pointwise);
+        let twice = |at: &usize| {
+            let branch = self.branches[*at];
+            !is_copied(branch) && self.branches[..*at].contains(&branch)
+        };
+        if let Some(at) = (0..self.branches.len()).find(twice) {
+            return Err(ConfigError::BranchTwice { branch: self.branches[at].name() });
+        }
+        match self.init_gamma {
+            Some(scale) if !scale.is_finite() => {
+                refused("dbb.init_gamma", scale.to_string(), "a finite number")
+            }
+            Some(scale) if self.single_init => {
+                let expected = "none with dbb.single_init, which sets the scales itself";
+                refused("dbb.init_gamma", scale.to_string(), expected)
+            }
+            _ => Ok(()),
         }
     }
 }
 
 /// Four parallel branches over one input, each closed by a batch norm, whose outputs are added;
-/// equal in inference to one KxK convolution with bias.
+/// equal in inference to one KxK convolution with bias. There may be copies of some and an identity.
 #[derive(Module, Debug)]
 pub struct DiverseBranchBlock {
     /// KxK convolution and BN.
@@ -110,6 +139,10 @@ pub struct DiverseBranchBlock {
     pub pointwise_kxk: Option<PointwiseKxk>,
     /// 1x1, BN, average pool, BN.
     pub average: Option<AverageBranch>,
+    /// Further KxK and 1x1 convolutions, each with its BN.
+    pub copies: Vec<ConvBn>,
+    /// BN of the input.
+    pub identity: Option<BatchNorm>,
     #[module(skip)]
     spec: ConvSpec,
 }
@@ -137,8 +170,6 @@ pub struct AverageBranch {
     pub bn: Option<BnPad>,
     /// The closing norm.
     pub avg_bn: BatchNorm,
-    #[module(skip)]
-    pool: AvgPoolOptions<2>,
 }
 
 impl DiverseBranchBlock {
@@ -149,31 +180,23 @@ impl DiverseBranchBlock {
     /// groups equal to the outputs but not the inputs, an internal width the groups do not
     /// divide, no branch at all or one that is named twice.
     pub fn new(spec: &ConvSpec, config: &DbbConfig, device: &Device) -> Result<Self, ConfigError> {
-        spec.check()?;
+        spec.check_centred("a Diverse Branch Block")?;
         config.check()?;
         let [inputs, outputs] = spec.channels;
-        let size = spec.kernel_size[0];
-        if spec.kernel_size[1] != size || size.is_multiple_of(2) {
-            return Err(ConfigError::Kernel {
-                block: "a Diverse Branch Block",
-                kernel: spec.kernel_size,
-            });
-        }
-        if spec.padding != [size / 2; 2] {
-            return Err(ConfigError::Padding { kernel: size, padding: spec.padding });
-        }
         let depthwise = spec.groups == outputs;
         if depthwise && inputs != outputs {
             return Err(ConfigError::Grouped { groups: spec.groups, inputs });
         }
 
         let has = |branch| config.branches.contains(&branch);
-        let strided_pointwise =
-            ConvSpec::new(spec.channels, [1, 1]).with_stride(spec.stride).with_groups(spec.groups);
-        let block = Self {
+        let times = |of| config.branches.iter().filter(|&&branch| branch == of).count();
+        let copies = |of, spec: ConvSpec| (1..times(of)).map(move |_| ConvBn::new(&spec, device));
+        let pointwise_copies = copies(Branch::Pointwise, spec.pointwise());
+        let pointwise_copies = pointwise_copies.take(if depthwise { 0 } else { usize::MAX });
+        let mut block = Self {
             origin: has(Branch::Kxk).then(|| ConvBn::new(spec, device)).transpose()?,
             pointwise: (has(Branch::Pointwise) && !depthwise)
-                .then(|| ConvBn::new(&strided_pointwise, device))
+                .then(|| ConvBn::new(&spec.pointwise(), device))
                 .transpose()?,
             pointwise_kxk: has(Branch::PointwiseKxk)
                 .then(|| {
@@ -182,82 +205,49 @@ impl DiverseBranchBlock {
                 })
                 .transpose()?,
             average: has(Branch::Average).then(|| AverageBranch::new(spec, depthwise, device)),
+            copies: copies(Branch::Kxk, spec.clone())
+                .chain(pointwise_copies)
+                .collect::<Result<_, _>>()?,
+            identity: (config.identity && spec.keeps_shape())
+                .then(|| BatchNorm::new(outputs, device)),
             spec: spec.clone(),
         };
-        if block.closing_norms().next().is_none() {
+        if block.closing_norms_mut().is_empty() {
             return Err(ConfigError::NoBranch);
         }
-        Ok(if config.single_init { block.single_init() } else { block })
+        Ok(match (config.single_init, config.init_gamma) {
+            (true, _) => block.single_init(),
+            (false, Some(scale)) => block.with_closing_scales(|_| scale),
+            (false, None) => block,
+        })
     }
 
     /// Sets the scale of the closing norm to 1 in the KxK branch and to 0 in the others, so
     /// that training starts from the plain convolution (the paper's `single_init`).
-    pub fn single_init(mut self) -> Self {
-        let constant = |bn: &mut BatchNorm, value: f64| {
-            let gamma = bn.gamma.val();
-            let (shape, device) = (gamma.shape(), gamma.device());
-            bn.gamma = Param::from_tensor(Tensor::full(shape, value, &device));
-        };
-        if let Some(branch) = &mut self.origin {
-            constant(&mut branch.bn, 1.0);
-        }
-        if let Some(branch) = &mut self.pointwise {
-            constant(&mut branch.bn, 0.0);
-        }
-        if let Some(branch) = &mut self.pointwise_kxk {
-            constant(&mut branch.bn2, 0.0);
-        }
-        if let Some(branch) = &mut self.average {
-            constant(&mut branch.avg_bn, 0.0);
+    pub fn single_init(self) -> Self {
+        self.with_closing_scales(|is_origin| if is_origin { 1.0 } else { 0.0 })
+    }
+
+    /// Sets the scale of every closing norm; `scale` is told whether it is that of the KxK branch.
+    fn with_closing_scales(mut self, scale: impl Fn(bool) -> f64) -> Self {
+        let has_origin = self.origin.is_some();
+        for (index, norm) in self.closing_norms_mut().into_iter().enumerate() {
+            let gamma = norm.gamma.val();
+            let value = scale(has_origin && index == 0);
+            norm.gamma = Param::from_tensor(Tensor::full(gamma.shape(), value, &gamma.device()));
         }
         self
     }
 
-    /// `[batch, in, height, width]` to `[batch, out, height', width']`.
-    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        self.forward_then(input, Epilogue::default())
-    }
-
-    /// The definition.
-    fn forward_branches(&self, input: Tensor<4>) -> Tensor<4> {
-        let branches = [
-            self.origin.as_ref().map(|b| b.forward(input.clone())),
-            self.pointwise.as_ref().map(|b| b.forward(input.clone())),
-            self.pointwise_kxk.as_ref().map(|b| b.forward(input.clone())),
-            self.average.as_ref().map(|b| b.forward(input)),
-        ];
-        // A block without any branch cannot be constructed.
-        branches.into_iter().flatten().reduce(|a, b| a + b).expect("a block has a branch")
-    }
-
-    fn branches(&self) -> Vec<SumBranch<'_>> {
-        let branches = [
-            self.origin.as_ref().map(ConvBn::branch),
-            self.pointwise.as_ref().map(ConvBn::branch),
-            self.pointwise_kxk.as_ref().map(|b| SumBranch {
-                map: BranchMap::PaddedConv(&b.conv1, &b.bn1.bn, &b.conv2),
-                norm: &b.bn2,
-            }),
-            self.average.as_ref().map(|b| SumBranch {
-                map: match (&b.conv, &b.bn) {
-                    (Some(conv), Some(bn)) => BranchMap::PaddedAverage(conv, &bn.bn),
-                    _ => BranchMap::Average,
-                },
-                norm: &b.avg_bn,
-            }),
-        ];
-        branches.into_iter().flatten().collect()
-    }
-
-    fn closing_norms(&self) -> impl Iterator<Item = &BatchNorm> {
-        [
-            self.origin.as_ref().map(|b| &b.bn),
-            self.pointwise.as_ref().map(|b| &b.bn),
-            self.pointwise_kxk.as_ref().map(|b| &b.bn2),
-            self.average.as_ref().map(|b| &b.avg_bn),
-        ]
-        .into_iter()
-        .flatten()
+    /// The closing norms, that of the KxK branch first.
+    fn closing_norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        let convs = self.origin.iter_mut().chain(&mut self.pointwise).chain(&mut self.copies);
+        convs
+            .map(|branch| &mut branch.bn)
+            .chain(self.pointwise_kxk.as_mut().map(|branch| &mut branch.bn2))
+            .chain(self.average.as_mut().map(|branch| &mut branch.avg_bn))
+            .chain(&mut self.identity)
+            .collect()
     }
 }
 
@@ -266,33 +256,28 @@ impl ConvBlock for DiverseBranchBlock {
         self.spec.clone()
     }
 
-    fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        let sum = BranchSum { spec: self.spec(), branches: self.branches() };
-        cpu_ops::branch_sum(&sum, &input, &epilogue)
-            .unwrap_or_else(|| LayerCount::plain(|| epilogue.forward(self.forward_branches(input))))
-    }
-
-    /// Every branch by Transforms I, III, V and VI, then II.
-    fn equivalent(&self) -> ConvParams {
-        let size = self.spec.kernel_size;
-        let groups = self.spec.groups;
-        let branches: Vec<_> = [
-            self.origin.as_ref().map(ConvBn::equivalent),
-            self.pointwise.as_ref().map(ConvBn::equivalent),
-            self.pointwise_kxk.as_ref().map(PointwiseKxk::equivalent),
-            self.average.as_ref().map(|b| b.equivalent(size, groups)),
-        ]
-        .into_iter()
-        .flatten()
-        .map(|branch| ConvParams { kernel: embed_kernel(&branch.kernel, size), ..branch })
-        .collect();
-        sum_branches(&branches)
+    fn sum(&self) -> BranchSum<'_> {
+        let convs = self.origin.iter().chain(&self.pointwise).chain(&self.copies);
+        let mut branches: Vec<_> = convs.map(ConvBn::branch).collect();
+        branches.extend(self.pointwise_kxk.as_ref().map(|branch| SumBranch {
+            map: BranchMap::PaddedConv(&branch.conv1, &branch.bn1.bn, &branch.conv2),
+            norm: Some(&branch.bn2),
+        }));
+        branches.extend(self.average.as_ref().map(|branch| SumBranch {
+            map: match (&branch.conv, &branch.bn) {
+                (Some(conv), Some(bn)) => BranchMap::PaddedAverage(conv, &bn.bn),
+                _ => BranchMap::Average,
+            },
+            norm: Some(&branch.avg_bn),
+        }));
+        branches.extend(self.identity.as_ref().map(SumBranch::identity));
+        BranchSum::new(self.spec(), branches)
     }
 
     fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
         let mut norms = Vec::new();
-        norms.extend(self.origin.as_mut().map(|b| &mut b.bn));
-        norms.extend(self.pointwise.as_mut().map(|b| &mut b.bn));
+        let convs = self.origin.iter_mut().chain(&mut self.pointwise).chain(&mut self.copies);
+        norms.extend(convs.map(|branch| &mut branch.bn));
         if let Some(branch) = &mut self.pointwise_kxk {
             norms.extend([&mut branch.bn1.bn, &mut branch.bn2]);
         }
@@ -300,35 +285,24 @@ impl ConvBlock for DiverseBranchBlock {
             norms.extend(branch.bn.as_mut().map(|bn| &mut bn.bn));
             norms.push(&mut branch.avg_bn);
         }
+        norms.extend(&mut self.identity);
         norms
     }
 
-    fn macs(&self, positions: Positions) -> usize {
-        let sequence = self.pointwise_kxk.as_ref();
-        let average = self.average.as_ref().and_then(|branch| branch.conv.as_ref());
-        let before_stride = [
-            sequence.map(|branch| weights(&branch.conv1.weight)),
-            average.map(|conv| weights(&conv.weight)),
-        ];
-        let after_stride = [
-            self.origin.as_ref().map(|branch| weights(&branch.conv.weight)),
-            self.pointwise.as_ref().map(|branch| weights(&branch.conv.weight)),
-            sequence.map(|branch| weights(&branch.conv2.weight)),
-        ];
-        before_stride.into_iter().flatten().sum::<usize>() * positions.input
-            + after_stride.into_iter().flatten().sum::<usize>() * positions.output
-    }
-
-    fn plain_branch(&self) -> Result<PlainBranch, ConfigError> {
-        let Some(conv_bn) = &self.origin else {
+    fn take_plain(&self, plain: PlainConv, own: &mut StateDict) -> Result<(), ConfigError> {
+        if self.origin.is_none() {
             return Err(ConfigError::Option {
                 option: "dbb.branches",
                 value: "a list without \"kxk\"".into(),
                 expected: "\"kxk\" among them, to start from weights",
             });
-        };
-        let closing_norms = &["pointwise.bn.", "pointwise_kxk.bn2.", "average.avg_bn."];
-        Ok(PlainBranch { epsilon: conv_bn.bn.epsilon, path: "origin.", closing_norms })
+        }
+        let copies: Vec<_> = (0..self.copies.len()).map(|n| format!("copies.{n}.bn.")).collect();
+        let mut others: Vec<_> = copies.iter().map(String::as_str).collect();
+        others.extend(["pointwise.bn.", "pointwise_kxk.bn2.", "average.avg_bn.", "identity."]);
+        close(&others, own);
+        plain.put("origin.conv.weight", "origin.bn.", own);
+        Ok(())
     }
 
     fn official_names(&self) -> Vec<(&'static str, &'static str)> {
@@ -344,6 +318,8 @@ impl ConvBlock for DiverseBranchBlock {
             ("pointwise_kxk.", "dbb_1x1_kxk."),
             ("average.avg_bn.", "dbb_avg.avgbn."),
             ("average.", "dbb_avg."),
+            ("copies.", "dbb_copies."),
+            ("identity.", "dbb_identity."),
         ]
     }
 }
@@ -363,66 +339,92 @@ impl PointwiseKxk {
             bn2: BatchNorm::new(outputs, device),
         })
     }
-
-    fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let Padded { centred, border } = self.bn1.forward(self.conv1.forward(input));
-        // The KxK convolution pads the centred map with zeros; its response to the constant
-        // border value is one number per output channel and enters as a bias.
-        let weight = self.conv2.weight.val();
-        let [outputs, per_group, kh, kw] = weight.dims();
-        let groups = self.conv2.groups;
-        let border = border
-            .reshape([groups, 1, per_group])
-            .repeat(&[1, outputs / groups, 1])
-            .reshape([outputs, per_group]);
-        let taps = weight.clone().reshape([outputs, per_group, kh * kw]).sum_dim(2);
-        let bias = (taps.reshape([outputs, per_group]) * border).sum_dim(1).reshape([outputs]);
-        let options = ConvOptions::new(self.conv2.stride, [kh / 2, kw / 2], [1, 1], groups);
-        self.bn2.forward(conv2d(centred, weight, Some(bias), options))
-    }
-
-    fn equivalent(&self) -> ConvParams {
-        let first = fuse_conv_bn(&self.conv1.equivalent(), &self.bn1.stats());
-        let second = fuse_conv_bn(&host_conv(&self.conv2), &self.bn2.stats());
-        merge_1x1_kxk(&first, &second)
-    }
 }
 
 impl AverageBranch {
     fn new(spec: &ConvSpec, depthwise: bool, device: &Device) -> Self {
         let outputs = spec.channels[1];
         let pointwise = ConvSpec::new(spec.channels, [1, 1]).with_groups(spec.groups);
-        let [ph, pw] = spec.padding;
         Self {
             conv: (!depthwise).then(|| pointwise.init_conv(device)),
             bn: (!depthwise).then(|| BnPad::new(outputs, device)),
             avg_bn: BatchNorm::new(outputs, device),
-            pool: AvgPoolOptions::new(spec.kernel_size)
-                .with_stride(spec.stride)
-                .with_padding([ph, pw]),
+        }
+    }
+}
+
+impl OfficialBlock for DiverseBranchBlock {
+    const MARKS: &'static [&'static str] =
+        &["dbb_origin", "dbb_1x1", "dbb_1x1_kxk", "dbb_avg", "dbb_copies", "dbb_identity"];
+
+    /// Ports of the paper's code keep the identity-based weight in a module of its own, and the
+    /// identity, which is no parameter, beside it.
+    fn canonical(key: &str) -> Option<String> {
+        match key.strip_prefix("dbb_1x1_kxk.idconv1.") {
+            Some("id_tensor") => None,
+            Some("conv.weight") => Some("dbb_1x1_kxk.idconv1.weight".into()),
+            _ => Some(key.into()),
         }
     }
 
-    fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let (Some(conv), Some(bn)) = (&self.conv, &self.bn) else {
-            return self.avg_bn.forward(avg_pool2d(input, self.pool.clone()));
+    fn describe(block: &BlockTensors<'_>) -> Result<Description, String> {
+        let origin = block.shape("dbb_origin.conv.weight")?;
+        let second = block.shape("dbb_1x1_kxk.conv2.weight")?;
+        let first = match block.shape("dbb_1x1_kxk.idconv1.weight")? {
+            None => block.shape("dbb_1x1_kxk.conv1.weight")?,
+            first => first,
         };
-        let Padded { centred, border } = bn.forward(conv.forward(input));
-        let [channels] = border.dims();
-        // The mean of a constant is the constant.
-        let pooled = avg_pool2d(centred, self.pool.clone()) + border.reshape([1, channels, 1, 1]);
-        self.avg_bn.forward(pooled)
+        // Kernel size and outputs stand in either KxK convolution, the inputs of a group in the
+        // first of those that read the block's input.
+        let (Some([outputs, _, kh, kw]), Some([_, per_group, ..])) =
+            (origin.or(second), origin.or(first))
+        else {
+            return Err("it has no KxK branch to tell its kernel size by".into());
+        };
+        let groups = match (first, second) {
+            (Some([internal, ..]), Some([_, internal_per_group, ..])) => {
+                Some(groups_of_sequence(internal, internal_per_group)?)
+            }
+            // Only a depthwise block pools its own input.
+            _ if block.has("dbb_avg") && !block.has("dbb_avg.conv") => Some(outputs),
+            _ => None,
+        };
+        let main = match origin {
+            Some(_) => "dbb_origin.conv.weight",
+            None => "dbb_1x1_kxk.conv2.weight",
+        };
+        let mut branches = Vec::new();
+        for (module, branch) in [
+            ("dbb_origin", Branch::Kxk),
+            ("dbb_1x1", Branch::Pointwise),
+            ("dbb_1x1_kxk", Branch::PointwiseKxk),
+            ("dbb_avg", Branch::Average),
+        ] {
+            branches.extend(block.has(module).then_some(branch));
+        }
+        for copy in 0..MOST_BRANCHES {
+            match block.shape(&format!("dbb_copies.{copy}.conv.weight"))? {
+                Some([_, _, 1, 1]) if kh > 1 => branches.push(Branch::Pointwise),
+                Some(_) => branches.push(Branch::Kxk),
+                None => break,
+            }
+        }
+        let identity = block.has("dbb_identity");
+        Ok(Description {
+            block: Block::Dbb(DbbConfig {
+                branches,
+                identity,
+                internal_channels: first.map(|[internal, ..]| internal),
+                ..DbbConfig::default()
+            }),
+            kernel: [outputs, per_group, kh, kw],
+            groups,
+            identity: Some(identity),
+            dtype: block.dtype(main),
+        })
     }
 
-    fn equivalent(&self, size: [usize; 2], groups: usize) -> ConvParams {
-        let norm = self.avg_bn.stats();
-        let pool = average_pool_kernel(norm.gamma.len(), size, groups);
-        let pool = fuse_conv_bn(&ConvParams::without_bias(pool), &norm);
-        match (&self.conv, &self.bn) {
-            (Some(conv), Some(bn)) => {
-                merge_1x1_kxk(&fuse_conv_bn(&host_conv(conv), &bn.stats()), &pool)
-            }
-            _ => pool,
-        }
+    fn folded_module(_: [usize; 2]) -> &'static str {
+        "dbb_reparam"
     }
 }

@@ -1,6 +1,6 @@
-//! The building blocks: batch norm as PyTorch defines it, the plain [`ConvBn`], the
-//! [`DiverseBranchBlock`], the [`AsymmetricConvBlock`], and [`ConvUnit`], the one type a
-//! backbone holds where any of them may stand.
+//! The building blocks: batch norm as PyTorch defines it, the plain [`ConvBn`], the blocks that fold
+//! into it, one file each, and [`ConvUnit`], the one type a backbone holds where any of them may
+//! stand.
 
 mod acb;
 mod activation;
@@ -8,27 +8,37 @@ mod batch_norm;
 mod block;
 mod bn_pad;
 mod branch_sum;
+mod buffer;
 mod conv_bn;
 mod conv_spec;
 mod dbb;
 mod epilogue;
+mod mobileone;
+mod orepa;
+mod orepa_kernel;
 mod pointwise;
-mod running_stat;
+mod qarepvgg;
+mod repvgg;
 mod squeeze_excite;
 mod unit;
 
 pub use acb::AsymmetricConvBlock;
 pub use activation::Activation;
 pub use batch_norm::{BatchNorm, NormConfig};
-pub use block::{ConvBlock, PlainBranch, Positions};
+pub(crate) use block::{BlockTensors, Description, constant};
+pub use block::{ConvBlock, PlainConv, Positions};
 pub use bn_pad::BnPad;
-pub(crate) use branch_sum::{BranchMap, BranchSum, SumBranch};
+pub use branch_sum::{BranchMap, BranchSum, SumBranch};
+pub use buffer::Buffer;
 pub use conv_bn::ConvBn;
 pub use conv_spec::ConvSpec;
 pub use dbb::{AverageBranch, Branch, DbbConfig, DiverseBranchBlock, PointwiseKxk};
 pub use epilogue::Epilogue;
+pub use mobileone::{MobileOneBlock, MobileOneConfig};
+pub use orepa::{OrepaBlock, OrepaBranches, OrepaConfig, OrepaProduct};
 pub use pointwise::PointwiseConv;
-pub use running_stat::RunningStat;
+pub use qarepvgg::QaRepVggBlock;
+pub use repvgg::RepVggBlock;
 pub use squeeze_excite::SqueezeExcite;
 pub(crate) use unit::Contents;
 pub use unit::{Block, BlockKind, BlockOptions, ConvUnit};

@@ -7,11 +7,15 @@ use burn::tensor::{Device, Tensor};
 
 use super::acb::AsymmetricConvBlock;
 use super::batch_norm::{BatchNorm, NormConfig};
-use super::block::{ConvBlock, Positions};
+use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, Positions};
 use super::conv_bn::ConvBn;
 use super::conv_spec::{ConvSpec, host_conv, weights};
 use super::dbb::{DbbConfig, DiverseBranchBlock};
 use super::epilogue::Epilogue;
+use super::mobileone::{MobileOneBlock, MobileOneConfig};
+use super::orepa::{OrepaBlock, OrepaConfig};
+use super::qarepvgg::QaRepVggBlock;
+use super::repvgg::RepVggBlock;
 use crate::algebra::ConvParams;
 use crate::cpu_ops;
 use crate::error::ConfigError;
@@ -19,12 +23,12 @@ use crate::implementation::LayerCount;
 use crate::names::named;
 
 /// Makes the enums of the blocks from their list:
-/// `Variant(Module) = "name", "module of the folded convolution in the official code"`, and, for a
-/// block with options, the name of their table in a configuration and their type.
+/// `Variant(Module) = "name"`, and, for a block with options, the name of their table in a
+/// configuration and their type.
 macro_rules! blocks {
     ($(
         $(#[$doc:meta])*
-        $Variant:ident($Module:ty) = $name:literal, $folded:literal
+        $Variant:ident($Module:ty) = $name:literal
         $(, $options:ident: $Options:ty)?;
     )*) => {
         named! {
@@ -36,9 +40,47 @@ macro_rules! blocks {
 
         impl BlockKind {
             /// The module that holds the folded convolution in the official code of the block.
-            pub(crate) fn folded_module(self) -> &'static str {
+            pub(crate) fn folded_module(self, kernel_size: [usize; 2]) -> &'static str {
                 match self {
-                    $(Self::$Variant => $folded,)*
+                    $(Self::$Variant => <$Module>::folded_module(kernel_size),)*
+                }
+            }
+
+            /// Modules and tensors that mark a block in an official state dict.
+            pub(crate) fn marks(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$Variant => <$Module>::MARKS,)*
+                }
+            }
+
+            /// Further ones of the block.
+            pub(crate) fn common(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$Variant => <$Module>::COMMON,)*
+                }
+            }
+
+            /// [`OfficialBlock::recognises`].
+            pub(crate) fn recognises(self, has: &dyn Fn(&str) -> bool) -> bool {
+                match self {
+                    $(Self::$Variant => <$Module>::recognises(has),)*
+                }
+            }
+
+            /// [`OfficialBlock::canonical`].
+            pub(crate) fn canonical(self, key: &str) -> Option<String> {
+                match self {
+                    $(Self::$Variant => <$Module>::canonical(key),)*
+                }
+            }
+
+            /// [`OfficialBlock::describe`].
+            pub(crate) fn describe(
+                self,
+                block: &BlockTensors<'_>,
+            ) -> Result<Description, String> {
+                match self {
+                    $(Self::$Variant => <$Module>::describe(block),)*
                 }
             }
 
@@ -59,9 +101,9 @@ macro_rules! blocks {
         }
 
         /// The options of the blocks that have any.
-        #[derive(Clone, Copy, Debug)]
-        pub struct BlockOptions<'a> {
-            $($(#[doc = concat!("Of `", $name, "`.")] pub $options: &'a $Options,)?)*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct BlockOptions {
+            $($(#[doc = concat!("Of `", $name, "`.")] pub $options: $Options,)?)*
         }
 
         /// A convolution in training or in deploy form.
@@ -142,11 +184,19 @@ macro_rules! blocks {
 
 blocks! {
     /// Plain convolution and batch norm.
-    Base(ConvBn) = "base", "conv";
+    Base(ConvBn) = "base";
     /// Diverse Branch Block.
-    Dbb(DiverseBranchBlock) = "dbb", "dbb_reparam", dbb: DbbConfig;
+    Dbb(DiverseBranchBlock) = "dbb", dbb: DbbConfig;
     /// Asymmetric Convolution Block.
-    Acb(AsymmetricConvBlock) = "acb", "fused_conv";
+    Acb(AsymmetricConvBlock) = "acb";
+    /// The block of RepVGG.
+    RepVgg(RepVggBlock) = "repvgg";
+    /// The block of MobileOne.
+    MobileOne(MobileOneBlock) = "mobileone", mobileone: MobileOneConfig;
+    /// Online convolutional re-parameterisation.
+    Orepa(OrepaBlock) = "orepa", orepa: OrepaConfig;
+    /// The block of QARepVGG.
+    QaRepVgg(QaRepVggBlock) = "qarepvgg";
 }
 
 impl BlockKind {
@@ -170,6 +220,13 @@ impl ConvUnit {
             norm.momentum = config.momentum;
         }
         self
+    }
+
+    /// Added to the variance by its batch norms; PyTorch's default in a folded unit.
+    pub(crate) fn epsilon(&self) -> f64 {
+        let mut unit = self.clone();
+        let norm = unit.norms_mut().into_iter().next().map(|norm| norm.epsilon);
+        norm.unwrap_or(NormConfig::default().epsilon)
     }
 
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.

@@ -30,29 +30,35 @@ pub(crate) fn branch_sum(
     let trains = |norm: &BatchNorm| norm.trains_on(&device);
     let too_few = |branch: &SumBranch<'_>| {
         let opening = branch.map.opening_norm();
-        trains(branch.norm) && count < 2 || opening.is_some_and(trains) && opening_count < 2
+        branch.norm.is_some_and(trains) && count < 2
+            || opening.is_some_and(trains) && opening_count < 2
     };
-    if sum.branches.iter().any(too_few) {
+    if sum.outer.is_some_and(trains) && count < 2 || sum.branches.iter().any(too_few) {
         return None;
     }
     let operation = SumOperation {
         shape,
         activation: activation(epilogue.activation),
         branches: sum.branches.iter().map(|branch| BranchForm::new(branch, &device)).collect(),
+        outer: sum.outer.map(|norm| NormForm::new(norm, &device)),
     };
     let inputs = Inputs {
         map: dispatch(input.clone()),
         residual: epilogue.residual.clone().map(dispatch),
         branches: sum.branches.iter().map(params).collect(),
+        outer: sum.outer.map(norm_params),
     };
     let (output, statistics) = run(operation, inputs, &device);
     for (branch, found) in sum.branches.iter().zip(statistics.branches) {
         if let (Some(norm), Some(found)) = (branch.map.opening_norm(), found.opening) {
             record(norm, &found, opening_count);
         }
-        if let Some(found) = found.closing {
-            record(branch.norm, &found, count);
+        if let (Some(norm), Some(found)) = (branch.norm, found.closing) {
+            record(norm, &found, count);
         }
+    }
+    if let (Some(norm), Some(found)) = (sum.outer, statistics.outer) {
+        record(norm, &found, count);
     }
     Some(output)
 }
@@ -72,6 +78,8 @@ impl BranchMap<'_> {
                 let padding = [height.saturating_sub(top), width.saturating_sub(left)];
                 same(conv, ConvSpec { kernel_size: conv.kernel_size, padding, ..spec.clone() })
             }
+            Self::Kernel(kernel) => kernel.dims() == spec.weight_shape(),
+            Self::Identity => spec.keeps_shape(),
             Self::Average => true,
             Self::PaddedConv(_, norm, conv) => {
                 let [internal] = norm.gamma.dims();
@@ -87,27 +95,28 @@ impl BranchMap<'_> {
     fn opening_norm(&self) -> Option<&BatchNorm> {
         match self {
             Self::PaddedConv(_, norm, _) | Self::PaddedAverage(_, norm) => Some(norm),
-            Self::Conv(_) | Self::Average => None,
+            Self::Conv(_) | Self::Kernel(_) | Self::Identity | Self::Average => None,
         }
     }
 }
 
+fn norm_params(norm: &BatchNorm) -> NormParams<Input> {
+    NormParams { gamma: dispatch(norm.gamma.val()), beta: dispatch(norm.beta.val()) }
+}
+
 fn params(branch: &SumBranch<'_>) -> BranchParams<Input> {
-    let norm = |norm: &BatchNorm| NormParams {
-        gamma: dispatch(norm.gamma.val()),
-        beta: dispatch(norm.beta.val()),
-    };
     let (weight, opening) = match &branch.map {
         BranchMap::Conv(conv) => (Some(conv.weight.val()), None),
-        BranchMap::Average => (None, None),
+        BranchMap::Kernel(kernel) => (Some(kernel.clone()), None),
+        BranchMap::Identity | BranchMap::Average => (None, None),
         BranchMap::PaddedConv(first, norm, conv) => {
             (Some(conv.weight.val()), Some((first.effective_weight(), *norm)))
         }
         BranchMap::PaddedAverage(first, norm) => (None, Some((first.weight.val(), *norm))),
     };
-    let opening =
-        opening.map(|(weight, of)| ConvNormParams { weight: dispatch(weight), norm: norm(of) });
-    BranchParams { weight: weight.map(dispatch), opening, norm: norm(branch.norm) }
+    let opening = opening
+        .map(|(weight, of)| ConvNormParams { weight: dispatch(weight), norm: norm_params(of) });
+    BranchParams { weight: weight.map(dispatch), opening, norm: branch.norm.map(norm_params) }
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +124,7 @@ struct SumOperation {
     shape: ConvShape,
     activation: Activation,
     branches: Vec<BranchForm>,
+    outer: Option<NormForm>,
 }
 
 /// A branch without what has a gradient.
@@ -122,12 +132,13 @@ struct SumOperation {
 struct BranchForm {
     kind: Kind,
     opening: Option<NormForm>,
-    norm: NormForm,
+    norm: Option<NormForm>,
 }
 
 #[derive(Clone, Debug)]
 enum Kind {
     Conv { kernel: [usize; 2] },
+    Identity,
     Average,
     PaddedConv,
     PaddedAverage,
@@ -155,6 +166,11 @@ impl NormForm {
         }
     }
 
+    /// The norm, if there is one.
+    fn of<'a>(form: &'a Option<Self>, params: &Option<NormParams<&'a [f32]>>) -> Option<Norm<'a>> {
+        form.as_ref().zip(params.as_ref()).map(|(form, params)| form.norm(params))
+    }
+
     fn norm<'a>(&'a self, params: &NormParams<&'a [f32]>) -> Norm<'a> {
         let fixed = self.fixed.then(|| FixedStatistics {
             mean: slice(&self.running_mean),
@@ -180,13 +196,18 @@ impl NormForm {
 impl BranchForm {
     fn new(branch: &SumBranch<'_>, device: &Device) -> Self {
         let kind = match &branch.map {
-            BranchMap::Conv(conv) => Kind::Conv { kernel: ConvSpec::of(conv).kernel_size },
+            BranchMap::Conv(conv) => Kind::Conv { kernel: conv.kernel_size },
+            BranchMap::Kernel(weight) => {
+                let [.., height, width] = weight.dims();
+                Kind::Conv { kernel: [height, width] }
+            }
+            BranchMap::Identity => Kind::Identity,
             BranchMap::Average => Kind::Average,
             BranchMap::PaddedConv(..) => Kind::PaddedConv,
             BranchMap::PaddedAverage(..) => Kind::PaddedAverage,
         };
         let opening = branch.map.opening_norm().map(|norm| NormForm::new(norm, device));
-        Self { kind, opening, norm: NormForm::new(branch.norm, device) }
+        Self { kind, opening, norm: branch.norm.map(|norm| NormForm::new(norm, device)) }
     }
 
     fn branch<'a>(&'a self, params: &BranchParams<&'a [f32]>) -> kernels::Branch<'a> {
@@ -197,9 +218,10 @@ impl BranchForm {
             (Kind::PaddedConv, Some(opening)) => kernels::BranchMap::PaddedConv { opening, weight },
             (Kind::PaddedAverage, Some(opening)) => kernels::BranchMap::PaddedAverage { opening },
             (&Kind::Conv { kernel }, _) => kernels::BranchMap::Conv { weight, kernel },
+            (Kind::Identity, _) => kernels::BranchMap::Identity,
             _ => kernels::BranchMap::Average,
         };
-        kernels::Branch { map, norm: Some(self.norm.norm(&params.norm)) }
+        kernels::Branch { map, norm: NormForm::of(&self.norm, &params.norm) }
     }
 }
 
@@ -220,7 +242,8 @@ impl Operation for SumOperation {
 
     fn forward(&self, inputs: &Inputs<&[f32]>) -> (Vec<f32>, SumStatistics, SumSaved) {
         let branches = self.branches(inputs);
-        let sum = kernels::BranchSum { shape: self.shape, branches: &branches, outer: None };
+        let outer = NormForm::of(&self.outer, &inputs.outer);
+        let sum = kernels::BranchSum { shape: self.shape, branches: &branches, outer };
         let mut y = buffer::take(self.shape.output_len());
         let (statistics, saved) = sum.forward(inputs.map, inputs.residual, self.activation, &mut y);
         (y.into_vec(), statistics, saved)
@@ -235,14 +258,15 @@ impl Operation for SumOperation {
         wanted: &Inputs<bool>,
     ) -> Inputs<Option<Vec<f32>>> {
         let branches = self.branches(inputs);
-        let sum = kernels::BranchSum { shape: self.shape, branches: &branches, outer: None };
+        let outer = NormForm::of(&self.outer, &inputs.outer);
+        let sum = kernels::BranchSum { shape: self.shape, branches: &branches, outer };
         let parameters = Inputs { map: false, residual: None, ..wanted.clone() };
         let wanted = Wanted {
             input: wanted.map,
             residual: wanted.residual.is_some_and(|wanted| wanted),
             parameters: parameters.into_list().1.contains(&true),
         };
-        let SumGrad { input, residual, branches, .. } =
+        let SumGrad { input, residual, branches, outer } =
             sum.backward(inputs.map, y, saved, grad, wanted);
         let norm =
             |[gamma, beta]: [Vec<f32>; 2]| NormParams { gamma: Some(gamma), beta: Some(beta) };
@@ -253,12 +277,13 @@ impl Operation for SumOperation {
                     weight: Some(opening.weight),
                     norm: norm([opening.gamma, opening.beta]),
                 }),
-                norm: norm(grad.norm.unwrap_or_default()),
+                norm: params.norm.as_ref().map(|_| norm(grad.norm.unwrap_or_default())),
             });
         Inputs {
             map: input,
             residual: inputs.residual.map(|_| residual),
             branches: branches.collect(),
+            outer: inputs.outer.as_ref().map(|_| norm(outer.unwrap_or_default())),
         }
     }
 }

@@ -9,6 +9,8 @@ pub(crate) struct Inputs<T> {
     /// Added to the output.
     pub residual: Option<T>,
     pub branches: Vec<BranchParams<T>>,
+    /// The norm of the sum.
+    pub outer: Option<NormParams<T>>,
 }
 
 /// The parameters of a branch.
@@ -19,7 +21,7 @@ pub(crate) struct BranchParams<T> {
     /// Of the 1x1 convolution that opens the branch.
     pub opening: Option<ConvNormParams<T>>,
     /// Of the norm that closes it.
-    pub norm: NormParams<T>,
+    pub norm: Option<NormParams<T>>,
 }
 
 /// Weight, scale and shift of a convolution and its norm.
@@ -39,7 +41,7 @@ pub(crate) struct NormParams<T> {
 impl<T> Inputs<T> {
     /// An input map alone.
     pub fn of_map(map: T) -> Self {
-        Self { map, residual: None, branches: Vec::new() }
+        Self { map, residual: None, branches: Vec::new(), outer: None }
     }
 
     /// Replaces every tensor, in an order that is always the same.
@@ -49,6 +51,7 @@ impl<T> Inputs<T> {
             map: with(self.map),
             residual: self.residual.map(&mut *with),
             branches: self.branches.into_iter().map(|branch| branch.map(with)).collect(),
+            outer: self.outer.map(|norm| norm.map(with)),
         }
     }
 
@@ -75,7 +78,7 @@ impl<T> BranchParams<T> {
                 weight: with(opening.weight),
                 norm: opening.norm.map(with),
             }),
-            norm: self.norm.map(with),
+            norm: self.norm.map(|norm| norm.map(with)),
         }
     }
 }

@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData};
 use dbb_kernels::BatchStatistics;
 
 use super::operation::{slice, values};
-use crate::blocks::{BatchNorm, RunningStat};
+use crate::blocks::{BatchNorm, Buffer};
 
 /// Takes mean and biased variance of `count` values a channel into the running statistics of a
 /// norm; does what [`BatchNorm`] does with tensors.
@@ -14,7 +14,7 @@ pub(super) fn record(norm: &BatchNorm, found: &BatchStatistics, count: usize) {
     update(&norm.running_var, &found.var, norm.momentum, unbiased);
 }
 
-fn update(stat: &RunningStat, newest: &[f32], momentum: f64, factor: f64) {
+fn update(stat: &Buffer, newest: &[f32], momentum: f64, factor: f64) {
     let (value, device) = (stat.value(), stat.value().device());
     let kept = values(value);
     let updated: Vec<f32> = slice(&kept)

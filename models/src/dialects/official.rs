@@ -43,7 +43,9 @@ const fn names(layer: fn(&str) -> String) -> Names {
 pub(crate) fn tensor(unit: &ConvUnit, kind: BlockKind, path: &str) -> String {
     let names = match unit.contents() {
         Contents::Block(block) => block.official_names(),
-        Contents::Folded(_) => return format!("{}.{path}", kind.folded_module()),
+        Contents::Folded(conv) => {
+            return format!("{}.{path}", kind.folded_module(conv.kernel_size));
+        }
     };
     let renamed = names
         .into_iter()

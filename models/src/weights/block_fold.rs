@@ -1,50 +1,46 @@
 //! Blocks of a state dict folded without the network around them.
 //!
-//! The paper's repositories give the branches of a block names of their own, below whatever prefix
+//! The papers' repositories give the branches of a block names of their own, below whatever prefix
 //! the network has for the layer: `neck.3.dbb_origin.conv.weight`. Names and shapes say all that a
 //! fold needs. What they leave open, stride, padding and sometimes the groups, changes nothing
 //! about the folded kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use super::dtype::{is_float, narrowed};
+use super::dtype::narrowed;
 use super::error::WeightsError;
 use super::finite::check_finite;
 use super::key_map::KeyMap;
 use super::state_dict::StateDict;
-use crate::blocks::{Block, BlockKind, Branch, ConvSpec, ConvUnit, DbbConfig, NormConfig};
+use crate::blocks::{BlockKind, BlockTensors, ConvSpec, ConvUnit, Description, NormConfig};
 use crate::layer_pattern::matches;
 
-/// Modules of a Diverse Branch Block, by branch.
-const DBB: [(&str, Branch); 4] = [
-    ("dbb_origin", Branch::Kxk),
-    ("dbb_1x1", Branch::Pointwise),
-    ("dbb_1x1_kxk", Branch::PointwiseKxk),
-    ("dbb_avg", Branch::Average),
-];
-/// Modules of an Asymmetric Convolution Block.
-const ACB: [&str; 6] = ["square_conv", "square_bn", "ver_conv", "ver_bn", "hor_conv", "hor_bn"];
 /// Names of blocks that an error about a pattern lists.
 const PATTERN_NAMES: usize = 12;
 /// Height and width of the random map a fold is checked on: room for an inner and a border.
 const PROBE: usize = 5;
 
-/// What a state dict does not say of its blocks.
+/// What a state dict does not say of its blocks. Patterns are those of the block's name (`*` stands
+/// for any text; the last match wins).
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockFold {
     /// Epsilon of the batch norms; PyTorch's default is 1e-5, some detectors have 1e-3.
     pub epsilon: f64,
-    /// Groups by pattern of the block's name (`*` stands for any text; the last match wins), where
-    /// shapes leave them open: all of an Asymmetric Convolution Block, and a Diverse Branch Block
-    /// without its 1x1-KxK branch. The folded kernel is the same for all of them.
+    /// Groups by pattern, where shapes leave them open. The folded kernel is the same for all of
+    /// them, but that of a QARepVGG block, whose identity depends on the number of channels.
     pub groups: Vec<(String, usize)>,
+    /// Strides by pattern, by default 1. The folded kernel is the same for all of them, but that of
+    /// a QARepVGG block: with stride 1 it has an identity, which leaves no tensor.
+    pub strides: Vec<(String, usize)>,
 }
 
 impl Default for BlockFold {
     fn default() -> Self {
-        Self { epsilon: NormConfig::default().epsilon, groups: Vec::new() }
+        let epsilon = NormConfig::default().epsilon;
+        Self { epsilon, groups: Vec::new(), strides: Vec::new() }
     }
 }
 
@@ -59,6 +55,9 @@ pub struct FoldedBlock {
     pub kernel: [usize; 4],
     /// Groups, `None` where neither the shapes nor [`BlockFold::groups`] say.
     pub groups: Option<usize>,
+    /// Whether an identity was folded in or left out although no tensor, option or number of channels
+    /// tells: `Some(true)` is in.
+    pub assumed_identity: Option<bool>,
     /// Largest difference between both forms on a random map.
     pub max_abs_diff: f64,
     /// The same, relative to the largest output.
@@ -69,52 +68,46 @@ pub struct FoldedBlock {
 pub fn has_folded_blocks(tensors: &StateDict) -> bool {
     let of_block = |part: &str| {
         let mut blocks = BlockKind::ALL.into_iter().filter(|kind| kind.is_multi_branch());
-        blocks.any(|kind| kind.folded_module() == part)
+        blocks.any(|kind| [[1, 1], [3, 3]].iter().any(|&size| kind.folded_module(size) == part))
     };
     tensors.keys().any(|key| key.split('.').any(of_block))
 }
 
 impl BlockFold {
     /// Folds every block, in `f64`, and leaves every other tensor as it is. The folded kernel and
-    /// bias have the type of the block's own kernels and stand below the block's prefix as the
-    /// paper's code calls them, `dbb_reparam.weight` or `fused_conv.weight`.
+    /// bias have the type of the block's own kernels and stand below the block's prefix as its
+    /// authors' code calls them, such as `dbb_reparam.weight` or `rbr_reparam.weight`.
     ///
     /// # Errors
-    /// A pattern that no block has; a block that lacks a tensor or has one too many, shapes or groups that contradict each
-    /// other, and a folded value beyond the range of its type; each names the block.
-    /// [`WeightsError::NonFinite`] for a tensor of a block, since no fold of it can be checked;
-    /// other tensors may hold what they like.
+    /// A pattern that no block has; a block that lacks a tensor or has one too many, shapes or groups
+    /// that contradict each other, and a folded value beyond the range of its type; each names the
+    /// block. [`WeightsError::NonFinite`] for a tensor of a block, since no fold of it can be
+    /// checked; other tensors may hold what they like.
     pub fn fold(
         &self,
         mut tensors: StateDict,
     ) -> Result<(StateDict, Vec<FoldedBlock>), WeightsError> {
         let blocks = take_blocks(&mut tensors);
-        self.check_patterns(blocks.keys().map(|prefix| name(prefix)))?;
+        for patterns in [&self.groups, &self.strides] {
+            check_patterns(patterns, blocks.keys().map(|prefix| name(prefix)))?;
+        }
         let mut folded = Vec::new();
         for (prefix, (kind, block)) in blocks {
             let name = name(&prefix).to_string();
             let refused =
                 |detail: String| WeightsError::Block { path: None, name: name.clone(), detail };
-            let shapes = Shapes::of(kind, &block).map_err(refused)?;
-            let chosen = self.groups.iter().rev().find(|(pattern, _)| matches(pattern, &name));
-            let chosen = chosen.map(|(_, groups)| *groups);
-            let groups = match (shapes.groups, chosen) {
-                (Some(found), Some(given)) if found != given => {
-                    return Err(refused(format!(
-                        "its shapes have {found} groups, {given} were asked for"
-                    )));
-                }
-                (found, given) => found.or(given),
-            };
-            let unit = shapes.unit(groups.unwrap_or(1)).map_err(|e| refused(e.to_string()))?;
-            let unit = unit.with_norm(NormConfig { epsilon: self.epsilon, ..Default::default() });
+            let description = kind.describe(&BlockTensors(&block)).map_err(refused)?;
+            let geometry = self.geometry(&name, &description).map_err(refused)?;
+            let unit = ConvUnit::new(&geometry.spec, &description.block, &Device::default())
+                .map_err(|error| refused(error.to_string()))?
+                .with_norm(NormConfig { epsilon: self.epsilon, ..Default::default() });
             let keys = KeyMap::official_unit(&unit, kind);
             let unit = keys.load(unit, &block).map_err(|error| error.below(&prefix))?;
             check_finite(&block).map_err(|error| error.below(&prefix))?;
 
             let params = unit.equivalent();
-            let module = format!("{prefix}{}", kind.folded_module());
             let kernel = params.kernel.shape();
+            let module = format!("{prefix}{}", kind.folded_module([kernel[2], kernel[3]]));
             for (tensor, values, shape) in [
                 ("weight", params.kernel.data, kernel.to_vec()),
                 ("bias", params.bias, vec![kernel[0]]),
@@ -123,34 +116,90 @@ impl BlockFold {
                 if tensors.contains_key(&key) {
                     return Err(refused(format!("the file holds its folded form {key} as well")));
                 }
-                let data = narrowed(&key, TensorData::new(values, shape), shapes.dtype)?;
+                let data = narrowed(&key, TensorData::new(values, shape), description.dtype)?;
                 tensors.insert(key, data);
             }
             let [max_abs_diff, max_rel_diff] = difference(&unit);
-            folded.push(FoldedBlock { name, kind, kernel, groups, max_abs_diff, max_rel_diff });
+            folded.push(FoldedBlock {
+                name,
+                kind,
+                kernel,
+                groups: geometry.groups,
+                assumed_identity: geometry.assumed_identity,
+                max_abs_diff,
+                max_rel_diff,
+            });
         }
         Ok((tensors, folded))
     }
 
-    /// That every pattern is that of a block.
-    fn check_patterns<'a>(
-        &self,
-        names: impl Iterator<Item = &'a str> + Clone,
-    ) -> Result<(), WeightsError> {
-        let is_idle = |pattern: &str| !names.clone().any(|name| matches(pattern, name));
-        let Some((pattern, _)) = self.groups.iter().find(|(pattern, _)| is_idle(pattern)) else {
-            return Ok(());
+    /// The geometry to build a block with; usual values stand for what changes nothing about its
+    /// fold.
+    ///
+    /// # Errors
+    /// If names, shapes and what was chosen contradict each other.
+    fn geometry(&self, name: &str, described: &Description) -> Result<Geometry, String> {
+        let chosen = |patterns: &[(String, usize)]| {
+            let found = patterns.iter().rev().find(|(pattern, _)| matches(pattern, name));
+            found.map(|(_, number)| *number)
         };
-        let mut known: Vec<&str> = names.clone().take(PATTERN_NAMES).collect();
-        if names.count() > known.len() {
-            known.push("...");
+        let (chosen_groups, stride) = (chosen(&self.groups), chosen(&self.strides));
+        let groups = match (described.groups, chosen_groups) {
+            (Some(found), Some(given)) if found != given => {
+                return Err(format!("its shapes have {found} groups, {given} were asked for"));
+            }
+            (found, given) => found.or(given),
+        };
+        let [outputs, per_group, kh, kw] = described.kernel;
+        let of_stride = |stride: usize| {
+            let inputs = per_group.saturating_mul(groups.unwrap_or(1));
+            ConvSpec::new([inputs, outputs], [kh, kw])
+                .with_padding([kh / 2, kw / 2])
+                .with_groups(groups.unwrap_or(1))
+                .with_stride([stride; 2])
+        };
+        let spec = match described.identity {
+            // A block of stride 1 that keeps its channels has an identity, one that strides has none.
+            Some(true) => of_stride(1),
+            Some(false) => of_stride(2),
+            None => of_stride(stride.unwrap_or(1)),
+        };
+        if described.identity == Some(true) && !spec.keeps_shape() {
+            return Err("it has an identity branch, but other inputs than outputs".into());
         }
-        let detail = match known.is_empty() {
-            true => "the file holds no block to fold".into(),
-            false => format!("no block has such a name; the blocks are {}", known.join(", ")),
-        };
-        Err(WeightsError::Block { path: None, name: pattern.clone(), detail })
+        let may_be_grouped = groups.is_none() && per_group < outputs;
+        let is_open = stride.is_none() && per_group.saturating_mul(groups.unwrap_or(1)) == outputs
+            || may_be_grouped && outputs.is_multiple_of(per_group) && stride.is_none_or(|s| s == 1);
+        let open = described.identity.is_none() && is_open;
+        Ok(Geometry { groups, assumed_identity: open.then(|| spec.keeps_shape()), spec })
     }
+}
+
+/// The geometry of a block of a state dict.
+struct Geometry {
+    spec: ConvSpec,
+    groups: Option<usize>,
+    assumed_identity: Option<bool>,
+}
+
+/// That every pattern is that of a block.
+fn check_patterns<'a>(
+    patterns: &[(String, usize)],
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), WeightsError> {
+    let is_idle = |pattern: &str| !names.clone().any(|name| matches(pattern, name));
+    let Some((pattern, _)) = patterns.iter().find(|(pattern, _)| is_idle(pattern)) else {
+        return Ok(());
+    };
+    let mut known: Vec<&str> = names.clone().take(PATTERN_NAMES).collect();
+    if names.count() > known.len() {
+        known.push("...");
+    }
+    let detail = match known.is_empty() {
+        true => "the file holds no block to fold".into(),
+        false => format!("no block has such a name; the blocks are {}", known.join(", ")),
+    };
+    Err(WeightsError::Block { path: None, name: pattern.clone(), detail })
 }
 
 /// The name of the block below a prefix.
@@ -158,131 +207,53 @@ fn name(prefix: &str) -> &str {
     prefix.trim_end_matches('.')
 }
 
-/// The blocks of a state dict by prefix, taken out of it, with their keys below the prefix.
+/// The blocks of a state dict by prefix, taken out of it, with their official keys below the prefix.
 fn take_blocks(tensors: &mut StateDict) -> BTreeMap<String, (BlockKind, StateDict)> {
-    let mut blocks = BTreeMap::<String, (BlockKind, StateDict)>::new();
-    let keys: Vec<_> = tensors.keys().filter_map(|key| Some((key.clone(), place(key)?))).collect();
-    // Nothing but the square convolution tells such a block from modules with a name in common.
-    let is_acb = |prefix: &str| tensors.contains_key(&format!("{prefix}square_conv.weight"));
-    let keys: Vec<_> = keys
-        .into_iter()
-        .filter(|(key, (at, kind))| *kind == BlockKind::Dbb || is_acb(&key[..*at]))
-        .collect();
-    for (key, (at, kind)) in keys {
-        // The key was found in it.
-        let data = tensors.remove(&key).expect("a key of the state dict");
-        let (prefix, rest) = key.split_at(at);
-        let (_, block) = blocks.entry(prefix.to_string()).or_insert((kind, StateDict::new()));
-        // Ports of the paper's code keep the identity-based weight in a module of its own, and the
-        // identity, which is no parameter, beside it.
-        match rest.strip_prefix("dbb_1x1_kxk.idconv1.") {
-            Some("id_tensor") => None,
-            Some("conv.weight") => block.insert("dbb_1x1_kxk.idconv1.weight".into(), data),
-            _ => block.insert(rest.to_string(), data),
+    let mut blocks = BTreeMap::new();
+    let prefixes: BTreeSet<_> = tensors.keys().filter_map(|key| prefix(key)).collect();
+    for prefix in prefixes {
+        let has = |name: &str| is_held(tensors, &format!("{prefix}{name}"));
+        let Some(kind) = BlockKind::ALL.into_iter().find(|kind| kind.recognises(&has)) else {
+            continue;
         };
+        let parts = || kind.marks().iter().chain(kind.common());
+        let (mut block, mut rest) = (StateDict::new(), StateDict::new());
+        for (key, data) in std::mem::take(tensors) {
+            let below = key.strip_prefix(&prefix);
+            match below.filter(|below| parts().any(|part| is_below(below, part))) {
+                Some(below) => block.extend(kind.canonical(below).map(|key| (key, data))),
+                None => drop(rest.insert(key, data)),
+            }
+        }
+        *tensors = rest;
+        blocks.insert(prefix, (kind, block));
     }
     blocks
 }
 
-/// Where a block's own part of a key begins, and what the block is.
-fn place(key: &str) -> Option<(usize, BlockKind)> {
+/// Whether a state dict holds a tensor, or one of a module.
+fn is_held(tensors: &StateDict, name: &str) -> bool {
+    let mut from = tensors.range::<str, _>((Bound::Included(name), Bound::Unbounded));
+    let mut near = from.by_ref().map(|(key, _)| key).take_while(|key| key.starts_with(name));
+    near.any(|key| is_below(key, name))
+}
+
+/// Whether a name is that of a module or tensor, or lies below it.
+fn is_below(name: &str, module: &str) -> bool {
+    name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// What stands before the part of a key that marks a block.
+fn prefix(key: &str) -> Option<String> {
+    let marks = |part: &str| BlockKind::ALL.into_iter().any(|kind| kind.marks().contains(&part));
     let mut at = 0;
     for part in key.split('.') {
-        if DBB.iter().any(|(module, _)| *module == part) {
-            return Some((at, BlockKind::Dbb));
-        }
-        if ACB.contains(&part) {
-            return Some((at, BlockKind::Acb));
+        if marks(part) {
+            return Some(key[..at].to_string());
         }
         at += part.len() + 1;
     }
     None
-}
-
-/// What the shapes of a block's tensors say.
-struct Shapes {
-    kind: BlockKind,
-    /// Shape of the block's kernel, `[out, in / groups, kh, kw]`.
-    kernel: [usize; 4],
-    groups: Option<usize>,
-    /// Type of the block's kernel.
-    dtype: DType,
-    branches: Vec<Branch>,
-    internal_channels: Option<usize>,
-}
-
-impl Shapes {
-    fn of(kind: BlockKind, block: &StateDict) -> Result<Self, String> {
-        let shape = |key: &str| -> Result<Option<[usize; 4]>, String> {
-            let Some(data) = block.get(key) else { return Ok(None) };
-            let shape = data.shape().to_vec();
-            let ok = is_float(data.dtype()) && !shape.contains(&0);
-            let kernel = <[usize; 4]>::try_from(shape.clone()).ok().filter(|_| ok);
-            let wrong = format!("{key} {shape:?} is no kernel [out, in / groups, height, width]");
-            kernel.map(Some).ok_or(wrong)
-        };
-        let (origin, second) = match kind {
-            BlockKind::Acb => (shape("square_conv.weight")?, None),
-            _ => (shape("dbb_origin.conv.weight")?, shape("dbb_1x1_kxk.conv2.weight")?),
-        };
-        let first = match shape("dbb_1x1_kxk.idconv1.weight")? {
-            None => shape("dbb_1x1_kxk.conv1.weight")?,
-            first => first,
-        };
-        // Kernel size and outputs stand in either KxK convolution, the inputs of a group in the
-        // first of those that read the block's input.
-        let (Some([outputs, _, kh, kw]), Some([_, per_group, ..])) =
-            (origin.or(second), origin.or(first))
-        else {
-            return Err("it has no KxK branch to tell its kernel size by".into());
-        };
-        let has = |module: &str| block.keys().any(|key| key.split('.').next() == Some(module));
-        let groups = match (first, second) {
-            // The KxK convolution reads `internal / groups` of the `internal` channels.
-            (Some([internal, ..]), Some([_, internal_per_group, ..])) => {
-                if internal % internal_per_group != 0 {
-                    return Err(format!(
-                        "its 1x1 convolution writes {internal} channels, of which its KxK \
-                         convolution reads {internal_per_group} in each group"
-                    ));
-                }
-                Some(internal / internal_per_group)
-            }
-            // Only a depthwise block pools its own input.
-            _ if has("dbb_avg") && !block.contains_key("dbb_avg.conv.weight") => Some(outputs),
-            _ => None,
-        };
-        let dtype = |key: &str| block.get(key).map(TensorData::dtype);
-        let dtype = ["square_conv.weight", "dbb_origin.conv.weight", "dbb_1x1_kxk.conv2.weight"]
-            .into_iter()
-            .find_map(dtype)
-            .unwrap_or(DType::F32);
-        Ok(Self {
-            kind,
-            kernel: [outputs, per_group, kh, kw],
-            groups,
-            dtype,
-            branches: DBB.into_iter().filter(|(m, _)| has(m)).map(|(_, b)| b).collect(),
-            internal_channels: first.map(|[internal, ..]| internal),
-        })
-    }
-
-    /// A block of these shapes; stride 1 and the usual padding stand for any.
-    fn unit(&self, groups: usize) -> Result<ConvUnit, crate::ConfigError> {
-        let [outputs, per_group, kh, kw] = self.kernel;
-        let spec = ConvSpec::new([per_group.saturating_mul(groups), outputs], [kh, kw])
-            .with_padding([kh / 2, kw / 2])
-            .with_groups(groups);
-        let block = match self.kind {
-            BlockKind::Acb => Block::Acb,
-            _ => Block::Dbb(DbbConfig {
-                branches: self.branches.clone(),
-                internal_channels: self.internal_channels,
-                ..DbbConfig::default()
-            }),
-        };
-        ConvUnit::new(&spec, &block, &Device::default())
-    }
 }
 
 /// Largest difference, absolute and relative, between a block and its fold on a random map.

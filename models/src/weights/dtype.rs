@@ -51,7 +51,7 @@ pub(super) fn stored(name: &str, data: TensorData) -> Result<TensorData, String>
 }
 
 /// Whether a type holds fractions.
-pub(super) fn is_float(dtype: DType) -> bool {
+pub(crate) fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
 }
 

@@ -68,8 +68,8 @@ impl KeyMap {
     fn build(module: &impl Module, pytorch: bool, foreign: impl Fn(&str) -> String) -> Self {
         let key = |(native, mut shape): (String, Vec<usize>)| {
             let foreign = foreign(&native);
-            // The only matrices are the weights of linear layers.
-            let transpose = pytorch && shape.len() == 2;
+            let is_linear = shape.len() == 2 && native.ends_with(".weight");
+            let transpose = pytorch && is_linear;
             if transpose {
                 shape.reverse();
             }

@@ -9,9 +9,9 @@ use super::metadata::Metadata;
 use super::state_dict::{StateDict, shapes};
 use crate::backbones::{Arch, Classifier};
 use crate::blocks::BlockKind;
+use crate::by_layer::LayerBlocks;
 use crate::error::ConfigError;
 use crate::form::Form;
-use crate::layer_blocks::LayerBlocks;
 use crate::model_config::ModelConfig;
 
 /// How a network takes its weights from a file.

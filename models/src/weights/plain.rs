@@ -6,8 +6,8 @@ use super::error::WeightsError;
 use super::state_dict::{StateDict, apply, collect};
 use crate::backbones::Classifier;
 use crate::blocks::{BlockKind, ConvUnit, NormConfig};
+use crate::by_layer::LayerBlocks;
 use crate::form::Form;
-use crate::layer_blocks::LayerBlocks;
 use crate::model_config::ModelConfig;
 use crate::walk::Walk;
 

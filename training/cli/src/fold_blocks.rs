@@ -14,17 +14,21 @@ use dbb_training::deploy::fold::{fold_blocks, learnable_values};
 pub struct BlockOptions {
     /// Groups of the blocks that match the pattern, where their shapes leave them open. The folded
     /// kernel is the same with any; the list and the check use them.
-    #[arg(long, value_name = "PATTERN=N", value_parser = groups)]
+    #[arg(long, value_name = "PATTERN=N", value_parser = number)]
     groups: Vec<(String, usize)>,
+    /// Stride of the blocks that match the pattern [default: 1]. It matters to a QARepVGG block alone,
+    /// whose identity leaves no tensor: with stride 1 and as many outputs as inputs it has one.
+    #[arg(long, value_name = "PATTERN=N", value_parser = number)]
+    strides: Vec<(String, usize)>,
     /// Epsilon of the batch norms [default: 1e-5].
     #[arg(long, value_name = "EPSILON", value_parser = epsilon)]
     bn_eps: Option<f64>,
 }
 
-fn groups(text: &str) -> Result<(String, usize), String> {
-    let (pattern, groups) = text.rsplit_once('=').unwrap_or_default();
-    match groups.parse() {
-        Ok(groups) if groups > 0 && !pattern.is_empty() => Ok((pattern.to_string(), groups)),
+fn number(text: &str) -> Result<(String, usize), String> {
+    let (pattern, number) = text.rsplit_once('=').unwrap_or_default();
+    match number.parse() {
+        Ok(number) if number > 0 && !pattern.is_empty() => Ok((pattern.to_string(), number)),
         _ => Err("expected a pattern and a number above 0, such as 'neck.*=2'".into()),
     }
 }
@@ -37,11 +41,11 @@ fn epsilon(text: &str) -> Result<f64, String> {
 }
 
 impl BlockOptions {
-    /// A network of the zoo knows its groups and norms.
+    /// A network of the zoo knows its groups, strides and norms.
     pub fn refuse_for_networks(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
-            self.groups.is_empty() && self.bn_eps.is_none(),
-            "--groups and --bn-eps are for files of unknown networks; leave them out for a network \
+            self.groups.is_empty() && self.strides.is_empty() && self.bn_eps.is_none(),
+            "--groups, --strides and --bn-eps are for files of unknown networks; leave them out for a network \
              that is known"
         );
         Ok(())
@@ -62,6 +66,8 @@ struct Block {
     block: String,
     kernel: [usize; 4],
     groups: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    assumed_identity: Option<bool>,
     max_rel_diff: f64,
 }
 
@@ -72,6 +78,7 @@ impl From<&FoldedBlock> for Block {
             block: folded.kind.to_string(),
             kernel: folded.kernel,
             groups: folded.groups,
+            assumed_identity: folded.assumed_identity,
             max_rel_diff: folded.max_rel_diff,
         }
     }
@@ -89,6 +96,7 @@ pub fn run(
     let fold = BlockFold {
         epsilon: options.bn_eps.unwrap_or(default.epsilon),
         groups: options.groups.clone(),
+        strides: options.strides.clone(),
     };
     let params_train = learnable_values(&file.tensors);
     let (tensors, blocks) = fold_blocks(file, &fold, weights)?;
@@ -125,6 +133,17 @@ fn text(summary: &Summary) -> String {
             "{}: {} {kh}x{kw}, {groups}, difference {:.1e}\n",
             block.name, block.block, block.max_rel_diff
         );
+        if let Some(identity) = block.assumed_identity {
+            let (with, instead) = match identity {
+                true => ("with", "--strides, if it has a stride,"),
+                false => ("without", "--groups, if it has groups and an identity,"),
+            };
+            text += &format!(
+                "{}: folded {with} an identity, of which no tensor tells; pass {instead} for this \
+                 block\n",
+                block.name
+            );
+        }
     }
     let Written { blocks_folded, params_train, params_deploy, .. } = &summary.written;
     text += &format!(

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use dbb_models::blocks::{Activation, DbbConfig};
+use dbb_models::blocks::{Activation, DbbConfig, MobileOneConfig, OrepaConfig};
 use dbb_models::{Arch, BlockKind, ConfigError, LayerBlocks, ModelConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,12 @@ pub struct ModelSection {
     /// Parts of a Diverse Branch Block.
     #[serde(default)]
     pub dbb: DbbConfig,
+    /// Parts of a MobileOne block.
+    #[serde(default)]
+    pub mobileone: MobileOneConfig,
+    /// Parts of an OREPA block.
+    #[serde(default)]
+    pub orepa: OrepaConfig,
 }
 
 fn dbb() -> BlockKind {
@@ -62,6 +68,8 @@ impl ModelSection {
             block: self.block,
             blocks: self.blocks.clone(),
             dbb: self.dbb.clone(),
+            mobileone: self.mobileone.clone(),
+            orepa: self.orepa.clone(),
             activation: self.activation,
             width: self.width,
             num_classes: self.num_classes.unwrap_or(num_classes),
@@ -78,7 +86,12 @@ impl ModelSection {
         require(width > 0.0 && width <= 16.0, "model.width", &width, "above 0 and up to 16")?;
         let fault =
             |key: &str, error: &dyn Display| Fault { key: key.into(), text: error.to_string() };
-        self.dbb.check().map_err(|error| fault("model.dbb.branches", &error))?;
+        for checked in [self.dbb.check(), self.mobileone.check()] {
+            checked.map_err(|error| match &error {
+                ConfigError::Option { option, .. } => fault(&format!("model.{option}"), &error),
+                _ => fault("model.dbb.branches", &error),
+            })?;
+        }
         let network = self.resolve(ANY_CLASSES, ANY_CHANNELS);
         network.validate(freeze).map_err(|error| match &error {
             // Of the zoo's layers none lacks channels but for a small width.
@@ -86,13 +99,18 @@ impl ModelSection {
                 let text = format!("{width} leaves a layer of {} without channels", self.arch);
                 Fault { key: "model.width".into(), text }
             }
-            ConfigError::InternalChannels { .. } => fault("model.dbb.internal_channels", &error),
+            ConfigError::InternalChannels { .. } => {
+                let table = if self.orepa.internal_channels.is_some() { "orepa" } else { "dbb" };
+                fault(&format!("model.{table}.internal_channels"), &error)
+            }
             ConfigError::NoBranch => fault("model.dbb.branches", &error),
             ConfigError::Pattern { pattern, .. } => {
-                let of_blocks = self.blocks.0.iter().any(|(known, _)| known == pattern);
-                match of_blocks {
-                    true => fault(&format!("model.blocks.{pattern}"), &error),
-                    false => fault("train.freeze", &error),
+                if self.blocks.patterns().any(|known| known == pattern) {
+                    fault(&format!("model.blocks.{pattern}"), &error)
+                } else if self.mobileone.layers.patterns().any(|known| known == pattern) {
+                    fault(&format!("model.mobileone.layers.{pattern}"), &error)
+                } else {
+                    fault("train.freeze", &error)
                 }
             }
             ConfigError::NothingToTrain { .. } => fault("train.freeze", &error),

@@ -1,4 +1,4 @@
-//! A statistic that a forward pass updates.
+//! A tensor that is saved with the weights and has no gradient.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,55 +8,55 @@ use burn::module::{
 };
 use burn::tensor::{Device, Tensor};
 
-/// A per-channel statistic `[channels]` that training updates in the forward pass and that is
-/// saved with the weights, but has no gradient.
+/// A tensor that is saved with the weights, but has no gradient: a running statistic, which training
+/// updates in the forward pass, or a constant of a block.
 ///
-/// Unlike Burn's `RunningState`, an update counts at once: a model that is saved, loaded or
+/// Unlike Burn's `Buffere`, an update counts at once: a model that is saved, loaded or
 /// validated in the middle of training holds its newest statistics and no pending ones. And a
 /// clone is a copy: training it leaves the original alone.
 #[derive(Debug)]
-pub struct RunningStat {
+pub struct Buffer<const D: usize = 1> {
     id: ParamId,
-    value: Mutex<Tensor<1>>,
+    value: Mutex<Tensor<D>>,
 }
 
-impl RunningStat {
-    /// A statistic with its initial value.
-    pub fn new(value: Tensor<1>) -> Self {
+impl<const D: usize> Buffer<D> {
+    /// A buffer with its initial value.
+    pub fn new(value: Tensor<D>) -> Self {
         Self::with_id(ParamId::new(), value)
     }
 
-    fn with_id(id: ParamId, value: Tensor<1>) -> Self {
+    fn with_id(id: ParamId, value: Tensor<D>) -> Self {
         Self { id, value: Mutex::new(value.detach().set_require_grad(false)) }
     }
 
     /// The newest value.
-    pub fn value(&self) -> Tensor<1> {
+    pub fn value(&self) -> Tensor<D> {
         self.lock().clone()
     }
 
     /// Replaces the value.
-    pub fn set(&self, value: Tensor<1>) {
+    pub fn set(&self, value: Tensor<D>) {
         *self.lock() = value.detach();
     }
 
     /// A tensor is replaced whole, so that a panic elsewhere cannot leave it half-written.
-    fn lock(&self) -> MutexGuard<'_, Tensor<1>> {
+    fn lock(&self) -> MutexGuard<'_, Tensor<D>> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with_value(&self, f: impl FnOnce(Tensor<1>) -> Tensor<1>) -> Self {
+    fn with_value(&self, f: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Self {
         Self::with_id(self.id, f(self.value()))
     }
 }
 
-impl Clone for RunningStat {
+impl<const D: usize> Clone for Buffer<D> {
     fn clone(&self) -> Self {
         self.with_value(|value| value)
     }
 }
 
-impl Module for RunningStat {
+impl<const D: usize> Module for Buffer<D> {
     fn collect_devices(&self, mut devices: Devices) -> Devices {
         let device = self.value().device();
         if !devices.contains(&device) {
@@ -96,16 +96,16 @@ impl Module for RunningStat {
     }
 }
 
-impl std::fmt::Display for RunningStat {
+impl<const D: usize> std::fmt::Display for Buffer<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RunningStat {{id: {}}}", self.id)
+        write!(f, "Buffer {{id: {}}}", self.id)
     }
 }
 
-impl ModuleDisplayDefault for RunningStat {
+impl<const D: usize> ModuleDisplayDefault for Buffer<D> {
     fn content(&self, content: Content) -> Option<Content> {
-        content.add_formatted(&"RunningStat".to_string()).optional()
+        content.add_formatted(&"Buffer".to_string()).optional()
     }
 }
 
-impl ModuleDisplay for RunningStat {}
+impl<const D: usize> ModuleDisplay for Buffer<D> {}

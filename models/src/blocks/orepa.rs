@@ -1,0 +1,348 @@
+//! The block of OREPA (Hu et al., "Online Convolutional Re-parameterization", CVPR 2022,
+//! <https://arxiv.org/abs/2204.00826>, section 3).
+
+use std::f64::consts::PI;
+
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::batch_norm::BatchNorm;
+use super::block::{
+    BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, Positions, groups_of_sequence,
+};
+use super::branch_sum::{BranchMap, BranchSum, SumBranch};
+use super::buffer::Buffer;
+use super::conv_spec::{ConvSpec, host, host_kernel, weights};
+use super::orepa_kernel as kernel;
+use super::unit::Block;
+use crate::algebra::{ConvParams, Kernel, fuse_conv_bn};
+use crate::error::ConfigError;
+use crate::weights::StateDict;
+
+/// Depthwise filters that the separable branch has for every input channel.
+const EXPANSION: usize = 8;
+/// Initial scales of the branches: origin, average, frequency, sequence, pointwise, separable.
+const SCALES: [f64; 6] = [0.25, 0.25, 0.0, 0.5, 1.0, 0.5];
+/// Initial scales of the two branches of a 1x1 convolution: origin and product.
+const POINTWISE_SCALES: [f64; 2] = [1.0, 0.5];
+/// Groups up to which the sequence has as many internal channels as inputs; with more, twice as many.
+const FEW_GROUPS: usize = 4;
+
+/// What an OREPA block is made of.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OrepaConfig {
+    /// Channels between the 1x1 and the KxK kernel of the sequence. By default the input's, twice as
+    /// many with more than 4 groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub internal_channels: Option<usize>,
+}
+
+/// One convolution whose kernel is computed from the weights of linear branches at every step, and
+/// one batch norm: a training step costs little more than that of a plain convolution.
+///
+/// With `v` the rows of `vector`, which scale output channels, the kernel is
+/// `v0 origin + v1 average / K^2 + v2 frequency prior + v3 (1x1, KxK) + v4 1x1 + v5 (depthwise, 1x1)`;
+/// that of a 1x1 convolution `v0 origin + v1 (1x1, 1x1)`.
+#[derive(Module, Debug)]
+pub struct OrepaBlock {
+    /// A plain kernel, `[out, in / groups, K, K]`.
+    pub origin: Param<Tensor<4>>,
+    /// The other branches of a kernel above 1x1.
+    pub branches: Option<OrepaBranches>,
+    /// The other branch of a 1x1 kernel.
+    pub product: Option<OrepaProduct>,
+    /// Scales of the branches for every output channel, `[branches, out]`.
+    pub vector: Param<Tensor<2>>,
+    /// The norm of the convolution's output.
+    pub bn: BatchNorm,
+    #[module(skip)]
+    spec: ConvSpec,
+}
+
+/// The branches of a kernel above 1x1, besides the plain one.
+#[derive(Module, Debug)]
+pub struct OrepaBranches {
+    /// The 1x1 kernel before the mean over the window, `[out, in / groups, 1, 1]`.
+    pub average: Param<Tensor<4>>,
+    /// `1 / K^2` at every tap, `[K, K]`.
+    pub window: Buffer<2>,
+    /// The 1x1 kernel before the frequency filters, `[out, in / groups, 1, 1]`.
+    pub frequency: Param<Tensor<4>>,
+    /// The frequency filters, `[out, K, K]`.
+    pub prior: Buffer<3>,
+    /// The 1x1 kernel that opens the sequence, less the identity, `[internal, in / groups, 1, 1]`.
+    pub sequence1: Param<Tensor<4>>,
+    /// The KxK kernel that follows, `[out, internal / groups, K, K]`.
+    pub sequence2: Param<Tensor<4>>,
+    /// A 1x1 kernel, `[out, in / groups, 1, 1]`.
+    pub pointwise: Param<Tensor<4>>,
+    /// Depthwise filters, eight for every input, `[8 in, 1, K, K]`.
+    pub depthwise: Param<Tensor<4>>,
+    /// The 1x1 kernel that follows them, `[out, 8 in / groups, 1, 1]`. Its rows are interleaved:
+    /// output `j` of group `g` has row `j groups + g`, as in the authors' code.
+    pub separable: Param<Tensor<4>>,
+}
+
+/// A product of two 1x1 kernels.
+#[derive(Module, Debug)]
+pub struct OrepaProduct {
+    /// The first, `[min(in, out), in, 1, 1]`.
+    pub first: Param<Tensor<4>>,
+    /// The second, `[out, min(in, out), 1, 1]`.
+    pub second: Param<Tensor<4>>,
+}
+
+impl OrepaBlock {
+    /// A block with fresh weights.
+    ///
+    /// # Errors
+    /// An even or oblong kernel; a 1x1 kernel with groups, for which the paper has no form; an
+    /// internal width that the groups do not divide.
+    pub fn new(
+        spec: &ConvSpec,
+        config: &OrepaConfig,
+        device: &Device,
+    ) -> Result<Self, ConfigError> {
+        spec.check_odd_square("an OREPA block")?;
+        let ([inputs, outputs], groups) = (spec.channels, spec.groups);
+        let is_pointwise = spec.kernel_size == [1, 1];
+        if is_pointwise && groups > 1 {
+            return Err(ConfigError::GroupedPointwise { groups });
+        }
+        let default = if groups <= FEW_GROUPS { inputs } else { 2 * inputs };
+        let internal = config.internal_channels.unwrap_or(default);
+        if internal == 0 || !internal.is_multiple_of(groups) {
+            return Err(ConfigError::InternalChannels { internal, groups });
+        }
+        let branches = || OrepaBranches::new(spec, internal, device);
+        let product = || OrepaProduct::new(spec.channels, device);
+        let scales: &[f64] = if is_pointwise { &POINTWISE_SCALES } else { &SCALES };
+        let gain = if is_pointwise { 3.0 } else { 6.0 };
+        Ok(Self {
+            origin: uniform(spec.weight_shape(), gain, device),
+            branches: (!is_pointwise).then(branches),
+            product: is_pointwise.then(product),
+            vector: Param::from_tensor(rows(scales, outputs, device)),
+            bn: BatchNorm::new(outputs, device),
+            spec: spec.clone(),
+        })
+    }
+
+    /// The kernel, differentiable in every weight.
+    fn kernel(&self) -> Tensor<4> {
+        let (origin, vector) = (self.origin.val(), self.vector.val());
+        match (&self.branches, &self.product) {
+            (Some(branches), _) => kernel::of_branches(origin, vector, branches, self.spec.groups),
+            (None, Some(product)) => {
+                kernel::of_product(origin, vector, product.first.val(), product.second.val())
+            }
+            (None, None) => origin,
+        }
+    }
+
+    /// The kernel in `f64` on the host.
+    fn exact_kernel(&self) -> Kernel {
+        let groups = self.spec.groups;
+        let origin = host_kernel(self.origin.val(), groups);
+        let vector = host(self.vector.val());
+        match (&self.branches, &self.product) {
+            (Some(branches), _) => kernel::exact_of_branches(origin, &vector, branches),
+            (None, Some(product)) => kernel::exact_of_product(
+                origin,
+                &vector,
+                host_kernel(product.first.val(), 1),
+                host_kernel(product.second.val(), 1),
+            ),
+            (None, None) => origin,
+        }
+    }
+}
+
+impl OrepaBranches {
+    fn new(spec: &ConvSpec, internal: usize, device: &Device) -> Self {
+        let ([inputs, outputs], size) = (spec.channels, spec.kernel_size[0]);
+        let per_group = inputs / spec.groups;
+        let fresh = |shape: [usize; 4]| uniform(shape, 6.0, device);
+        let mean = 1.0 / (size * size) as f64;
+        Self {
+            average: fresh([outputs, per_group, 1, 1]),
+            window: Buffer::new(Tensor::full([size, size], mean, device)),
+            frequency: fresh([outputs, per_group, 1, 1]),
+            prior: Buffer::new(frequency_filters(outputs, size, device)),
+            sequence1: Initializer::Zeros.init([internal, per_group, 1, 1], device),
+            sequence2: fresh([outputs, internal / spec.groups, size, size]),
+            pointwise: fresh([outputs, per_group, 1, 1]),
+            depthwise: fresh([EXPANSION * inputs, 1, size, size]),
+            separable: fresh([outputs, EXPANSION * per_group, 1, 1]),
+        }
+    }
+}
+
+impl OrepaProduct {
+    /// The square one of both is the identity, so that the branch starts as one kernel.
+    fn new([inputs, outputs]: [usize; 2], device: &Device) -> Self {
+        let internal = inputs.min(outputs);
+        let identity = || {
+            let eye = Tensor::<2>::eye(internal, device);
+            Param::from_tensor(eye.reshape([internal, internal, 1, 1]))
+        };
+        let fresh = |shape: [usize; 4]| uniform(shape, 3.0, device);
+        let (first, second) = match outputs > inputs {
+            true => (identity(), fresh([outputs, internal, 1, 1])),
+            false => (fresh([internal, inputs, 1, 1]), identity()),
+        };
+        Self { first, second }
+    }
+}
+
+/// Values uniform within the square root of `gain / fan-in`, as the authors draw them.
+fn uniform(shape: [usize; 4], gain: f64, device: &Device) -> Param<Tensor<4>> {
+    let fan_in: usize = shape[1..].iter().product();
+    let bound = (gain / fan_in as f64).sqrt();
+    Initializer::Uniform { min: -bound, max: bound }.init(shape, device)
+}
+
+fn rows(scales: &[f64], outputs: usize, device: &Device) -> Tensor<2> {
+    let values: Vec<f32> =
+        scales.iter().flat_map(|&scale| std::iter::repeat_n(scale as f32, outputs)).collect();
+    Tensor::from_data(TensorData::new(values, [scales.len(), outputs]), device)
+}
+
+/// A cosine for every output channel, along the height for the first half of them, along the width
+/// for the rest; their frequencies grow with the channel.
+fn frequency_filters(outputs: usize, size: usize, device: &Device) -> Tensor<3> {
+    let half = outputs as f64 / 2.0;
+    let mut values = Vec::with_capacity(outputs * size * size);
+    for output in 0..outputs {
+        let frequency = output as f64 + 1.0;
+        for (h, w) in (0..size).flat_map(|h| (0..size).map(move |w| (h, w))) {
+            let (position, frequency) = match (output as f64) < half {
+                true => (h, frequency),
+                false => (w, frequency - half),
+            };
+            let phase = PI * (position as f64 + 0.5) * frequency / size as f64;
+            values.push(phase.cos() as f32);
+        }
+    }
+    Tensor::from_data(TensorData::new(values, [outputs, size, size]), device)
+}
+
+impl ConvBlock for OrepaBlock {
+    fn spec(&self) -> ConvSpec {
+        self.spec.clone()
+    }
+
+    fn sum(&self) -> BranchSum<'_> {
+        let map = BranchMap::Kernel(self.kernel());
+        BranchSum::new(self.spec(), vec![SumBranch { map, norm: Some(&self.bn) }])
+    }
+
+    fn equivalent(&self) -> ConvParams {
+        fuse_conv_bn(&ConvParams::without_bias(self.exact_kernel()), &self.bn.stats())
+    }
+
+    fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {
+        vec![&mut self.bn]
+    }
+
+    /// The convolution, and the products that compute its kernel.
+    fn macs(&self, positions: Positions) -> usize {
+        let [outputs, per_group, height, width] = self.spec.weight_shape();
+        let values = outputs * per_group * height * width;
+        let generation = match (&self.branches, &self.product) {
+            (Some(branches), _) => {
+                let [_, internal_per_group, ..] = branches.sequence2.lazy_shape().dims::<4>();
+                // Scales of six branches, two outer products, the sequence and the separable branch.
+                values * (SCALES.len() + 2 + internal_per_group + EXPANSION)
+            }
+            (None, Some(product)) => {
+                let [internal, ..] = product.first.lazy_shape().dims::<4>();
+                values * (POINTWISE_SCALES.len() + internal)
+            }
+            (None, None) => 0,
+        };
+        weights(&self.origin) * positions.output + generation
+    }
+
+    /// The plain kernel becomes the convolution, its scale 1 and the other scales 0: what they scale
+    /// receives a gradient as soon as they have learnt.
+    fn take_plain(&self, plain: PlainConv, own: &mut StateDict) -> Result<(), ConfigError> {
+        let [branches, outputs] = self.vector.lazy_shape().dims();
+        let mut vector = vec![0.0f32; branches * outputs];
+        vector[..outputs].fill(1.0);
+        own.insert("vector".into(), TensorData::new(vector, [branches, outputs]));
+        plain.put("origin", "bn.", own);
+        Ok(())
+    }
+
+    fn official_names(&self) -> Vec<(&'static str, &'static str)> {
+        let origin = match self.product {
+            Some(_) => ("origin", "weight_or1x1_origin"),
+            None => ("origin", "weight_orepa_origin"),
+        };
+        vec![
+            origin,
+            ("branches.average", "weight_orepa_avg_conv"),
+            ("branches.window", "weight_orepa_avg_avg"),
+            ("branches.frequency", "weight_orepa_pfir_conv"),
+            ("branches.prior", "weight_orepa_prior"),
+            ("branches.sequence1", "weight_orepa_1x1_kxk_idconv1"),
+            ("branches.sequence2", "weight_orepa_1x1_kxk_conv2"),
+            ("branches.pointwise", "weight_orepa_1x1"),
+            ("branches.depthwise", "weight_orepa_gconv_dw"),
+            ("branches.separable", "weight_orepa_gconv_pw"),
+            ("product.first", "weight_or1x1_l2i_conv1"),
+            ("product.second", "weight_or1x1_l2i_conv2"),
+        ]
+    }
+}
+
+impl OfficialBlock for OrepaBlock {
+    const MARKS: &'static [&'static str] = &[
+        "weight_orepa_origin",
+        "weight_orepa_avg_conv",
+        "weight_orepa_avg_avg",
+        "weight_orepa_pfir_conv",
+        "weight_orepa_prior",
+        "weight_orepa_1x1_kxk_idconv1",
+        "weight_orepa_1x1_kxk_conv2",
+        "weight_orepa_1x1",
+        "weight_orepa_gconv_dw",
+        "weight_orepa_gconv_pw",
+        "weight_or1x1_origin",
+        "weight_or1x1_l2i_conv1",
+        "weight_or1x1_l2i_conv2",
+    ];
+    const COMMON: &'static [&'static str] = &["vector", "bn"];
+
+    fn describe(block: &BlockTensors<'_>) -> Result<Description, String> {
+        let pointwise = block.has("weight_or1x1_origin");
+        let origin = if pointwise { "weight_or1x1_origin" } else { "weight_orepa_origin" };
+        let kernel = block.kernel(origin)?;
+        let mut internal = None;
+        let mut groups = Some(1);
+        if !pointwise {
+            let [channels, ..] = block.kernel("weight_orepa_1x1_kxk_idconv1")?;
+            let [_, per_group, ..] = block.kernel("weight_orepa_1x1_kxk_conv2")?;
+            groups = Some(groups_of_sequence(channels, per_group)?);
+            internal = Some(channels);
+        }
+        let options = OrepaConfig { internal_channels: internal };
+        let dtype = block.dtype(origin);
+        Ok(Description {
+            block: Block::Orepa(options),
+            kernel,
+            groups,
+            identity: Some(false),
+            dtype,
+        })
+    }
+
+    fn folded_module(kernel_size: [usize; 2]) -> &'static str {
+        if kernel_size == [1, 1] { "or1x1_reparam" } else { "orepa_reparam" }
+    }
+}
