@@ -267,6 +267,7 @@ fn no_layer_of_a_network_runs_without_kernels() {
         Arch::MobileNetV2,
         Arch::MobileNetV3Small,
         Arch::RepVggA0,
+        Arch::MobileOneS4,
         Arch::Vgg16,
         Arch::AlexNet,
     ] {

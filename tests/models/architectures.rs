@@ -227,6 +227,29 @@ fn repvgg(stages: [(usize, usize); 5]) -> Table {
     (layers, vec![[inputs, 0]])
 }
 
+/// Tables 2 and 5 of "MobileOne" (Vasu et al., CVPR 2023): channels of the stem and the stages, and
+/// how many layers at the end of each have squeeze-and-excitation, in both convolutions.
+fn mobileone(stem: usize, widths: [usize; 4], squeezes: [usize; 4]) -> Table {
+    let (mut layers, mut dense_layers) = (vec![dense(3, stem, 3, 112)], Vec::new());
+    let (mut inputs, mut size) = (stem, 112);
+    for (stage, depth) in [2, 8, 10, 1].into_iter().enumerate() {
+        size /= 2;
+        for layer in 0..depth {
+            let outputs = widths[stage];
+            layers.push(Layer { groups: inputs, ..dense(inputs, inputs, 3, size) });
+            layers.push(dense(inputs, outputs, 1, size));
+            if layer + squeezes[stage] >= depth {
+                for channels in [inputs, outputs] {
+                    dense_layers.extend([[channels, channels / 16], [channels / 16, channels]]);
+                }
+            }
+            inputs = outputs;
+        }
+    }
+    dense_layers.push([inputs, 0]);
+    (layers, dense_layers)
+}
+
 /// Configuration D of table 1 of "Very Deep Convolutional Networks", with the inputs and outputs of
 /// the layers of the classifier.
 fn vgg16(image: usize, classifier: Vec<[usize; 2]>) -> Table {
@@ -279,10 +302,20 @@ fn table(arch: Arch) -> Table {
         Arch::RepVggA2 => repvgg([(64, 1), (96, 2), (192, 4), (384, 14), (1408, 1)]),
         Arch::RepVggB0 => repvgg([(64, 1), (64, 4), (128, 6), (256, 16), (1280, 1)]),
         Arch::RepVggB1 => repvgg([(64, 1), (128, 4), (256, 6), (512, 16), (2048, 1)]),
+        Arch::MobileOneS0 => mobileone(48, [48, 128, 256, 1024], [0; 4]),
+        Arch::MobileOneS1 => mobileone(64, [96, 192, 512, 1280], [0; 4]),
+        Arch::MobileOneS2 => mobileone(64, [96, 256, 640, 2048], [0; 4]),
+        Arch::MobileOneS3 => mobileone(64, [128, 320, 768, 2048], [0; 4]),
+        Arch::MobileOneS4 => mobileone(64, [192, 448, 896, 2048], [0, 0, 5, 1]),
         Arch::Vgg16 => vgg16(224, vec![[512 * 7 * 7, 4096], [4096, 4096], [4096, 0]]),
         Arch::Vgg16Cifar => vgg16(32, vec![[512, 512], [512, 0]]),
         Arch::AlexNet => alexnet(),
     }
+}
+
+/// Whether a 1x1 convolution of MobileOne becomes such a block.
+fn has_pointwise_form(block: BlockKind) -> bool {
+    matches!(block, BlockKind::MobileOne | BlockKind::Orepa)
 }
 
 fn classes(arch: Arch) -> usize {
@@ -297,6 +330,10 @@ fn costs_equal_the_papers_tables() {
         let linear: usize = dense_layers.iter().map(|[n, m]| (n + 1) * m).sum();
         let linear_macs: usize = dense_layers.iter().map(|[n, m]| n * m).sum();
         for block in BlockKind::ALL {
+            // Those networks have other numbers of copies and 1x1 blocks; another test counts them.
+            if arch.name().starts_with("mobileone") && has_pointwise_form(block) {
+                continue;
+            }
             // The two deepest differ from ResNet-50 in their number of layers alone.
             if matches!(arch, Arch::ResNet101 | Arch::ResNet152) && block != BlockKind::Dbb {
                 continue;
@@ -369,6 +406,24 @@ fn folded_repvggs_equal_the_published_figures() {
     }
 }
 
+/// Millions of parameters of the folded networks, and of the blocks they are trained with, as the
+/// paper (table 8) and timm round them.
+#[test]
+fn mobileones_equal_the_published_figures() {
+    for (arch, deploy, train) in [
+        (Arch::MobileOneS0, "2.1", "5.29"),
+        (Arch::MobileOneS1, "4.8", "4.83"),
+        (Arch::MobileOneS2, "7.8", "7.88"),
+        (Arch::MobileOneS3, "10.1", "10.17"),
+        (Arch::MobileOneS4, "14.8", "14.95"),
+    ] {
+        let config = ModelConfig::new(arch, BlockKind::MobileOne, 1000);
+        let summary = Summary::new(&config, [224; 2]).expect("a network");
+        assert_eq!(format!("{:.1}", summary.params_deploy as f64 / 1e6), deploy, "{arch}");
+        assert_eq!(format!("{:.2}", summary.params_train as f64 / 1e6), train, "{arch}");
+    }
+}
+
 #[test]
 fn operations_equal_the_published_figures() {
     for (arch, macs) in [
@@ -379,6 +434,11 @@ fn operations_equal_the_published_figures() {
         (Arch::MobileNetV3Large, 217e6),
         (Arch::MobileNetV3Small, 56.5e6),
         (Arch::Vgg16, 15.48e9),
+        (Arch::MobileOneS0, 275e6),
+        (Arch::MobileOneS1, 825e6),
+        (Arch::MobileOneS2, 1299e6),
+        (Arch::MobileOneS3, 1896e6),
+        (Arch::MobileOneS4, 2978e6),
         (Arch::ResNet20, 40.8e6),
     ] {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
@@ -435,14 +495,19 @@ fn blocks_of(config: &ModelConfig) -> Vec<(String, usize, BlockKind)> {
     blocks.collect()
 }
 
-/// As in the paper's code, 1x1 convolutions and kernels of 7 and more stay plain.
+/// As in the papers' code, 1x1 convolutions, but for MobileOne's, and kernels of 7 and more stay
+/// plain.
 #[test]
 fn blocks_stand_where_the_paper_puts_them() {
     for arch in Arch::ALL {
         for block in BlockKind::ALL {
             let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, block, 10) };
             for (name, kernel, kind) in blocks_of(&config) {
-                let expected = if matches!(kernel, 3 | 5) { block } else { BlockKind::Base };
+                let is_block = match kernel {
+                    1 => arch.name().starts_with("mobileone") && has_pointwise_form(block),
+                    _ => kernel <= 5,
+                };
+                let expected = if is_block { block } else { BlockKind::Base };
                 assert_eq!(kind, expected, "{arch} {block}: {name}, kernel {kernel}");
             }
         }
@@ -519,6 +584,7 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         (Arch::MobileNetV3Large, vec![(8, 2), (8, 4), (16, 8), (32, 16), (40, 32)]),
         (Arch::MobileNetV3Small, vec![(8, 4), (8, 8), (16, 16), (24, 32)]),
         (Arch::RepVggA2, vec![(24, 4), (48, 8), (96, 16), (352, 32)]),
+        (Arch::MobileOneS4, vec![(48, 4), (112, 8), (224, 16), (512, 32)]),
         (Arch::Vgg16, vec![(16, 1), (32, 2), (64, 4), (128, 8), (128, 16)]),
     ] {
         let config = ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::Base, 10) };
@@ -538,6 +604,7 @@ fn feature_maps_have_the_usual_channels_and_strides() {
             Classifier::ResNet(network) => &network.linear,
             Classifier::MobileNetV1(network) => &network.linear,
             Classifier::RepVgg(network) => &network.linear,
+            Classifier::MobileOne(network) => &network.linear,
             // More layers follow their last map.
             Classifier::MobileNetV2(_)
             | Classifier::MobileNetV3(_)
@@ -547,6 +614,36 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         let logits = linear.forward(means.reshape([batch, channels])).into();
         let what = format!("{arch}: logits from the last map");
         assert_close(&what, &network.forward(images).into(), &logits, 1e-5, 1.0);
+    }
+}
+
+/// Apple's code: one copy in the stem, four in the other layers of the smallest network and one in
+/// those of the others; options of the configuration come before that.
+#[test]
+fn mobileones_have_their_own_copies() {
+    let copies = |config: &ModelConfig| {
+        let network = config.init(Form::Train, &Device::default()).expect("a network");
+        let units = network.units().into_iter().map(|(name, unit)| {
+            let ConvUnit::MobileOne(block) = unit else { panic!("{name} is no MobileOne block") };
+            (name, block.copies.len())
+        });
+        units.collect::<Vec<_>>()
+    };
+    let config = |arch| ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::MobileOne, 2) };
+    for (arch, expected) in [(Arch::MobileOneS0, 4), (Arch::MobileOneS2, 1)] {
+        let layers = copies(&config(arch));
+        assert_eq!(layers[0], ("stem".into(), 1), "{arch}");
+        assert!(layers[1..].iter().all(|layer| layer.1 == expected), "{arch}: {layers:?}");
+    }
+    let mut config = config(Arch::MobileOneS0);
+    config.mobileone.layers = ByLayer(vec![("*.pointwise".into(), 2)]);
+    for (name, found) in copies(&config) {
+        let expected = match name.as_str() {
+            "stem" => 1,
+            name if name.ends_with("pointwise") => 2,
+            _ => 4,
+        };
+        assert_eq!(found, expected, "{name}");
     }
 }
 

@@ -290,6 +290,11 @@ networks! {
     repvgg_a2: RepVggA2, 0.0625;
     repvgg_b0: RepVggB0, 0.0625;
     repvgg_b1: RepVggB1, 0.0625;
+    mobileone_s0: MobileOneS0, 0.125;
+    mobileone_s1: MobileOneS1, 0.0625;
+    mobileone_s2: MobileOneS2, 0.0625;
+    mobileone_s3: MobileOneS3, 0.0625;
+    mobileone_s4: MobileOneS4, 0.0625;
     vgg16: Vgg16, 0.0625;
     vgg16_cifar: Vgg16Cifar, 0.125;
     alexnet: AlexNet, 0.125;

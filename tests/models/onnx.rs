@@ -73,6 +73,7 @@ fn networks() -> Vec<(ModelConfig, Classifier)> {
         config(Arch::MobileNetV3Large, BlockKind::Base),
         config(Arch::MobileNetV3Small, BlockKind::Dbb),
         config(Arch::RepVggA0, BlockKind::Acb),
+        config(Arch::MobileOneS4, BlockKind::MobileOne),
         config(Arch::Vgg16, BlockKind::Dbb),
         config(Arch::Vgg16Cifar, BlockKind::Base),
         config(Arch::AlexNet, BlockKind::Dbb),

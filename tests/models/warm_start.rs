@@ -56,6 +56,7 @@ fn families() -> Vec<ModelConfig> {
         Arch::MobileNetV2,
         Arch::MobileNetV3Small,
         Arch::RepVggA0,
+        Arch::MobileOneS4,
         Arch::Vgg16,
         Arch::AlexNet,
     ] {

@@ -14,6 +14,7 @@ mod inverted_residual;
 mod mobilenet_v1;
 mod mobilenet_v2;
 mod mobilenet_v3;
+mod mobileone;
 mod repvgg;
 mod resnet;
 mod vgg;
@@ -26,6 +27,7 @@ pub use inverted_residual::{InvertedResidual, InvertedResidualConfig};
 pub use mobilenet_v1::{MobileNetV1, MobileNetV1Config, SeparableConv};
 pub use mobilenet_v2::{MobileNetV2, MobileNetV2Config};
 pub use mobilenet_v3::{MobileNetV3, MobileNetV3Config};
+pub use mobileone::{MobileOne, MobileOneLayer, MobileOneNetConfig};
 pub use repvgg::{RepVgg, RepVggConfig};
 pub use resnet::{ResNet, ResNetConfig, ResidualBlock, Shortcut};
 pub use vgg::{Vgg, VggConfig};
@@ -43,6 +45,8 @@ family::families! {
     MobileNetV3 from MobileNetV3Config;
     /// RepVGG.
     RepVgg from RepVggConfig;
+    /// MobileOne.
+    MobileOne from MobileOneNetConfig;
     /// VGG-16.
     Vgg from VggConfig;
     /// AlexNet.
@@ -78,6 +82,17 @@ arch::architectures! {
     RepVggA2 = "repvgg_a2", RepVggConfig::a(1.5, 2.75), 224, [official::REPVGG];
     RepVggB0 = "repvgg_b0", RepVggConfig::b(1.0, 2.5), 224, [official::REPVGG];
     RepVggB1 = "repvgg_b1", RepVggConfig::b(2.0, 4.0), 224, [official::REPVGG];
+    MobileOneS0 = "mobileone_s0", MobileOneNetConfig::s0(), 224, [official::MOBILEONE];
+    MobileOneS1 =
+        "mobileone_s1", MobileOneNetConfig::of_widths([1.5, 1.5, 2.0, 2.5]), 224,
+        [official::MOBILEONE];
+    MobileOneS2 =
+        "mobileone_s2", MobileOneNetConfig::of_widths([1.5, 2.0, 2.5, 4.0]), 224,
+        [official::MOBILEONE];
+    MobileOneS3 =
+        "mobileone_s3", MobileOneNetConfig::of_widths([2.0, 2.5, 3.0, 4.0]), 224,
+        [official::MOBILEONE];
+    MobileOneS4 = "mobileone_s4", MobileOneNetConfig::s4(), 224, [official::MOBILEONE];
     Vgg16 = "vgg16", VggConfig::ImageNet, 224, [];
     /// VGG-16 with the classifier for images of 32x32.
     Vgg16Cifar = "vgg16-cifar", VggConfig::Cifar, 32, [];

@@ -7,7 +7,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 
 use super::proto::{self, Attribute, Node, data_type};
-use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, SqueezeExcite};
+use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, Gate, SqueezeExcite};
 use crate::walk::{Interpreter, clipped};
 
 /// What a node or the input of a graph yields.
@@ -92,9 +92,14 @@ impl<'n> Interpreter<'n> for Graph {
         let map = self.conv(&fc1, &layer.fc1, &map);
         let map = self.activation_of(&fc1, Some(Activation::Relu), map);
         let map = self.conv(&fc2, &layer.fc2, &map);
-        // min(max(x + 3, 0), 6) / 6
-        let attributes = vec![Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)];
-        let weights = self.node("HardSigmoid", &format!("{fc2}.hard_sigmoid"), [&map], attributes);
+        let weights = match layer.gate() {
+            Gate::HardSigmoid => {
+                let slope =
+                    vec![Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)];
+                self.node("HardSigmoid", &format!("{fc2}.hard_sigmoid"), [&map], slope)
+            }
+            Gate::Sigmoid => self.node("Sigmoid", &format!("{fc2}.sigmoid"), [&map], vec![]),
+        };
         self.node("Mul", &name.to_string(), [&input, &weights], vec![])
     }
 

@@ -336,6 +336,34 @@ fn small_file(folder: &TempDir, way: Written) -> (PathBuf, ModelConfig) {
     (path, model)
 }
 
+/// Names of Apple's code, which counts both convolutions of a layer and has the squeeze-and-excitation
+/// in their modules.
+#[test]
+fn official_names_of_mobileone() {
+    let model = ModelConfig { width: 0.125, ..config(Arch::MobileOneS4, BlockKind::MobileOne) };
+    let state = official_state(&model, &network(&model, Form::Train));
+    for (name, shape) in [
+        ("stage0.rbr_conv.0.conv.weight", vec![8, 3, 3, 3]),
+        ("stage1.1.rbr_scale.bn.weight", vec![]),
+        ("stage1.0.rbr_scale.bn.weight", vec![8]),
+        ("stage1.2.rbr_conv.0.conv.weight", vec![24, 1, 3, 3]),
+        ("stage1.3.rbr_skip.running_var", vec![24]),
+        ("stage3.9.se.reduce.weight", vec![]),
+        ("stage3.10.se.reduce.weight", vec![7, 112, 1, 1]),
+        ("stage3.19.rbr_conv.0.conv.weight", vec![112, 112, 1, 1]),
+        ("stage3.19.se.expand.bias", vec![112]),
+        ("stage4.0.se.reduce.weight", vec![7, 112, 1, 1]),
+        ("stage4.1.se.reduce.bias", vec![16]),
+        ("linear.weight", vec![10, 256]),
+    ] {
+        let found = state.get(name).map(|data| data.shape().to_vec());
+        // No shape: 1x1 blocks have no scale branch, the first layers no squeeze-and-excitation.
+        assert_eq!(found, (!shape.is_empty()).then_some(shape), "{name}");
+    }
+    let deploy = official_state(&model, &network(&model, Form::Deploy));
+    assert!(deploy.contains_key("stage4.1.reparam_conv.bias"));
+}
+
 /// Loading names every key at fault, and changes nothing.
 #[test]
 fn keys_that_do_not_fit() {
