@@ -105,11 +105,7 @@ impl UnitCase {
     }
 
     fn kind(&self) -> BlockKind {
-        match self.block {
-            Block::Dbb(_) => BlockKind::Dbb,
-            Block::Acb => BlockKind::Acb,
-            _ => BlockKind::Base,
-        }
+        self.block.kind().unwrap_or(BlockKind::Base)
     }
 
     /// Outputs, gradients, running statistics and the fold of the unit.
@@ -197,8 +193,8 @@ fn dbb(branches: &[Branch]) -> Block {
     Block::Dbb(DbbConfig { branches: branches.to_vec(), ..Default::default() })
 }
 
-fn every_block() -> [Block; 3] {
-    [Block::Base, Block::Dbb(Default::default()), Block::Acb]
+fn every_block() -> impl Iterator<Item = Block> {
+    BlockKind::ALL.into_iter().map(|kind| kind.with_options(&Default::default()))
 }
 
 #[test]
@@ -214,6 +210,10 @@ fn blocks() {
         (dense(3, 2).with_padding([0, 0]), Block::Acb),
     ] {
         UnitCase::new(spec, block).check();
+    }
+    for block in every_block() {
+        UnitCase::new(ConvSpec::square([6, 6], 3, 1), block.clone()).check();
+        UnitCase::new(ConvSpec::square([6, 6], 3, 1).with_groups(6), block).check();
     }
 }
 

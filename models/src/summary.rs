@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::blocks::{BlockKind, Positions};
+use crate::blocks::{BlockKind, Positions, is_buffer};
 use crate::error::ConfigError;
 use crate::form::Form;
 use crate::model_config::ModelConfig;
@@ -135,7 +135,7 @@ pub fn macs(network: &impl Walk, image: [usize; 2]) -> u64 {
     network.layers(image).into_iter().map(macs).sum::<usize>() as u64
 }
 
-/// Values of a module that training changes; running statistics are not among them.
+/// Values of a module that training changes; running statistics and constants are not among them.
 pub fn learnable_params(module: &impl Module) -> usize {
     /// Running statistics pass as parameters too; their names tell them apart.
     #[derive(Default)]
@@ -153,7 +153,7 @@ pub fn learnable_params(module: &impl Module) -> usize {
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if !self.path.last().is_some_and(|name| name.starts_with("running_")) {
+            if !self.path.last().is_some_and(|name| is_buffer(name)) {
                 self.params += param.lazy_shape().num_elements();
             }
         }

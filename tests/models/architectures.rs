@@ -8,7 +8,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use dbb_models::blocks::{BlockKind, ConvUnit, DbbConfig};
 use dbb_models::summary::{Summary, learnable_params};
-use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize, Walk};
+use dbb_models::{Arch, ByLayer, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize, Walk};
 
 /// A convolution as the papers' tables list it.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,8 @@ struct Layer {
     groups: usize,
     /// Height and width of the output.
     size: usize,
+    /// Whether the output has the shape of the input.
+    keeps_shape: bool,
 }
 
 impl Layer {
@@ -31,6 +33,7 @@ impl Layer {
         let norm = 2 * outputs;
         let origin = self.weights() + norm;
         let pointwise = inputs / groups * outputs;
+        let identity = if self.keeps_shape { norm } else { 0 };
         let is_plain = kernel == 1 || kernel > 5;
         match block {
             _ if is_plain => origin,
@@ -50,6 +53,18 @@ impl Layer {
                 let strip = pointwise * kernel + norm;
                 origin + 2 * strip
             }
+            BlockKind::RepVgg => origin + (pointwise + norm) + identity,
+            // Four copies.
+            BlockKind::MobileOne => 4 * origin + (pointwise + norm) + identity,
+            BlockKind::QaRepVgg => origin + pointwise + norm,
+            BlockKind::Orepa => {
+                let internal = if groups <= 4 { inputs } else { 2 * inputs };
+                let sequence =
+                    internal * (inputs / groups) + outputs * (internal / groups) * kernel.pow(2);
+                let separable = 8 * inputs * kernel.pow(2) + 8 * pointwise;
+                // Average, frequency and 1x1 kernels; a scale of six for every output.
+                origin + 3 * pointwise + sequence + separable + 6 * outputs
+            }
         }
     }
 }
@@ -59,7 +74,7 @@ impl Layer {
 type Table = (Vec<Layer>, Vec<[usize; 2]>);
 
 fn dense(inputs: usize, outputs: usize, kernel: usize, size: usize) -> Layer {
-    Layer { inputs, outputs, kernel, groups: 1, size }
+    Layer { inputs, outputs, kernel, groups: 1, size, keeps_shape: false }
 }
 
 /// Table 1 of "Deep Residual Learning for Image Recognition": `depths` blocks a stage, the first
@@ -322,10 +337,23 @@ fn classes(arch: Arch) -> usize {
     if arch.default_resolution() == 32 { 10 } else { 1000 }
 }
 
+/// Tells the layers which of them keep the shape of their input. Max pools lie between two layers of
+/// a table after a 7x7 stem, in AlexNet, where the channels change there, and in VGG, whose
+/// convolutions keep the size.
+fn tell_shapes(layers: &mut [Layer], arch: Arch) {
+    let mut before = arch.default_resolution();
+    for layer in layers {
+        let keeps_size = before == layer.size || matches!(arch, Arch::Vgg16 | Arch::Vgg16Cifar);
+        layer.keeps_shape = layer.inputs == layer.outputs && keeps_size;
+        before = if layer.kernel == 7 { layer.size / 2 } else { layer.size };
+    }
+}
+
 #[test]
 fn costs_equal_the_papers_tables() {
     for arch in Arch::ALL {
-        let (layers, mut dense_layers) = table(arch);
+        let (mut layers, mut dense_layers) = table(arch);
+        tell_shapes(&mut layers, arch);
         dense_layers.last_mut().expect("a classifier")[1] = classes(arch);
         let linear: usize = dense_layers.iter().map(|[n, m]| (n + 1) * m).sum();
         let linear_macs: usize = dense_layers.iter().map(|[n, m]| n * m).sum();
@@ -552,7 +580,7 @@ fn the_last_matching_pattern_chooses_the_block() {
 
     // Patterns do not make blocks of what stays plain, and reach the depthwise layers.
     let blocks =
-        LayerBlocks(vec![("*".into(), BlockKind::Acb), ("*.depthwise".into(), BlockKind::Dbb)]);
+        ByLayer(vec![("*".into(), BlockKind::Acb), ("*.depthwise".into(), BlockKind::Dbb)]);
     let config = ModelConfig {
         blocks,
         width: 0.125,
@@ -629,7 +657,8 @@ fn mobileones_have_their_own_copies() {
         });
         units.collect::<Vec<_>>()
     };
-    let config = |arch| ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::MobileOne, 2) };
+    let config =
+        |arch| ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::MobileOne, 2) };
     for (arch, expected) in [(Arch::MobileOneS0, 4), (Arch::MobileOneS2, 1)] {
         let layers = copies(&config(arch));
         assert_eq!(layers[0], ("stem".into(), 1), "{arch}");

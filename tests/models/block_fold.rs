@@ -9,19 +9,37 @@ use dbb_models::weights::{BlockFold, FoldedBlock, StateDict, WeightsError, Weigh
 use dbb_models::weights::{random_values, write_foreign};
 
 fn blocks() -> Vec<Fixture> {
-    let named = |name: &str| name.starts_with("dbb_k") || name.starts_with("acb_k");
+    let kinds = || BlockKind::ALL.into_iter().filter(|kind| kind.is_multi_branch());
+    let named = |name: &str| kinds().any(|kind| name.starts_with(&format!("{kind}_k")));
     let files = fixture::files(&[".safetensors"]);
     let blocks: Vec<_> = files
         .iter()
         .filter(|path| named(&path.file_name().expect("a name").to_string_lossy()))
         .map(|path| Fixture::read(path))
         .collect();
-    assert!(blocks.len() > 15, "the fixtures are there");
+    assert!(blocks.len() > 40, "the fixtures are there");
     blocks
 }
 
 fn module(name: &str) -> &'static str {
-    if name.starts_with("acb") { "fused_conv" } else { "dbb_reparam" }
+    match name.split_once("_k").expect("a kind and a kernel size") {
+        ("dbb", _) => "dbb_reparam",
+        ("acb", _) => "fused_conv",
+        ("repvgg" | "qarepvgg", _) => "rbr_reparam",
+        ("mobileone", _) => "reparam_conv",
+        ("orepa", size) if size.starts_with('1') => "or1x1_reparam",
+        ("orepa", _) => "orepa_reparam",
+        (other, _) => panic!("a kind {other}"),
+    }
+}
+
+/// The groups that a file name says: `_g2_`, `_dw8`.
+fn groups(name: &str) -> usize {
+    let number = |text: &str| {
+        let (_, rest) = name.split_once(text)?;
+        rest.split(['_', '.']).next()?.parse().ok()
+    };
+    number("_g").or_else(|| number("_dw")).expect("groups in the name")
 }
 
 /// What a detector holds beside its blocks, one tensor of every kind.
@@ -55,7 +73,11 @@ fn every_block_of_a_detector_becomes_the_convolution_of_the_papers_code() {
     let file = WeightsFile::read(&path).expect("read");
     assert!(file.metadata.is_none() && file.tensors == detector, "a foreign file, bit for bit");
 
-    let (mut folded, list) = BlockFold::default().fold(file.tensors).expect("folded");
+    // The identity of a QARepVGG block, which depends on its channels, leaves no tensor.
+    let hidden = blocks.iter().enumerate().filter(|(_, block)| block.name.starts_with("qa"));
+    let hidden = hidden.map(|(index, block)| (format!("neck.{index}.conv"), groups(&block.name)));
+    let options = BlockFold { groups: hidden.collect(), ..BlockFold::default() };
+    let (mut folded, list) = options.fold(file.tensors).expect("folded");
     assert_eq!(list.len(), blocks.len());
     for (index, block) in blocks.iter().enumerate() {
         let name = format!("neck.{index}.conv");
@@ -68,12 +90,15 @@ fn every_block_of_a_detector_becomes_the_convolution_of_the_papers_code() {
         }
         let entry = list.iter().find(|block| block.name == name).expect("listed");
         assert!(entry.max_rel_diff > 0.0 && entry.max_rel_diff < 1e-5, "{entry:?}");
-        let of = |text: &str| block.name.contains(text);
         match entry.kind {
-            // The file names say the groups: `_g2_`, `_dw8`.
-            BlockKind::Dbb if of("_g2_") => assert_eq!(entry.groups, Some(2)),
-            BlockKind::Dbb if of("_dw") => assert_eq!(entry.groups, Some(entry.kernel[0])),
-            BlockKind::Dbb => assert_eq!(entry.groups, Some(1)),
+            BlockKind::Dbb | BlockKind::Orepa | BlockKind::QaRepVgg => {
+                assert_eq!(entry.groups, Some(groups(&block.name)), "{}", block.name);
+            }
+            // Where there is an identity, the shapes say.
+            BlockKind::RepVgg | BlockKind::MobileOne => {
+                let found = entry.groups.unwrap_or(groups(&block.name));
+                assert_eq!(found, groups(&block.name), "{}", block.name);
+            }
             kind => assert_eq!((kind, entry.groups), (BlockKind::Acb, None)),
         }
     }
@@ -139,7 +164,8 @@ fn epsilon_enters_the_fold() {
         let norm = |tensor: &str| first(&format!("dbb_origin.bn.{tensor}"));
         let expected = norm("weight") / (norm("running_var") + epsilon).sqrt();
         let kernel = first("dbb_origin.conv.weight");
-        let (folded, _) = fold_one(state.clone(), &BlockFold { epsilon, groups: vec![] }).unwrap();
+        let (folded, _) =
+            fold_one(state.clone(), &BlockFold { epsilon, ..Default::default() }).unwrap();
         let actual = folded["neck.dbb_reparam.weight"].iter::<f64>().next().expect("a value");
         assert!((actual - expected * kernel).abs() < 1e-6, "{actual} {expected}");
         actual

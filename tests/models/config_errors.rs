@@ -3,7 +3,7 @@
 
 use burn::tensor::Device;
 use dbb_models::blocks::{Block, BlockKind, Branch, ConvSpec, ConvUnit, DbbConfig};
-use dbb_models::{Arch, ConfigError, Form, LayerBlocks, ModelConfig};
+use dbb_models::{Arch, ByLayer, ConfigError, Form, ModelConfig};
 
 fn dbb() -> Block {
     Block::Dbb(DbbConfig::default())
@@ -64,7 +64,10 @@ fn another_padding_than_half_the_kernel() {
     for (size, padding) in [(3, [0, 0]), (3, [2, 2]), (5, [1, 1]), (5, [2, 1]), (1, [1, 1])] {
         let spec = ConvSpec::new([4, 4], [size; 2]).with_padding(padding);
         let error = refused(&spec, &dbb());
-        assert_eq!(error, ConfigError::Padding { kernel: size, padding });
+        assert_eq!(
+            error,
+            ConfigError::Padding { block: "a Diverse Branch Block", kernel: size, padding }
+        );
         assert_says(&error, &[&format!("padding {}", size / 2), &format!("{padding:?}")]);
         built(&spec, &Block::Acb);
         built(&spec, &Block::Base);
@@ -184,10 +187,8 @@ fn a_width_that_leaves_no_channel() {
 #[test]
 fn a_pattern_that_matches_no_layer() {
     for pattern in ["stage9.*", "stage4", "*.conv3", "", "Stem"] {
-        let blocks = LayerBlocks(vec![
-            ("stage1.*".into(), BlockKind::Acb),
-            (pattern.into(), BlockKind::Base),
-        ]);
+        let blocks =
+            ByLayer(vec![("stage1.*".into(), BlockKind::Acb), (pattern.into(), BlockKind::Base)]);
         let config = ModelConfig {
             blocks,
             width: 0.125,

@@ -9,7 +9,10 @@ use crate::support::{
 };
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use dbb_models::blocks::{Block, BlockKind, Branch, ConvBlock, ConvSpec, ConvUnit, DbbConfig};
+use dbb_models::blocks::{
+    Block, BlockKind, BlockOptions, Branch, ConvBlock, ConvSpec, ConvUnit, DbbConfig,
+    MobileOneConfig, OrepaConfig,
+};
 use dbb_models::weights::{Dialect, KeyMap, StateDict};
 use dbb_models::{Arch, Classifier, Form, ModelConfig, Reparameterize, Walk};
 
@@ -94,6 +97,68 @@ fn acb_of_every_geometry() {
     worst.print();
 }
 
+/// The blocks without options of their own, and the copies of MobileOne, in every geometry that all
+/// of them allow.
+#[test]
+fn every_block_in_every_geometry() {
+    let mut worst = Worst::default();
+    let options = |copies| BlockOptions {
+        mobileone: MobileOneConfig::with_copies(copies),
+        ..Default::default()
+    };
+    for kernel in [1, 3, 5] {
+        for stride in [1, 2, 3] {
+            for (channels, groups) in
+                [([4, 6], 1), ([5, 5], 1), ([4, 8], 2), ([6, 6], 3), ([6, 6], 6), ([1, 1], 1)]
+            {
+                let spec = ConvSpec::square(channels, kernel, stride).with_groups(groups);
+                for kind in BlockKind::ALL {
+                    if kind == BlockKind::Orepa && kernel == 1 && groups > 1 {
+                        continue; // has no such form
+                    }
+                    for copies in if kind == BlockKind::MobileOne { 1..4 } else { 1..2 } {
+                        let block = kind.with_options(&options(copies));
+                        for size in SIZES {
+                            check_block(&spec, &block, size, &mut worst);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    worst.print();
+}
+
+/// Copies of branches and an identity.
+#[test]
+fn dbb_with_more_branches() {
+    let mut worst = Worst::default();
+    let branches = [vec![Branch::Kxk; 3], vec![Branch::Pointwise, Branch::Kxk, Branch::Pointwise]];
+    for (branches, stride) in branches.into_iter().flat_map(|b| [(b.clone(), 1), (b, 2)]) {
+        for groups in [1, 2, 6] {
+            let spec = ConvSpec::square([6, 6], 3, stride).with_groups(groups);
+            let branches = branches.clone();
+            let config = DbbConfig { branches, identity: true, ..Default::default() };
+            check_block(&spec, &Block::Dbb(config), [9, 12], &mut worst);
+        }
+    }
+    worst.print();
+}
+
+/// OREPA with internal widths below and above the input's.
+#[test]
+fn orepa_of_every_width() {
+    let mut worst = Worst::default();
+    for (channels, groups, internal) in
+        [([4, 6], 1, 3), ([4, 6], 1, 9), ([4, 8], 2, 2), ([4, 8], 2, 12), ([6, 6], 6, 6)]
+    {
+        let spec = ConvSpec::square(channels, 3, 2).with_groups(groups);
+        let config = OrepaConfig { internal_channels: Some(internal) };
+        check_block(&spec, &Block::Orepa(config), [9, 12], &mut worst);
+    }
+    worst.print();
+}
+
 /// A plain convolution may be oblong and have any stride and padding.
 #[test]
 fn base_of_any_geometry() {
@@ -138,23 +203,21 @@ fn check_block(spec: &ConvSpec, block: &Block, size: [usize; 2], worst: &mut Wor
 }
 
 fn kind(block: &Block) -> BlockKind {
-    match block {
-        Block::Dbb(_) => BlockKind::Dbb,
-        Block::Acb => BlockKind::Acb,
-        Block::Base | Block::Folded => BlockKind::Base,
-    }
+    block.kind().unwrap_or(BlockKind::Base)
 }
 
 /// Random blocks of every kind, on a device.
 fn units(device: &Device) -> Vec<(ConvUnit, KeyMap)> {
     let dense = ConvSpec::square([4, 6], 3, 1);
     let depthwise = ConvSpec::square([6, 6], 3, 2).with_groups(6);
-    [Block::Base, Block::Dbb(DbbConfig::default()), Block::Acb, Block::Folded]
-        .iter()
-        .flat_map(|block| [&dense, &depthwise].map(|spec| (block, spec)))
+    let options = BlockOptions::default();
+    let kinds = BlockKind::ALL.into_iter().map(|kind| kind.with_options(&options));
+    kinds
+        .chain([Block::Folded])
+        .flat_map(|block| [&dense, &depthwise].map(|spec| (block.clone(), spec)))
         .map(|(block, spec)| {
-            let unit = ConvUnit::new(spec, block, device).expect("a possible block");
-            let keys = KeyMap::official_unit(&unit, kind(block));
+            let unit = ConvUnit::new(spec, &block, device).expect("a possible block");
+            let keys = KeyMap::official_unit(&unit, kind(&block));
             (randomise(unit, &keys, 3), keys)
         })
         .collect()

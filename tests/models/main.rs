@@ -8,6 +8,7 @@ mod checkpoints;
 mod config_errors;
 mod derive;
 mod equivalence;
+mod family;
 mod onnx;
 mod parity;
 #[path = "../support/mod.rs"]

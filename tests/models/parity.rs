@@ -10,7 +10,9 @@ use crate::support::sgd::training_losses;
 use crate::support::{Array, Worst, difference, gradients, is_statistic};
 use burn::tensor::Device;
 use burn::tensor::activation::relu;
-use dbb_models::blocks::{Block, BlockKind, ConvSpec, ConvUnit, DbbConfig};
+use dbb_models::blocks::{
+    BlockKind, BlockOptions, ConvSpec, ConvUnit, DbbConfig, MobileOneConfig, OrepaConfig,
+};
 use dbb_models::weights::{Dialect, KeyMap, LoadOptions, StateDict, WeightsFile, adopt};
 use dbb_models::{Form, Implementation, Reparameterize};
 use serde::Deserialize;
@@ -37,9 +39,9 @@ fn every_fixture() {
         let read = WeightsFile::read(path).expect("a fixture is readable");
         report.same_tensors("tensors of WeightsFile", &read.tensors, &fixture.below(""));
         implementation.during(|| match kind.as_str() {
-            "dbb" | "acb" => check_block(&fixture, &mut report),
+            "model" if is_of_family(path) => {}
             "model" => check_model(&fixture, &mut report),
-            other => panic!("{}: unknown kind \"{other}\"", fixture.name),
+            _ => check_block(&fixture, &mut report),
         });
         *report.counts.entry(kind).or_default() += 1;
     }
@@ -52,7 +54,8 @@ fn every_fixture() {
 fn checkpoints_of_pytorch() {
     let twins = fixture::files(&[".safetensors"]);
     let mut report = Report::default();
-    for path in fixture::files(&[".pth", ".pth.tar"]) {
+    let files = fixture::files(&[".pth", ".pth.tar"]);
+    for path in files.into_iter().filter(|path| !is_of_family(path)) {
         report.file = file_name(&path);
         let stem = |twin: &&PathBuf| file_name(twin).replace(".safetensors", "");
         let twin = twins.iter().filter(|twin| report.file.starts_with(&stem(twin)));
@@ -105,6 +108,7 @@ struct SingleBlock {
     padding: usize,
     groups: usize,
     internal_channels: Option<usize>,
+    num_conv_branches: Option<usize>,
     relu: bool,
     bn_eps: f64,
     bn_momentum: f64,
@@ -119,14 +123,13 @@ impl SingleBlock {
             .with_stride([self.stride; 2])
             .with_padding([self.padding; 2])
             .with_groups(self.groups);
-        let (block, kind) = match self.kind.as_str() {
-            "acb" => (Block::Acb, BlockKind::Acb),
-            _ => {
-                let config =
-                    DbbConfig { internal_channels: self.internal_channels, ..Default::default() };
-                (Block::Dbb(config), BlockKind::Dbb)
-            }
-        };
+        let kind: BlockKind = self.kind.parse().expect("a block of the zoo");
+        let internal_channels = self.internal_channels;
+        let block = kind.with_options(&BlockOptions {
+            dbb: DbbConfig { internal_channels, ..Default::default() },
+            mobileone: MobileOneConfig::with_copies(self.num_conv_branches.unwrap_or(1)),
+            orepa: OrepaConfig { internal_channels },
+        });
         (ConvUnit::new(&spec, &block, device).expect("a block of the paper's code"), kind)
     }
 }
@@ -160,7 +163,15 @@ fn check_block(fixture: &Fixture, report: &mut Report) {
     let output = activation(fused.forward(input));
     report.check("block deploy output", &output.into(), &fixture.array("output_deploy"), VALUES);
     let names: Vec<_> = KeyMap::official_unit(&fused, kind).save(&fused).into_keys().collect();
-    let module = if kind == BlockKind::Acb { "fused_conv" } else { "dbb_reparam" };
+    let module = match (config.kind.as_str(), config.kernel_size) {
+        ("dbb", _) => "dbb_reparam",
+        ("acb", _) => "fused_conv",
+        ("repvgg" | "qarepvgg", _) => "rbr_reparam",
+        ("mobileone", _) => "reparam_conv",
+        ("orepa", 1) => "or1x1_reparam",
+        ("orepa", _) => "orepa_reparam",
+        (other, _) => panic!("{}: unknown kind \"{other}\"", fixture.name),
+    };
     assert_eq!(names, ["bias", "weight"].map(|tensor| format!("{module}.{tensor}")));
 
     let autodiff = device.autodiff();
@@ -312,6 +323,11 @@ impl Report {
         self.worst.print();
         assert!(self.failures.is_empty(), "{}", self.failures.join("\n"));
     }
+}
+
+/// Networks of the other papers, which `family.rs` builds.
+fn is_of_family(path: &std::path::Path) -> bool {
+    path.parent().is_some_and(|folder| folder.ends_with("family"))
 }
 
 fn file_name(path: &std::path::Path) -> String {

@@ -10,8 +10,8 @@ use burn::tensor::{Device, Tensor};
 use dbb_models::blocks::{Activation, Branch, DbbConfig};
 use dbb_models::weights::{Dialect, KeyMap, StateDict, WeightsError};
 use dbb_models::{
-    Arch, BlockKind, Classifier, ConfigError, Form, Implementation, LayerBlocks, ModelConfig,
-    Reparameterize, Walk, WarmStart,
+    Arch, BlockKind, ByLayer, Classifier, ConfigError, Form, Implementation, LayerBlocks,
+    ModelConfig, Reparameterize, Walk, WarmStart,
 };
 
 fn config(arch: Arch, block: BlockKind) -> ModelConfig {
@@ -63,7 +63,7 @@ fn families() -> Vec<ModelConfig> {
         models.extend([BlockKind::Dbb, BlockKind::Acb].map(|block| config(arch, block)));
     }
     let patterns = [("stage1.*", BlockKind::Acb), ("stage2.*", BlockKind::Base)];
-    let blocks = LayerBlocks(patterns.map(|(p, b)| (p.to_string(), b)).into());
+    let blocks = ByLayer(patterns.map(|(p, b)| (p.to_string(), b)).into());
     models.push(ModelConfig { blocks, ..config(Arch::ResNet18, BlockKind::Dbb) });
     let branches = vec![Branch::Kxk, Branch::PointwiseKxk];
     // As wide inside as its input: this 1x1 is the identity plus its weight.

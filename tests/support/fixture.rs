@@ -23,12 +23,16 @@ pub fn folder() -> PathBuf {
     std::env::var_os("DBB_FIXTURES").map_or_else(own, PathBuf::from)
 }
 
-/// The files of the folder with one of the endings, sorted.
+/// The files of the folder and of the folder `family` in it with one of the endings, sorted.
 pub fn files(endings: &[&str]) -> Vec<PathBuf> {
-    let folder = folder();
-    let entries = std::fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("cannot read {}: {error}", folder.display()));
-    let mut files: Vec<_> = entries
+    let entries = |folder: &Path| {
+        let found = std::fs::read_dir(folder);
+        found.unwrap_or_else(|error| panic!("cannot read {}: {error}", folder.display()))
+    };
+    let (folder, family) = (folder(), folder().join("family"));
+    let of_family = family.is_dir().then(|| entries(&family));
+    let mut files: Vec<_> = entries(&folder)
+        .chain(of_family.into_iter().flatten())
         .map(|entry| entry.expect("an entry of the folder").path())
         .filter(|path| endings.iter().any(|ending| path.to_string_lossy().ends_with(ending)))
         .collect();

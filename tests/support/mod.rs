@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use dbb_models::weights::{KeyMap, StateDict};
+use dbb_models::weights::{KeyMap, StateDict, is_constant};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
@@ -156,7 +156,8 @@ pub fn gradients<M: Module>(module: &M, keys: &KeyMap, gradients: &Gradients) ->
         }
     }
     let mut named = keys.save(&module.clone().map(&mut Replace(gradients)));
-    named.retain(|key, _| !is_statistic(key));
+    let is_constant_field = |key: &str| key.contains(".constant_");
+    named.retain(|key, _| !(is_statistic(key) || is_constant(key) || is_constant_field(key)));
     named
 }
 

@@ -10,7 +10,9 @@ use super::Array;
 /// The output of a block of the given tensors; which branches there are shows in the keys.
 pub fn forward(state: &StateDict, spec: &ConvSpec, input: &Array) -> Array {
     let block = Block { state, spec };
-    let branches = [
+    let identity =
+        |bn: &str| state.contains_key(&format!("{bn}.weight")).then(|| block.norm(bn).apply(input));
+    let mut branches = vec![
         block.conv_bn("conv", "bn", input),
         block.conv_bn("dbb_origin.conv", "dbb_origin.bn", input),
         block.conv_bn("dbb_1x1.conv", "dbb_1x1.bn", input),
@@ -19,15 +21,42 @@ pub fn forward(state: &StateDict, spec: &ConvSpec, input: &Array) -> Array {
         block.conv_bn("square_conv", "square_bn", input),
         block.conv_bn("ver_conv", "ver_bn", input),
         block.conv_bn("hor_conv", "hor_bn", input),
+        block.conv_bn("rbr_dense.conv", "rbr_dense.bn", input),
+        block.conv_bn("rbr_1x1.conv", "rbr_1x1.bn", input),
+        block.conv_bn("rbr_scale.conv", "rbr_scale.bn", input),
+        identity("rbr_identity"),
+        identity("rbr_skip"),
+        identity("dbb_identity"),
+        block.orepa(input),
+        block.orepa_1x1(input),
     ];
-    branches
+    for copies in ["rbr_conv", "dbb_copies"] {
+        for copy in 0.. {
+            let (conv, bn) = (format!("{copies}.{copy}.conv"), format!("{copies}.{copy}.bn"));
+            let Some(branch) = block.conv_bn(&conv, &bn, input) else { break };
+            branches.push(Some(branch));
+        }
+    }
+    // QARepVGG: a bare 1x1 convolution, the input itself where the shape allows, and a norm of the
+    // sum.
+    let bare = block.get("rbr_1x1.weight");
+    if let Some(weight) = &bare {
+        branches.push(Some(block.window(input, &vec![0.0; input.shape[1]], weight)));
+        let same = spec.channels[0] == spec.channels[1] && spec.stride == [1, 1];
+        branches.push(same.then(|| input.clone()));
+    }
+    let sum = branches
         .into_iter()
         .flatten()
         .reduce(|mut sum, branch| {
             sum.data.iter_mut().zip(&branch.data).for_each(|(a, b)| *a += b);
             sum
         })
-        .expect("a block has a branch")
+        .expect("a block has a branch");
+    match bare {
+        Some(_) => block.norm("bn").apply(&sum),
+        None => sum,
+    }
 }
 
 /// Whether each output position of a map, row-major, reads inputs only and no padding.
@@ -99,6 +128,79 @@ impl Block<'_> {
         Some(self.norm("dbb_avg.avgbn").apply(&pooled))
     }
 
+    /// OREPA: the branches by their convolutions, one after the other, each output channel scaled by
+    /// its row of `vector`; then the norm. No convolution has a bias, so that zeros pad.
+    fn orepa(&self, input: &Array) -> Option<Array> {
+        let get = |name: &str| self.get(&format!("weight_orepa_{name}"));
+        let origin = get("origin")?;
+        let [outputs, _, side, _] = origin.shape[..] else { panic!("a kernel has four axes") };
+        let groups = self.spec.groups;
+        let zeros = |map: &Array| vec![0.0; map.shape[1]];
+        let windowed = |map: &Array, weight: &Array, groups: usize| {
+            let spec = ConvSpec { groups, ..self.spec.clone() };
+            Block { spec: &spec, ..*self }.window(map, &zeros(map), weight)
+        };
+        let get = |name: &str| get(name).unwrap_or_else(|| panic!("no {name}"));
+
+        let window = get("avg_avg").data;
+        let means = Array::new(&[outputs, 1, side, side], window.repeat(outputs));
+        let average = windowed(&pointwise(input, &get("avg_conv"), groups), &means, outputs);
+
+        let prior = Array::new(&[outputs, 1, side, side], get("prior").data);
+        let frequency = windowed(&pointwise(input, &get("pfir_conv"), groups), &prior, outputs);
+
+        let mut first = get("1x1_kxk_idconv1");
+        let identity = self.get("id_tensor").expect("an identity").data;
+        first.data.iter_mut().zip(identity).for_each(|(weight, one)| *weight += one);
+        let sequence = windowed(&pointwise(input, &first, groups), &get("1x1_kxk_conv2"), groups);
+
+        let filtered = {
+            let spec = ConvSpec { groups: input.shape[1], stride: [1, 1], ..self.spec.clone() };
+            Block { spec: &spec, ..*self }.window(input, &zeros(input), &get("gconv_dw"))
+        };
+        // Output `j` of group `g` has row `j groups + g` of the 1x1 kernel.
+        let rows = get("gconv_pw");
+        let (width, of_group) = (rows.shape[1], outputs / groups);
+        let order = (0..outputs).map(|o| o % of_group * groups + o / of_group);
+        let data = order.flat_map(|row| rows.data[row * width..][..width].to_vec()).collect();
+        let filters = Array::new(&[outputs, width, 1, 1], data);
+        let separable = strided(&pointwise(&filtered, &filters, groups), self.spec.stride);
+
+        let branches = [
+            windowed(input, &origin, groups),
+            average,
+            frequency,
+            sequence,
+            windowed(input, &get("1x1"), groups),
+            separable,
+        ];
+        Some(self.norm("bn").apply(&self.scaled_sum(&branches)))
+    }
+
+    fn orepa_1x1(&self, input: &Array) -> Option<Array> {
+        let origin = self.get("weight_or1x1_origin")?;
+        let get = |name: &str| self.get(&format!("weight_or1x1_l2i_{name}")).expect("a kernel");
+        let between = pointwise(input, &get("conv1"), 1);
+        let [origin, product] = [(input, origin), (&between, get("conv2"))]
+            .map(|(map, weight)| strided(&pointwise(map, &weight, 1), self.spec.stride));
+        Some(self.norm("bn").apply(&self.scaled_sum(&[origin, product])))
+    }
+
+    /// The sum of maps, each channel times its value in the map's row of `vector`.
+    fn scaled_sum(&self, branches: &[Array]) -> Array {
+        let vector = self.get("vector").expect("a vector");
+        let [outputs, area] = [1, 2].map(|axis| match axis {
+            1 => branches[0].shape[1],
+            _ => branches[0].shape[2] * branches[0].shape[3],
+        });
+        let value = |i: usize| {
+            let channel = i / area % outputs;
+            let scaled = branches.iter().enumerate();
+            scaled.map(|(row, map)| vector.data[row * outputs + channel] * map.data[i]).sum()
+        };
+        Array::new(&branches[0].shape, (0..branches[0].data.len()).map(value).collect())
+    }
+
     /// A convolution with the block's stride and groups whose kernel sits in the centre of the
     /// block's window; positions outside of the map hold the border value of their channel.
     fn window(&self, input: &Array, border: &[f64], weight: &Array) -> Array {
@@ -123,6 +225,19 @@ impl Block<'_> {
             var: get("running_var"),
         }
     }
+}
+
+/// Every so many rows and columns of a map.
+fn strided(map: &Array, stride: [usize; 2]) -> Array {
+    let [batch, channels, height, width] = map.shape[..] else { panic!("a map has four axes") };
+    let size = [height.div_ceil(stride[0]), width.div_ceil(stride[1])];
+    let mut data = Vec::new();
+    for plane in map.data.chunks(height * width) {
+        for y in (0..height).step_by(stride[0]) {
+            data.extend((0..width).step_by(stride[1]).map(|x| plane[y * width + x]));
+        }
+    }
+    Array::new(&[batch, channels, size[0], size[1]], data)
 }
 
 fn pointwise(input: &Array, weight: &Array, groups: usize) -> Array {

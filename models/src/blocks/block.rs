@@ -105,6 +105,9 @@ pub(crate) trait OfficialBlock {
     /// Further ones that belong to the block, with names that others have, too.
     const COMMON: &'static [&'static str] = &[];
 
+    /// Those of them that are no parameters.
+    const CONSTANTS: &'static [&'static str] = &[];
+
     /// Whether a block with a mark is of this kind; `has` tells whether it has a tensor whose name
     /// begins so. By default the marks decide.
     fn recognises(has: &dyn Fn(&str) -> bool) -> bool {

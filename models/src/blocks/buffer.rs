@@ -20,6 +20,11 @@ pub struct Buffer<const D: usize = 1> {
     value: Mutex<Tensor<D>>,
 }
 
+/// Whether the field of a module with this name is a buffer: what it holds is not learnt.
+pub(crate) fn is_buffer(field: &str) -> bool {
+    field.starts_with("running_") || field.starts_with("constant_")
+}
+
 impl<const D: usize> Buffer<D> {
     /// A buffer with its initial value.
     pub fn new(value: Tensor<D>) -> Self {

@@ -30,6 +30,7 @@ pub use block::{ConvBlock, PlainConv, Positions};
 pub use bn_pad::BnPad;
 pub use branch_sum::{BranchMap, BranchSum, SumBranch};
 pub use buffer::Buffer;
+pub(crate) use buffer::is_buffer;
 pub use conv_bn::ConvBn;
 pub use conv_spec::ConvSpec;
 pub use dbb::{AverageBranch, Branch, DbbConfig, DiverseBranchBlock, PointwiseKxk};

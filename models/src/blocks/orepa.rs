@@ -69,13 +69,15 @@ pub struct OrepaBranches {
     /// The 1x1 kernel before the mean over the window, `[out, in / groups, 1, 1]`.
     pub average: Param<Tensor<4>>,
     /// `1 / K^2` at every tap, `[K, K]`.
-    pub window: Buffer<2>,
+    pub constant_window: Buffer<2>,
     /// The 1x1 kernel before the frequency filters, `[out, in / groups, 1, 1]`.
     pub frequency: Param<Tensor<4>>,
     /// The frequency filters, `[out, K, K]`.
-    pub prior: Buffer<3>,
+    pub constant_prior: Buffer<3>,
     /// The 1x1 kernel that opens the sequence, less the identity, `[internal, in / groups, 1, 1]`.
     pub sequence1: Param<Tensor<4>>,
+    /// That identity: row `t` passes on input `t mod (in / groups)` of its group.
+    pub constant_identity: Buffer<4>,
     /// The KxK kernel that follows, `[out, internal / groups, K, K]`.
     pub sequence2: Param<Tensor<4>>,
     /// A 1x1 kernel, `[out, in / groups, 1, 1]`.
@@ -170,10 +172,16 @@ impl OrepaBranches {
         let mean = 1.0 / (size * size) as f64;
         Self {
             average: fresh([outputs, per_group, 1, 1]),
-            window: Buffer::new(Tensor::full([size, size], mean, device)),
+            constant_window: Buffer::new(Tensor::full([size, size], mean, device)),
             frequency: fresh([outputs, per_group, 1, 1]),
-            prior: Buffer::new(frequency_filters(outputs, size, device)),
+            constant_prior: Buffer::new(frequency_filters(outputs, size, device)),
             sequence1: Initializer::Zeros.init([internal, per_group, 1, 1], device),
+            constant_identity: Buffer::new(
+                Tensor::<2>::eye(per_group, device)
+                    .repeat(&[internal.div_ceil(per_group), 1])
+                    .slice([0..internal])
+                    .reshape([internal, per_group, 1, 1]),
+            ),
             sequence2: fresh([outputs, internal / spec.groups, size, size]),
             pointwise: fresh([outputs, per_group, 1, 1]),
             depthwise: fresh([EXPANSION * inputs, 1, size, size]),
@@ -287,10 +295,11 @@ impl ConvBlock for OrepaBlock {
         vec![
             origin,
             ("branches.average", "weight_orepa_avg_conv"),
-            ("branches.window", "weight_orepa_avg_avg"),
+            ("branches.constant_window", "weight_orepa_avg_avg"),
             ("branches.frequency", "weight_orepa_pfir_conv"),
-            ("branches.prior", "weight_orepa_prior"),
+            ("branches.constant_prior", "weight_orepa_prior"),
             ("branches.sequence1", "weight_orepa_1x1_kxk_idconv1"),
+            ("branches.constant_identity", "id_tensor"),
             ("branches.sequence2", "weight_orepa_1x1_kxk_conv2"),
             ("branches.pointwise", "weight_orepa_1x1"),
             ("branches.depthwise", "weight_orepa_gconv_dw"),
@@ -317,7 +326,9 @@ impl OfficialBlock for OrepaBlock {
         "weight_or1x1_l2i_conv1",
         "weight_or1x1_l2i_conv2",
     ];
-    const COMMON: &'static [&'static str] = &["vector", "bn"];
+    const COMMON: &'static [&'static str] = &["vector", "bn", "id_tensor"];
+    const CONSTANTS: &'static [&'static str] =
+        &["weight_orepa_avg_avg", "weight_orepa_prior", "id_tensor"];
 
     fn describe(block: &BlockTensors<'_>) -> Result<Description, String> {
         let pointwise = block.has("weight_or1x1_origin");

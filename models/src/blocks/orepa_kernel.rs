@@ -18,8 +18,8 @@ pub(super) fn of_branches(
     let taps = size * size;
     let scale = |branch: usize| scale(&vector, branch);
     let matrix = |weight: Tensor<4>| weight.reshape([outputs, per_group, 1]);
-    let window = branches.window.value().reshape([1, 1, taps]);
-    let prior = branches.prior.value().reshape([outputs, 1, taps]);
+    let window = branches.constant_window.value().reshape([1, 1, taps]);
+    let prior = branches.constant_prior.value().reshape([outputs, 1, taps]);
 
     let average = matrix(branches.average.val() * scale(1)) * window;
     let frequency = matrix(branches.frequency.val() * scale(2)) * prior;
@@ -64,10 +64,7 @@ fn sequence(
     let (first, second) = (branches.sequence1.val(), branches.sequence2.val());
     let [internal, ..] = first.dims();
     let (taps, middle) = (size * size, internal / groups);
-    // Row `t` of the first kernel also passes on input `t mod (in / groups)` of its group.
-    let identity = Tensor::<2>::eye(per_group, &first.device());
-    let identity = identity.repeat(&[internal.div_ceil(per_group), 1]).slice([0..internal]);
-    let first = first.reshape([internal, per_group]) + identity;
+    let first = first + branches.constant_identity.value();
     let first = first.reshape([groups, middle, per_group]);
     let second = second.reshape([outputs, middle, taps]).swap_dims(1, 2);
     let second = second.reshape([groups, outputs / groups * taps, middle]);
@@ -107,14 +104,13 @@ pub(super) fn exact_of_branches(
     let exact = |weight: &burn::module::Param<Tensor<4>>| host_kernel(weight.val(), groups);
     let [average, frequency, pointwise] =
         [&branches.average, &branches.frequency, &branches.pointwise].map(exact);
-    let (window, prior) = (host(branches.window.value()), host(branches.prior.value()));
+    let (window, prior) =
+        (host(branches.constant_window.value()), host(branches.constant_prior.value()));
     let (filters, separable) = (host(branches.depthwise.val()), host(branches.separable.val()));
     let expansion = filters.len() / (inputs * taps);
 
-    let mut first = exact(&branches.sequence1);
-    for (row, values) in first.data.chunks_exact_mut(per_group).enumerate() {
-        values[row % per_group] += 1.0;
-    }
+    let first = branches.sequence1.val() + branches.constant_identity.value();
+    let first = host_kernel(first, groups);
     let second = ConvParams::without_bias(exact(&branches.sequence2));
     let sequence = merge_1x1_kxk(&ConvParams::without_bias(first), &second).kernel;
 

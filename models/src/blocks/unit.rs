@@ -60,6 +60,13 @@ macro_rules! blocks {
                 }
             }
 
+            /// [`OfficialBlock::CONSTANTS`].
+            pub(crate) fn constants(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$Variant => <$Module>::CONSTANTS,)*
+                }
+            }
+
             /// [`OfficialBlock::recognises`].
             pub(crate) fn recognises(self, has: &dyn Fn(&str) -> bool) -> bool {
                 match self {
@@ -98,6 +105,16 @@ macro_rules! blocks {
             $($(#[$doc])* $Variant $(($Options))?,)*
             /// A plain convolution with bias: what each of the others folds into.
             Folded,
+        }
+
+        impl Block {
+            /// Which block it is; `None` for the folded convolution.
+            pub fn kind(&self) -> Option<BlockKind> {
+                match self {
+                    $(Self::$Variant { .. } => Some(BlockKind::$Variant),)*
+                    Self::Folded => None,
+                }
+            }
         }
 
         /// The options of the blocks that have any.

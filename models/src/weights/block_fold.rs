@@ -73,6 +73,12 @@ pub fn has_folded_blocks(tensors: &StateDict) -> bool {
     tensors.keys().any(|key| key.split('.').any(of_block))
 }
 
+/// Whether a tensor of an official state dict is a constant of a block, and no parameter.
+pub fn is_constant(key: &str) -> bool {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    BlockKind::ALL.into_iter().any(|kind| kind.constants().contains(&last))
+}
+
 impl BlockFold {
     /// Folds every block, in `f64`, and leaves every other tensor as it is. The folded kernel and
     /// bias have the type of the block's own kernels and stand below the block's prefix as its

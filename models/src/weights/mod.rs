@@ -30,7 +30,7 @@ mod state_dict;
 
 pub use crate::dialects::Dialect;
 pub use atomic::write_atomically;
-pub use block_fold::{BlockFold, FoldedBlock, has_folded_blocks, random_values};
+pub use block_fold::{BlockFold, FoldedBlock, has_folded_blocks, is_constant, random_values};
 pub(crate) use dtype::is_float;
 pub use dtype::with_dtype;
 pub use error::{Lookalike, WeightsError};

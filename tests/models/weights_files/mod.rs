@@ -14,7 +14,7 @@ use dbb_models::weights::{
     Dialect, KeyMap, LoadOptions, Metadata, StateDict, WeightsError, WeightsFile, adopt, rebuild,
     write_burnpack, write_foreign, write_safetensors,
 };
-use dbb_models::{Arch, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize};
+use dbb_models::{Arch, ByLayer, Classifier, Form, ModelConfig, Reparameterize, Walk};
 use safetensors::SafeTensors;
 use tempfile::TempDir;
 
@@ -96,7 +96,7 @@ impl Written {
 #[test]
 fn a_written_network_is_read_bit_for_bit() {
     let folder = TempDir::new().expect("a folder");
-    let mixed = LayerBlocks(vec![("*.conv1".into(), BlockKind::Acb)]);
+    let mixed = ByLayer(vec![("*.conv1".into(), BlockKind::Acb)]);
     let models = [
         config(Arch::ResNet18, BlockKind::Dbb),
         config(Arch::ResNet50, BlockKind::Acb),
@@ -203,7 +203,8 @@ fn official_names_are_those_of_the_papers_code() {
         let norm = NORM.map(|tensor| format!("{norm}.{tensor}"));
         [vec![format!("{conv}.weight")], norm.to_vec()].concat()
     };
-    let block = |kind: BlockKind, depthwise: bool, form: Form| match (kind, form) {
+    // A layer that keeps the shape of its input has an identity.
+    let block = |kind: BlockKind, depthwise: bool, same: bool, form: Form| match (kind, form) {
         (BlockKind::Base, Form::Train) => with_norm("conv", "bn"),
         (BlockKind::Acb, Form::Train) => ["square", "ver", "hor"]
             .map(|strip| with_norm(&format!("{strip}_conv"), &format!("{strip}_bn")))
@@ -225,8 +226,57 @@ fn official_names_are_those_of_the_papers_code() {
             }
             keys.concat()
         }
+        (BlockKind::RepVgg, Form::Train) => {
+            let mut keys = vec![
+                with_norm("rbr_dense.conv", "rbr_dense.bn"),
+                with_norm("rbr_1x1.conv", "rbr_1x1.bn"),
+            ];
+            if same {
+                keys.push(NORM.map(|tensor| format!("rbr_identity.{tensor}")).to_vec());
+            }
+            keys.concat()
+        }
+        (BlockKind::MobileOne, Form::Train) => {
+            let copies = (0..4).map(|copy| {
+                with_norm(&format!("rbr_conv.{copy}.conv"), &format!("rbr_conv.{copy}.bn"))
+            });
+            let mut keys: Vec<_> = copies.collect();
+            keys.push(with_norm("rbr_scale.conv", "rbr_scale.bn"));
+            if same {
+                keys.push(NORM.map(|tensor| format!("rbr_skip.{tensor}")).to_vec());
+            }
+            keys.concat()
+        }
+        (BlockKind::QaRepVgg, Form::Train) => {
+            [with_norm("rbr_dense.conv", "rbr_dense.bn"), with_norm("rbr_1x1", "bn")].concat()
+        }
+        (BlockKind::Orepa, Form::Train) => {
+            let names = [
+                "origin",
+                "avg_conv",
+                "avg_avg",
+                "pfir_conv",
+                "prior",
+                "1x1_kxk_idconv1",
+                "1x1_kxk_conv2",
+                "1x1",
+                "gconv_dw",
+                "gconv_pw",
+            ];
+            let norm = NORM.map(|tensor| format!("bn.{tensor}"));
+            let others = ["vector", "id_tensor"].map(str::to_string);
+            let weights = names.map(|name| format!("weight_orepa_{name}"));
+            [&weights[..], &others, &norm].concat()
+        }
         (kind, Form::Deploy) => {
-            let module = ["conv", "dbb_reparam", "fused_conv"][kind as usize];
+            let module = match kind {
+                BlockKind::Base => "conv",
+                BlockKind::Dbb => "dbb_reparam",
+                BlockKind::Acb => "fused_conv",
+                BlockKind::RepVgg | BlockKind::QaRepVgg => "rbr_reparam",
+                BlockKind::MobileOne => "reparam_conv",
+                BlockKind::Orepa => "orepa_reparam",
+            };
             ["weight", "bias"].map(|tensor| format!("{module}.{tensor}")).to_vec()
         }
     };
@@ -284,10 +334,22 @@ fn official_names_are_those_of_the_papers_code() {
                 let model = config(arch, kind);
                 let network = model.init(form, &device()).expect("a network");
                 let state = official_state(&model, &network);
+                let units: Vec<_> = network
+                    .units()
+                    .into_iter()
+                    .map(|(name, unit)| (name, unit.spec().keeps_shape()))
+                    .collect();
                 let keys = layers.iter().flat_map(|(name, kernel, depthwise)| {
                     let plain = !matches!(kernel, 3 | 5);
                     let kind = if plain { BlockKind::Base } else { kind };
-                    block(kind, *depthwise, form)
+                    let native = match name.as_str() {
+                        "stage0.conv1" | "conv1" | "stage0" => "stem".to_string(),
+                        name if arch == Arch::AlexNet => name.replace("stem.", ""),
+                        name => name.replace("stem.", "blocks."),
+                    };
+                    let unit = units.iter().find(|unit| unit.0 == native);
+                    let same = unit.is_some_and(|unit| unit.1);
+                    block(kind, *depthwise, same, form)
                         .into_iter()
                         .map(move |key| format!("{name}.{key}"))
                 });

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use dbb_models::weights::{
-    BlockFold, FoldedBlock, LoadOptions, StateDict, WeightsFile, has_folded_blocks,
+    BlockFold, FoldedBlock, LoadOptions, StateDict, WeightsFile, has_folded_blocks, is_constant,
 };
 use dbb_models::{Classifier, Reparameterize, Walk, summary::learnable_params};
 use serde::Serialize;
@@ -146,11 +146,11 @@ fn within_tolerance(max_rel_diff: f64) -> bool {
     max_rel_diff <= TOLERANCE
 }
 
-/// Learnable values of a state dict: all fractions but running statistics.
+/// Learnable values of a state dict: all fractions but running statistics and constants of blocks.
 pub fn learnable_values(tensors: &StateDict) -> usize {
     let learnable = |(key, data): &(&String, &TensorData)| {
         let statistic = ["running_mean", "running_var"].iter().any(|end| key.ends_with(end));
-        data.dtype().is_float() && !statistic
+        data.dtype().is_float() && !statistic && !is_constant(key)
     };
     tensors.iter().filter(learnable).map(|(_, data)| data.num_elements()).sum()
 }
