@@ -5,8 +5,10 @@ use crate::support::fixture::{self, Fixture};
 use crate::support::{Array, assert_close};
 use burn::tensor::{DType, TensorData};
 use dbb_models::BlockKind;
-use dbb_models::weights::{BlockFold, FoldedBlock, StateDict, WeightsError, WeightsFile};
-use dbb_models::weights::{random_values, write_foreign};
+use dbb_models::weights::{
+    BlockFold, FoldedBlock, StateDict, WeightsError, WeightsFile, random_values, unmarked_blocks,
+    write_foreign,
+};
 
 fn blocks() -> Vec<Fixture> {
     let kinds = || BlockKind::ALL.into_iter().filter(|kind| kind.is_multi_branch());
@@ -240,4 +242,149 @@ fn half_precision_stays_and_does_not_overflow() {
     let state = state.into_iter().map(|(key, data)| (format!("neck.{key}"), data)).collect();
     let error = BlockFold::default().fold(state).expect_err("too large for f16");
     assert!(matches!(error, WeightsError::Overflow { .. }), "{error}");
+}
+
+/// A convolution with its norm under some names, random, in a number type; and its fold in `f64`,
+/// with `epsilon`, in the centre of a 3x3 window.
+fn conv_norm(
+    names: [&str; 2],
+    shape: [usize; 4],
+    seed: u64,
+    epsilon: f64,
+    dtype: DType,
+) -> (StateDict, Vec<f64>, Vec<f64>) {
+    let [outputs, inputs, size, _] = shape;
+    let values = |count: usize, seed: u64| {
+        let data = TensorData::new(random_values(count, seed), [count]).convert_dtype(dtype);
+        (data.clone(), data.iter::<f64>().collect::<Vec<_>>())
+    };
+    let count = outputs * inputs * size * size;
+    let (weight, w) = values(count, seed);
+    let (gamma, g) = values(outputs, seed + 1);
+    let (beta, b) = values(outputs, seed + 2);
+    let (mean, m) = values(outputs, seed + 3);
+    let (var, _) = values(outputs, seed + 4);
+    let var: Vec<f32> = var.iter::<f32>().map(|v| v.abs() * 0.01).collect();
+    let var = TensorData::new(var, [outputs]).convert_dtype(dtype);
+    let v: Vec<f64> = var.iter::<f64>().collect();
+    let scale = |o: usize| g[o] / (v[o] + epsilon).sqrt();
+    let mut kernel = vec![0.0; outputs * inputs * 9];
+    for (index, w) in w.iter().enumerate() {
+        let (place, tap) = (index / (size * size), index % (size * size));
+        let tap = if size == 1 { 4 } else { tap };
+        kernel[place * 9 + tap] = w * scale(place / inputs);
+    }
+    let bias = (0..outputs).map(|o| b[o] - m[o] * scale(o)).collect();
+    let weight = TensorData::from_bytes_vec(weight.as_bytes().to_vec(), shape, dtype);
+    let [conv, norm] = names;
+    let mut state = StateDict::from([
+        (format!("{norm}.weight"), gamma),
+        (format!("{norm}.bias"), beta),
+        (format!("{norm}.running_mean"), mean),
+        (format!("{norm}.running_var"), var),
+        (format!("{norm}.num_batches_tracked"), TensorData::from([3i64])),
+    ]);
+    if !conv.is_empty() {
+        state.insert(format!("{conv}.weight"), weight);
+    }
+    (state, kernel, bias)
+}
+
+/// RepConv of YOLOv7, where convolution and norm stand in a sequence, and of YOLOv9, with names that
+/// others have, too; with the epsilon of both, in single and half precision, beside a DBB.
+#[test]
+fn repconv_of_detectors() {
+    const EPSILON: f64 = 1e-3;
+    let [outputs, inputs] = [6, 6];
+    for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F16, 1e-3)] {
+        for (folded, names) in [
+            (
+                "rbr_reparam",
+                ["rbr_dense.0", "rbr_dense.1", "rbr_1x1.0", "rbr_1x1.1", "rbr_identity"],
+            ),
+            ("conv", ["conv1.conv", "conv1.bn", "conv2.conv", "conv2.bn", "bn"]),
+        ] {
+            let mut detector = others();
+            for (key, data) in block("dbb_k3_s1_g1_4to4.safetensors") {
+                detector.insert(format!("model.2.{key}"), data);
+            }
+            let parts = [
+                conv_norm([names[0], names[1]], [outputs, inputs, 3, 3], 10, EPSILON, dtype),
+                conv_norm([names[2], names[3]], [outputs, inputs, 1, 1], 20, EPSILON, dtype),
+                conv_norm(["", names[4]], [outputs, 1, 1, 1], 30, EPSILON, dtype),
+            ];
+            let mut kernel = vec![0.0; outputs * inputs * 9];
+            let mut bias = vec![0.0; outputs];
+            for (part, (state, of_kernel, of_bias)) in parts.into_iter().enumerate() {
+                detector.extend(state.into_iter().map(|(key, d)| (format!("model.75.{key}"), d)));
+                if part == 2 {
+                    // The norm of the input: its scale on the diagonal.
+                    let norm = |key: &str| {
+                        let key = format!("model.75.{}.{key}", names[4]);
+                        detector[&key].iter::<f64>().collect::<Vec<_>>()
+                    };
+                    let (gamma, var) = (norm("weight"), norm("running_var"));
+                    for o in 0..outputs {
+                        kernel[(o * inputs + o) * 9 + 4] += gamma[o] / (var[o] + EPSILON).sqrt();
+                    }
+                } else {
+                    kernel.iter_mut().zip(of_kernel).for_each(|(sum, k)| *sum += k);
+                }
+                bias.iter_mut().zip(of_bias).for_each(|(sum, b)| *sum += b);
+            }
+            let demanded = if folded == "conv" { vec!["model.7*".to_string()] } else { vec![] };
+            let options =
+                BlockFold { epsilon: EPSILON, unmarked: demanded, ..BlockFold::default() };
+            let (mut tensors, list) = options.fold(detector.clone()).expect("folded");
+            let kinds: Vec<_> = list.iter().map(|block| block.kind).collect();
+            assert_eq!(kinds, [BlockKind::Dbb, BlockKind::RepVgg]);
+            for (tensor, expected, shape) in
+                [("weight", kernel, vec![outputs, inputs, 3, 3]), ("bias", bias, vec![outputs])]
+            {
+                let data = tensors.remove(&format!("model.75.{folded}.{tensor}")).expect(tensor);
+                assert_eq!(data.dtype(), dtype);
+                let expected = Array::new(&shape, expected);
+                assert_close(folded, &Array::from(&data), &expected, tolerance, 1.0);
+            }
+            tensors.retain(|key, _| !key.starts_with("model.2."));
+            assert!(tensors == others(), "everything else stays as it is");
+            if folded == "conv" {
+                assert_eq!(unmarked_blocks(&detector), ["model.75"]);
+                let (_, list) = BlockFold::default().fold(detector).expect("folded");
+                assert_eq!(list.len(), 1, "not without being asked");
+            }
+        }
+    }
+}
+
+/// The identity of a QARepVGG block leaves no tensor: stride and groups decide, and what was assumed is
+/// told.
+#[test]
+fn an_identity_without_a_tensor() {
+    let state = block("family/qarepvgg_k3_s1_g1_4to4.safetensors");
+    let strides =
+        |stride| BlockFold { strides: vec![("neck".into(), stride)], ..BlockFold::default() };
+    let (assumed, entry) = fold_one(state.clone(), &BlockFold::default()).expect("folded");
+    assert_eq!(entry.assumed_identity, Some(true));
+    let (told, entry) = fold_one(state.clone(), &strides(1)).expect("folded");
+    assert!(assumed == told && entry.assumed_identity.is_none());
+    let (strided, entry) = fold_one(state.clone(), &strides(2)).expect("folded");
+    assert!(entry.assumed_identity.is_none());
+    // The outer norm's scale on the diagonal is what the identity adds.
+    let kernel = |folded: &StateDict| Array::from(&folded["neck.rbr_reparam.weight"]);
+    let values = |key: &str| state[key].iter::<f64>().collect::<Vec<_>>();
+    let (gamma, var) = (values("bn.weight"), values("bn.running_var"));
+    let mut expected = kernel(&strided);
+    for channel in 0..4 {
+        let scale = gamma[channel] / (var[channel] + 1e-5).sqrt();
+        expected.data[(channel * 4 + channel) * 9 + 4] += scale;
+    }
+    assert_close("identity", &kernel(&told), &expected, 1e-6, 1.0);
+
+    let state = block("family/qarepvgg_k3_s1_g2_6to6.safetensors");
+    let (_, entry) = fold_one(state, &BlockFold::default()).expect("folded");
+    assert_eq!(entry.assumed_identity, Some(false), "two groups of it have one");
+    let state = block("family/qarepvgg_k3_s2_g1_4to6.safetensors");
+    let (_, entry) = fold_one(state, &BlockFold::default()).expect("folded");
+    assert_eq!(entry.assumed_identity, None, "there cannot be one");
 }

@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Device, Tensor};
+use dbb_models::algebra::ConvParams;
 use dbb_models::blocks::{Activation, Branch, DbbConfig};
 use dbb_models::weights::{Dialect, KeyMap, StateDict, WeightsError};
 use dbb_models::{
@@ -60,8 +61,17 @@ fn families() -> Vec<ModelConfig> {
         Arch::Vgg16,
         Arch::AlexNet,
     ] {
-        models.extend([BlockKind::Dbb, BlockKind::Acb].map(|block| config(arch, block)));
+        // Every block in a dense and a depthwise network, two of them in all.
+        let everywhere = matches!(arch, Arch::ResNet20 | Arch::MobileNetV1);
+        let kinds = BlockKind::ALL.into_iter().filter(|kind| {
+            kind.is_multi_branch()
+                && (everywhere || matches!(kind, BlockKind::Dbb | BlockKind::Acb))
+        });
+        models.extend(kinds.map(|block| config(arch, block)));
     }
+    let branches = vec![Branch::Kxk, Branch::Kxk, Branch::Pointwise];
+    let dbb = DbbConfig { branches, identity: true, ..Default::default() };
+    models.push(ModelConfig { dbb, ..config(Arch::ResNet20, BlockKind::Dbb) });
     let patterns = [("stage1.*", BlockKind::Acb), ("stage2.*", BlockKind::Base)];
     let blocks = ByLayer(patterns.map(|(p, b)| (p.to_string(), b)).into());
     models.push(ModelConfig { blocks, ..config(Arch::ResNet18, BlockKind::Dbb) });
@@ -74,7 +84,6 @@ fn families() -> Vec<ModelConfig> {
     models
 }
 
-// The implementation belongs to the process: only this test chooses it.
 #[test]
 fn a_network_of_blocks_starts_as_the_plain_one() {
     let device = Device::default();
@@ -95,19 +104,33 @@ fn a_network_of_blocks_starts_as_the_plain_one() {
         let logits = |network: &Classifier| Array::from(network.forward(images(64, &device)));
         assert_close(&what, &logits(&network), &logits(&source), 1e-6, 0.0);
 
-        // The fold finds the same convolutions, to the bit.
+        // The fold finds the same convolutions, to the bit; through two norms, but for rounding.
+        let has_two_norms = model.block == BlockKind::QaRepVgg;
         for ((_, own), (_, theirs)) in network.units().into_iter().zip(source.units()) {
             let (own, theirs) = (own.equivalent(), theirs.equivalent());
-            assert!(own.kernel.data == theirs.kernel.data && own.bias == theirs.bias, "{what}");
+            let values = |params: ConvParams| {
+                let values = [params.kernel.data, params.bias].concat();
+                Array::new(&[values.len()], values)
+            };
+            let tolerance = if has_two_norms { 1e-6 } else { 0.0 };
+            assert_close(&what, &values(own), &values(theirs), tolerance, 0.0);
         }
 
         // With those of a batch. Dropout, which is random, comes after the maps. The definition
         // adds zeros; the kernels, which sum moments instead of maps, round on the way, and the
         // norms of few values amplify that from layer to layer.
+        // Two norms differ from one by the share of epsilon in the variance, which is small in the
+        // depthwise layers of this network.
         let (network, source) = (network.train(), source.train());
+        let of_norms: f64 = match (has_two_norms, model.arch) {
+            (false, _) => 0.0,
+            (true, Arch::MobileNetV1) => 0.2,
+            (true, _) => 1e-3,
+        };
         for (implementation, tolerance) in
             [(Implementation::Plain, 1e-6), (Implementation::Fast, 1e-3)]
         {
+            let tolerance = of_norms.max(tolerance);
             let maps = |network: &Classifier| {
                 let maps = || network.forward_features(images(64, &autodiff));
                 implementation.during(maps).into_iter().map(Tensor::inner)
@@ -120,10 +143,11 @@ fn a_network_of_blocks_starts_as_the_plain_one() {
         // What both have recorded of the batch.
         let (own, theirs) = (state(&model, &network.valid()), state(&plain, &source.valid()));
         for (key, data) in theirs.iter().filter(|(key, _)| is_statistic(key)) {
-            let first = ["origin.bn", "square.bn"].map(|bn| key.replace("bn", bn));
+            let first = ["origin.bn", "square.bn", "copies.0.bn"].map(|bn| key.replace("bn", bn));
             let found = first.iter().chain([key]).find_map(|key| own.get(key));
             let found = Array::from(found.unwrap_or_else(|| panic!("{what} has no {key}")));
-            assert_close(&format!("{what} {key}"), &found, &data.into(), 1e-4, 1e-3);
+            let tolerance = of_norms.max(1e-4);
+            assert_close(&format!("{what} {key}"), &found, &data.into(), tolerance, 1e-3);
         }
     }
 }
@@ -145,6 +169,27 @@ fn a_fold_can_be_taken_back_for_evaluation() {
             }
         }
     }
+}
+
+/// What an OREPA block scales by zero learns as soon as its scales have: they receive a gradient in
+/// the first step.
+#[test]
+fn the_scales_of_orepa_learn_first() {
+    let device = Device::default().autodiff();
+    let model = config(Arch::ResNet20, BlockKind::Orepa);
+    let source = random(&config(Arch::ResNet20, BlockKind::Base), &device.clone().inner());
+    let network = start(&model, &source, &device).network;
+    let backward = network.forward(images(64, &device)).powi_scalar(2).mean().backward();
+    let found = gradients(&network, &keys(&model, &network), &backward);
+    let layer = "stage2.1.conv2.";
+    let of = |name: &str| Array::from(&found[&format!("{layer}{name}")]);
+    let vector = of("vector");
+    let [rows, outputs] = vector.shape[..] else { panic!("a matrix") };
+    for row in 0..rows {
+        let zeros = vector.data[row * outputs..][..outputs].iter().filter(|v| **v == 0.0).count();
+        assert!(zeros < outputs / 2, "row {row}: {zeros} zeros");
+    }
+    assert!(of("branches.pointwise").max_abs() == 0.0 && of("origin").max_abs() > 0.0);
 }
 
 /// In the first step the closing norms of new branches learn and what is before them does not; in

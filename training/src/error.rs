@@ -116,7 +116,7 @@ pub enum Error {
     /// Nothing to fold in a file that does not describe its network.
     #[error(
         "{} does not describe its network and has no block under the names of the papers' code \
-         (dbb_origin.conv.weight and so on, square_conv.weight and so on)",
+         (such as dbb_origin, square_conv, rbr_dense, rbr_conv or weight_orepa_origin)",
         .0.display()
     )]
     NoBlocks(PathBuf),

@@ -5,11 +5,9 @@
 //! fold needs. What they leave open, stride, padding and sometimes the groups, changes nothing
 //! about the folded kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
-
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::block_find::{FoundBlock, name, take_blocks, unmarked_blocks};
 use super::dtype::narrowed;
 use super::error::WeightsError;
 use super::finite::check_finite;
@@ -35,12 +33,15 @@ pub struct BlockFold {
     /// Strides by pattern, by default 1. The folded kernel is the same for all of them, but that of
     /// a QARepVGG block: with stride 1 it has an identity, which leaves no tensor.
     pub strides: Vec<(String, usize)>,
+    /// Names of the RepConv blocks whose modules are called as those of others are
+    /// ([`unmarked_blocks`]), by pattern.
+    pub unmarked: Vec<String>,
 }
 
 impl Default for BlockFold {
     fn default() -> Self {
         let epsilon = NormConfig::default().epsilon;
-        Self { epsilon, groups: Vec::new(), strides: Vec::new() }
+        Self { epsilon, groups: Vec::new(), strides: Vec::new(), unmarked: Vec::new() }
     }
 }
 
@@ -93,12 +94,13 @@ impl BlockFold {
         &self,
         mut tensors: StateDict,
     ) -> Result<(StateDict, Vec<FoldedBlock>), WeightsError> {
-        let blocks = take_blocks(&mut tensors);
-        for patterns in [&self.groups, &self.strides] {
-            check_patterns(patterns, blocks.keys().map(|prefix| name(prefix)))?;
-        }
+        let unmarked = unmarked_blocks(&tensors);
+        check_patterns(self.unmarked.iter(), unmarked.iter().map(String::as_str))?;
+        let blocks = take_blocks(&mut tensors, &self.unmarked);
+        let patterns = self.groups.iter().chain(&self.strides).map(|(pattern, _)| pattern);
+        check_patterns(patterns, blocks.iter().map(|block| name(&block.prefix)))?;
         let mut folded = Vec::new();
-        for (prefix, (kind, block)) in blocks {
+        for FoundBlock { prefix, kind, tensors: block, folded_module } in blocks {
             let name = name(&prefix).to_string();
             let refused =
                 |detail: String| WeightsError::Block { path: None, name: name.clone(), detail };
@@ -113,7 +115,8 @@ impl BlockFold {
 
             let params = unit.equivalent();
             let kernel = params.kernel.shape();
-            let module = format!("{prefix}{}", kind.folded_module([kernel[2], kernel[3]]));
+            let module = folded_module.unwrap_or(kind.folded_module([kernel[2], kernel[3]]));
+            let module = format!("{prefix}{module}");
             for (tensor, values, shape) in [
                 ("weight", params.kernel.data, kernel.to_vec()),
                 ("bias", params.bias, vec![kernel[0]]),
@@ -190,11 +193,11 @@ struct Geometry {
 
 /// That every pattern is that of a block.
 fn check_patterns<'a>(
-    patterns: &[(String, usize)],
+    mut patterns: impl Iterator<Item = &'a String>,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> Result<(), WeightsError> {
     let is_idle = |pattern: &str| !names.clone().any(|name| matches(pattern, name));
-    let Some((pattern, _)) = patterns.iter().find(|(pattern, _)| is_idle(pattern)) else {
+    let Some(pattern) = patterns.find(|pattern| is_idle(pattern)) else {
         return Ok(());
     };
     let mut known: Vec<&str> = names.clone().take(PATTERN_NAMES).collect();
@@ -206,60 +209,6 @@ fn check_patterns<'a>(
         false => format!("no block has such a name; the blocks are {}", known.join(", ")),
     };
     Err(WeightsError::Block { path: None, name: pattern.clone(), detail })
-}
-
-/// The name of the block below a prefix.
-fn name(prefix: &str) -> &str {
-    prefix.trim_end_matches('.')
-}
-
-/// The blocks of a state dict by prefix, taken out of it, with their official keys below the prefix.
-fn take_blocks(tensors: &mut StateDict) -> BTreeMap<String, (BlockKind, StateDict)> {
-    let mut blocks = BTreeMap::new();
-    let prefixes: BTreeSet<_> = tensors.keys().filter_map(|key| prefix(key)).collect();
-    for prefix in prefixes {
-        let has = |name: &str| is_held(tensors, &format!("{prefix}{name}"));
-        let Some(kind) = BlockKind::ALL.into_iter().find(|kind| kind.recognises(&has)) else {
-            continue;
-        };
-        let parts = || kind.marks().iter().chain(kind.common());
-        let (mut block, mut rest) = (StateDict::new(), StateDict::new());
-        for (key, data) in std::mem::take(tensors) {
-            let below = key.strip_prefix(&prefix);
-            match below.filter(|below| parts().any(|part| is_below(below, part))) {
-                Some(below) => block.extend(kind.canonical(below).map(|key| (key, data))),
-                None => drop(rest.insert(key, data)),
-            }
-        }
-        *tensors = rest;
-        blocks.insert(prefix, (kind, block));
-    }
-    blocks
-}
-
-/// Whether a state dict holds a tensor, or one of a module.
-fn is_held(tensors: &StateDict, name: &str) -> bool {
-    let mut from = tensors.range::<str, _>((Bound::Included(name), Bound::Unbounded));
-    let mut near = from.by_ref().map(|(key, _)| key).take_while(|key| key.starts_with(name));
-    near.any(|key| is_below(key, name))
-}
-
-/// Whether a name is that of a module or tensor, or lies below it.
-fn is_below(name: &str, module: &str) -> bool {
-    name.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
-/// What stands before the part of a key that marks a block.
-fn prefix(key: &str) -> Option<String> {
-    let marks = |part: &str| BlockKind::ALL.into_iter().any(|kind| kind.marks().contains(&part));
-    let mut at = 0;
-    for part in key.split('.') {
-        if marks(part) {
-            return Some(key[..at].to_string());
-        }
-        at += part.len() + 1;
-    }
-    None
 }
 
 /// Largest difference, absolute and relative, between a block and its fold on a random map.

@@ -14,6 +14,7 @@
 //! no weights that are NaN or infinite unless [`LoadOptions`] allow it.
 
 mod atomic;
+mod block_find;
 mod block_fold;
 mod damage;
 mod digest;
@@ -30,6 +31,7 @@ mod state_dict;
 
 pub use crate::dialects::Dialect;
 pub use atomic::write_atomically;
+pub use block_find::unmarked_blocks;
 pub use block_fold::{BlockFold, FoldedBlock, has_folded_blocks, is_constant, random_values};
 pub(crate) use dtype::is_float;
 pub use dtype::with_dtype;

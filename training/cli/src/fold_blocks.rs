@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use dbb_models::weights::{BlockFold, FoldedBlock, LoadOptions, WeightsFile, write_foreign};
+use dbb_models::weights::{
+    BlockFold, FoldedBlock, LoadOptions, WeightsFile, unmarked_blocks, write_foreign,
+};
 use serde::Serialize;
 
 use crate::export::Written;
@@ -20,6 +22,10 @@ pub struct BlockOptions {
     /// whose identity leaves no tensor: with stride 1 and as many outputs as inputs it has one.
     #[arg(long, value_name = "PATTERN=N", value_parser = number)]
     strides: Vec<(String, usize)>,
+    /// Fold the RepConv blocks of YOLOv9 and Ultralytics' YOLO whose names match the pattern: their
+    /// modules conv1 and conv2 are called as those of others are, which nothing tells apart.
+    #[arg(long, value_name = "PATTERN")]
+    repconv: Vec<String>,
     /// Epsilon of the batch norms [default: 1e-5].
     #[arg(long, value_name = "EPSILON", value_parser = epsilon)]
     bn_eps: Option<f64>,
@@ -44,8 +50,11 @@ impl BlockOptions {
     /// A network of the zoo knows its groups, strides and norms.
     pub fn refuse_for_networks(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
-            self.groups.is_empty() && self.strides.is_empty() && self.bn_eps.is_none(),
-            "--groups, --strides and --bn-eps are for files of unknown networks; leave them out for a network \
+            self.groups.is_empty()
+                && self.strides.is_empty()
+                && self.repconv.is_empty()
+                && self.bn_eps.is_none(),
+            "--groups, --strides, --repconv and --bn-eps are for files of unknown networks; leave them out for a network \
              that is known"
         );
         Ok(())
@@ -58,6 +67,9 @@ struct Summary {
     written: Written,
     bn_eps: f64,
     folded: Vec<Block>,
+    /// What may be a block and was left as it is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -97,9 +109,16 @@ pub fn run(
         epsilon: options.bn_eps.unwrap_or(default.epsilon),
         groups: options.groups.clone(),
         strides: options.strides.clone(),
+        unmarked: options.repconv.clone(),
     };
     let params_train = learnable_values(&file.tensors);
-    let (tensors, blocks) = fold_blocks(file, &fold, weights)?;
+    let unmarked = unmarked_blocks(&file.tensors);
+    let (tensors, blocks) = match fold_blocks(file, &fold, weights) {
+        Err(error @ dbb_training::Error::NoBlocks(_)) if !unmarked.is_empty() => {
+            anyhow::bail!("{error}; {}", hint(&unmarked))
+        }
+        result => result?,
+    };
     write_foreign(out, &tensors).map_err(dbb_training::Error::from)?;
     let worst = |of: fn(&FoldedBlock) -> f64| blocks.iter().map(of).reduce(f64::max);
     let written = Written {
@@ -114,9 +133,27 @@ pub fn run(
         rounding: None,
         out: out.into(),
     };
-    let summary =
-        Summary { written, bn_eps: fold.epsilon, folded: blocks.iter().map(Block::from).collect() };
+    let summary = Summary {
+        written,
+        bn_eps: fold.epsilon,
+        folded: blocks.iter().map(Block::from).collect(),
+        left: unmarked_blocks(&tensors),
+    };
     crate::print(json, &summary, || text(&summary))
+}
+
+/// Names listed of what may be blocks.
+const LISTED: usize = 4;
+
+fn hint(names: &[String]) -> String {
+    let more = if names.len() > LISTED { ", ..." } else { "" };
+    let listed: Vec<_> = names.iter().take(LISTED).map(String::as_str).collect();
+    format!(
+        "{} modules may be RepConv blocks of YOLOv9 or Ultralytics' YOLO ({}{more}); pass --repconv \
+         PATTERN to fold those that are",
+        names.len(),
+        listed.join(", ")
+    )
 }
 
 fn text(summary: &Summary) -> String {
@@ -151,6 +188,9 @@ fn text(summary: &Summary) -> String {
          {params_deploy}\n",
         summary.bn_eps
     );
+    if !summary.left.is_empty() {
+        text += &format!("left as they are: {}\n", hint(&summary.left));
+    }
     if let (Some(difference), Some(compared_on)) =
         (summary.written.max_rel_diff, &summary.written.compared_on)
     {
