@@ -242,7 +242,7 @@ fn repvgg(stages: [(usize, usize); 5]) -> Table {
     (layers, vec![[inputs, 0]])
 }
 
-/// Tables 2 and 5 of "MobileOne" (Vasu et al., CVPR 2023): channels of the stem and the stages, and
+/// "MobileOne" (Vasu et al., CVPR 2023) as Apple publishes it: channels of the stem and the stages, and
 /// how many layers at the end of each have squeeze-and-excitation, in both convolutions.
 fn mobileone(stem: usize, widths: [usize; 4], squeezes: [usize; 4]) -> Table {
     let (mut layers, mut dense_layers) = (vec![dense(3, stem, 3, 112)], Vec::new());
@@ -435,7 +435,7 @@ fn folded_repvggs_equal_the_published_figures() {
 }
 
 /// Millions of parameters of the folded networks, and of the blocks they are trained with, as the
-/// paper (table 8) and timm round them.
+/// paper and timm round them.
 #[test]
 fn mobileones_equal_the_published_figures() {
     for (arch, deploy, train) in [

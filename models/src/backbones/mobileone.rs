@@ -19,7 +19,7 @@ const DEPTHS: [usize; 4] = [2, 8, 10, 1];
 /// The squeezed channels of a squeeze-and-excitation, as a share of its input's.
 const SQUEEZED: f64 = 1.0 / 16.0;
 
-/// What the networks of the paper's table 5 differ in.
+/// What the networks of the paper differ in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MobileOneNetConfig {
     /// Multiplies the 64, 128, 256 and 512 channels of the stages. The stem has the channels of
