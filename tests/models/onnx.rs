@@ -72,6 +72,11 @@ fn networks() -> Vec<(ModelConfig, Classifier)> {
         config(Arch::MobileNetV2, BlockKind::Dbb),
         config(Arch::MobileNetV3Large, BlockKind::Base),
         config(Arch::MobileNetV3Small, BlockKind::Dbb),
+        config(Arch::RepVggA0, BlockKind::Acb),
+        config(Arch::MobileOneS4, BlockKind::MobileOne),
+        config(Arch::Vgg16, BlockKind::Dbb),
+        config(Arch::Vgg16Cifar, BlockKind::Base),
+        config(Arch::AlexNet, BlockKind::Dbb),
     ];
     models.into_iter().map(|model| (model.clone(), network(&model))).collect()
 }

@@ -56,6 +56,10 @@ fn families() -> Vec<ModelConfig> {
         Arch::MobileNetV1,
         Arch::MobileNetV2,
         Arch::MobileNetV3Small,
+        Arch::RepVggA0,
+        Arch::MobileOneS4,
+        Arch::Vgg16,
+        Arch::AlexNet,
     ] {
         // Every block in a dense and a depthwise network, two of them in all.
         let everywhere = matches!(arch, Arch::ResNet20 | Arch::MobileNetV1);

@@ -24,6 +24,8 @@ pub struct NetworkBuilder<'a> {
     pub patterns: &'a LayerBlocks,
     /// What the blocks are made of, and the largest kernel that becomes one.
     pub options: BlockOptions,
+    /// Whether 1x1 convolutions become blocks, too, if the block has a form for them.
+    pub pointwise_blocks: bool,
     /// The constants of the batch norms.
     pub norm: NormConfig,
     /// Whether units are made in training form or folded.
@@ -38,25 +40,49 @@ impl NetworkBuilder<'_> {
     /// # Errors
     /// If the chosen block cannot have this geometry.
     pub fn unit(&self, name: &str, spec: &ConvSpec) -> Result<ConvUnit, ConfigError> {
+        self.make(name, spec, None)
+    }
+
+    /// The unit of a layer whose MobileOne block has so many copies of the convolution, unless the
+    /// options say otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::unit`].
+    pub fn unit_of_copies(
+        &self,
+        name: &str,
+        spec: &ConvSpec,
+        copies: usize,
+    ) -> Result<ConvUnit, ConfigError> {
+        self.make(name, spec, Some(copies))
+    }
+
+    fn make(
+        &self,
+        name: &str,
+        spec: &ConvSpec,
+        copies: Option<usize>,
+    ) -> Result<ConvUnit, ConfigError> {
         let block = match self.form {
             Form::Deploy => Block::Folded,
-            Form::Train => self.kind(name, spec).with_options(&self.options_of(name)),
+            Form::Train => {
+                let mobileone = self.options.mobileone.of_layer(name, copies);
+                let options = BlockOptions { mobileone, ..self.options.clone() };
+                self.kind(name, spec).with_options(&options)
+            }
         };
         Ok(ConvUnit::new(spec, &block, self.device)?.with_norm(self.norm))
     }
 
-    /// Which block a layer is in training form. As in the paper's code, 1x1 convolutions and
-    /// kernels above `dbb.max_kernel` (the 7x7 stem) stay plain.
+    /// Which block a layer is in training form. As in the papers' code, kernels above
+    /// `dbb.max_kernel` (the 7x7 stem) stay plain, and so do 1x1 convolutions, but for those of
+    /// MobileOne, in blocks that have a form for them.
     pub fn kind(&self, name: &str, spec: &ConvSpec) -> BlockKind {
-        let largest = spec.kernel_size[0].max(spec.kernel_size[1]);
-        if largest == 1 || largest > self.options.dbb.max_kernel {
-            return BlockKind::Base;
-        }
-        self.patterns.get(name).copied().unwrap_or(self.block)
-    }
-
-    fn options_of(&self, name: &str) -> BlockOptions {
-        let mobileone = self.options.mobileone.of_layer(name, None);
-        BlockOptions { mobileone, ..self.options.clone() }
+        let kind = self.patterns.get(name).copied().unwrap_or(self.block);
+        let is_plain = match spec.kernel_size[0].max(spec.kernel_size[1]) {
+            1 => !self.pointwise_blocks || !matches!(kind, BlockKind::MobileOne | BlockKind::Orepa),
+            largest => largest > self.options.dbb.max_kernel,
+        };
+        if is_plain { BlockKind::Base } else { kind }
     }
 }

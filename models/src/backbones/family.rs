@@ -17,6 +17,9 @@ pub trait Backbone {
     /// Whether [`NetworkBuilder::activation`] chooses the nonlinearity.
     const LEAVES_ACTIVATION_OPEN: bool = false;
 
+    /// Whether 1x1 convolutions become blocks, too, if the block has a form for them.
+    const POINTWISE_BLOCKS: bool = false;
+
     /// A network with fresh weights.
     ///
     /// # Errors
@@ -95,6 +98,13 @@ macro_rules! families {
             pub fn norm(&self) -> crate::blocks::NormConfig {
                 match self {
                     $(Self::$Network(_) => <$Config>::NORM,)*
+                }
+            }
+
+            /// [`Backbone::POINTWISE_BLOCKS`].
+            pub fn has_pointwise_blocks(&self) -> bool {
+                match self {
+                    $(Self::$Network(_) => <$Config>::POINTWISE_BLOCKS,)*
                 }
             }
 

@@ -5,15 +5,21 @@
 //! the list of families and a row for each network, both below; and a constant in `dialects/` for
 //! each code base that has names for it.
 
+mod alexnet;
 mod arch;
 mod builder;
 mod family;
+mod hidden_layers;
 mod inverted_residual;
 mod mobilenet_v1;
 mod mobilenet_v2;
 mod mobilenet_v3;
+mod mobileone;
+mod repvgg;
 mod resnet;
+mod vgg;
 
+pub use alexnet::{AlexNet, AlexNetConfig};
 pub use arch::ForeignModel;
 pub use builder::NetworkBuilder;
 pub use family::Backbone;
@@ -21,7 +27,10 @@ pub use inverted_residual::{InvertedResidual, InvertedResidualConfig};
 pub use mobilenet_v1::{MobileNetV1, MobileNetV1Config, SeparableConv};
 pub use mobilenet_v2::{MobileNetV2, MobileNetV2Config};
 pub use mobilenet_v3::{MobileNetV3, MobileNetV3Config};
+pub use mobileone::{MobileOne, MobileOneLayer, MobileOneNetConfig};
+pub use repvgg::{RepVgg, RepVggConfig};
 pub use resnet::{ResNet, ResNetConfig, ResidualBlock, Shortcut};
+pub use vgg::{Vgg, VggConfig};
 
 use crate::dialects::{Names, akamaster, official, timm, torchvision};
 
@@ -34,6 +43,14 @@ family::families! {
     MobileNetV2 from MobileNetV2Config;
     /// MobileNet version 3, large or small.
     MobileNetV3 from MobileNetV3Config;
+    /// RepVGG.
+    RepVgg from RepVggConfig;
+    /// MobileOne.
+    MobileOne from MobileOneNetConfig;
+    /// VGG-16.
+    Vgg from VggConfig;
+    /// AlexNet.
+    AlexNet from AlexNetConfig;
 }
 
 // Variant = name, network, height and width of the images that its paper trains it with, names in
@@ -60,6 +77,26 @@ arch::architectures! {
         "mobilenet_v3_large", MobileNetV3Config::Large, 224, [torchvision::MOBILENET_V3];
     MobileNetV3Small =
         "mobilenet_v3_small", MobileNetV3Config::Small, 224, [torchvision::MOBILENET_V3];
+    RepVggA0 = "repvgg_a0", RepVggConfig::a(0.75, 2.5), 224, [official::REPVGG];
+    RepVggA1 = "repvgg_a1", RepVggConfig::a(1.0, 2.5), 224, [official::REPVGG];
+    RepVggA2 = "repvgg_a2", RepVggConfig::a(1.5, 2.75), 224, [official::REPVGG];
+    RepVggB0 = "repvgg_b0", RepVggConfig::b(1.0, 2.5), 224, [official::REPVGG];
+    RepVggB1 = "repvgg_b1", RepVggConfig::b(2.0, 4.0), 224, [official::REPVGG];
+    MobileOneS0 = "mobileone_s0", MobileOneNetConfig::s0(), 224, [official::MOBILEONE];
+    MobileOneS1 =
+        "mobileone_s1", MobileOneNetConfig::of_widths([1.5, 1.5, 2.0, 2.5]), 224,
+        [official::MOBILEONE];
+    MobileOneS2 =
+        "mobileone_s2", MobileOneNetConfig::of_widths([1.5, 2.0, 2.5, 4.0]), 224,
+        [official::MOBILEONE];
+    MobileOneS3 =
+        "mobileone_s3", MobileOneNetConfig::of_widths([2.0, 2.5, 3.0, 4.0]), 224,
+        [official::MOBILEONE];
+    MobileOneS4 = "mobileone_s4", MobileOneNetConfig::s4(), 224, [official::MOBILEONE];
+    Vgg16 = "vgg16", VggConfig::ImageNet, 224, [];
+    /// VGG-16 with the classifier for images of 32x32.
+    Vgg16Cifar = "vgg16-cifar", VggConfig::Cifar, 32, [];
+    AlexNet = "alexnet", AlexNetConfig, 224, [official::ALEXNET];
 }
 
 const IMAGENET_RESNET: [Names; 3] = [official::RESNET, torchvision::RESNET, timm::RESNET];

@@ -40,6 +40,6 @@ pub use orepa::{OrepaBlock, OrepaBranches, OrepaConfig, OrepaProduct};
 pub use pointwise::PointwiseConv;
 pub use qarepvgg::QaRepVggBlock;
 pub use repvgg::RepVggBlock;
-pub use squeeze_excite::SqueezeExcite;
+pub use squeeze_excite::{Gate, SqueezeExcite};
 pub(crate) use unit::Contents;
 pub use unit::{Block, BlockKind, BlockOptions, ConvUnit};

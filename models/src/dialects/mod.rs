@@ -18,7 +18,7 @@ named! {
     pub enum Dialect: "dialect" {
         /// The paths and layouts of our Burn modules.
         Native = "native",
-        /// The names of the paper's repository, in PyTorch's layouts.
+        /// The names of the papers' repositories, in PyTorch's layouts.
         Official = "official",
         /// The names of torchvision, for plain convolutions with batch norm only.
         Torchvision = "torchvision",

@@ -1,6 +1,7 @@
-//! The names of the paper's repository.
+//! The names of the papers' own repositories: that of the Diverse Branch Block, unless an
+//! architecture has its own.
 
-use super::{Dialect, Names, UnitNames, pytorch_norm};
+use super::{Dialect, Names, UnitNames, block_index, pytorch_norm};
 use crate::blocks::{BlockKind, Contents, ConvUnit};
 
 /// ResNets of four stages.
@@ -13,6 +14,39 @@ pub(crate) const MOBILENET_V1: Names = names(|layer| match layer.strip_prefix("b
     Some(block) => format!("stem.{block}"),
     None => layer.replace("stem", "conv1"),
 });
+
+/// The repository of the RepVGG paper, whose stem is a stage.
+pub(crate) const REPVGG: Names = names(|layer| layer.replace("stem", "stage0"));
+
+/// Apple's repository, which numbers both convolutions of a layer.
+pub(crate) const MOBILEONE: Names = Names {
+    others: |_, native| match native.split_once("_squeeze_excite.") {
+        Some((layer, tensor)) => {
+            let tensor = tensor.replace("fc1", "reduce").replace("fc2", "expand");
+            format!("{}.se.{tensor}", mobileone(layer))
+        }
+        None => native.into(),
+    },
+    ..names(mobileone)
+};
+
+fn mobileone(layer: &str) -> String {
+    let Some((block, part)) = layer.rsplit_once('.') else {
+        return layer.replace("stem", "stage0");
+    };
+    let stage = block.split('.').next().unwrap_or(block);
+    format!("{stage}.{}", 2 * block_index(block) + usize::from(part == "pointwise"))
+}
+
+pub(crate) const ALEXNET: Names = Names {
+    others: |_, native| {
+        native
+            .replace("hidden.0", "linear1")
+            .replace("hidden.1", "linear2")
+            .replace("linear.", "linear3.")
+    },
+    ..names(|layer| format!("stem.{layer}"))
+};
 
 const fn names(layer: fn(&str) -> String) -> Names {
     Names {

@@ -7,12 +7,22 @@ use burn::nn::conv::Conv2d;
 use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 
 use super::proto::{self, Attribute, Node, data_type};
-use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, SqueezeExcite};
-use crate::walk::Interpreter;
+use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, Gate, SqueezeExcite};
+use crate::walk::{Interpreter, clipped};
 
 /// What a node or the input of a graph yields.
 #[derive(Clone, Debug)]
-pub(crate) struct Value(pub(super) String);
+pub(crate) struct Value {
+    name: String,
+    /// Height and width, of a map.
+    size: [usize; 2],
+}
+
+impl Value {
+    pub fn new(name: &str, size: [usize; 2]) -> Self {
+        Self { name: name.into(), size }
+    }
+}
 
 /// The nodes and constants of a graph. Every method adds what one layer computes in inference and
 /// returns its output; `name` is the layer's path in the network.
@@ -42,17 +52,19 @@ impl<'n> Interpreter<'n> for Graph {
         if let Some(residual) = epilogue.residual {
             map = self.node("Add", &format!("{name}.add"), [&map, &residual], vec![]);
         }
-        self.activation(name, epilogue.activation, map)
+        self.activation_of(name, epilogue.activation, map)
     }
 
     fn max_pool(&mut self, name: &dyn Display, pool: &'n MaxPool2d, input: Value) -> Value {
-        let [height, width] = ConvSpec::of_max_pool(pool).padding;
+        let window = ConvSpec::of_max_pool(pool);
+        let [height, width] = window.padding;
         let attributes = vec![
-            Attribute::ints("kernel_shape", pool.kernel_size),
+            Attribute::ints("kernel_shape", clipped(pool, input.size).kernel_size),
             Attribute::ints("strides", pool.stride),
             Attribute::ints("pads", [height, width, height, width]),
         ];
-        self.node("MaxPool", &name.to_string(), [&input], attributes)
+        let map = self.node("MaxPool", &name.to_string(), [&input], attributes);
+        Value { size: window.output_size(input.size), ..map }
     }
 
     fn subsample(&mut self, name: &dyn Display, zero_channels: [usize; 2], input: Value) -> Value {
@@ -65,7 +77,8 @@ impl<'n> Interpreter<'n> for Graph {
         let [before, after] = zero_channels.map(|channels| channels as i64);
         let pads = [0, before, 0, 0, 0, after, 0, 0];
         let pads = self.ints(&format!("{name}.pads"), &pads);
-        self.node("Pad", &format!("{name}.pad"), [&map, &pads], vec![])
+        let map = self.node("Pad", &format!("{name}.pad"), [&map, &pads], vec![]);
+        Value { size: ConvSpec::square([1, 1], 1, 2).output_size(input.size), ..map }
     }
 
     fn squeeze_excite(
@@ -77,17 +90,47 @@ impl<'n> Interpreter<'n> for Graph {
         let [pool, fc1, fc2] = ["pool", "fc1", "fc2"].map(|part| format!("{name}.{part}"));
         let map = self.mean(&pool, &input);
         let map = self.conv(&fc1, &layer.fc1, &map);
-        let map = self.activation(&fc1, Some(Activation::Relu), map);
+        let map = self.activation_of(&fc1, Some(Activation::Relu), map);
         let map = self.conv(&fc2, &layer.fc2, &map);
-        // min(max(x + 3, 0), 6) / 6
-        let attributes = vec![Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)];
-        let weights = self.node("HardSigmoid", &format!("{fc2}.hard_sigmoid"), [&map], attributes);
+        let weights = match layer.gate() {
+            Gate::HardSigmoid => {
+                let slope =
+                    vec![Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)];
+                self.node("HardSigmoid", &format!("{fc2}.hard_sigmoid"), [&map], slope)
+            }
+            Gate::Sigmoid => self.node("Sigmoid", &format!("{fc2}.sigmoid"), [&map], vec![]),
+        };
         self.node("Mul", &name.to_string(), [&input, &weights], vec![])
+    }
+
+    fn activation(&mut self, name: &dyn Display, activation: Activation, input: Value) -> Value {
+        self.activation_of(&name.to_string(), Some(activation), input)
     }
 
     fn global_mean(&mut self, name: &dyn Display, _: &'n AdaptiveAvgPool2d, input: Value) -> Value {
         let means = self.mean(&name.to_string(), &input);
-        self.node("Flatten", &format!("{name}.flatten"), [&means], vec![Attribute::int("axis", 1)])
+        self.flatten(name, &means)
+    }
+
+    /// ONNX has no such pool; a map of another size than the grid is multiplied from both sides.
+    fn grid_means(
+        &mut self,
+        name: &dyn Display,
+        pool: &'n AdaptiveAvgPool2d,
+        input: Value,
+    ) -> Value {
+        if input.size == pool.output_size {
+            return self.flatten(name, &input);
+        }
+        let [[grid_rows, grid_columns], [height, width]] = [pool.output_size, input.size];
+        let rows = areas(height, grid_rows).concat();
+        let rows = self.floats(&format!("{name}.rows"), &[grid_rows, height], rows.into_iter());
+        let columns = areas(width, grid_columns);
+        let columns = (0..width).flat_map(|at| columns.iter().map(move |area| area[at]));
+        let columns = self.floats(&format!("{name}.columns"), &[width, grid_columns], columns);
+        let map = self.node("MatMul", &format!("{name}.over_rows"), [&rows, &input], vec![]);
+        let map = self.node("MatMul", &name.to_string(), [&map, &columns], vec![]);
+        self.flatten(name, &map)
     }
 
     fn linear(
@@ -106,7 +149,7 @@ impl<'n> Interpreter<'n> for Graph {
             self.floats(&format!("{name}.bias"), &[outputs], bias.val().into_data().iter())
         });
         let output = self.node("Gemm", name, [Some(&input), Some(&weight), bias.as_ref()], vec![]);
-        self.activation(name, activation, output)
+        self.activation_of(name, activation, output)
     }
 }
 
@@ -130,11 +173,12 @@ impl Graph {
             Attribute::ints("pads", [height, width, height, width]),
             Attribute::int("group", spec.groups as i64),
         ];
-        self.node("Conv", name, [Some(input), Some(&weight), bias.as_ref()], attributes)
+        let map = self.node("Conv", name, [Some(input), Some(&weight), bias.as_ref()], attributes);
+        Value { size: spec.output_size(input.size), ..map }
     }
 
     /// A nonlinearity after the layer `name`.
-    fn activation(&mut self, name: &str, activation: Option<Activation>, input: Value) -> Value {
+    fn activation_of(&mut self, name: &str, activation: Option<Activation>, input: Value) -> Value {
         let Some(activation) = activation else { return input };
         match activation {
             Activation::Relu => self.node("Relu", &format!("{name}.relu"), [&input], vec![]),
@@ -149,9 +193,15 @@ impl Graph {
         }
     }
 
+    /// `[batch, channels, height, width]` to `[batch, channels * height * width]`.
+    fn flatten(&mut self, name: &dyn Display, input: &Value) -> Value {
+        self.node("Flatten", &format!("{name}.flatten"), [input], vec![Attribute::int("axis", 1)])
+    }
+
     /// Mean over all positions, `[batch, channels, 1, 1]`.
     fn mean(&mut self, name: &str, input: &Value) -> Value {
-        self.node("GlobalAveragePool", name, [input], vec![])
+        let means = self.node("GlobalAveragePool", name, [input], vec![]);
+        Value { size: [1, 1], ..means }
     }
 
     /// Pixels from 0 to 255 to `(pixel / 255 - mean) / std`.
@@ -167,7 +217,8 @@ impl Graph {
         self.node("Div", &format!("{name}.scale"), [&map, &std], vec![])
     }
 
-    /// Adds a node of one output, which has its name.
+    /// Adds a node of one output, which has its name and, unless the caller knows better, the size
+    /// of the first input.
     fn node<'a>(
         &mut self,
         op_type: &str,
@@ -175,15 +226,16 @@ impl Graph {
         inputs: impl IntoIterator<Item = impl Into<Option<&'a Value>>>,
         attributes: Vec<Attribute>,
     ) -> Value {
-        let inputs = inputs.into_iter().filter_map(Into::into);
+        let inputs: Vec<&Value> = inputs.into_iter().filter_map(Into::into).collect();
+        let size = inputs.first().map_or([1, 1], |value| value.size);
         self.nodes.push(Node {
-            input: inputs.map(|value| value.0.clone()).collect(),
+            input: inputs.iter().map(|value| value.name.clone()).collect(),
             output: vec![name.into()],
             name: name.into(),
             op_type: op_type.into(),
             attribute: attributes,
         });
-        Value(name.into())
+        Value::new(name, size)
     }
 
     fn scalar(&mut self, name: &str, value: f32) -> Value {
@@ -212,6 +264,17 @@ impl Graph {
             let dims = shape.iter().map(|&length| length as i64).collect();
             self.constants.push(proto::Tensor { dims, data_type, name: name.into(), raw_data });
         }
-        Value(name.into())
+        Value::new(name, [1, 1])
     }
+}
+
+/// The weights of the positions of a side in the means of its areas. Area `i` of `n` reaches from
+/// `i / n` of the side, rounded down, to `(i + 1) / n`, rounded up.
+fn areas(side: usize, count: usize) -> Vec<Vec<f32>> {
+    let area = |index: usize| {
+        let (start, end) = (index * side / count, ((index + 1) * side).div_ceil(count));
+        let weight = 1.0 / (end - start) as f32;
+        (0..side).map(|at| if (start..end).contains(&at) { weight } else { 0.0 }).collect()
+    };
+    (0..count).map(area).collect()
 }

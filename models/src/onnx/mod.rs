@@ -118,7 +118,7 @@ fn model(
     input: &Input,
 ) -> Result<proto::Model, ConfigError> {
     let mut graph = Graph::default();
-    let images = Value("images".into());
+    let images = Value::new("images", input.size);
     let (elem_type, meaning, network_input) = match &input.normalization {
         None => (data_type::FLOAT, "normalised images", images),
         Some(normalization) => {
@@ -192,7 +192,7 @@ mod tests {
             let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Dbb, 10) };
             let network = config.init(Form::Train, &Device::default()).unwrap();
             let mut graph = Graph::default();
-            let map = network.features(&mut graph, Value("images".into()));
+            let map = network.features(&mut graph, Value::new("images", [32, 32]));
             network.head(&mut graph, map);
 
             let convs = graph.nodes.iter().filter(|node| node.op_type == "Conv");

@@ -104,7 +104,13 @@ impl<'n, Size: MapSize> Interpreter<'n> for Layers<'n, Size> {
         input
     }
 
+    fn activation(&mut self, _: &dyn Display, _: Activation, input: Size) -> Size {
+        input
+    }
+
     fn global_mean(&mut self, _: &dyn Display, _: &'n AdaptiveAvgPool2d, _: Size) {}
+
+    fn grid_means(&mut self, _: &dyn Display, _: &'n AdaptiveAvgPool2d, _: Size) {}
 
     fn linear(&mut self, name: &dyn Display, linear: &'n Linear, (): (), _: Option<Activation>) {
         self.linear_layer(name.to_string(), linear.weight.lazy_shape().dims());

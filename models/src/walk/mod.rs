@@ -71,7 +71,7 @@ use burn::tensor::Tensor;
 
 pub use layers::{Layer, Operation};
 
-use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
+use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, SqueezeExcite};
 
 /// A network that describes its forward pass.
 pub trait Walk {
@@ -126,6 +126,13 @@ fn list<Size: layers::MapSize>(
     walk.0
 }
 
+/// A pool whose window is no larger than the map it moves over.
+pub(crate) fn clipped(pool: &MaxPool2d, map: [usize; 2]) -> MaxPool2d {
+    let padding = ConvSpec::of_max_pool(pool).padding;
+    let largest = |axis: usize| pool.kernel_size[axis].min(map[axis] + 2 * padding[axis]);
+    MaxPool2d { kernel_size: [0, 1].map(largest), ..pool.clone() }
+}
+
 /// What reads a [`Walk`]. Every operation takes the path of its layer in the network, such as
 /// `stage1.0.conv2`; it is formatted only where the interpreter needs it.
 pub trait Interpreter<'n> {
@@ -143,7 +150,7 @@ pub trait Interpreter<'n> {
         epilogue: Epilogue<Self::Map>,
     ) -> Self::Map;
 
-    /// The largest value of every window.
+    /// The largest value of every window. A map that is smaller than the window is one window.
     fn max_pool(&mut self, name: &dyn Display, pool: &'n MaxPool2d, input: Self::Map) -> Self::Map;
 
     /// A shortcut without parameters: every second position, with so many channels of zeros before
@@ -163,11 +170,28 @@ pub trait Interpreter<'n> {
         input: Self::Map,
     ) -> Self::Map;
 
+    /// A nonlinearity that follows something other than a unit or a linear layer.
+    fn activation(
+        &mut self,
+        name: &dyn Display,
+        activation: Activation,
+        input: Self::Map,
+    ) -> Self::Map;
+
     /// The map that a stage ends with; stages count from 0.
     fn stage(&mut self, _index: usize, _map: &Self::Map) {}
 
     /// The mean over all positions.
     fn global_mean(
+        &mut self,
+        name: &dyn Display,
+        pool: &'n AdaptiveAvgPool2d,
+        input: Self::Map,
+    ) -> Self::Features;
+
+    /// The means over the areas of a grid, which divides the height and the width as evenly as
+    /// possible; channel by channel, row by row.
+    fn grid_means(
         &mut self,
         name: &dyn Display,
         pool: &'n AdaptiveAvgPool2d,

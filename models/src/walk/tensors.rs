@@ -6,7 +6,7 @@ use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 use burn::nn::{Dropout, Linear};
 use burn::tensor::{Tensor, s};
 
-use super::Interpreter;
+use super::{Interpreter, clipped};
 use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
 use crate::cpu_ops;
 
@@ -31,7 +31,8 @@ impl<'n> Interpreter<'n> for Forward {
     }
 
     fn max_pool(&mut self, _: &dyn Display, pool: &'n MaxPool2d, input: Tensor<4>) -> Tensor<4> {
-        cpu_ops::max_pool(pool, input)
+        let [.., height, width] = input.dims();
+        cpu_ops::max_pool(&clipped(pool, [height, width]), input)
     }
 
     fn subsample(
@@ -58,6 +59,15 @@ impl<'n> Interpreter<'n> for Forward {
         layer.forward(input)
     }
 
+    fn activation(
+        &mut self,
+        _: &dyn Display,
+        activation: Activation,
+        input: Tensor<4>,
+    ) -> Tensor<4> {
+        activation.forward(input)
+    }
+
     fn stage(&mut self, _: usize, map: &Tensor<4>) {
         if let Some(maps) = &mut self.stage_maps {
             maps.push(map.clone());
@@ -65,6 +75,15 @@ impl<'n> Interpreter<'n> for Forward {
     }
 
     fn global_mean(
+        &mut self,
+        _: &dyn Display,
+        pool: &'n AdaptiveAvgPool2d,
+        input: Tensor<4>,
+    ) -> Tensor<2> {
+        pool.forward(input).flatten(1, 3)
+    }
+
+    fn grid_means(
         &mut self,
         _: &dyn Display,
         pool: &'n AdaptiveAvgPool2d,

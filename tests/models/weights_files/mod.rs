@@ -305,6 +305,18 @@ fn official_names_are_those_of_the_papers_code() {
         mobilenet.push((format!("stem.{index}.pointwise"), 1, false));
     }
 
+    let repvgg = |depths: [usize; 4]| {
+        let mut layers: Vec<Layer> = vec![("stage0".into(), 3, false)];
+        for (stage, depth) in depths.into_iter().enumerate() {
+            layers.extend((0..depth).map(|i| (format!("stage{}.{i}", stage + 1), 3, false)));
+        }
+        layers
+    };
+
+    let kernels = [11, 5, 3, 3, 3].into_iter().enumerate();
+    let alexnet = kernels.map(|(i, kernel)| (format!("stem.conv{}", i + 1), kernel, false));
+    let alexnet: Vec<Layer> = alexnet.collect();
+
     for (arch, layers) in [
         (Arch::ResNet18, resnet(7, [2, 2, 2, 2], false)),
         (Arch::ResNet34, resnet(7, [3, 4, 6, 3], false)),
@@ -313,6 +325,9 @@ fn official_names_are_those_of_the_papers_code() {
         (Arch::ResNet152, resnet(7, [3, 8, 36, 3], true)),
         (Arch::ResNet18Cifar, resnet(3, [2, 2, 2, 2], false)),
         (Arch::MobileNetV1, mobilenet),
+        (Arch::RepVggA0, repvgg([2, 4, 14, 1])),
+        (Arch::RepVggB1, repvgg([4, 6, 16, 1])),
+        (Arch::AlexNet, alexnet),
     ] {
         for kind in BlockKind::ALL {
             for form in [Form::Train, Form::Deploy] {
@@ -325,9 +340,11 @@ fn official_names_are_those_of_the_papers_code() {
                     .map(|(name, unit)| (name, unit.spec().keeps_shape()))
                     .collect();
                 let keys = layers.iter().flat_map(|(name, kernel, depthwise)| {
-                    let kind = if *kernel == 3 { kind } else { BlockKind::Base };
+                    let plain = !matches!(kernel, 3 | 5);
+                    let kind = if plain { BlockKind::Base } else { kind };
                     let native = match name.as_str() {
-                        "stage0.conv1" | "conv1" => "stem".to_string(),
+                        "stage0.conv1" | "conv1" | "stage0" => "stem".to_string(),
+                        name if arch == Arch::AlexNet => name.replace("stem.", ""),
                         name => name.replace("stem.", "blocks."),
                     };
                     let unit = units.iter().find(|unit| unit.0 == native);
@@ -336,13 +353,18 @@ fn official_names_are_those_of_the_papers_code() {
                         .into_iter()
                         .map(move |key| format!("{name}.{key}"))
                 });
-                let linear = ["linear.weight", "linear.bias"].map(str::to_string);
-                let mut expected: Vec<_> = keys.chain(linear).collect();
+                let linear: &[&str] = match arch {
+                    Arch::AlexNet => &["linear1", "linear2", "linear3"],
+                    _ => &["linear"],
+                };
+                let tensors = |layer: &&str| ["weight", "bias"].map(|t| format!("{layer}.{t}"));
+                let mut expected: Vec<_> = keys.chain(linear.iter().flat_map(tensors)).collect();
                 expected.sort();
                 let actual: Vec<_> = state.keys().cloned().collect();
                 assert_eq!(actual, expected, "{arch} {kind} {form}");
                 // PyTorch keeps the classifier's weight as [classes, features].
-                assert_eq!(state["linear.weight"].shape()[0], 10, "{arch} {kind} {form}");
+                let classifier = format!("{}.weight", linear[linear.len() - 1]);
+                assert_eq!(state[&classifier].shape()[0], 10, "{arch} {kind} {form}");
             }
         }
     }
@@ -374,6 +396,34 @@ fn small_file(folder: &TempDir, way: Written) -> (PathBuf, ModelConfig) {
     let path = folder.path().join(format!("small-{way:?}.weights"));
     way.write(&path, &model, Form::Deploy, &network(&model, Form::Deploy));
     (path, model)
+}
+
+/// Names of Apple's code, which counts both convolutions of a layer and has the squeeze-and-excitation
+/// in their modules.
+#[test]
+fn official_names_of_mobileone() {
+    let model = ModelConfig { width: 0.125, ..config(Arch::MobileOneS4, BlockKind::MobileOne) };
+    let state = official_state(&model, &network(&model, Form::Train));
+    for (name, shape) in [
+        ("stage0.rbr_conv.0.conv.weight", vec![8, 3, 3, 3]),
+        ("stage1.1.rbr_scale.bn.weight", vec![]),
+        ("stage1.0.rbr_scale.bn.weight", vec![8]),
+        ("stage1.2.rbr_conv.0.conv.weight", vec![24, 1, 3, 3]),
+        ("stage1.3.rbr_skip.running_var", vec![24]),
+        ("stage3.9.se.reduce.weight", vec![]),
+        ("stage3.10.se.reduce.weight", vec![7, 112, 1, 1]),
+        ("stage3.19.rbr_conv.0.conv.weight", vec![112, 112, 1, 1]),
+        ("stage3.19.se.expand.bias", vec![112]),
+        ("stage4.0.se.reduce.weight", vec![7, 112, 1, 1]),
+        ("stage4.1.se.reduce.bias", vec![16]),
+        ("linear.weight", vec![10, 256]),
+    ] {
+        let found = state.get(name).map(|data| data.shape().to_vec());
+        // No shape: 1x1 blocks have no scale branch, the first layers no squeeze-and-excitation.
+        assert_eq!(found, (!shape.is_empty()).then_some(shape), "{name}");
+    }
+    let deploy = official_state(&model, &network(&model, Form::Deploy));
+    assert!(deploy.contains_key("stage4.1.reparam_conv.bias"));
 }
 
 /// Loading names every key at fault, and changes nothing.
