@@ -2,7 +2,9 @@
 
 use std::error::Error;
 
+use burn::module::Module;
 use burn::tensor::Device;
+use dbb_models::Classifier;
 
 /// The devices this program can name: name, cargo feature, what it is.
 const KINDS: [(&str, &str); 8] = [
@@ -161,6 +163,11 @@ pub fn name(device: &Device) -> String {
     }
     // A device that was made elsewhere.
     format!("{device:?}")
+}
+
+/// The device a network is on.
+pub fn of(network: &Classifier) -> Device {
+    network.devices().into_iter().next().unwrap_or_default()
 }
 
 /// Whether a device computes on the processor, in the memory of the process.

@@ -1,7 +1,7 @@
 //! What can end a run.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dbb_datasets::DataError;
 use dbb_models::ConfigError;
@@ -9,7 +9,6 @@ use dbb_models::weights::WeightsError;
 
 use crate::config::ConfigFileError;
 use crate::device::DeviceError;
-use crate::inference::description::Property;
 
 /// An error of the training library. [`Error::is_failed_check`] tells a wrong result from a user
 /// error.
@@ -267,3 +266,35 @@ impl Error {
 
 /// The result of the training library.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// A property that the description of a network has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Property {
+    /// Architecture.
+    Arch,
+    /// Block.
+    Block,
+    /// Width multiplier.
+    Width,
+    /// Number of classes.
+    Classes,
+    /// Channels of the images.
+    Channels,
+}
+
+impl std::fmt::Display for Property {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Arch => "architecture",
+            Self::Block => "block",
+            Self::Width => "width",
+            Self::Classes => "number of classes",
+            Self::Channels => "number of channels",
+        })
+    }
+}
+
+/// The error of a file or folder that cannot be written, with its path.
+pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
+}

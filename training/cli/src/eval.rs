@@ -13,6 +13,7 @@ use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
 use crate::progress::Batches;
 use dbb_training::Error;
 use dbb_training::inference::evaluate::{Evaluation, evaluate};
+use dbb_training::text::plural;
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
 ///
@@ -141,7 +142,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             result.top1,
             result.top5,
             result.loss,
-            crate::count(result.n, "image"),
+            plural(result.n, "image"),
             if result.skipped > 0 {
                 format!(", {} skipped", result.skipped)
             } else {

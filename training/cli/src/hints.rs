@@ -2,9 +2,9 @@
 
 use dbb_models::weights::{Lookalike, WeightsError};
 use dbb_training::Error;
+use dbb_training::Property;
 use dbb_training::config::{ConfigFileError, Place};
 use dbb_training::device::DeviceError;
-use dbb_training::inference::description::Property;
 
 /// An error as a sentence, with the flags that help.
 pub fn sentence(error: &anyhow::Error) -> String {

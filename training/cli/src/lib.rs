@@ -117,8 +117,3 @@ fn print_text(text: &str) -> anyhow::Result<()> {
         if unread { Unread.into() } else { anyhow::Error::from(error) }
     })
 }
-
-/// A number of things, in words: `1 epoch`, `2 epochs`.
-fn count(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}

@@ -160,7 +160,7 @@ fn predict_files(
     args: &Args,
     output: &mut Output,
 ) -> anyhow::Result<()> {
-    let device = dbb_training::network_device(&target.network);
+    let device = dbb_training::device::of(&target.network);
     let (preprocess, batch_size) = (target.preprocess(None)?, args.batch_size as usize);
     announce_size(target, &preprocess)?;
     preprocess.validate()?;

@@ -13,6 +13,7 @@ use crate::options::{DataOptions, DeviceOptions, TargetOptions};
 use dbb_training::inference::evaluate::evaluate;
 use dbb_training::inference::loaded_model::key_map;
 use dbb_training::inference::recalibrate::recalibrate;
+use dbb_training::text::plural;
 
 /// Replace the running statistics of all batch norms by averages over training images (precise batch
 /// norm), and write the network, in training form, to another file.
@@ -85,16 +86,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         out: args.out.clone(),
     };
     crate::print(args.json, &result, || {
-        let batches = match result.batches {
-            1 => "1 batch".to_string(),
-            batches => format!("{batches} batches"),
-        };
         format!(
             "statistics of {} ({}) of {}\n\
              top-1 {:.2}% before, {:.2}% after; loss {:.4} before, {:.4} after; on {}\n\
              written to {}",
-            batches,
-            crate::count(result.images, "image"),
+            plural(result.batches, "batch"),
+            plural(result.images, "image"),
             train.dataset().describe(),
             result.top1_before,
             result.top1_after,

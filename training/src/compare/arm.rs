@@ -6,7 +6,7 @@ use dbb_models::{Arch, BlockKind};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, shown};
 use crate::error::{Error, Result};
 use crate::run::identity::Identity;
 
@@ -194,10 +194,6 @@ impl Contrast {
     /// What differs and how it is compared, in a line.
     pub fn describe(&self) -> String {
         let Self { arm, baseline, blocks: [own, other], differences, pairing } = self;
-        let shown = |value: &Value| match value {
-            Value::Null => "not set".to_string(),
-            value => value.to_string(),
-        };
         let list: Vec<String> = differences
             .iter()
             .map(|d| format!("{} = {} ({baseline}: {})", d.key, shown(&d.own), shown(&d.baseline)))

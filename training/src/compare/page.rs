@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
+use super::arm::{Arm, Pairing};
+use super::charts::{Group, charts};
+use super::live::Live;
+use super::result::Comparison;
 use super::tables::{DELTA_HEADER, TOP1_HEADER};
-use super::{Arm, Comparison, Live, Pairing, Row, SummaryRow};
-use crate::report::chart::{Chart, Series};
-use crate::report::format::Quantity::{Count, Duration, Epoch, Number, Percent, Points};
-use crate::report::format::{plural, signed};
+use crate::report::Run;
+use crate::report::format::Quantity::{Count, Duration, Epoch, Number, Percent};
+use crate::report::format::signed;
+use crate::report::frame::{State, environment, figures, open};
 use crate::report::page::{Html, cards, details, paragraph, preformatted, table};
-use crate::report::scale::Axis;
-use crate::report::{EPOCH, LOSS, Run, State, TIME, TOP1, environment, figures, open};
-use crate::run::metrics::EpochRecord;
-use crate::statistics::mean;
+use crate::text::plural;
 
 /// What is compared, and where.
 pub(super) struct Compared<'a> {
@@ -21,12 +22,6 @@ pub(super) struct Compared<'a> {
     pub folder: &'a Path,
     /// Runs that are to come in all.
     pub planned: usize,
-}
-
-/// An arm of the summary with its runs.
-struct Group<'a> {
-    summary: &'a SummaryRow,
-    runs: Vec<(&'a Row, &'a Run)>,
 }
 
 impl Compared<'_> {
@@ -59,7 +54,7 @@ impl Compared<'_> {
             true => paragraph("No run is finished."),
             false => Html::from_iter([
                 summary_table(comparison, &groups),
-                verdict(&groups),
+                verdict(comparison),
                 cost(&groups),
             ]),
         };
@@ -68,7 +63,7 @@ impl Compared<'_> {
         page.section("What differs", differences.collect());
         let epochs = runs.iter().map(|run| run.records.len()).max().unwrap_or(0);
         if !groups.is_empty() {
-            page.section("Curves", figures(&charts(&groups), epochs));
+            page.section("Curves", figures(&charts(comparison, &groups), epochs));
             page.section("Runs", run_table(comparison, runs, self));
         }
         let configs = self.arms.iter().map(|arm| {
@@ -115,9 +110,9 @@ impl Compared<'_> {
 }
 
 /// What may be concluded, and what may not.
-fn verdict(groups: &[Group]) -> Html {
+fn verdict(comparison: &Comparison) -> Html {
     let mut lines: Vec<String> = Vec::new();
-    for Group { summary, .. } in groups {
+    for summary in &comparison.summary {
         let (Some(delta), Some(half), Some(baseline), Some(pairing)) =
             (summary.delta, summary.delta_ci95, &summary.baseline, summary.paired)
         else {
@@ -129,7 +124,7 @@ fn verdict(groups: &[Group]) -> Html {
             _ => "the interval contains zero, so no difference is shown",
         };
         let how = match pairing {
-            Pairing::BySeed => plural(pairs(summary, groups).len(), "pair"),
+            Pairing::BySeed => plural(comparison.pairs(summary).len(), "pair"),
             Pairing::Unpaired(why) | Pairing::Incomparable(why) => format!("unpaired, since {why}"),
         };
         lines.push(format!(
@@ -138,7 +133,7 @@ fn verdict(groups: &[Group]) -> Html {
             signed(delta),
         ));
     }
-    if groups.iter().any(|group| group.summary.n == 1) {
+    if comparison.summary.iter().any(|arm| arm.n == 1) {
         lines.push(
             "One seed: no interval, so no difference is claimed. Use several seeds before believing \
              one."
@@ -162,20 +157,6 @@ fn cost(groups: &[Group]) -> Html {
     }
 }
 
-/// Seed and difference of top-1 to the baseline of the runs that have a counterpart there.
-fn pairs(arm: &SummaryRow, groups: &[Group]) -> Vec<[f64; 2]> {
-    let rows = |name: &str| {
-        let group = groups.iter().find(|group| group.summary.name == name);
-        group.into_iter().flat_map(|group| group.runs.iter().map(|(row, _)| *row))
-    };
-    let baseline = arm.baseline.as_deref().unwrap_or_default();
-    let pair = |own: &Row| {
-        let base = rows(baseline).find(|base| base.seed == own.seed)?;
-        Some([own.seed as f64, own.top1_train - base.top1_train])
-    };
-    rows(&arm.name).filter_map(pair).collect()
-}
-
 fn summary_table(comparison: &Comparison, groups: &[Group]) -> Html {
     let head = [
         "name",
@@ -191,128 +172,23 @@ fn summary_table(comparison: &Comparison, groups: &[Group]) -> Html {
     ];
     let rows = groups.iter().map(|group| {
         let arm = group.summary;
-        let seconds: Vec<f64> = group.runs.iter().map(|(row, _)| row.seconds).collect();
-        let folds = group.runs.iter().map(|(row, _)| row.fold_max_rel_diff);
-        let (params_train, params_deploy, macs) =
-            group.runs.first().map_or((0, 0, 0), |(row, run)| {
-                (row.params_train, row.params_deploy, run.summary.macs_deploy)
-            });
+        let cost = comparison.cost(&arm.name);
+        let macs = group.runs.first().map_or(0, |(_, run)| run.summary.macs_deploy);
         let cells = [
             arm.name.clone(),
             arm.n.to_string(),
             arm.top1(),
             comparison.delta(arm).unwrap_or_else(|| "baseline".into()).replace('-', "−"),
             arm.baseline.clone().unwrap_or_default(),
-            Count.show(params_train as f64),
-            Count.show(params_deploy as f64),
+            Count.show(cost.params_train as f64),
+            Count.show(cost.params_deploy as f64),
             Count.show(macs as f64),
-            Duration.show(mean(&seconds)),
-            Number.show(folds.fold(0.0, f64::max)),
+            Duration.show(cost.seconds),
+            Number.show(cost.fold),
         ];
         cells.map(Html::from).into()
     });
     table("Every configuration", &head, rows)
-}
-
-fn charts(groups: &[Group]) -> Vec<Chart> {
-    let seeds = groups.iter().map(|group| group.summary.n).max().unwrap_or(0);
-    let bands = match seeds {
-        0 | 1 => "One seed each.".to_string(),
-        2 => "Line: mean of two seeds; band: between them.".to_string(),
-        n => format!("Line: mean of {n} seeds; band: ± one standard deviation; thin: every seed."),
-    };
-    let curves = |value: fn(&EpochRecord) -> f64| {
-        let curve = |run: &Run| {
-            run.records.iter().map(|record| [record.epoch as f64, value(record)]).collect()
-        };
-        let series = |group: &Group| {
-            Series::mean(
-                &group.summary.name,
-                group.runs.iter().map(|(_, run)| curve(run)).collect(),
-            )
-        };
-        groups.iter().map(series).collect::<Vec<_>>()
-    };
-    let ends = |place: fn(&Row, &Run) -> [f64; 2]| {
-        let series = |group: &Group| Series {
-            name: group.summary.name.clone(),
-            dots: group.runs.iter().map(|(row, run)| place(row, run)).collect(),
-            ..Series::default()
-        };
-        groups.iter().map(series).collect::<Vec<_>>()
-    };
-    let cost = |name| Axis { name, quantity: Count, from_zero: false };
-    let chart = |title, note: &str, x, y, series| Chart { title, note: note.into(), x, y, series };
-    vec![
-        chart(
-            "Difference by seed",
-            "A dot per seed: top-1 less that of the baseline with the same seed. Line: mean; band: 95 % \
-             interval.",
-            Axis { name: "seed", ..EPOCH },
-            Axis { name: "difference in top-1", quantity: Points, from_zero: true },
-            by_seed(groups),
-        ),
-        chart("Validation top-1", &bands, EPOCH, TOP1, curves(|record| record.top1)),
-        chart("Validation loss", &bands, EPOCH, LOSS, curves(|record| record.val_loss)),
-        chart("Training loss", &bands, EPOCH, LOSS, curves(|record| record.train_loss)),
-        chart(
-            "Top-1 against training time",
-            "As training and validation go on, mean of the seeds; a dot where a run ended.",
-            TIME,
-            TOP1,
-            over_time(groups),
-        ),
-        chart(
-            "Top-1 against deployed parameters",
-            "A dot per run, folded.",
-            cost("deployed parameters"),
-            TOP1,
-            ends(|row, _| [row.params_deploy as f64, row.top1_deploy]),
-        ),
-        chart(
-            "Top-1 against multiply-accumulates",
-            "A dot per run, folded.",
-            cost("multiply-accumulates"),
-            TOP1,
-            ends(|row, run| [run.summary.macs_deploy as f64, row.top1_deploy]),
-        ),
-    ]
-}
-
-/// The differences of every arm that is paired with its baseline.
-fn by_seed(groups: &[Group]) -> Vec<Series> {
-    let series = |group: &Group| {
-        let arm = group.summary;
-        let level = match (arm.paired?, arm.delta, arm.delta_ci95) {
-            (Pairing::BySeed, Some(delta), Some(half)) => [delta, delta - half, delta + half],
-            _ => return None,
-        };
-        let name = format!("{} − {}", arm.name, arm.baseline.as_ref()?);
-        let dots = pairs(arm, groups);
-        Some(Series { name, dots, level: Some(level), ..Series::default() })
-    };
-    groups.iter().filter_map(series).collect()
-}
-
-/// Mean curves over the seconds spent, and the ends of the runs.
-fn over_time(groups: &[Group]) -> Vec<Series> {
-    let curve = |run: &Run| -> Vec<[f64; 2]> {
-        let spent = run.records.iter().scan(0.0, |spent, record| {
-            *spent += record.seconds;
-            Some([*spent, record.top1])
-        });
-        spent.collect()
-    };
-    let series = |group: &Group| {
-        let curves: Vec<_> = group.runs.iter().map(|(_, run)| curve(run)).collect();
-        let dots = curves.iter().filter_map(|curve| curve.last().copied()).collect();
-        let mut series =
-            Series { dots, thin: Vec::new(), ..Series::mean(&group.summary.name, curves) };
-        // Every seed has its own seconds, over which a band would mean nothing.
-        series.line.iter_mut().for_each(|point| point.band = None);
-        series
-    };
-    groups.iter().map(series).collect()
 }
 
 fn run_table(comparison: &Comparison, runs: &[Run], compared: &Compared) -> Html {
@@ -344,8 +220,8 @@ fn run_table(comparison: &Comparison, runs: &[Run], compared: &Compared) -> Html
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Contrast, Difference, summarise};
-    use crate::report::tests::{assert_well_formed, record, run};
+    use crate::compare::{Contrast, Difference, Row, summarise};
+    use crate::report::testing::{assert_well_formed, record, run};
     use dbb_models::BlockKind;
     use std::path::PathBuf;
 

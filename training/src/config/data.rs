@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use dbb_datasets::{
     Augment, CacheBudget, DataError, DataRef, ImageDataset, LoaderConfig, Pipeline, Preprocess,
-    Split, open, open_pair,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ClassMap;
 use super::check::{Fault, require, setting};
 use super::model::ANY_CHANNELS;
 
@@ -96,44 +94,6 @@ impl DataSection {
     /// If the text names none.
     pub fn reference(&self) -> Result<DataRef, DataError> {
         self.source.parse()
-    }
-
-    /// The training and the validation images, class map and limits applied; `seed` draws
-    /// `val_from_train`.
-    ///
-    /// # Errors
-    /// As [`dbb_datasets::open_pair`], [`ImageDataset::split`] and [`ClassMap::apply`].
-    pub fn open_pair(&self, seed: u64) -> crate::Result<(ImageDataset, ImageDataset)> {
-        let (mut train, mut val) = match self.val_from_train {
-            // The other split is not even looked for.
-            Some(share) => open(&self.reference()?, Split::Train)?.split(share, seed)?,
-            None => self.open_both()?,
-        };
-        if let Some(path) = &self.class_map {
-            let map = ClassMap::read(path)?;
-            let apply = |dataset| map.apply(dataset, &self.source, None, &[]);
-            (train, val) = (apply(&train)?, apply(&val)?);
-        }
-        let limit = |dataset: ImageDataset, limit: Option<usize>| match limit {
-            Some(n) => dataset.limit(n),
-            None => dataset,
-        };
-        Ok((limit(train, self.limit_train), limit(val, self.limit_val)))
-    }
-
-    /// Both splits of the data set.
-    fn open_both(&self) -> crate::Result<(ImageDataset, ImageDataset)> {
-        let reference = self.reference()?;
-        open_pair(&reference).map_err(|error| match error {
-            DataError::Layout { .. } if open(&reference, Split::Train).is_ok() => {
-                crate::Error::Unusable(format!(
-                    "{} has images to train on and none to validate with; data.val_from_train = 0.1 \
-                     validates on a tenth of them, which are not trained on",
-                    self.source
-                ))
-            }
-            error => error.into(),
-        })
     }
 
     /// The memory for decoded images, which later epochs reuse.

@@ -1,7 +1,6 @@
 //! Configuration: a TOML file and overrides, checked before anything runs.
 
 mod check;
-mod class_map;
 mod data;
 mod difference;
 mod document;
@@ -13,7 +12,6 @@ mod show;
 mod train;
 mod unused;
 
-pub use class_map::ClassMap;
 pub use data::{DataSection, OnBadSample};
 pub use difference::shown;
 pub use document::{ConfigFileError, Document, Place};

@@ -7,6 +7,7 @@ use dbb_models::weights::{
 use dbb_models::{Classifier, Reparameterize, Walk, summary::learnable_params};
 use serde::Serialize;
 
+use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::probe::Probe;
 use crate::run::metrics::host;
@@ -83,7 +84,7 @@ pub struct FoldReport {
 /// If an image cannot be read, or the difference is beyond [`TOLERANCE`].
 pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldReport)> {
     let deploy = network.reparameterize();
-    let device = crate::network_device(network);
+    let device = device::of(network);
     let mut comparison = LogitDifference::default();
     for batch in probe.batches() {
         let images: Tensor<4> = Tensor::from_data(batch?.images, &device);

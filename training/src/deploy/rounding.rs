@@ -5,6 +5,7 @@ use dbb_models::Classifier;
 use serde::Serialize;
 
 use crate::deploy::fold::LogitDifference;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::probe::Probe;
 use crate::run::metrics::top1_hits;
@@ -80,7 +81,7 @@ impl Rounding {
         dtype: Precision,
         probe: &Probe,
     ) -> Result<Self> {
-        let device = crate::network_device(exact);
+        let device = device::of(exact);
         let mut comparison = LogitDifference::default();
         let (mut labelled, mut correct) = (0, [0, 0]);
         for batch in probe.batches() {

@@ -4,6 +4,7 @@ use dbb_models::weights::{Metadata, StateDict, as_conv_bn, with_dtype};
 use dbb_models::{Classifier, Form};
 
 use crate::deploy::rounding::{Precision, Rounding};
+use crate::device;
 use crate::error::Result;
 use crate::inference::loaded_model::key_map;
 use crate::inference::probe::Probe;
@@ -26,7 +27,7 @@ impl ExportedWeights {
     pub fn new(network: &Classifier, metadata: Metadata) -> Result<Self> {
         let (network, metadata) = match metadata.form {
             Form::Deploy if metadata.keys.is_plain() => {
-                let device = crate::network_device(network);
+                let device = device::of(network);
                 let (plain, model) = as_conv_bn(network, &metadata.model, &device)?;
                 (plain, Metadata { model, form: Form::Train, ..metadata })
             }

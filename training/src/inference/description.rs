@@ -5,7 +5,7 @@ use std::path::Path;
 use dbb_models::weights::Metadata;
 use dbb_models::{Arch, BlockKind, ModelConfig};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Property, Result};
 
 /// What a user says of a network. A file without metadata needs it; other files know better.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,33 +20,6 @@ pub struct NetworkDescription {
     pub classes: Option<usize>,
     /// Channels of the images; 3 by default.
     pub channels: Option<usize>,
-}
-
-/// A property in a [`NetworkDescription`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Property {
-    /// Architecture.
-    Arch,
-    /// Block.
-    Block,
-    /// Width multiplier.
-    Width,
-    /// Number of classes.
-    Classes,
-    /// Channels of the images.
-    Channels,
-}
-
-impl std::fmt::Display for Property {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Arch => "architecture",
-            Self::Block => "block",
-            Self::Width => "width",
-            Self::Classes => "number of classes",
-            Self::Channels => "number of channels",
-        })
-    }
 }
 
 impl NetworkDescription {

@@ -6,6 +6,7 @@ use dbb_datasets::{Batch, DataError, Loader};
 use dbb_models::Classifier;
 
 use crate::cancel::CancelToken;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::run::metrics::{Totals, host};
 
@@ -95,7 +96,7 @@ pub fn evaluate_until(
     stop: &CancelToken,
     mut each: impl FnMut(&Batch, &Tensor<2>),
 ) -> Result<Option<Evaluation>> {
-    let device = crate::network_device(network);
+    let device = device::of(network);
     let mut evaluation = Evaluation::default();
     for batch in loader.epoch(0) {
         if stop.requested().is_some() {

@@ -19,7 +19,7 @@ pub struct InputOverrides {
     pub mean: Option<Vec<f32>>,
     /// Standard deviation per channel on the scale 0 to 1, above 0.
     pub std: Option<Vec<f32>>,
-    /// Which output each class of the data is; see [`ClassMap`](crate::config::ClassMap).
+    /// Which output each class of the data is; see [`ClassMap`](crate::data::ClassMap).
     pub class_map: Option<PathBuf>,
 }
 

@@ -13,7 +13,9 @@ use dbb_models::onnx;
 use dbb_models::summary;
 use dbb_models::weights::{self, KeyMap, LoadOptions, Metadata, WeightsFile};
 
-use crate::config::{ClassMap, Config, OnBadSample};
+use crate::config::{Config, OnBadSample};
+use crate::data::{ClassMap, open_pair};
+use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::description::NetworkDescription;
 use crate::inference::input::{self, InputOverrides};
@@ -150,7 +152,7 @@ impl LoadedModel {
         let (name, dataset) = match (data, &self.config) {
             (Some(reference), _) => (reference.to_string(), open(reference, split)?),
             (None, Some(own)) => {
-                let (train, val) = own.data.open_pair(own.seed)?;
+                let (train, val) = open_pair(&own.data, own.seed)?;
                 (own.data.source.clone(), if split == Split::Train { train } else { val })
             }
             (None, None) => return Err(Error::NoData(self.path.clone())),
@@ -215,7 +217,7 @@ impl LoadedModel {
         let layers = summary::layers(&self.network, [shape[1], shape[2]]);
         let lower = "--batch-size or --size";
         let estimate = Estimate::inference(&layers, &batches);
-        estimate.check(&crate::network_device(&self.network), "inference", lower)
+        estimate.check(&device::of(&self.network), "inference", lower)
     }
 
     /// What forms of the network are compared on: the validation images of a data set, or of the

@@ -13,6 +13,7 @@ use dbb_models::Classifier;
 use dbb_models::weights::WeightsFile;
 use serde::Serialize;
 
+use crate::device;
 use crate::error::{Error, Result};
 use crate::run::metrics::host;
 
@@ -151,7 +152,7 @@ pub fn answers_to_tensor(
     batch: usize,
     top: usize,
 ) -> Vec<Answer> {
-    let images: Tensor<4> = Tensor::from_data(input, &crate::network_device(network));
+    let images: Tensor<4> = Tensor::from_data(input, &device::of(network));
     let parts = images.split(batch, 0).into_iter();
     parts.flat_map(|part| answers(network.forward(part), top)).collect()
 }

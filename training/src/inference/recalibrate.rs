@@ -14,6 +14,7 @@ use dbb_datasets::{Batch, DataError};
 use dbb_models::blocks::BatchNorm;
 use dbb_models::{Classifier, Reparameterize};
 
+use crate::device;
 use crate::error::{Error, Result};
 
 /// What a recalibration went over.
@@ -34,7 +35,7 @@ pub fn recalibrate(
     network: &Classifier,
     batches: impl Iterator<Item = std::result::Result<Batch, DataError>>,
 ) -> Result<(Classifier, Seen)> {
-    let device = crate::network_device(network).inner().autodiff();
+    let device = device::of(network).inner().autodiff();
     // Batch statistics are taken on an autodiff device; nothing is differentiated.
     let mut network = network.valid().train().no_grad();
     let mut momenta = Vec::new();

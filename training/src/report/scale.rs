@@ -13,6 +13,20 @@ pub struct Axis {
     pub from_zero: bool,
 }
 
+impl Axis {
+    /// Epochs of a run.
+    pub const EPOCH: Self = Self { name: "epoch", quantity: Quantity::Epoch, from_zero: false };
+    /// Steps of a run.
+    pub const STEP: Self = Self { name: "step", quantity: Quantity::Epoch, from_zero: false };
+    /// Seconds of training and validation.
+    pub const TIME: Self =
+        Self { name: "training time", quantity: Quantity::Duration, from_zero: true };
+    /// Cross-entropy.
+    pub const LOSS: Self = Self { name: "loss", quantity: Quantity::Number, from_zero: false };
+    /// Percent of images classified correctly.
+    pub const TOP1: Self = Self { name: "top-1", quantity: Quantity::Percent, from_zero: false };
+}
+
 /// From values to places along an axis.
 pub struct Scale {
     axis: Axis,

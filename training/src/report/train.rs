@@ -1,11 +1,32 @@
 //! The page of a run.
 
-use super::chart::{Chart, Series};
+use dbb_models::summary::Summary;
+use serde_json::Value;
+
+use super::chart::Chart;
 use super::format::Quantity::{self, Count, Duration, Epoch, Number, Percent};
+use super::frame::{State, environment, figures, open};
 use super::page::{Html, cards, details, preformatted, table};
 use super::scale::Axis;
-use super::{EPOCH, LOSS, Run, STEP, State, Steps, TOP1, environment, figures, open};
+use super::series::Series;
+use super::steps::Steps;
+use crate::config::Config;
 use crate::run::metrics::EpochRecord;
+
+/// A run as a report shows it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its configuration.
+    pub config: Config,
+    /// What its network costs.
+    pub summary: Summary,
+    /// Program, device and data.
+    pub env: Value,
+    /// Every epoch so far.
+    pub records: Vec<EpochRecord>,
+    /// Its steps since it was started or resumed.
+    pub steps: Steps,
+}
 
 /// The report of a run.
 pub fn train_page(run: &Run, state: &State) -> String {
@@ -96,8 +117,8 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
             note: "Validation of the folded network; training on augmented images while the \
                    weights change."
                 .into(),
-            x: EPOCH,
-            y: Axis { name: "correct", ..TOP1 },
+            x: Axis::EPOCH,
+            y: Axis { name: "correct", ..Axis::TOP1 },
             series: vec![
                 line("top-1", |r| r.top1),
                 line("top-5", |r| r.top5),
@@ -107,8 +128,8 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
         Chart {
             title: "Loss",
             note: "Mean over the images of an epoch.".into(),
-            x: EPOCH,
-            y: LOSS,
+            x: Axis::EPOCH,
+            y: Axis::LOSS,
             series: vec![line("validation", |r| r.val_loss), line("training", |r| r.train_loss)],
         },
         Chart {
@@ -117,21 +138,21 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
                 1 => "Of every step since the start or the last resume.".into(),
                 n => format!("Mean of every {n} steps since the start or the last resume."),
             },
-            x: STEP,
-            y: LOSS,
+            x: Axis::STEP,
+            y: Axis::LOSS,
             series: vec![Series::line("training", steps.points().iter().copied())],
         },
         Chart {
             title: "Learning rate",
             note: "At the last step of an epoch.".into(),
-            x: EPOCH,
+            x: Axis::EPOCH,
             y: axis("learning rate", Quantity::Number),
             series: vec![line("learning rate", |r| r.lr)],
         },
         Chart {
             title: "Speed",
             note: "Training alone, validation not counted.".into(),
-            x: EPOCH,
+            x: Axis::EPOCH,
             y: axis("images per second", Quantity::Number),
             series: vec![line("images per second", |r| r.images_per_second)],
         },
@@ -173,7 +194,7 @@ fn epoch_table(records: &[EpochRecord]) -> Html {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{assert_well_formed, run};
+    use super::super::testing::{assert_well_formed, run};
     use super::*;
     use dbb_models::BlockKind;
 

@@ -25,8 +25,9 @@ use std::str::FromStr;
 use dbb_models::weights::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, cannot_write};
 use crate::run::manifest;
+use crate::text::plural;
 
 /// How far a run has come: the name of a checkpoint.
 #[derive(
@@ -187,10 +188,9 @@ impl RunDir {
             text => text?,
         };
         let mut results = Vec::new();
-        match metrics.lines().count() {
-            0 => {}
-            1 => results.push("the metrics of 1 epoch (metrics.jsonl)".to_string()),
-            n => results.push(format!("the metrics of {n} epochs (metrics.jsonl)")),
+        let epochs = metrics.lines().count();
+        if epochs > 0 {
+            results.push(format!("the metrics of {} (metrics.jsonl)", plural(epochs, "epoch")));
         }
         if self.deploy_weights().exists() {
             results.push("folded weights (export/deploy.safetensors)".to_string());
@@ -341,11 +341,8 @@ impl RunDir {
     /// What the file system reports, with the path.
     pub fn write(&self, path: &Path, text: &str) -> io::Result<()> {
         // A folder that is gone must not come back without its configuration.
-        if let Err(error) = fs::metadata(&self.root) {
-            let text = format!("cannot write {}: {error}", path.display());
-            return Err(io::Error::new(error.kind(), text));
-        }
-        write_atomically(path, text.as_bytes())
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot write {}: {e}", path.display())))
+        fs::metadata(&self.root)
+            .and_then(|_| write_atomically(path, text.as_bytes()))
+            .map_err(|error| cannot_write(path, &error))
     }
 }

@@ -14,6 +14,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::error::cannot_write;
 use crate::run::metrics::EpochRecord;
 
 /// Every so many steps one is written.
@@ -90,11 +91,11 @@ impl EventWriter {
     /// # Errors
     /// If the folder cannot be read or the file not be written, with its path.
     pub fn open(folder: &Path, first_step: usize) -> io::Result<Self> {
-        fs::create_dir_all(folder).map_err(|e| at(folder, &e))?;
+        fs::create_dir_all(folder).map_err(|e| cannot_write(folder, &e))?;
         // Numbered rather than dated, so that no clock decides their order.
-        let files = fs::read_dir(folder).map_err(|e| at(folder, &e))?.count();
+        let files = fs::read_dir(folder).map_err(|e| cannot_write(folder, &e))?.count();
         let path = folder.join(format!("events.out.tfevents.{files:05}.dbb"));
-        let file = File::create_new(&path).map_err(|e| at(&path, &e))?;
+        let file = File::create_new(&path).map_err(|e| cannot_write(&path, &e))?;
         let mut writer = Self { file: BufWriter::new(file), path };
         writer.event(0, &message(FILE_VERSION, b"brain.Event:2"))?;
         writer.event(first_step, &message(SESSION_LOG, &number(STATUS, START)))?;
@@ -118,7 +119,7 @@ impl EventWriter {
     /// # Errors
     /// If the file cannot be written, with its path.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.file.flush().map_err(|e| at(&self.path, &e))
+        self.file.flush().map_err(|e| cannot_write(&self.path, &e))
     }
 
     fn event(&mut self, step: usize, what: &[u8]) -> io::Result<()> {
@@ -128,12 +129,8 @@ impl EventWriter {
         event.extend(now.as_secs_f64().to_le_bytes());
         event.extend(number(STEP, step as u64));
         event.extend(what);
-        self.file.write_all(&record(&event)).map_err(|e| at(&self.path, &e))
+        self.file.write_all(&record(&event)).map_err(|e| cannot_write(&self.path, &e))
     }
-}
-
-fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
 }
 
 /// Data as a record of an event file.

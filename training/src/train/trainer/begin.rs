@@ -12,6 +12,7 @@ use dbb_models::{Form, ModelConfig};
 use super::Trainer;
 use crate::cancel::CancelToken;
 use crate::config::{Config, OnBadSample, OptimKind};
+use crate::data::open_pair;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::memory::{Batches, Copies, Estimate};
@@ -149,7 +150,7 @@ impl Plan {
     /// Reads what there is to know of the data, and writes nothing.
     fn new(mut config: Config, device: &Device) -> Result<Self> {
         let data = &config.data;
-        let (train, val) = data.open_pair(config.seed)?;
+        let (train, val) = open_pair(data, config.seed)?;
         if train.len() < 2 || val.is_empty() {
             let text = format!("{} has too few images to train on and validate with", data.source);
             return Err(Error::Unusable(text));
