@@ -1,10 +1,10 @@
 //! Numbers in sentences.
 
-/// `1 run`, `2 runs`, `3 batches`.
+/// `1 run`, `2 runs`, `3 classes`.
 pub fn plural(n: usize, noun: &str) -> String {
     let ending = match n {
         1 => "",
-        _ if noun.ends_with("ch") => "es",
+        _ if noun.ends_with("ch") || noun.ends_with('s') => "es",
         _ => "s",
     };
     format!("{n} {noun}{ending}")

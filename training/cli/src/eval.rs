@@ -9,6 +9,7 @@ use dbb_models::weights::write_atomically;
 use dbb_models::{Form, Reparameterize};
 use serde::Serialize;
 
+use crate::format::refuse_part_of_run;
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
 use crate::progress::Batches;
 use dbb_training::Error;
@@ -72,6 +73,7 @@ struct Rounded {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    args.predictions.as_deref().map_or(Ok(()), refuse_part_of_run)?;
     let target = args.target.open(&args.device)?;
     let loader = args.data.loader(&target, args.split, args.limit);
     let loader = loader.map_err(|error| args.name_other_split(error))?;
@@ -101,11 +103,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     })?;
     drop(progress);
-    let finite = |evaluation: Evaluation| match args.target.allow_nonfinite {
-        true => Ok(evaluation),
-        false => evaluation.finite(),
-    };
-    let evaluation = finite(evaluation)?;
+    let evaluation = args.target.accept(evaluation)?;
     if let Some(path) = &args.predictions {
         write_atomically(path, csv.as_bytes())
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
@@ -117,7 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let mut progress = Batches::new(loader.batches_per_epoch());
         let network = int8_weights(&network, scales);
         let evaluation = evaluate(&network, &loader, |batch, _| progress.add(batch.len()))?;
-        finite(evaluation).map(|evaluation| Rounded::new(scales, &evaluation))
+        args.target.accept(evaluation).map(|evaluation| Rounded::new(scales, &evaluation))
     });
     let int8 = int8.transpose()?;
     let totals = &evaluation.totals;

@@ -1,16 +1,16 @@
 //! `dbb reparam` and `dbb export`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::ValueEnum;
 use dbb_models::onnx::write_onnx;
 use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
 use dbb_models::{Classifier, Form};
-use serde::Serialize;
 
 use crate::fold_blocks::BlockOptions;
-use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, precision};
-use dbb_training::deploy::fold::{FoldReport, fold};
+use crate::format::Format;
+use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, given, precision};
+use crate::written::Written;
+use dbb_training::deploy::fold::fold;
 use dbb_training::deploy::rounding::{Precision, Rounding};
 use dbb_training::deploy::timm_folder;
 use dbb_training::deploy::weights::ExportedWeights;
@@ -81,90 +81,17 @@ pub struct ExportArgs {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-pub enum Format {
-    /// Read by PyTorch, Hugging Face and many others.
-    Safetensors,
-    /// Burn's own; native names only.
-    Burnpack,
-    /// Read by onnxruntime and many compilers; folded, native names only.
-    Onnx,
-    /// A folder for timm and the Hugging Face Hub, with classes and preprocessing; folded, timm's
-    /// names only.
-    Timm,
-}
-
-impl Format {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Safetensors => "safetensors",
-            Self::Burnpack => "burnpack",
-            Self::Onnx => "onnx",
-            Self::Timm => "timm",
-        }
-    }
-}
-
-/// What was written, and how it compares with what it was made from: null where nothing was
-/// compared.
-#[derive(Serialize)]
-pub struct Written {
-    pub blocks_folded: usize,
-    pub params_train: usize,
-    pub params_deploy: usize,
-    pub max_abs_diff: Option<f64>,
-    pub max_rel_diff: Option<f64>,
-    pub top1_agreement: Option<f64>,
-    pub compared_on: Option<String>,
-    #[serde(flatten)]
-    pub rounding: Option<Rounding>,
-    pub out: PathBuf,
-}
-
-impl Written {
-    fn folded(report: FoldReport, rounding: Option<Rounding>, out: &Path) -> Self {
-        Self {
-            blocks_folded: report.blocks_folded,
-            params_train: report.params_train,
-            params_deploy: report.params_deploy,
-            max_abs_diff: Some(report.max_abs_diff),
-            max_rel_diff: Some(report.max_rel_diff),
-            top1_agreement: Some(report.top1_agreement),
-            compared_on: Some(report.compared_on),
-            rounding,
-            out: out.into(),
-        }
-    }
-
-    /// A network in training form, as it is.
-    fn unfolded(network: &Classifier, rounding: Option<Rounding>, out: &Path) -> Self {
-        let params = dbb_models::summary::learnable_params(network);
-        Self {
-            blocks_folded: 0,
-            params_train: params,
-            params_deploy: params,
-            max_abs_diff: None,
-            max_rel_diff: None,
-            top1_agreement: None,
-            compared_on: None,
-            rounding,
-            out: out.into(),
-        }
-    }
-}
-
 pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
-    refuse_other_format(&args.out, Format::Safetensors)?;
+    Format::Safetensors.check(&args.out)?;
     let device = args.device.open()?;
     if let Some(file) = args.target.unknown_network()? {
-        let flags = [
+        let mut flags = given([
             ("--keys", args.keys.is_some_and(|keys| keys != Dialect::Official)),
             ("--data", args.data.data.is_some()),
             ("--dtype", args.dtype.is_some()),
-            ("--class-map", args.target.input.0.class_map.is_some()),
-        ];
-        let flags = flags.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag);
-        let flags: Vec<_> = flags.chain(args.target.input.of_images()).collect();
+            ("--class-map", args.target.input.class_map.is_some()),
+        ]);
+        flags.extend(args.target.input.of_images());
         anyhow::ensure!(
             flags.is_empty(),
             "{} does not describe its network: its blocks are folded one by one, under the names of \
@@ -186,12 +113,12 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
     let rounding = round(&mut stored, dtype, Some(&probe))?;
     write_safetensors(&args.out, &stored.tensors, &stored.metadata)
         .map_err(dbb_training::Error::from)?;
-    print(args.json, &Written::folded(report, rounding, &args.out))
+    Written::folded(report, rounding, &args.out).print(args.json)
 }
 
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     args.refuse_contradictions()?;
-    refuse_other_format(&args.out, args.format)?;
+    args.format.check(&args.out)?;
     let target = args.target.open(&args.device)?;
     let dtype = args.dtype.unwrap_or_default();
     let compares = args.form == Form::Deploy || dtype != Precision::F32;
@@ -219,7 +146,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
             Written::unfolded(&target.network, rounding, &args.out)
         }
     };
-    print(args.json, &written)
+    written.print(args.json)
 }
 
 /// Refuses flags without effect: where no image is read, those of images that the
@@ -241,34 +168,12 @@ fn refuse_unused(
     let mut unused = options.input.of_images();
     // The size of random images.
     unused.retain(|flag| !(kept.contains(flag) || compares && *flag == "--size"));
-    if options.input.0.class_map.is_some() {
+    if options.input.class_map.is_some() {
         unused.push("--class-map");
     }
     let reason = if compares { "no image is read without --data" } else { "no image is read" };
     anyhow::ensure!(unused.is_empty(), "{reason}; leave {} out", unused.join(", "));
     Ok(())
-}
-
-/// Refuses a name that promises another format than the one that is written.
-pub fn refuse_other_format(out: &Path, format: Format) -> anyhow::Result<()> {
-    let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let promised = match &*extension {
-        "safetensors" => Some(Format::Safetensors),
-        "bpk" => Some(Format::Burnpack),
-        "onnx" => Some(Format::Onnx),
-        "pth" | "pt" => None,
-        _ => return Ok(()),
-    };
-    let hint = match promised {
-        Some(promised) if promised == format => return Ok(()),
-        Some(promised) => format!("`dbb export --format {}` writes that", promised.name()),
-        None => "PyTorch loads safetensors".into(),
-    };
-    anyhow::bail!(
-        "{} is the name of another format than {}, which is written; {hint}",
-        out.display(),
-        format.name()
-    )
 }
 
 /// Rounds weights to `dtype`, measured on `probe`.
@@ -356,42 +261,4 @@ fn stored(
     keys: Dialect,
 ) -> dbb_training::Result<ExportedWeights> {
     ExportedWeights::new(network, Metadata { form, keys, ..target.metadata.clone() })
-}
-
-fn print(json: bool, written: &Written) -> anyhow::Result<()> {
-    crate::print(json, written, || {
-        let rounding = written.rounding.as_ref().map(rounding_text).unwrap_or_default();
-        format!("{}\n{rounding}written to {}", comparison_text(written), written.out.display())
-    })
-}
-
-fn comparison_text(written: &Written) -> String {
-    let Written { blocks_folded, params_train, params_deploy, .. } = written;
-    let compared = written.max_abs_diff.zip(written.max_rel_diff).zip(written.top1_agreement);
-    let (Some(((max_abs_diff, max_rel_diff), agreement)), Some(compared_on)) =
-        (compared, &written.compared_on)
-    else {
-        return format!(
-            "the training form of {params_train} parameters as it is: nothing was folded and \
-             nothing compared"
-        );
-    };
-    format!(
-        "{blocks_folded} blocks folded: {params_train} parameters became {params_deploy}\n\
-         largest difference of logits {max_abs_diff:.2e} ({max_rel_diff:.2e} of the largest), top-1 \
-         agrees on {agreement:.2}%, compared on {compared_on}"
-    )
-}
-
-fn rounding_text(rounding: &Rounding) -> String {
-    let accuracy = match (rounding.top1, rounding.top1_dtype) {
-        (Some(exact), Some(rounded)) => {
-            format!("; top-1 {exact:.2}% before rounding, {rounded:.2}% after")
-        }
-        _ => String::new(),
-    };
-    format!(
-        "weights in {}: logits differ by {:.2e} of the largest, top-1 agrees on {:.2}%{accuracy}\n",
-        rounding.dtype, rounding.dtype_max_rel_diff, rounding.dtype_top1_agreement
-    )
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use dbb_models::weights::{BlockFold, FoldedBlock, LoadOptions, WeightsFile, write_foreign};
 use serde::Serialize;
 
-use crate::export::Written;
+use crate::written::Written;
 use dbb_training::deploy::fold::{fold_blocks, learnable_values};
+use dbb_training::text::plural;
 
 /// What the shapes of a block leave open.
 #[derive(Debug, clap::Args)]
@@ -117,7 +118,8 @@ fn text(summary: &Summary) -> String {
         let [outputs, per_group, kh, kw] = block.kernel;
         let groups = match block.groups {
             Some(groups) => {
-                format!("{} to {outputs} channels, {groups} groups", per_group * groups)
+                let channels = per_group * groups;
+                format!("{channels} to {outputs} channels, {}", plural(groups, "group"))
             }
             None => format!("{per_group} per group to {outputs} channels"),
         };
@@ -128,8 +130,8 @@ fn text(summary: &Summary) -> String {
     }
     let Written { blocks_folded, params_train, params_deploy, .. } = &summary.written;
     text += &format!(
-        "{blocks_folded} blocks folded with batch norm epsilon {:e}: {params_train} values became \
-         {params_deploy}\n",
+        "{} folded with batch norm epsilon {:e}: {params_train} values became {params_deploy}\n",
+        plural(*blocks_folded, "block"),
         summary.bn_eps
     );
     if let (Some(difference), Some(compared_on)) =

@@ -13,6 +13,7 @@ mod devices;
 mod eval;
 mod export;
 mod fold_blocks;
+mod format;
 mod hints;
 mod options;
 mod predict;
@@ -21,6 +22,7 @@ mod recalibrate;
 mod signals;
 mod summary;
 mod train;
+mod written;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use dbb_models::Form;
 use dbb_models::weights::{Dialect, Metadata, write_safetensors};
 use serde::Serialize;
 
-use crate::export::{Format, refuse_other_format};
+use crate::format::Format;
 use crate::options::{DataOptions, DeviceOptions, TargetOptions};
 use dbb_training::inference::evaluate::evaluate;
 use dbb_training::inference::loaded_model::key_map;
@@ -54,7 +54,7 @@ struct Result {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    refuse_other_format(&args.out, Format::Safetensors)?;
+    Format::Safetensors.check(&args.out)?;
     let target = args.target.open(&args.device)?;
     let batch_size = args.data.batch_size as usize;
     ensure!(batch_size > 1, "--batch-size is 1; batch statistics need at least 2 images");
@@ -66,10 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
     let batches = train.epoch(0).take(args.batches as usize);
     let (network, seen) = recalibrate(&target.network, batches)?;
-    let measure = |network| {
-        let evaluation = evaluate(network, &val, |_, _| ())?;
-        if args.target.allow_nonfinite { Ok(evaluation) } else { evaluation.finite() }
-    };
+    let measure = |network| args.target.accept(evaluate(network, &val, |_, _| ())?);
     let (before, after) = (measure(&target.network)?.totals, measure(&network)?.totals);
 
     let metadata = Metadata { form: Form::Train, keys: Dialect::Native, ..target.metadata.clone() };

@@ -95,8 +95,29 @@ const REPLACED: &str = ".replaced";
 /// The claim of a process to a run directory.
 #[derive(Debug)]
 pub struct Lock {
-    /// The system lets go of the lock when it is closed.
+    created: Created,
+    /// The system releases the lock when this is closed.
     _file: File,
+}
+
+impl Lock {
+    /// Keeps what was created for the lock: a run has begun.
+    pub fn keep(&mut self) {
+        self.created.0.clear();
+    }
+}
+
+/// What did not exist before a lock, the outermost folder first. Removed again when it is dropped.
+#[derive(Debug)]
+struct Created(Vec<PathBuf>);
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            // A folder that is not empty stays, and so does what cannot be removed.
+            fs::remove_file(path).or_else(|_| fs::remove_dir(path)).ok();
+        }
+    }
 }
 
 /// A run directory.
@@ -198,6 +219,24 @@ impl RunDir {
         Ok(results)
     }
 
+    /// The run that a path belongs to: that of a file which is read back or reports the run, or of any
+    /// in the folders of checkpoints and events. Weights that were exported belong to no run.
+    pub fn owner(path: &Path) -> Option<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;
+        let path = folder.join(path.file_name()?);
+        let owns = |run: &Self| {
+            let files = [run.config(), run.env(), run.metrics(), run.report(), run.lock_file()];
+            let folders = [run.checkpoints(), run.tensorboard()];
+            files.contains(&path) || folders.iter().any(|folder| path.starts_with(folder))
+        };
+        folder.ancestors().map(Self::new).find(|run| run.exists() && owns(run))
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.root.join(".lock")
+    }
+
     fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }
@@ -227,16 +266,19 @@ impl RunDir {
     }
 
     /// Creates the folder and claims it for this process until the lock is dropped or the process
-    /// ends, however it ends. Then removes what a process that was killed left half-written.
+    /// ends, however it ends. Then removes what a process that was killed left half-written. Unless
+    /// the lock is told to [keep](Lock::keep) them, folders and files it has created go with it.
     ///
     /// # Errors
     /// [`Error::Locked`] if another process trains here; what the file system reports.
     pub fn lock(&self) -> crate::Result<Lock> {
-        let path = self.root.join(".lock");
-        let fail = |error: io::Error| {
-            io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
-        };
-        fs::create_dir_all(self.checkpoints()).map_err(fail)?;
+        let (path, checkpoints) = (self.lock_file(), self.checkpoints());
+        let fail = |error: io::Error| cannot_write(&path, &error);
+        let mut created = Created(vec![path.clone(), checkpoints.clone()]);
+        created.0.extend(self.root.ancestors().map(Path::to_path_buf));
+        created.0.retain(|path| !path.as_os_str().is_empty() && !path.exists());
+        created.0.reverse();
+        fs::create_dir_all(&checkpoints).map_err(fail)?;
         let options = File::options().read(true).write(true).create(true).truncate(false).clone();
         let mut file = options.open(&path).map_err(fail)?;
         match file.try_lock() {
@@ -245,6 +287,7 @@ impl RunDir {
                 let mut owner = String::new();
                 file.read_to_string(&mut owner).ok();
                 let owner = owner.trim().to_string();
+                created.0.clear();
                 return Err(Error::Locked { path: self.root.clone(), owner });
             }
             // Some network file systems have no locks: the run continues without one.
@@ -254,7 +297,7 @@ impl RunDir {
         file.set_len(0).map_err(fail)?;
         writeln!(file, "{}", std::process::id()).map_err(fail)?;
         self.sweep()?;
-        Ok(Lock { _file: file })
+        Ok(Lock { created, _file: file })
     }
 
     /// Removes the neighbours that [`write_atomically`] and [`save_checkpoint`] leave when they

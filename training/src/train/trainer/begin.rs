@@ -39,6 +39,7 @@ impl Trainer {
         let mut trainer = Self::prepare(config, run, device)?;
         trainer.begin()?;
         trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
+        trainer.lock.keep();
         trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
         Ok(trainer)
     }
@@ -58,6 +59,7 @@ impl Trainer {
         }
         let config = Config::load_run(&run.config(), overrides)?;
         let mut trainer = Self::prepare(config, run, device)?;
+        trainer.lock.keep();
         let Some(&mark) = trainer.run.checkpoint_ids()?.last() else {
             let results = trainer.run.results()?;
             if !results.is_empty() {
@@ -111,7 +113,7 @@ impl Trainer {
             steps: Steps::new(0, 0),
             reported: Instant::now(),
             run,
-            _lock: lock,
+            lock,
         })
     }
 

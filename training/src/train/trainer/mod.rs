@@ -79,7 +79,7 @@ pub struct Trainer {
     /// When the report was written.
     reported: Instant,
     run: RunDir,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Trainer {
