@@ -54,7 +54,7 @@ impl Refusal {
             Self::Unreadable(error) => DataError::io(path, error),
             Self::Damaged(reason) => DataError::corrupt(path, reason),
             Self::Unsupported(reason) => DataError::entry(path, &reason),
-            Self::TooLarge(reason) => DataError::TooLarge { path: path.to_owned(), reason },
+            Self::TooLarge(reason) => DataError::too_large(path, reason),
         }
     }
 }

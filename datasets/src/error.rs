@@ -161,6 +161,19 @@ impl DataError {
         Self::Entry { path: path.to_owned(), reason: reason.to_owned() }
     }
 
+    pub(crate) fn too_large(path: &Path, reason: impl Into<String>) -> Self {
+        Self::TooLarge { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn layout(
+        path: &Path,
+        wanted: impl Into<String>,
+        looked_for: impl Into<String>,
+    ) -> Self {
+        let (wanted, looked_for) = (wanted.into(), looked_for.into());
+        Self::Layout { path: path.to_owned(), wanted, looked_for }
+    }
+
     pub(crate) fn setting(
         name: &'static str,
         value: impl std::fmt::Debug,

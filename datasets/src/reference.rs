@@ -9,8 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DataError, ImageDataset,
-    sources::{cifar, folder, idx, sample, tar},
+    DataError, ImageDataset, Split,
+    sources::{cifar, classes::same_classes, folder, idx, sample, tar},
 };
 
 /// A layout of data on disk.
@@ -155,47 +155,6 @@ impl From<DataRef> for String {
     }
 }
 
-/// A part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// What a network learns from.
-    Train,
-    /// What it is measured on; `test` is read as this.
-    #[serde(alias = "test")]
-    Val,
-}
-
-impl Split {
-    pub(crate) fn other(self) -> Self {
-        match self {
-            Self::Train => Self::Val,
-            Self::Val => Self::Train,
-        }
-    }
-}
-
-impl FromStr for Split {
-    type Err = DataError;
-
-    fn from_str(text: &str) -> Result<Self, DataError> {
-        match text {
-            "train" => Ok(Self::Train),
-            "val" | "test" => Ok(Self::Val),
-            _ => Err(DataError::Split { text: text.to_owned() }),
-        }
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Train => "train",
-            Self::Val => "val",
-        })
-    }
-}
-
 /// Opens one split of a data set.
 ///
 /// # Errors
@@ -221,7 +180,7 @@ pub fn open_pair(data: &DataRef) -> Result<(ImageDataset, ImageDataset), DataErr
         DataRef::Folder { layout, path } => layout_of(*layout, path)?.open_pair(path)?,
     };
     let path = PathBuf::from(data.to_string());
-    folder::same_classes(&path, train.classes(), val.classes())?;
+    same_classes(&path, train.classes(), val.classes())?;
     Ok((train, val))
 }
 
@@ -276,12 +235,10 @@ fn recognise(path: &Path) -> Result<Layout, DataError> {
     if kind.is_dir() {
         std::fs::read_dir(path).map_err(|e| DataError::io(path, e))?;
     }
-    LAYOUTS.into_iter().find(|layout| layout.recognise(path)).ok_or_else(|| DataError::Layout {
-        path: path.to_owned(),
-        wanted: "data set".to_owned(),
-        looked_for: LAYOUTS
-            .map(|layout| format!("{} ({})", layout.name(), layout.looked_for()))
-            .join("; "),
+    LAYOUTS.into_iter().find(|layout| layout.recognise(path)).ok_or_else(|| {
+        let looked_for =
+            LAYOUTS.map(|layout| format!("{} ({})", layout.name(), layout.looked_for()));
+        DataError::layout(path, "data set", looked_for.join("; "))
     })
 }
 

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{MAX_BYTES, memory::MemoryImages, numbered};
+use super::{MAX_BYTES, classes::numbered, memory::MemoryImages};
 use crate::{
     DataError, ImageDataset, Split,
     presets::{self, Normalization},
@@ -76,11 +76,7 @@ impl Cifar {
 
     /// Opens one split of a folder.
     pub(crate) fn open(&self, folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
-        let missing = |wanted: String| DataError::Layout {
-            path: folder.to_owned(),
-            wanted,
-            looked_for: self.looked_for(),
-        };
+        let missing = |wanted: String| DataError::layout(folder, wanted, self.looked_for());
         let inside =
             self.folder(folder).ok_or_else(|| missing(format!("{} binary files", self.name)))?;
         let mut images = MemoryImages {
@@ -124,8 +120,7 @@ impl Cifar {
         let mut bytes = Vec::new();
         File::open(path).and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(io)?;
         if bytes.len() as u64 > MAX_BYTES {
-            let reason = format!("more than {MAX_BYTES} bytes");
-            return Err(DataError::TooLarge { path: path.to_owned(), reason });
+            return Err(DataError::too_large(path, format!("more than {MAX_BYTES} bytes")));
         }
         let record = self.label_bytes + CHANNELS * PLANE;
         if bytes.is_empty() || bytes.len() % record != 0 {

@@ -13,7 +13,7 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use super::{MAX_BYTES, memory::MemoryImages, numbered};
+use super::{MAX_BYTES, classes::numbered, memory::MemoryImages};
 use crate::{DataError, ImageDataset, Split, dataset::hex, presets};
 
 /// Unsigned bytes in one dimension.
@@ -54,11 +54,8 @@ pub(crate) fn recognise(folder: &Path) -> bool {
 
 /// Opens one split of a folder.
 pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
-    let missing = || DataError::Layout {
-        path: folder.to_owned(),
-        wanted: format!("IDX {split} images and labels"),
-        looked_for: LOOKED_FOR.to_owned(),
-    };
+    let missing =
+        || DataError::layout(folder, format!("IDX {split} images and labels"), LOOKED_FOR);
     let images_path = images_file(folder, split).ok_or_else(missing)?;
     let labels_path = labels_file(folder, split).ok_or_else(missing)?;
     let labels = read_labels(read_file(&labels_path)?, &labels_path)?;
@@ -173,7 +170,7 @@ fn read_idx<const N: usize>(
 
     if expected as u64 > MAX_BYTES {
         let reason = format!("its header announces {expected} bytes, at most {MAX_BYTES} are read");
-        return Err(DataError::TooLarge { path: path.to_owned(), reason });
+        return Err(DataError::too_large(path, reason));
     }
 
     // `take` rather than a buffer of the announced size: the header may lie. One byte more than

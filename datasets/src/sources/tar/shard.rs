@@ -10,8 +10,7 @@ use std::{
 
 use tar::{Archive, EntryType, PaxExtensions};
 
-use super::folder::EXTENSIONS;
-use crate::DataError;
+use crate::{DataError, is_image_name};
 
 /// Most bytes of a member's name or of its extended header.
 const MAX_NAME: u64 = 64 << 10;
@@ -179,6 +178,5 @@ fn key(name: &str) -> (&str, &str) {
 /// Whether a name ends as images do and is not hidden.
 fn is_image(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);
-    let end = file.rsplit_once('.').filter(|(stem, _)| !stem.is_empty() && !stem.starts_with('.'));
-    end.is_some_and(|(_, end)| EXTENSIONS.iter().any(|known| end.eq_ignore_ascii_case(known)))
+    !file.starts_with('.') && is_image_name(Path::new(file))
 }
