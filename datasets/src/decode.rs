@@ -11,13 +11,19 @@ use image::{
     metadata::Orientation,
 };
 
-use crate::{DataError, Image};
+use crate::DataError;
+
+/// Most pixels of an image that is decoded.
+pub(crate) const MAX_PIXELS: u64 = 100_000_000;
+
+/// Most bytes of a file that is read.
+pub(crate) const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// What a decoder may allocate besides the image: rows, colour profiles, other metadata.
 const SCRATCH_BYTES: u64 = 64 << 20;
 
 /// Most bytes of the samples of a TIFF, of which its decoder keeps a second copy.
-const TIFF_BYTES: u64 = 4 * Image::MAX_PIXELS;
+const TIFF_BYTES: u64 = 4 * MAX_PIXELS;
 
 /// Why a file is not an image to use.
 enum Refusal {
@@ -37,7 +43,7 @@ impl From<ImageError> for Refusal {
     fn from(error: ImageError) -> Self {
         match error {
             ImageError::Limits(_) => {
-                Self::TooLarge(format!("{error}; at most {} pixels are read", Image::MAX_PIXELS))
+                Self::TooLarge(format!("{error}; at most {} pixels are read", MAX_PIXELS))
             }
             // Nothing is wrong with the file, which is of a kind that is not read.
             ImageError::Unsupported(_) => {
@@ -71,7 +77,7 @@ pub(crate) fn from_bytes(bytes: &[u8], path: &Path) -> Result<RgbImage, DataErro
 
 /// A file's bytes. What has no size, such as a device, is read up to the limit.
 fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
-    let most = Image::MAX_FILE_BYTES;
+    let most = MAX_FILE_BYTES;
     let file = File::open(path)?;
     let mut len = file.metadata()?.len();
     let mut bytes = Vec::new();
@@ -103,10 +109,10 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, Refusal> {
     // Reads the header alone.
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > Image::MAX_PIXELS {
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(Refusal::TooLarge(format!(
             "{width} x {height} pixels, at most {} are read",
-            Image::MAX_PIXELS
+            MAX_PIXELS
         )));
     }
     let bytes = decoder.total_bytes();
@@ -183,6 +189,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::Image;
 
     #[derive(Deserialize)]
     struct Expected {

@@ -56,10 +56,10 @@ impl Image {
 
     /// Most pixels of a file that [`open`](Self::open) decodes, for which it takes up to about
     /// 1 GiB.
-    pub const MAX_PIXELS: u64 = 100_000_000;
+    pub const MAX_PIXELS: u64 = decode::MAX_PIXELS;
 
     /// Most bytes of a file that [`open`](Self::open) reads.
-    pub const MAX_FILE_BYTES: u64 = 256 << 20;
+    pub const MAX_FILE_BYTES: u64 = decode::MAX_FILE_BYTES;
 
     /// Reads a JPEG, PNG, GIF, WebP, BMP or TIFF file as RGB.
     ///

@@ -136,6 +136,24 @@ impl Pipeline {
     }
 }
 
+impl Augment {
+    /// The network's input from a randomly changed image, `[channels, height, width]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate) of both.
+    pub fn apply(
+        &self,
+        image: &Image,
+        preprocess: &Preprocess,
+        rng: &mut impl Rng,
+    ) -> Result<Vec<f32>, DataError> {
+        let mut out = Vec::new();
+        Pipeline::new(preprocess.clone(), self.clone())?.append(image, rng, &mut out);
+        Ok(out)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

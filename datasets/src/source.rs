@@ -35,11 +35,16 @@ pub trait Source: Send + Sync {
     /// A [`DataError`] that names the file, and the record where a file holds many.
     fn image(&self, index: usize) -> Result<Image, DataError>;
 
-    /// Channels of every image: 1 or 3.
-    fn channels(&self) -> usize;
+    /// Channels of every image: 1 or 3. By default 3, as decoded files have.
+    fn channels(&self) -> usize {
+        3
+    }
 
-    /// Height and width of every image; `None` where they differ or are unknown before decoding.
-    fn image_size(&self) -> Option<(usize, usize)>;
+    /// Height and width of every image; `None`, the default, where they differ or are unknown before
+    /// decoding.
+    fn image_size(&self) -> Option<(usize, usize)> {
+        None
+    }
 
     /// The file of a sample, where every sample has its own.
     fn file(&self, _index: usize) -> Option<PathBuf> {

@@ -117,14 +117,6 @@ impl Source for FolderImages {
         Image::open(path)
     }
 
-    fn channels(&self) -> usize {
-        3
-    }
-
-    fn image_size(&self) -> Option<(usize, usize)> {
-        None
-    }
-
     fn file(&self, index: usize) -> Option<PathBuf> {
         Some(self.path(index))
     }

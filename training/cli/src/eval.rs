@@ -14,6 +14,7 @@ use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
 use crate::progress::Batches;
 use dbb_training::Error;
 use dbb_training::inference::evaluate::{Evaluation, evaluate};
+use dbb_training::run::metrics::best;
 use dbb_training::text::plural;
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
@@ -93,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let [_, classes] = logits.dims();
         let probabilities: Vec<f32> = softmax(logits.clone(), 1).into_data().iter().collect();
         for (i, row) in probabilities.chunks(classes).enumerate() {
-            let best = (1..classes).fold(0, |best, c| if row[c] > row[best] { c } else { best });
+            let best = best(row);
             let (index, label) = (batch.indices[i], batch.labels[i]);
             csv += &format!("{index},{label},{best},{:.6}", row[best]);
             if let Some(file) = dataset.file(index) {

@@ -1,6 +1,6 @@
 //! `dbb reparam` and `dbb export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dbb_models::onnx::write_onnx;
 use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
@@ -103,89 +103,29 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
         return crate::fold_blocks::run(file, &args.blocks, weights, &args.out, args.json);
     }
     args.blocks.refuse_for_networks()?;
-    let target = args.target.load(&device)?;
-    let dtype = args.dtype.unwrap_or_default();
-    refuse_unused(&args.target, &args.data, &target, true, &[])?;
-    let probe = args.data.probe(&target)?;
-    let (deploy, report) = fold(&target.network, &probe)?;
-    let keys = args.keys.unwrap_or(Dialect::Native);
-    let mut stored = stored(&target, &deploy, Form::Deploy, keys)?;
-    let rounding = round(&mut stored, dtype, Some(&probe))?;
-    write_safetensors(&args.out, &stored.tensors, &stored.metadata)
-        .map_err(dbb_training::Error::from)?;
-    Written::folded(report, rounding, &args.out).print(args.json)
+    let output = Output {
+        path: &args.out,
+        format: Format::Safetensors,
+        form: Form::Deploy,
+        keys: args.keys,
+        dtype: args.dtype.unwrap_or_default(),
+        with_preprocess: false,
+    };
+    output.write(&args.target.load(&device)?, &args.target, &args.data)?.print(args.json)
 }
 
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     args.refuse_contradictions()?;
     args.format.check(&args.out)?;
-    let target = args.target.open(&args.device)?;
-    let dtype = args.dtype.unwrap_or_default();
-    let compares = args.form == Form::Deploy || dtype != Precision::F32;
-    let kept: &[&str] = match args.format {
-        Format::Timm => &["--size", "--resize", "--mean", "--std"],
-        Format::Onnx if args.with_preprocess => &["--size", "--mean", "--std"],
-        Format::Onnx => &["--size"],
-        Format::Safetensors | Format::Burnpack => &[],
+    let output = Output {
+        path: &args.out,
+        format: args.format,
+        form: args.form,
+        keys: args.keys,
+        dtype: args.dtype.unwrap_or_default(),
+        with_preprocess: args.with_preprocess,
     };
-    refuse_unused(&args.target, &args.data, &target, compares, kept)?;
-    let probe = compares.then(|| args.data.probe(&target)).transpose()?;
-    let written = match (args.form, &probe) {
-        (Form::Deploy, Some(probe)) => {
-            let (deploy, report) = fold(&target.network, probe)?;
-            let rounding = write(args, &target, &deploy, Some(probe))?;
-            Written::folded(report, rounding, &args.out)
-        }
-        _ => {
-            anyhow::ensure!(
-                target.metadata.form == Form::Train,
-                "{} is folded already; the training form cannot be restored from it",
-                target.path.display()
-            );
-            let rounding = write(args, &target, &target.network, probe.as_ref())?;
-            Written::unfolded(&target.network, rounding, &args.out)
-        }
-    };
-    written.print(args.json)
-}
-
-/// Refuses flags without effect: where no image is read, those of images that the
-/// format does not keep.
-fn refuse_unused(
-    options: &TargetOptions,
-    data: &DataOptions,
-    target: &LoadedModel,
-    compares: bool,
-    kept: &[&str],
-) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        compares || data.data.is_none(),
-        "nothing is folded or rounded, so that there is nothing to compare on data; leave --data out"
-    );
-    if compares && (data.data.is_some() || target.config.is_some()) {
-        return Ok(());
-    }
-    let mut unused = options.input.of_images();
-    // The size of random images.
-    unused.retain(|flag| !(kept.contains(flag) || compares && *flag == "--size"));
-    if options.input.class_map.is_some() {
-        unused.push("--class-map");
-    }
-    let reason = if compares { "no image is read without --data" } else { "no image is read" };
-    anyhow::ensure!(unused.is_empty(), "{reason}; leave {} out", unused.join(", "));
-    Ok(())
-}
-
-/// Rounds weights to `dtype`, measured on `probe`.
-fn round(
-    stored: &mut ExportedWeights,
-    dtype: Precision,
-    probe: Option<&Probe>,
-) -> dbb_training::Result<Option<Rounding>> {
-    match probe {
-        Some(probe) if dtype != Precision::F32 => stored.round(dtype, probe).map(Some),
-        _ => Ok(None),
-    }
+    output.write(&args.target.open(&args.device)?, &args.target, &args.data)?.print(args.json)
 }
 
 impl ExportArgs {
@@ -219,46 +159,110 @@ impl ExportArgs {
     }
 }
 
-/// Writes a network in the form of `args`.
-fn write(
-    args: &ExportArgs,
-    target: &LoadedModel,
-    network: &Classifier,
-    probe: Option<&Probe>,
-) -> dbb_training::Result<Option<Rounding>> {
-    let (form, dtype) = (args.form, args.dtype.unwrap_or_default());
-    let native = || Metadata { form, keys: Dialect::Native, ..target.metadata.clone() };
-    match args.format {
-        Format::Safetensors => {
-            let mut stored = stored(target, network, form, args.keys.unwrap_or(Dialect::Native))?;
-            let rounding = round(&mut stored, dtype, probe)?;
-            write_safetensors(&args.out, &stored.tensors, &stored.metadata)?;
-            Ok(rounding)
-        }
-        Format::Timm => {
-            let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
-            let mut stored = stored(target, network, form, Dialect::Timm)?;
-            let rounding = round(&mut stored, dtype, probe)?;
-            config.write(&args.out, &stored)?;
-            Ok(rounding)
-        }
-        Format::Burnpack => {
-            write_burnpack(&args.out, network, &native())?;
-            Ok(None)
-        }
-        Format::Onnx => {
-            let input = target.onnx_input(args.with_preprocess)?;
-            write_onnx(&args.out, network, &native(), &input)?;
-            Ok(None)
-        }
-    }
+/// What is written of a network, and where.
+struct Output<'a> {
+    path: &'a Path,
+    format: Format,
+    form: Form,
+    keys: Option<Dialect>,
+    dtype: Precision,
+    with_preprocess: bool,
 }
 
-fn stored(
-    target: &LoadedModel,
-    network: &Classifier,
-    form: Form,
-    keys: Dialect,
-) -> dbb_training::Result<ExportedWeights> {
-    ExportedWeights::new(network, Metadata { form, keys, ..target.metadata.clone() })
+impl Output<'_> {
+    /// Folds, rounds and writes the network of a target, as far as it is asked for.
+    fn write(
+        &self,
+        target: &LoadedModel,
+        options: &TargetOptions,
+        data: &DataOptions,
+    ) -> anyhow::Result<Written> {
+        let compares = self.form == Form::Deploy || self.dtype != Precision::F32;
+        self.refuse_unused(target, options, data, compares)?;
+        let probe = compares.then(|| data.probe(target)).transpose()?;
+        if let (Form::Deploy, Some(probe)) = (self.form, &probe) {
+            let (deploy, report) = fold(&target.network, probe)?;
+            let rounding = self.store(target, &deploy, Some(probe))?;
+            return Ok(Written::folded(report, rounding, self.path));
+        }
+        anyhow::ensure!(
+            target.metadata.form == Form::Train,
+            "{} is folded already; the training form cannot be restored from it",
+            target.path.display()
+        );
+        let rounding = self.store(target, &target.network, probe.as_ref())?;
+        Ok(Written::unfolded(&target.network, rounding, self.path))
+    }
+
+    /// Refuses flags without effect: where no image is read, those of images that the format does not
+    /// store.
+    fn refuse_unused(
+        &self,
+        target: &LoadedModel,
+        options: &TargetOptions,
+        data: &DataOptions,
+        compares: bool,
+    ) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            compares || data.data.is_none(),
+            "nothing is folded or rounded, so there is nothing to compare on data; leave --data out"
+        );
+        if compares && (data.data.is_some() || target.config.is_some()) {
+            return Ok(());
+        }
+        let stored: &[&str] = match self.format {
+            Format::Timm => &["--size", "--resize", "--mean", "--std"],
+            Format::Onnx if self.with_preprocess => &["--size", "--mean", "--std"],
+            Format::Onnx => &["--size"],
+            Format::Safetensors | Format::Burnpack => &[],
+        };
+        let mut unused = options.input.of_images();
+        // Random images have a size as well.
+        unused.retain(|flag| !(stored.contains(flag) || compares && *flag == "--size"));
+        if options.input.class_map.is_some() {
+            unused.push("--class-map");
+        }
+        let reason = if compares { "no image is read without --data" } else { "no image is read" };
+        anyhow::ensure!(unused.is_empty(), "{reason}; leave {} out", unused.join(", "));
+        Ok(())
+    }
+
+    /// Writes a network, and measures on `probe` what rounding changes.
+    fn store(
+        &self,
+        target: &LoadedModel,
+        network: &Classifier,
+        probe: Option<&Probe>,
+    ) -> dbb_training::Result<Option<Rounding>> {
+        let metadata = |keys| Metadata { form: self.form, keys, ..target.metadata.clone() };
+        let weights = |keys| -> dbb_training::Result<_> {
+            let mut weights = ExportedWeights::new(network, metadata(keys))?;
+            let rounded = probe.filter(|_| self.dtype != Precision::F32);
+            let rounding = rounded.map(|probe| weights.round(self.dtype, probe)).transpose()?;
+            Ok((weights, rounding))
+        };
+        let native = Dialect::Native;
+        match self.format {
+            Format::Safetensors => {
+                let (weights, rounding) = weights(self.keys.unwrap_or(native))?;
+                write_safetensors(self.path, &weights.tensors, &weights.metadata)?;
+                Ok(rounding)
+            }
+            Format::Timm => {
+                let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
+                let (weights, rounding) = weights(Dialect::Timm)?;
+                config.write(self.path, &weights)?;
+                Ok(rounding)
+            }
+            Format::Burnpack => {
+                write_burnpack(self.path, network, &metadata(native))?;
+                Ok(None)
+            }
+            Format::Onnx => {
+                let input = target.onnx_input(self.with_preprocess)?;
+                write_onnx(self.path, network, &metadata(native), &input)?;
+                Ok(None)
+            }
+        }
+    }
 }

@@ -137,16 +137,11 @@ impl Batches {
         bar.inc(1);
         let batches = bar.length().unwrap_or(0);
         let done = bar.position() as f64 / batches.max(1) as f64;
+        let speed = self.images as f64 / self.started.elapsed().as_secs_f64();
         let parts = [
             (2, Some(percent(done))),
             (0, Some(format!("batch {}/{batches}", bar.position()))),
-            (
-                3,
-                Some(format!(
-                    "{:.0} images/s",
-                    self.images as f64 / self.started.elapsed().as_secs_f64()
-                )),
-            ),
+            (3, Some(format!("{speed:.0} images/s"))),
             (1, Some(time_left(bar.eta()))),
         ];
         bar.set_message(fitted(parts, Some(done), Term::stderr().size().1.into()));

@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // In the data set's order a batch could hold images of one class.
     let shuffled =
         LoaderConfig { batch_size, shuffle: true, seed: args.seed, ..LoaderConfig::default() };
-    let train = target.loader_with(args.data.data.as_ref(), Split::Train, shuffled)?;
+    let train = target.loader(args.data.data.as_ref(), Split::Train, shuffled)?;
 
     let batches = train.epoch(0).take(args.batches as usize);
     let (network, seen) = recalibrate(&target.network, batches)?;

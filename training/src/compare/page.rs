@@ -5,7 +5,7 @@ use std::path::Path;
 use super::arm::{Arm, Pairing};
 use super::charts::{Group, charts};
 use super::live::Live;
-use super::result::Comparison;
+use super::result::{Comparison, Row};
 use super::tables::{DELTA_HEADER, TOP1_HEADER};
 use crate::report::Run;
 use crate::report::format::Quantity::{Count, Duration, Epoch, Number, Percent};
@@ -158,61 +158,43 @@ fn cost(groups: &[Group]) -> Html {
 }
 
 fn summary_table(comparison: &Comparison, groups: &[Group]) -> Html {
-    let head = [
-        "name",
-        "seeds",
-        TOP1_HEADER,
-        DELTA_HEADER,
-        "baseline",
-        "parameters in training",
-        "deployed",
-        "MACs",
-        "time per run",
-        "fold difference",
+    let cost = |group: &Group| comparison.cost(&group.summary.name);
+    let delta = |group: &Group| comparison.delta(group.summary);
+    let macs = |group: &Group| group.runs.first().map_or(0, |(_, run)| run.summary.macs_deploy);
+    type Cell<'a> = &'a dyn Fn(&Group) -> String;
+    let columns: [(&str, Cell); 10] = [
+        ("name", &|group| group.summary.name.clone()),
+        ("seeds", &|group| group.summary.n.to_string()),
+        (TOP1_HEADER, &|group| group.summary.top1()),
+        (DELTA_HEADER, &|group| delta(group).map_or("baseline".into(), |d| d.replace('-', "−"))),
+        ("baseline", &|group| group.summary.baseline.clone().unwrap_or_default()),
+        ("parameters in training", &|group| Count.show(cost(group).params_train as f64)),
+        ("deployed", &|group| Count.show(cost(group).params_deploy as f64)),
+        ("MACs", &|group| Count.show(macs(group) as f64)),
+        ("time per run", &|group| Duration.show(cost(group).seconds)),
+        ("fold difference", &|group| Number.show(cost(group).fold)),
     ];
-    let rows = groups.iter().map(|group| {
-        let arm = group.summary;
-        let cost = comparison.cost(&arm.name);
-        let macs = group.runs.first().map_or(0, |(_, run)| run.summary.macs_deploy);
-        let cells = [
-            arm.name.clone(),
-            arm.n.to_string(),
-            arm.top1(),
-            comparison.delta(arm).unwrap_or_else(|| "baseline".into()).replace('-', "−"),
-            arm.baseline.clone().unwrap_or_default(),
-            Count.show(cost.params_train as f64),
-            Count.show(cost.params_deploy as f64),
-            Count.show(macs as f64),
-            Duration.show(cost.seconds),
-            Number.show(cost.fold),
-        ];
-        cells.map(Html::from).into()
-    });
-    table("Every configuration", &head, rows)
+    let rows = groups.iter().map(|group| columns.map(|(_, cell)| cell(group).into()).into());
+    table("Every configuration", &columns.map(|(name, _)| name), rows)
 }
 
 fn run_table(comparison: &Comparison, runs: &[Run], compared: &Compared) -> Html {
-    let head = [
-        "run",
-        "top-1, training form",
-        "top-1, folded",
-        "best top-1, folded",
-        "time",
-        "blocks folded",
-        "fold difference",
+    type Cell = fn(&Row, &Run) -> String;
+    let columns: [(&str, Cell); 6] = [
+        ("top-1, training form", |row, _| Percent.show(row.top1_train)),
+        ("top-1, folded", |row, _| Percent.show(row.top1_deploy)),
+        ("best top-1, folded", |_, run| {
+            Percent.show(run.records.iter().map(|record| record.top1).fold(f64::NAN, f64::max))
+        }),
+        ("time", |row, _| Duration.show(row.seconds)),
+        ("blocks folded", |row, _| row.blocks_folded.to_string()),
+        ("fold difference", |row, _| Number.show(row.fold_max_rel_diff)),
     ];
+    let head: Vec<&str> = ["run"].into_iter().chain(columns.map(|(name, _)| name)).collect();
     let rows = comparison.rows.iter().zip(runs).map(|(row, run)| {
         let link = compared.link(&row.run_dir, &format!("{}, seed {}", row.name, row.seed));
-        let best = run.records.iter().map(|record| record.top1).fold(f64::NAN, f64::max);
-        let cells = [
-            Percent.show(row.top1_train),
-            Percent.show(row.top1_deploy),
-            Percent.show(best),
-            Duration.show(row.seconds),
-            row.blocks_folded.to_string(),
-            Number.show(row.fold_max_rel_diff),
-        ];
-        std::iter::once(link).chain(cells.map(Html::from)).collect()
+        let cells = columns.map(|(_, cell)| cell(row, run).into());
+        [link].into_iter().chain(cells).collect()
     });
     table("Every run", &head, rows)
 }
@@ -220,7 +202,7 @@ fn run_table(comparison: &Comparison, runs: &[Run], compared: &Compared) -> Html
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Contrast, Difference, Row, summarise};
+    use crate::compare::{Contrast, Difference, summarise};
     use crate::report::testing::{assert_well_formed, record, run};
     use dbb_models::BlockKind;
     use std::path::PathBuf;

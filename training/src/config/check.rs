@@ -26,6 +26,11 @@ pub(super) fn require(
     holds.then_some(()).ok_or_else(fault)
 }
 
+/// Refuses a value that is not a finite number above 0.
+pub(super) fn require_positive(key: &str, value: f64) -> Result<(), Fault> {
+    require(value > 0.0 && value.is_finite(), key, &value, "a number above 0")
+}
+
 /// A fault of the preprocessing or the augmentation, by its key.
 pub(super) fn setting(error: DataError) -> Fault {
     match &error {

@@ -194,7 +194,8 @@ impl Document {
     }
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
+/// The line, from 1, of a position in a text.
+pub(crate) fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 

@@ -14,6 +14,7 @@ mod unused;
 
 pub use data::{DataSection, OnBadSample};
 pub use difference::shown;
+pub(crate) use document::line_of;
 pub use document::{ConfigFileError, Document, Place};
 pub use model::ModelSection;
 pub use optim::{DecayRule, OptimKind, OptimSection};

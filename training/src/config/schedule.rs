@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Fault, require};
+use super::check::{Fault, require, require_positive};
 use super::{OptimSection, TrainSection};
 
 /// The learning rate over time.
@@ -52,7 +52,6 @@ impl ScheduleSection {
         require(inside, "schedule.warmup_epochs", &warmup, "0 to train.epochs")?;
         let min = self.min_lr;
         require((0.0..=optim.lr).contains(&min), "schedule.min_lr", &min, "0 to optim.lr")?;
-        let gamma = self.gamma;
-        require(gamma > 0.0 && gamma.is_finite(), "schedule.gamma", &gamma, "a number above 0")
+        require_positive("schedule.gamma", self.gamma)
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dbb_datasets::{ImageDataset, imagenet};
 
+use crate::config::line_of;
 use crate::error::{Error, Result};
 
 /// Most outputs that a class map can make of a network: a wrong index costs no memory.
@@ -112,8 +113,7 @@ type Fault = (usize, String);
 
 fn parse_toml(text: &str) -> std::result::Result<BTreeMap<String, usize>, Fault> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
-        let start = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text[..start].matches('\n').count() + 1;
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
         let message = error.message().trim_end();
         (line, format!("{message}; expected a class and its index, such as n01440764 = 0"))
     })

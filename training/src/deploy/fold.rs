@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::probe::Probe;
-use crate::run::metrics::host;
+use crate::run::metrics::{best, host};
+use crate::text::plural;
 
 /// Largest difference of logits that is accepted, relative to the largest logit.
 pub const TOLERANCE: f64 = 1e-4;
@@ -34,7 +35,7 @@ impl LogitDifference {
             let diff = a.iter().zip(b).fold(0.0f64, |m, (a, b)| worst(m, f64::from(a - b).abs()));
             self.max_abs = a.iter().fold(self.max_abs, |m, v| worst(m, f64::from(v.abs())));
             self.max_abs_diff = worst(self.max_abs_diff, diff);
-            self.agreeing += usize::from(label(a) == label(b));
+            self.agreeing += usize::from(best(a) == best(b));
         }
     }
 
@@ -52,11 +53,6 @@ impl LogitDifference {
 /// The larger value; NaN counts as the largest.
 fn worst(a: f64, b: f64) -> f64 {
     if b.is_nan() || b > a { b } else { a }
-}
-
-/// The preferred class; the earlier one of a tie.
-fn label(logits: &[f32]) -> usize {
-    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
 /// A fold and how exact it is.
@@ -102,7 +98,7 @@ pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldRepo
         max_abs_diff: comparison.max_abs_diff,
         max_rel_diff: comparison.max_rel_diff(),
         top1_agreement: comparison.top1_agreement(),
-        compared_on: format!("{compared_on} ({} images)", comparison.images),
+        compared_on: format!("{compared_on} ({})", plural(comparison.images, "image")),
     };
     // A label can only change where its margin is smaller than twice the difference, so that
     // within it the labels hold as well.

@@ -167,25 +167,11 @@ impl LoadedModel {
         }
     }
 
-    /// A loader over [such a split](Self::dataset), in the data set's order.
+    /// A loader over [such a split](Self::dataset).
     ///
     /// # Errors
     /// As [`dataset`](Self::dataset) and [`preprocess`](Self::preprocess).
     pub fn loader(
-        &self,
-        data: Option<&DataRef>,
-        split: Split,
-        batch_size: usize,
-    ) -> Result<Loader> {
-        let config = LoaderConfig { batch_size, ..LoaderConfig::default() };
-        self.loader_with(data, split, config)
-    }
-
-    /// The same in the order of `config`.
-    ///
-    /// # Errors
-    /// As [`loader`](Self::loader).
-    pub fn loader_with(
         &self,
         data: Option<&DataRef>,
         split: Split,
@@ -228,7 +214,10 @@ impl LoadedModel {
     pub fn probe(&self, data: Option<&DataRef>, batch_size: usize) -> Result<Probe> {
         match data.is_none() && self.config.is_none() {
             true => Ok(Probe::Random(self.random_images(RANDOM_IMAGES, 0)?)),
-            false => Ok(Probe::Data(self.loader(data, Split::Val, batch_size)?)),
+            false => {
+                let config = LoaderConfig { batch_size, ..LoaderConfig::default() };
+                Ok(Probe::Data(self.loader(data, Split::Val, config)?))
+            }
         }
     }
 

@@ -97,14 +97,6 @@ impl Source for Files {
         Image::open(&self.0[index])
     }
 
-    fn channels(&self) -> usize {
-        3
-    }
-
-    fn image_size(&self) -> Option<(usize, usize)> {
-        None
-    }
-
     fn file(&self, index: usize) -> Option<PathBuf> {
         Some(self.0[index].clone())
     }

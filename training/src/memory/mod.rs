@@ -94,8 +94,7 @@ impl Estimate {
         let copies =
             2 + copies.optimizer as u64 + u64::from(copies.average) + u64::from(copies.accumulated);
         let kept = |layer| (elements(layer)[1] as f64 * kept_maps(layer, kernels)) as u64;
-        let kept = layers.iter().map(kept);
-        let kept = kept.fold(0u64, u64::saturating_add);
+        let kept = sum(layers.iter().map(kept));
         // The gradients of a layer's maps while it is passed.
         let maps = kept.saturating_add(largest(layers, |_| 3.0));
         Self {
@@ -130,9 +129,7 @@ impl Estimate {
 
     /// All of it.
     pub fn bytes(&self) -> u64 {
-        [self.parameters, self.maps, self.batches, self.other]
-            .into_iter()
-            .fold(0, u64::saturating_add)
+        sum([self.parameters, self.maps, self.batches, self.other])
     }
 
     /// Refuses what cannot fit on a CPU, even where the estimate is [`ACCURACY`] too high. Other
@@ -222,12 +219,19 @@ fn elements(layer: &LayerSummary) -> [u64; 2] {
 /// The largest sum over the layers of the values of their inputs and outputs, of one image, times
 /// a factor.
 fn largest(layers: &[LayerSummary], factor: impl Fn(&LayerSummary) -> f64) -> u64 {
-    let both = |layer| elements(layer).into_iter().fold(0, u64::saturating_add);
-    layers.iter().map(|layer| (both(layer) as f64 * factor(layer)) as u64).max().unwrap_or(0)
+    layers
+        .iter()
+        .map(|layer| (sum(elements(layer)) as f64 * factor(layer)) as u64)
+        .max()
+        .unwrap_or(0)
 }
 
 fn parameters(layers: &[LayerSummary], count: impl Fn(&LayerSummary) -> usize) -> u64 {
-    layers.iter().map(|layer| count(layer) as u64).fold(0, u64::saturating_add) * VALUE
+    sum(layers.iter().map(|layer| count(layer) as u64)).saturating_mul(VALUE)
+}
+
+fn sum(parts: impl IntoIterator<Item = u64>) -> u64 {
+    parts.into_iter().fold(0, u64::saturating_add)
 }
 
 fn product(factors: impl IntoIterator<Item = usize>) -> u64 {

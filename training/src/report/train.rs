@@ -160,36 +160,22 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
 }
 
 fn epoch_table(records: &[EpochRecord]) -> Html {
-    let head = [
-        "epoch",
-        "top-1",
-        "top-5",
-        "training top-1",
-        "loss",
-        "training loss",
-        "learning rate",
-        "images/s",
-        "time",
-        "fold difference",
-        "skipped",
+    type Cell = fn(&EpochRecord) -> String;
+    let columns: [(&str, Cell); 11] = [
+        ("epoch", |r| Epoch.show(r.epoch as f64)),
+        ("top-1", |r| Percent.show(r.top1)),
+        ("top-5", |r| Percent.show(r.top5)),
+        ("training top-1", |r| Percent.show(r.train_top1)),
+        ("loss", |r| Number.show(r.val_loss)),
+        ("training loss", |r| Number.show(r.train_loss)),
+        ("learning rate", |r| Number.show(r.lr)),
+        ("images/s", |r| Number.show(r.images_per_second)),
+        ("time", |r| Duration.show(r.seconds)),
+        ("fold difference", |r| Number.show(r.fold_max_rel_diff)),
+        ("skipped", |r| r.skipped.to_string()),
     ];
-    let rows = records.iter().map(|r| {
-        let cells = [
-            Epoch.show(r.epoch as f64),
-            Percent.show(r.top1),
-            Percent.show(r.top5),
-            Percent.show(r.train_top1),
-            Number.show(r.val_loss),
-            Number.show(r.train_loss),
-            Number.show(r.lr),
-            Number.show(r.images_per_second),
-            Duration.show(r.seconds),
-            Number.show(r.fold_max_rel_diff),
-            r.skipped.to_string(),
-        ];
-        cells.map(Html::from).into()
-    });
-    table("Every epoch", &head, rows)
+    let rows = records.iter().map(|record| columns.map(|(_, cell)| cell(record).into()).into());
+    table("Every epoch", &columns.map(|(name, _)| name), rows)
 }
 
 #[cfg(test)]

@@ -60,18 +60,16 @@ impl Identity {
 
     /// What differs and may change the last bits of results, but not their meaning.
     pub fn notes(&self, now: &Self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if self.device != now.device {
-            notes.push(format!("the device was {}, is {}", self.device, now.device));
-        }
-        if self.threads != now.threads {
-            notes.push(format!("the number of threads was {}, is {}", self.threads, now.threads));
-        }
-        let (was, is) = (&self.instruction_set, &now.instruction_set);
-        if was != is && !was.is_empty() {
-            notes.push(format!("the instruction set was {was}, is {is}"));
-        }
-        notes
+        let facts = |identity: &Self| {
+            [
+                ("device", identity.device.clone()),
+                ("number of threads", identity.threads.to_string()),
+                ("instruction set", identity.instruction_set.clone()),
+            ]
+        };
+        let pairs = facts(self).into_iter().zip(facts(now));
+        let changed = pairs.filter(|((_, was), (_, is))| was != is && !was.is_empty());
+        changed.map(|((what, was), (_, is))| format!("the {what} was {was}, is {is}")).collect()
     }
 }
 

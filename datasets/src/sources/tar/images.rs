@@ -52,14 +52,6 @@ impl Source for TarImages {
         Image::from_bytes(&content, name)
     }
 
-    fn channels(&self) -> usize {
-        3
-    }
-
-    fn image_size(&self) -> Option<(usize, usize)> {
-        None
-    }
-
     fn identity(&self, index: usize) -> Cow<'_, [u8]> {
         let mut bytes = u64::from(self.places[index].bytes).to_le_bytes().to_vec();
         bytes.extend_from_slice(self.names.get(index).as_bytes());
