@@ -16,7 +16,7 @@ mod parts;
 pub struct ImageDataset {
     name: String,
     classes: Arc<[String]>,
-    /// What the fingerprint calls the classes.
+    /// Names of the classes in the fingerprint.
     identity: Arc<[String]>,
     normalization: Normalization,
     source: Arc<dyn Source>,
@@ -69,7 +69,7 @@ impl ImageDataset {
         self.selection.len()
     }
 
-    /// Whether there is no sample; only after [`limit`](Self::limit) to 0.
+    /// Whether there are no samples, which is so only after [`limit`](Self::limit) to 0.
     pub fn is_empty(&self) -> bool {
         self.selection.is_empty()
     }
@@ -135,7 +135,7 @@ impl ImageDataset {
     /// SHA-256, in hexadecimal, of the classes as the files name them, labels and images in their
     /// order.
     ///
-    /// Images are told apart by their pixels, in class folders by file name and size: enough to
+    /// Images are distinguished by their pixels, in class folders by file name and size: enough to
     /// notice another data set, cheap enough for a million files.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
@@ -158,7 +158,7 @@ impl ImageDataset {
         hex(&hash.finalize())
     }
 
-    /// One line for people: name, number of images and classes, size and channels.
+    /// A description in one line: name, number of images and classes, size and channels.
     pub fn describe(&self) -> String {
         let size = match self.image_size() {
             Some((height, width)) => format!("{height}x{width}"),
@@ -178,7 +178,7 @@ impl std::fmt::Debug for ImageDataset {
     }
 }
 
-/// For Burn's own data loader, which takes data sets with Burn's error: the [`DataError`] is its
+/// For Burn's own data loader, whose data sets return Burn's error; the [`DataError`] is its
 /// source.
 impl Dataset<Sample> for ImageDataset {
     fn get(&self, index: usize) -> Result<Sample, DatasetError> {

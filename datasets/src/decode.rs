@@ -25,7 +25,7 @@ const SCRATCH_BYTES: u64 = 64 << 20;
 /// Most bytes of the samples of a TIFF, of which its decoder keeps a second copy.
 const TIFF_BYTES: u64 = 4 * MAX_PIXELS;
 
-/// Why a file is not an image to use.
+/// Why a file cannot be used as an image.
 enum Refusal {
     Unreadable(io::Error),
     Damaged(String),
@@ -45,7 +45,7 @@ impl From<ImageError> for Refusal {
             ImageError::Limits(_) => {
                 Self::TooLarge(format!("{error}; at most {} pixels are read", MAX_PIXELS))
             }
-            // Nothing is wrong with the file, which is of a kind that is not read.
+            // The file may be fine, but its kind is not supported.
             ImageError::Unsupported(_) => {
                 Self::Unsupported(format!("images of its kind are not read ({error})"))
             }
@@ -75,7 +75,7 @@ pub(crate) fn from_bytes(bytes: &[u8], path: &Path) -> Result<RgbImage, DataErro
     decode(bytes).map_err(|refusal| refusal.of(path))
 }
 
-/// A file's bytes. What has no size, such as a device, is read up to the limit.
+/// The bytes of a file. A file without a size, such as a device, is read up to the limit.
 fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
     let most = MAX_FILE_BYTES;
     let file = File::open(path)?;
@@ -122,12 +122,12 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, Refusal> {
                 format!("{bytes} bytes of samples, at most {TIFF_BYTES} of a TIFF are read");
             return Err(Refusal::TooLarge(reason));
         }
-        // What is decoded at a time, a strip or a tile, may be the whole image.
+        // A strip or tile, which is decoded at once, may be the whole image.
         ImageFormat::Tiff => 2 * bytes + SCRATCH_BYTES,
         _ => bytes.max(SCRATCH_BYTES),
     };
     decoder.set_limits(limits(most))?;
-    // A tag that makes no sense says nothing about the pixels.
+    // An invalid tag says nothing about the pixels.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut decoded = into_rgb8(DynamicImage::from_decoder(decoder)?);
     decoded.apply_orientation(orientation);

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | what a data set is called and where it lies | [`DataRef`], [`open`], [`open_pair`] |
 //! | its images and classes; limits, splits, other labels | [`ImageDataset`] |
-//! | a layout or a store of your own | [`Source`] |
+//! | a layout of your own | [`Source`] |
 //! | one decoded image | [`Image`] |
 //! | how it becomes a network's input | [`Preprocess`], and [`presets`] for the usual constants |
 //! | random changes in training | [`Augment`]; single [`transforms`] |

@@ -1,4 +1,4 @@
-//! How users name data sets and their splits, and how a name becomes a data set.
+//! How users name data sets, and how a name becomes a data set.
 
 use std::{
     fmt,
@@ -84,7 +84,7 @@ impl Layout {
 
 /// A data set, as users write it: `sample`, a folder, an archive, or `KIND:PATH`.
 ///
-/// Parsing looks at the text alone, so that a config can be read where its data is not;
+/// Parsing uses the text alone, so that a configuration can be read where its data is absent;
 /// [`open`] looks at the folder. A folder named `sample` is written `./sample`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -111,7 +111,7 @@ impl FromStr for DataRef {
             return Ok(Self::Sample);
         }
         let (layout, path) = match text.split_once(':') {
-            // One letter is a drive, and what is no word is part of a path.
+            // One letter is a drive, and anything but a word is part of a path.
             Some((kind, path)) if kind.len() > 1 && kind.chars().all(char::is_alphanumeric) => {
                 match LAYOUTS.into_iter().find(|layout| layout.name() == kind) {
                     Some(layout) => (Some(layout), path),
@@ -225,7 +225,7 @@ const PUBLISHED: [(&str, &str); 5] = [
 ];
 
 fn recognise(path: &Path) -> Result<Layout, DataError> {
-    // What cannot be read is told apart from what is of unknown content.
+    // An unreadable path is reported differently from unknown content.
     let kind = std::fs::metadata(path).map_err(|e| match (e.kind(), published_at(path)) {
         (std::io::ErrorKind::NotFound, Some(origin)) => {
             DataError::Missing { path: path.to_owned(), origin }

@@ -20,7 +20,7 @@ pub trait Source: Send + Sync {
     /// Number of samples.
     fn len(&self) -> usize;
 
-    /// Whether there is no sample.
+    /// Whether there are no samples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -51,7 +51,7 @@ pub trait Source: Send + Sync {
         None
     }
 
-    /// Bytes that tell a sample from another: its pixels, or its name and size where reading all
-    /// pixels would be slow.
+    /// Bytes that distinguish a sample from others: its pixels, or its name and size where reading
+    /// all pixels would be slow.
     fn identity(&self, index: usize) -> Cow<'_, [u8]>;
 }

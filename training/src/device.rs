@@ -39,14 +39,14 @@ pub enum DeviceError {
     )]
     Alone(String),
     /// It stands twice in a list.
-    #[error("the device \"{0}\" is named twice; every device must be another")]
+    #[error("the device \"{0}\" is named twice; the devices must be different")]
     Twice(String),
     /// The machine lacks it.
     #[error(
         "there is no device \"{0}\" on this machine ({1} of this kind found); `dbb devices` lists what is there"
     )]
     Absent(String, usize),
-    /// More threads than are of any use.
+    /// More threads than are useful.
     #[error(
         "{asked} threads were asked for; this machine runs {cores} at a time, and at most {most} are accepted"
     )]
@@ -84,7 +84,7 @@ pub struct DeviceInfo {
     pub present: Vec<String>,
 }
 
-/// Threads that are accepted on a machine of few cores: enough to repeat a run of a large one.
+/// Threads accepted even on a machine with few cores: enough to repeat a run from a large machine.
 const FEW_CORES: usize = 256;
 
 /// Starts the threads of the CPU backends; `None` for one per core. Once in a process, before
@@ -98,9 +98,9 @@ pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
     if let Some(asked) = threads.filter(|threads| *threads > most) {
         return Err(DeviceError::TooManyThreads { asked, cores, most });
     }
-    // 0 is rayon's word for its own choice.
+    // 0 lets rayon choose.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
-    // Without a source the pool exists already, which is as well.
+    // Without a source the pool exists already, which is fine.
     match pool.build_global().as_ref().err().and_then(Error::source) {
         Some(reason) => Err(DeviceError::Threads {
             asked: threads.unwrap_or(cores),
@@ -175,7 +175,7 @@ pub fn is_cpu(device: &Device) -> bool {
     matches!(name(device).as_str(), "flex" | "ndarray" | "cpu")
 }
 
-/// Whether a device is the backend that this project's kernels are for.
+/// Whether a device is the backend that has this project's CPU kernels.
 pub fn is_flex(device: &Device) -> bool {
     name(device) == "flex"
 }

@@ -1,4 +1,4 @@
-//! Other views of a data set's images: fewer of them, two parts, other classes.
+//! Subsets of a data set, and the same images with other classes.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::{
 
 impl ImageDataset {
     /// The same images with other classes: `labels` gives, for every class so far, its index in
-    /// `classes`. Several may become one, and classes without images may come in.
+    /// `classes`. Several classes may become one, and `classes` may have some without images.
     ///
     /// # Errors
     ///
-    /// [`DataError::Setting`] if `labels` has not one entry per class, each below the number of
+    /// [`DataError::Setting`] unless `labels` has one entry per class, each below the number of
     /// `classes`.
     pub fn relabel(&self, classes: Vec<String>, labels: &[usize]) -> Result<Self, DataError> {
         if labels.len() != self.classes.len() || labels.iter().any(|new| *new >= classes.len()) {
@@ -51,8 +51,8 @@ impl ImageDataset {
         Self { selection: selection.into(), ..self.clone() }
     }
 
-    /// Two parts, of which the second has `share` of each class, rounded, drawn by `seed`, and the
-    /// first the rest: at least one image of every class that has two. Both keep their order.
+    /// Two parts: the second has `share` of each class, rounded, drawn by `seed`; the first has the
+    /// rest, at least one image of every class. Both keep their order.
     ///
     /// # Errors
     ///

@@ -18,7 +18,7 @@ pub struct Batch {
     pub labels: Vec<usize>,
     /// Positions in the data set.
     pub indices: Vec<usize>,
-    /// What every image was mixed with; `None` where each is itself.
+    /// What every image was mixed with; `None` if nothing was mixed.
     pub mixed: Option<Mixed>,
     /// Why images are missing; empty unless
     /// [`LoaderConfig::skip_unreadable`](crate::LoaderConfig::skip_unreadable).
@@ -32,7 +32,7 @@ pub struct Batch {
 pub struct Mixed {
     /// Classes of the images mixed in, one per image.
     pub partners: Vec<usize>,
-    /// Part of an image that is its own, the same for all, 0 to 1.
+    /// Share of an image that is its own, the same for all, 0 to 1.
     pub share: f32,
 }
 
@@ -56,7 +56,7 @@ impl Batch {
         (Tensor::from_data(images, device), Tensor::from_data(labels, device))
     }
 
-    /// Some of the images, in their order. Those that are missing stay with the whole.
+    /// Some of the images, in their order. Skipped images stay with the whole batch.
     ///
     /// # Panics
     /// If the range ends beyond the batch.
@@ -76,7 +76,7 @@ impl Batch {
         }
     }
 
-    /// Of every image the class that makes up most of it.
+    /// The class that makes up most of each image.
     pub fn main_labels(&self) -> &[usize] {
         match &self.mixed {
             Some(mixed) if mixed.share < 0.5 => &mixed.partners,

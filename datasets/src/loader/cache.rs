@@ -1,7 +1,7 @@
 //! Images kept from one epoch to the next.
 //!
-//! What comes first and fits is kept, and never given up for another image: an epoch asks for every
-//! image once, in random order, so that no other choice finds more of them.
+//! Images are kept first come, first served, as far as they fit, and are never evicted: an epoch
+//! asks for every image once, in random order, so no other policy would have more hits.
 
 use std::{
     borrow::Cow,
@@ -15,7 +15,7 @@ use crate::{DataError, Image};
 
 /// Memory for decoded images, shared by all loaders that have a clone of it. The default is none.
 ///
-/// What a loader takes of it is not given back.
+/// Memory that a loader has taken is not given back.
 #[derive(Debug, Clone, Default)]
 pub struct CacheBudget(Arc<AtomicUsize>);
 
@@ -37,7 +37,7 @@ impl CacheBudget {
 #[derive(Debug)]
 pub(super) struct Cache {
     budget: CacheBudget,
-    /// By position in the data set; empty where the budget has not even room for the slots.
+    /// By position in the data set; empty if the budget has no room even for the slots.
     slots: Box<[OnceLock<Box<Image>>]>,
 }
 

@@ -8,14 +8,15 @@ use std::{
 
 use crate::DataError;
 
-/// How the names of images end, in any case.
+/// Extensions of images, in any case.
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff"];
 
 pub(super) const NOT_UTF8: &str = "its name is not UTF-8; rename it";
 
 /// Names of the class folders of a split, sorted.
 ///
-/// They become text in weights files and reports, where names that are not UTF-8 could turn equal.
+/// They become text in weights files and reports, where names that are not UTF-8 could become
+/// equal.
 pub(super) fn class_folders(split: &Path) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();
     for (name, kind) in entries(split)? {
@@ -39,7 +40,7 @@ fn holds(folder: &Path, other: &Path) -> Result<bool, DataError> {
     Ok(real(other)?.starts_with(real(folder)?))
 }
 
-/// Names of the image files in a class folder, sorted. A link that leads nowhere is one of them.
+/// Names of the image files in a class folder, sorted, including broken links.
 pub(super) fn image_files(class: &Path) -> Result<Vec<OsString>, DataError> {
     let names = entries(class)?.into_iter().filter_map(|(name, kind)| {
         (is_image_name(Path::new(&name)) && kind.map_or(true, |kind| kind.is_file()))

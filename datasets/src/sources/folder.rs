@@ -1,8 +1,8 @@
 //! Class folders, the layout of ImageNet: `train/<class>/*.jpg` and `val/<class>/*.jpg`; or
-//! `<class>/*.jpg` alone, all of them to train on.
+//! `<class>/*.jpg` alone, which are all training images.
 //!
-//! What is wrong with a class folder is an error when the data set is opened, what is wrong with a
-//! file when it is read, so that a loader can leave it out and count it.
+//! A faulty class folder is an error when the data set is opened, a faulty file when it is read, so
+//! that a loader can leave it out and count it.
 
 use std::{
     borrow::Cow,
@@ -34,7 +34,7 @@ struct FolderImages {
 
 /// Whether a folder holds class folders of some split.
 pub(crate) fn recognise(folder: &Path) -> bool {
-    // What stands in the way of the classes is told when they are opened.
+    // Errors are reported when the classes are opened.
     let of_split = |split| {
         split_folder(folder, split)
             .is_some_and(|inside| !class_folders(&inside).is_ok_and(|classes| classes.is_empty()))
@@ -122,7 +122,7 @@ impl Source for FolderImages {
     }
 
     fn identity(&self, index: usize) -> Cow<'_, [u8]> {
-        // A file that has gone since differs from every file that is there.
+        // A file that has vanished differs from every file that exists.
         let size = self.path(index).metadata().map_or(u64::MAX, |m| m.len());
         let mut bytes = size.to_le_bytes().to_vec();
         bytes.extend_from_slice(self.names.get(index).as_bytes());

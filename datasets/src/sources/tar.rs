@@ -62,10 +62,10 @@ struct Shards {
     members: Vec<Vec<Member>>,
 }
 
-/// Training and validation images; without those of the other split, where one alone is asked for.
+/// Training and validation images; those of a split that is not asked for may be missing.
 fn read(path: &Path, only: Option<Split>) -> Result<[Shards; 2], DataError> {
     if path.is_file() && is_archive(path) {
-        // It holds both splits; their folders tell them apart.
+        // It holds both splits, in folders of their names.
         let of_split = |split: Split, member: &Member| {
             let folder = member.name.rsplit('/').nth(2);
             folder.is_some_and(|folder| split.names().contains(&folder))
@@ -74,7 +74,7 @@ fn read(path: &Path, only: Option<Split>) -> Result<[Shards; 2], DataError> {
             shard::read(path)?.into_iter().partition(|member| of_split(Split::Train, member));
         let (val, rest): (Vec<_>, Vec<_>) =
             rest.into_iter().partition(|member| of_split(Split::Val, member));
-        // Class folders without a split, as a folder has them.
+        // Class folders without splits, as in `folder`.
         let train = if train.is_empty() && val.is_empty() { rest } else { train };
         let of_one = |members| Shards { archives: vec![path.to_owned()], members: vec![members] };
         return Ok([train, val].map(of_one));

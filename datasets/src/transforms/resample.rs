@@ -55,7 +55,7 @@ impl Axis {
     fn new(from: usize, to: usize, kept: Range<usize>) -> Self {
         let scale = from as f64 / to as f64;
         if from == to {
-            // A pixel is itself; nothing is rounded.
+            // Every pixel is copied; nothing is rounded.
             let taps = kept.enumerate().map(|(i, at)| (at, i..i + 1)).collect::<Vec<_>>();
             return Self { precision: 0, weights: vec![1; taps.len()], taps };
         }

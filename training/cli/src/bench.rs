@@ -102,8 +102,8 @@ impl Args {
         }
     }
 
-    /// Refuses flags of the loader where a network is measured. Those of a network are part of
-    /// every call in some scripts: the loader says that it has no use for them.
+    /// Refuses flags of the loader where a network is measured. Some scripts pass the flags of a
+    /// network in every call: for the loader they are only noted as unused.
     fn refuse_unused(&self) -> anyhow::Result<()> {
         let of_network = [
             ("--arch", self.arch.is_some()),

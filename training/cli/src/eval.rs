@@ -153,13 +153,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// Says of data without validation images what can be measured.
+    /// Explains what can be evaluated on data without validation images.
     fn name_other_split(&self, error: Error) -> Error {
         match (&error, &self.data.data) {
             (Error::Data(DataError::Layout { .. }), Some(data))
                 if self.split == Split::Val && open(data, Split::Train).is_ok() =>
             {
-                let text = "has images to train on only; --split train measures on them";
+                let text = "has training images only; --split train evaluates on them";
                 Error::Unusable(format!("{data} {text}"))
             }
             _ => error,

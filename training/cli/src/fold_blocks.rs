@@ -1,4 +1,4 @@
-//! `dbb reparam` on a file that does not say what network it holds.
+//! `dbb reparam` on a file that does not describe its network.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::written::Written;
 use dbb_training::deploy::fold::{fold_blocks, learnable_values};
 use dbb_training::text::plural;
 
-/// What the shapes of a block leave open.
+/// What the shapes of a block do not determine.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Files of other networks")]
 pub struct BlockOptions {

@@ -1,4 +1,4 @@
-//! From an error of the library to what a user does about it: the library knows no flags.
+//! Hints for errors of the library, which knows no flags.
 
 use dbb_models::weights::{Lookalike, WeightsError};
 use dbb_training::Error;

@@ -98,7 +98,7 @@ fn say(text: &str) {
     writeln!(io::stderr(), "{text}").ok();
 }
 
-/// Standard output is closed, be it a pipe or a terminal. That is no failure.
+/// Standard output, a pipe or a terminal, was closed. That is not a failure.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output is closed")]
 struct Unread;
@@ -110,7 +110,7 @@ fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> a
 
 /// Prints text for people.
 fn print_text(text: &str) -> anyhow::Result<()> {
-    /// What a terminal that was closed answers (EIO).
+    /// The error of a terminal that was closed (EIO).
     const CLOSED: i32 = 5;
 
     writeln!(io::stdout(), "{}", text.trim_end()).map_err(|error| {

@@ -143,7 +143,7 @@ impl Args {
     }
 }
 
-/// What is found: text as it comes, or one JSON object at the end.
+/// Where predictions go: text as they come, or one JSON object at the end.
 struct Output {
     json: bool,
     allow_nonfinite: bool,

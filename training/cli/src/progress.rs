@@ -105,19 +105,19 @@ impl Observer for Progress {
     }
 }
 
-/// A bar of so many steps on the terminal, whose line is set by its message.
+/// A bar of so many steps on the terminal, which shows its message.
 fn bar(steps: usize) -> ProgressBar {
     let bar =
         ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr_with_hz(5));
-    // The line is ours alone, made for the width of the terminal.
+    // The message is the whole line, made to fit the width of the terminal.
     if let Ok(style) = ProgressStyle::with_template("{msg}") {
         bar.set_style(style);
     }
     bar
 }
 
-/// The batches of an evaluation or of predictions: a bar on a terminal, else nothing. It goes when
-/// this is dropped.
+/// The batches of an evaluation or of predictions: a bar on a terminal, otherwise nothing. The bar
+/// is removed on drop.
 pub struct Batches {
     bar: Option<ProgressBar>,
     images: usize,
@@ -147,7 +147,7 @@ impl Batches {
         bar.set_message(fitted(parts, Some(done), Term::stderr().size().1.into()));
     }
 
-    /// Does what writes to the terminal.
+    /// Hides the bar while `write` writes to the terminal.
     pub fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
         match &self.bar {
             Some(bar) => bar.suspend(write),
@@ -175,11 +175,11 @@ fn time_left(eta: Duration) -> String {
 /// Columns of the bar.
 const BAR: std::ops::RangeInclusive<usize> = 8..=40;
 
-/// Where a run is, in less than so many columns: what a narrow terminal has no room for is left
-/// out. With the share of the run that is done and the time that is left there are a percentage and,
+/// The progress of a run in fewer than `columns` columns; parts that do not fit are left out.
+/// `left`, the share of the run that is done and the time that is left, adds a percentage and,
 /// where it fits, a bar.
 fn line(step: &Step, info: &RunInfo, left: Option<(f64, Duration)>, columns: usize) -> String {
-    // In their order, and in which order they are added: the first is always there.
+    // In the order they are shown, with the rank in which they are added; rank 0 is always shown.
     let parts = [
         (3, left.map(|(done, _)| percent(done))),
         (0, Some(format!("epoch {}/{}", step.epoch, info.epochs))),
@@ -192,8 +192,8 @@ fn line(step: &Step, info: &RunInfo, left: Option<(f64, Duration)>, columns: usi
     fitted(parts, left.map(|(done, _)| done), columns)
 }
 
-/// The parts of a line that fit, each with its rank, and, with the share that is done, a bar before
-/// them where there is room for one.
+/// The parts of a line that fit, by rank, and before them a bar for the share that is done, where
+/// there is room for one.
 fn fitted<const N: usize>(
     parts: [(usize, Option<String>); N],
     done: Option<f64>,

@@ -135,6 +135,6 @@ pub fn default_out(config: &Path) -> PathBuf {
     let name = format!("{name}-{}", Utc::now().compact());
     let path = Path::new("runs").join(&name);
     let others = (2u64..).map(|number| Path::new("runs").join(format!("{name}-{number}")));
-    // Some number is free.
+    // Some number is unused.
     std::iter::once(path.clone()).chain(others).find(|path| !path.exists()).unwrap_or(path)
 }

@@ -20,7 +20,7 @@ pub(super) struct Compared<'a> {
     pub arms: &'a [Arm],
     /// The folder of the runs.
     pub folder: &'a Path,
-    /// Runs that are to come in all.
+    /// Runs planned in all.
     pub planned: usize,
 }
 
@@ -44,7 +44,7 @@ impl Compared<'_> {
             .collect();
         let names: Vec<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
         let title = format!("{} compared", names.join(", "));
-        // The run under way counts as long as it is.
+        // The run under way counts.
         let number = runs.len() + usize::from(live.is_some());
         let mut page = open(title, state, &[("run", number, self.planned)]);
         if let Some(live) = live {
@@ -75,7 +75,7 @@ impl Compared<'_> {
             details(&name, &preformatted(&config.to_toml()))
         });
         page.section("Configuration", configs.collect());
-        // One for all, unless a run was made elsewhere or on other data.
+        // Usually the same for all runs.
         let mut envs: Vec<_> = runs.iter().map(|run| &run.env).collect();
         envs.dedup();
         if !envs.is_empty() {
@@ -143,7 +143,7 @@ fn verdict(comparison: &Comparison) -> Html {
     lines.into_iter().map(paragraph).collect()
 }
 
-/// That the arms cost the same once deployed, where they do.
+/// Says that the arms cost the same once deployed, if they do.
 fn cost(groups: &[Group]) -> Html {
     let cost = |group: &Group| {
         let (row, run) = group.runs.first()?;

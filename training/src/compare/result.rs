@@ -62,7 +62,7 @@ pub struct SummaryRow {
     /// Whether `delta` is that of pairs of runs of equal seeds, or of independent runs (Welch's
     /// interval); null where nothing is compared.
     pub paired: Option<Pairing>,
-    /// In what it differs from its baseline besides the block.
+    /// How it differs from its baseline besides the block.
     pub differences: Vec<Difference>,
 }
 

@@ -23,7 +23,7 @@ use crate::run::directory::RunDir;
 use crate::train::observer::Observer;
 use crate::train::{self, Trainer};
 
-/// Trains every arm with `seeds` seeds, from its configuration's own on, into folders
+/// Trains every arm with `seeds` seeds, starting from that of its configuration, into folders
 /// `<name>-seed<seed>` below `out`; a report in `out` is rewritten before and after every run and
 /// after each of its epochs. `stop` ends it, with the run under way saved.
 ///
@@ -82,7 +82,7 @@ fn run_dir(out: &Path, arm: &Arm, seed: u64) -> PathBuf {
     out.join(format!("{}-seed{seed}", arm.name))
 }
 
-/// That every run could begin, and what the arms differ in. Nothing is written.
+/// Checks that every run could begin, and finds how the arms differ. Nothing is written.
 fn check(arms: &[Arm], seeds: u64, out: &Path, device: &Device) -> Result<Vec<Contrast>> {
     let mut identities = Vec::new();
     for arm in arms {

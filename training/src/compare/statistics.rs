@@ -108,7 +108,7 @@ fn t_quantile(degrees_of_freedom: f64) -> f64 {
     ];
     let (z, n) = (1.959_964f64, degrees_of_freedom);
     let whole = n.floor();
-    // No number, where a top-1 is none, has the first value of the table.
+    // NaN, where a top-1 is NaN, takes the first value of the table.
     let at = (whole as usize).saturating_sub(1);
     match TABLE[at.min(TABLE.len())..] {
         [] | [_] => {

@@ -7,10 +7,10 @@ use super::result::{Comparison, SummaryRow};
 use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
 
-/// Head of the column of top-1: what ± is there.
+/// Header of the top-1 column; says what ± means there.
 pub(super) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";
 
-/// Head of the column of differences: what ± is there.
+/// Header of the column of differences; says what ± means there.
 pub(super) const DELTA_HEADER: &str = "delta (± 95 % interval)";
 
 /// Why a difference has no interval.
@@ -55,7 +55,7 @@ impl Comparison {
         text
     }
 
-    /// One line per arm, with what its runs cost on average, and what arms differ in.
+    /// One line per arm with the mean cost of its runs, and how the arms differ.
     pub fn markdown(&self) -> String {
         let mut text = format!(
             "| name | arch | block | seeds | {TOP1_HEADER} | {DELTA_HEADER} | baseline | parameters in \

@@ -1,4 +1,4 @@
-//! How sections refuse values.
+//! Range checks that the sections share.
 
 use std::fmt::Display;
 
@@ -12,7 +12,7 @@ pub(super) struct Fault {
     pub text: String,
 }
 
-/// Refuses a value of a key out of its range.
+/// Refuses a value that is out of its range.
 pub(super) fn require(
     holds: bool,
     key: &str,

@@ -118,7 +118,7 @@ impl DataSection {
         preprocess
     }
 
-    /// The ranges of the keys; that images can be made the network's input.
+    /// Checks the ranges of the keys, and that images can become the network's input.
     pub(super) fn check(&self, in_channels: Option<usize>, augment: &Augment) -> Result<(), Fault> {
         if let Some(share) = self.val_from_train {
             let inside = share > 0.0 && share < 1.0;
@@ -131,7 +131,7 @@ impl DataSection {
         let source = |e: DataError| Fault { key: "data.source".into(), text: e.to_string() };
         self.reference().map_err(source)?;
 
-        // What is left to the data is taken as what fits.
+        // What the data decides is assumed to fit.
         let given = [&self.mean, &self.std].into_iter().flatten().map(Vec::len);
         let of_data = given.into_iter().find(|length| matches!(length, 1 | 3));
         let channels = in_channels.or(of_data).unwrap_or(ANY_CHANNELS);
@@ -152,7 +152,7 @@ impl DataSection {
         }
     }
 
-    /// That `data.resize` leaves enough for the crop of `size`.
+    /// Checks that `data.resize` leaves enough for the crop of `size`.
     fn check_resize(&self, size: usize) -> Result<(), Fault> {
         let Some(resize) = self.resize else { return Ok(()) };
         let expected = format!("at least data.size, {size}: the crop would be padded with black");

@@ -1,4 +1,4 @@
-//! A TOML file that remembers where its keys stand.
+//! A TOML file that knows the line of every key.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,9 +19,9 @@ pub enum ConfigFileError {
         /// What the file system says.
         source: std::io::Error,
     },
-    /// A folder in the place of the file.
+    /// The path is a folder.
     #[error(
-        "{} is a folder; name a configuration (TOML), or add --resume to go on with the run in it",
+        "{} is a folder; name a configuration (TOML), or add --resume to resume the run in it",
         .0.display()
     )]
     Folder(PathBuf),
@@ -105,11 +105,11 @@ impl Document {
         Ok(Self { path: path.into(), table, lines, overridden: Vec::new() })
     }
 
-    /// Replaces values. A value that is no TOML is taken as a string, so that
+    /// Replaces values. A value that is not valid TOML is taken as a string, so that
     /// `model.block=dbb` needs no quotes.
     ///
     /// # Errors
-    /// If an override is not `KEY=VALUE` or goes through a key that is no table.
+    /// If an override is not `KEY=VALUE` or goes through a key that is not a table.
     pub fn with_overrides(mut self, overrides: &[String]) -> Result<Self, ConfigFileError> {
         for text in overrides {
             let error = |detail: &str| ConfigFileError::Override {
@@ -178,7 +178,7 @@ impl Document {
         let place = if self.overridden.iter().any(|set| set == key) {
             Place::Override(key.to_string())
         } else {
-            // A missing key is blamed on its table, a table's own fault on its header.
+            // A missing key is reported at its table, a fault of a table at its header.
             let mut known = key;
             loop {
                 if let Some(line) = self.lines.get(known) {

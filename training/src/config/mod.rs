@@ -30,7 +30,7 @@ impl Config {
     /// Reads a file, applies `KEY=VALUE` overrides in order, and checks the result.
     ///
     /// # Errors
-    /// As [`load_run`](Self::load_run); a value that has no effect beside the others.
+    /// As [`load_run`](Self::load_run); a value that has no effect with the others.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigFileError> {
         Self::read(path, overrides, |config| {
             config.check()?;
@@ -38,7 +38,7 @@ impl Config {
         })
     }
 
-    /// The same of the configuration of a run: it may hold a value that has no effect.
+    /// The same for the configuration of a run, which may hold values without effect.
     ///
     /// # Errors
     /// A file that cannot be read or parsed; a key that does not exist (with the nearest that

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Fault, require};
 
-/// Classes and channels of a network whose data is not looked at.
+/// Classes and channels assumed where the data has not been opened.
 const ANY_CLASSES: usize = 1000;
 pub(super) const ANY_CHANNELS: usize = 3;
 
@@ -69,7 +69,7 @@ impl ModelSection {
         }
     }
 
-    /// The ranges of the keys; that the network can be built, with `train.freeze`.
+    /// Checks the ranges of the keys, and that the network can be built, with `train.freeze`.
     pub(super) fn check(&self, freeze: &[String]) -> Result<(), Fault> {
         if let Some(channels) = self.in_channels {
             require(matches!(channels, 1 | 3), "model.in_channels", &channels, "1 or 3")?;
@@ -81,7 +81,7 @@ impl ModelSection {
         self.dbb.check().map_err(|error| fault("model.dbb.branches", &error))?;
         let network = self.resolve(ANY_CLASSES, ANY_CHANNELS);
         network.validate(freeze).map_err(|error| match &error {
-            // Of the zoo's layers none lacks channels but for a small width.
+            // Only a small width leaves a layer of the zoo without channels.
             ConfigError::Geometry { .. } => {
                 let text = format!("{width} leaves a layer of {} without channels", self.arch);
                 Fault { key: "model.width".into(), text }

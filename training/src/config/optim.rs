@@ -68,7 +68,7 @@ fn weight_decay() -> f64 {
 }
 
 impl OptimSection {
-    /// The ranges of the keys.
+    /// Checks the ranges of the keys.
     pub(super) fn check(&self) -> Result<(), Fault> {
         require_positive("optim.lr", self.lr)?;
         let unit = 0.0..1.0;

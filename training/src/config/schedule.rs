@@ -45,7 +45,7 @@ pub enum ScheduleKind {
 }
 
 impl ScheduleSection {
-    /// The ranges of the keys, of which some are those of the run.
+    /// Checks the ranges of the keys, some of which depend on other sections.
     pub(super) fn check(&self, train: &TrainSection, optim: &OptimSection) -> Result<(), Fault> {
         let warmup = self.warmup_epochs;
         let inside = (0.0..=train.epochs as f64).contains(&warmup);

@@ -57,7 +57,7 @@ impl Config {
     }
 }
 
-/// Whether a text can name a configuration: it is part of the names of folders and stands in tables.
+/// Whether a text can name a configuration: names appear in folders and tables.
 fn is_name(text: &str) -> bool {
     text.starts_with(char::is_alphanumeric)
         && text.chars().all(|c| c.is_alphanumeric() || "-_.+".contains(c))

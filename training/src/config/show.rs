@@ -1,4 +1,4 @@
-//! A configuration for people: every default written out, every key that is not set as a comment.
+//! A configuration to read: every default written out, every key that is not set as a comment.
 
 use serde_json::Value;
 use toml::Table;

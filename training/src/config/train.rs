@@ -56,7 +56,7 @@ pub(super) fn half() -> f64 {
 }
 
 impl TrainSection {
-    /// The ranges of the keys.
+    /// Checks the ranges of the keys.
     pub(super) fn check(&self) -> Result<(), Fault> {
         require(self.epochs > 0, "train.epochs", &self.epochs, "at least 1")?;
         require(self.batch_size > 1, "train.batch_size", &self.batch_size, "at least 2")?;

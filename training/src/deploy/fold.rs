@@ -1,4 +1,4 @@
-//! A fold that is measured, and refused where it is wrong.
+//! Folding with a measured difference, refused beyond a tolerance.
 
 use burn::tensor::{Tensor, TensorData};
 use dbb_models::weights::{
@@ -70,7 +70,7 @@ pub struct FoldReport {
     pub max_rel_diff: f64,
     /// Percent of images with the same label.
     pub top1_agreement: f64,
-    /// What the two were compared on.
+    /// What both forms were compared on.
     pub compared_on: String,
 }
 
@@ -100,8 +100,8 @@ pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldRepo
         top1_agreement: comparison.top1_agreement(),
         compared_on: format!("{compared_on} ({})", plural(comparison.images, "image")),
     };
-    // A label can only change where its margin is smaller than twice the difference, so that
-    // within it the labels hold as well.
+    // A label can only change where its margin is below twice the difference, so labels hold within
+    // the tolerance as well.
     if within_tolerance(report.max_rel_diff) {
         Ok((deploy, report))
     } else {
@@ -113,7 +113,7 @@ pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldRepo
 ///
 /// # Errors
 /// If the file holds no block, one that cannot be folded, or one whose fold differs by more than
-/// [`TOLERANCE`]; weights that are NaN or infinite, where they are in a block or not accepted.
+/// [`TOLERANCE`]; weights that are NaN or infinite, if they are in a block or not accepted.
 pub fn fold_blocks(
     file: WeightsFile,
     options: &BlockFold,
@@ -143,7 +143,7 @@ fn within_tolerance(max_rel_diff: f64) -> bool {
     max_rel_diff <= TOLERANCE
 }
 
-/// Learnable values of a state dict: all fractions but running statistics.
+/// Learnable values of a state dict: all floating-point values except running statistics.
 pub fn learnable_values(tensors: &StateDict) -> usize {
     let learnable = |(key, data): &(&String, &TensorData)| {
         let statistic = ["running_mean", "running_var"].iter().any(|end| key.ends_with(end));

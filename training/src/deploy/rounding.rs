@@ -1,4 +1,4 @@
-//! What it costs a network to store its weights in 16 bits.
+//! How much a network changes when its weights are stored in 16 bits.
 
 use burn::tensor::{DType, Tensor};
 use dbb_models::Classifier;
@@ -17,9 +17,9 @@ pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits with eleven of precision, up to 65504.
+    /// 16 bits with 11 bits of precision, up to 65504.
     F16,
-    /// 16 bits with eight of precision and the range of `f32`.
+    /// 16 bits with 8 bits of precision and the range of `f32`.
     Bf16,
 }
 
@@ -53,7 +53,8 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// A network with rounded weights against the same with exact ones; both compute in `f32`.
+/// A network with rounded weights compared with the same network with exact ones; both compute in
+/// `f32`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rounding {
     /// Type of the rounded weights.

@@ -14,13 +14,13 @@ pub struct ExportedWeights {
     network: Classifier,
     /// The tensors by the names of the dialect.
     pub tensors: StateDict,
-    /// What the file says of them.
+    /// The metadata of the file.
     pub metadata: Metadata,
 }
 
 impl ExportedWeights {
-    /// A network of the form, and under the names, that its metadata say. Where a dialect has
-    /// names for plain layers only, a folded network becomes convolutions with batch norms.
+    /// A network in the form, and under the names, that its metadata say. Where a dialect has names
+    /// for plain layers only, a folded network becomes convolutions with batch norms.
     ///
     /// # Errors
     /// If the dialect has no names for the network.

@@ -1,4 +1,4 @@
-//! What a network is, for a file that does not say it.
+//! The description of a network, for a file that does not describe itself.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use dbb_models::{Arch, BlockKind, ModelConfig};
 
 use crate::error::{Error, Property, Result};
 
-/// What a user says of a network. A file without metadata needs it; other files know better.
+/// A user's description of a network. A file without metadata needs it; metadata take precedence.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkDescription {
     /// Architecture.
@@ -23,7 +23,7 @@ pub struct NetworkDescription {
 }
 
 impl NetworkDescription {
-    /// Whether it says nothing.
+    /// Whether nothing is given.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -43,7 +43,7 @@ impl NetworkDescription {
         })
     }
 
-    /// That it says nothing else than a file itself.
+    /// Checks that it agrees with the metadata of a file.
     ///
     /// # Errors
     /// [`Error::Contradiction`] naming the first property that differs.

@@ -33,9 +33,9 @@ const RANDOM_IMAGES: usize = 32;
 pub struct OpenOptions {
     /// Which checkpoint of a run, the last by default; a weights file has none.
     pub checkpoint: Option<CheckpointSelector>,
-    /// What the network is, for a file that does not say it.
+    /// The description of the network, for a file that does not describe itself.
     pub network: NetworkDescription,
-    /// What is changed of its input.
+    /// Changes to its input.
     pub input: InputOverrides,
     /// Which weights are accepted.
     pub weights: LoadOptions,
@@ -48,11 +48,11 @@ pub struct SizeNote {
     pub size: [usize; 2],
     /// Height and width of the network's input.
     pub usual: [usize; 2],
-    /// Whether `usual` is what the file says, rather than what its paper has.
+    /// Whether `usual` comes from the file, rather than from the paper.
     pub is_known: bool,
 }
 
-/// A network with everything known about it.
+/// A network and everything known about it.
 pub struct LoadedModel {
     /// The network, on the inference device it was loaded to.
     pub network: Classifier,
@@ -62,7 +62,7 @@ pub struct LoadedModel {
     pub config: Option<Config>,
     /// The weights file.
     pub path: PathBuf,
-    /// What is changed of its input.
+    /// Changes to its input.
     pub input: InputOverrides,
 }
 
@@ -131,8 +131,8 @@ impl LoadedModel {
         })
     }
 
-    /// Why images of `size`, height and width, are not what the network was made for; `None` if its
-    /// file says that they are.
+    /// What to note if images of `size`, height and width, are not what the network was made for;
+    /// `None` if its file says that they are.
     ///
     /// # Errors
     /// If the file's description of its input cannot be understood.
@@ -193,7 +193,7 @@ impl LoadedModel {
         Ok(Loader::new(Arc::new(dataset), config, pipeline)?)
     }
 
-    /// Refuses batches of so many images whose maps cannot fit into memory.
+    /// Refuses batches of `images` images if their maps cannot fit into memory.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -207,7 +207,7 @@ impl LoadedModel {
     }
 
     /// What forms of the network are compared on: the validation images of a data set, or of the
-    /// run's own if none is named, else random ones.
+    /// run's own if none is given, or else random images.
     ///
     /// # Errors
     /// As [`loader`](Self::loader).
@@ -221,15 +221,15 @@ impl LoadedModel {
         }
     }
 
-    /// Whether the classes of a data set of this network are its outputs by nothing but their
-    /// order: the network names no classes, and nothing else says which output a class is.
+    /// Whether the classes of a data set are matched to the outputs by nothing but their order: the
+    /// network names no classes, and no class map is given.
     pub fn is_matched_by_order(&self, dataset: &ImageDataset) -> bool {
         let known = labels::classes(&self.metadata.classes, self.metadata.model.num_classes);
         self.input.class_map.is_none() && dataset.classes() != known
     }
 
-    /// What people call the classes, in order of the logits: as the class map says, else the file,
-    /// and by number where nothing is known.
+    /// Readable names of the classes, in the order of the logits: from the class map, or else from
+    /// the file, or else their numbers.
     ///
     /// # Errors
     /// As [`ClassMap::read`], and an index that the network lacks.
@@ -256,7 +256,8 @@ impl LoadedModel {
         Ok(self.preprocess(None)?.size.into())
     }
 
-    /// The images an ONNX graph of the network takes: normalised, or pixels that it normalises.
+    /// The input of an ONNX graph of the network: normalised images, or pixels that the graph
+    /// normalises.
     ///
     /// # Errors
     /// As [`preprocess`](Self::preprocess).
@@ -271,8 +272,8 @@ impl LoadedModel {
         Ok(onnx::Input { size: self.input_size()?, normalization })
     }
 
-    /// Random images of the network's input size, equal for equal `seed`, values from -2 to 2 as
-    /// normalised images have them.
+    /// Random images of the network's input size, the same for the same `seed`, with values from -2
+    /// to 2 like normalised images.
     ///
     /// # Errors
     /// As [`preprocess`](Self::preprocess).
@@ -313,7 +314,7 @@ fn find_checkpoint(run: &RunDir, which: CheckpointSelector) -> Result<PathBuf> {
         );
         return Err(Error::Unusable(text));
     }
-    // Every byte is checked before it is used.
+    // Verifies every byte before it is used.
     read_progress(&run.checkpoint(mark))?;
     Ok(run.checkpoint(mark))
 }

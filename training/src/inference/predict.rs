@@ -1,4 +1,4 @@
-//! The classes that a network gives to single images.
+//! Predicted classes of single images.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::run::metrics::host;
 
-/// A class and how probable it is.
+/// A class and its probability.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Choice {
     /// Output of the network.
@@ -28,7 +28,7 @@ pub struct Choice {
     pub logit: f32,
 }
 
-/// The classes that a network gives to an image.
+/// The classes predicted for an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The most probable classes, the best first; equal ones in their order.
@@ -106,7 +106,7 @@ impl Source for Files {
     }
 }
 
-/// Names that a file of several tensors gives to a network's input.
+/// Names of a network's input in a file of several tensors.
 const INPUT_NAMES: [&str; 2] = ["input", "images"];
 
 /// A network's input `[n, channels, height, width]` from a file of tensors: its only one, or the one

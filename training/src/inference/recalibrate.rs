@@ -17,7 +17,7 @@ use dbb_models::{Classifier, Reparameterize};
 use crate::device;
 use crate::error::{Error, Result};
 
-/// What a recalibration went over.
+/// What a recalibration used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Batches.

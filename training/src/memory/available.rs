@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Memory in bytes that the system can still give this process: what is free or can be freed, and
 /// no more than its control groups (the limits of a container) leave. `None` where the system does
-/// not tell.
+/// not report it.
 pub fn available() -> Option<u64> {
     available_below(Path::new("/"))
 }

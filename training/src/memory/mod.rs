@@ -1,10 +1,10 @@
-//! How much memory a training step, an evaluation or a measurement takes, told from the layers of
-//! the network before anything is computed.
+//! How much memory a training step, an evaluation or a measurement takes, estimated from the layers
+//! of the network before anything is computed.
 //!
 //! The model has a few terms, with factors fitted to the peak resident memory of `dbb bench` on the
-//! CPU backend flex (23 runs of training, 13 of inference: ResNets and MobileNets at 32 to 224 pixels,
-//! every block). All of them were within a factor of 1.4 of the estimate; [`ACCURACY`] is what is
-//! promised.
+//! CPU backend flex (23 runs of training, 13 of inference: ResNets and MobileNets at 32 to 224
+//! pixels, every block). All of them were within a factor of 1.4 of the estimate; [`ACCURACY`] is
+//! the factor that is promised.
 
 use burn::tensor::Device;
 use dbb_datasets::LoaderConfig;
@@ -20,30 +20,30 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::text::thousands;
 
-/// The factor within which the memory that is really used lies of the estimate.
+/// The memory that is really used is within this factor of the estimate.
 pub const ACCURACY: f64 = 1.5;
 
 /// Bytes of a value.
 const VALUE: u64 = 4;
 
-/// The program, its threads and what they need besides.
+/// The program itself and its threads.
 const PROGRAM: u64 = 30 << 20;
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// Batches of images of a size.
+/// Batches of images of one size.
 #[derive(Clone, Copy, Debug)]
 pub struct Batches {
     /// Images of a batch.
     pub images: usize,
     /// Channels, height and width of an image.
     pub shape: [usize; 3],
-    /// Batches held at a time, those that are read ahead included.
+    /// Batches held at a time, including those read ahead.
     pub held: usize,
 }
 
 impl Batches {
-    /// Batches held at a time by a loader with so many threads: those in the making, the one in use
+    /// Batches held at a time by a loader with this many threads: those being built, the one in use
     /// and its copy on the device.
     pub fn held(workers: usize) -> usize {
         let ahead = if workers == 0 { 0 } else { workers.max(LoaderConfig::default().prefetch) };
@@ -80,7 +80,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// A training step and the validation of a folded copy between steps, whichever is more.
+    /// A training step and the validation of a folded copy between steps, whichever takes more.
     pub fn training(
         layers: &[LayerSummary],
         batches: &Batches,
@@ -95,7 +95,7 @@ impl Estimate {
             2 + copies.optimizer as u64 + u64::from(copies.average) + u64::from(copies.accumulated);
         let kept = |layer| (elements(layer)[1] as f64 * kept_maps(layer, kernels)) as u64;
         let kept = sum(layers.iter().map(kept));
-        // The gradients of a layer's maps while it is passed.
+        // The gradients of a layer's maps during its backward pass.
         let maps = kept.saturating_add(largest(layers, |_| 3.0));
         Self {
             parameters: trained.saturating_mul(copies).saturating_add(folded),
@@ -109,7 +109,7 @@ impl Estimate {
     pub fn inference(layers: &[LayerSummary], batches: &Batches) -> Self {
         let maps = largest(layers, working_maps);
         Self {
-            // A copy that is folded stands beside the network.
+            // A folded copy may exist beside the network.
             parameters: parameters(layers, |layer| layer.params_train + layer.params_deploy),
             maps: maps.saturating_mul(VALUE).saturating_mul(batches.images as u64),
             batches: batches.bytes(),
@@ -122,19 +122,19 @@ impl Estimate {
         Self { batches: batches.bytes(), other: PROGRAM, ..Self::default() }
     }
 
-    /// The same with a cache of so many MiB.
+    /// The same with a cache of `mib` MiB.
     pub fn with_cache(self, mib: usize) -> Self {
         Self { other: self.other.saturating_add((mib as u64).saturating_mul(1 << 20)), ..self }
     }
 
-    /// All of it.
+    /// The total.
     pub fn bytes(&self) -> u64 {
         sum([self.parameters, self.maps, self.batches, self.other])
     }
 
-    /// Refuses what cannot fit on a CPU, even where the estimate is [`ACCURACY`] too high. Other
-    /// devices have memory of their own, of which nothing is known. `what` needs the memory,
-    /// `lower` says what would need less.
+    /// Refuses what cannot fit on a CPU even if the estimate is too high by [`ACCURACY`]. Other
+    /// devices have their own memory, of which nothing is known. `what` needs the memory, `lower`
+    /// says what would need less.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -142,7 +142,7 @@ impl Estimate {
         if device::is_cpu(device) { self.check_host(what, lower) } else { Ok(()) }
     }
 
-    /// The same of what lies in the memory of the process, whatever the device.
+    /// The same for data in the memory of the process, whatever the device.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -180,8 +180,8 @@ fn mib(bytes: u64) -> String {
     thousands((bytes as f64 / MIB).ceil())
 }
 
-/// Maps of its output's size that a layer keeps for the backward pass: what its norm and its
-/// activation are differentiated from, and of a block the maps of its branches.
+/// How many maps of the size of its output a layer keeps for the backward pass: the inputs of its
+/// norm and activation and, in a block, the maps of its branches.
 fn kept_maps(layer: &LayerSummary, kernels: bool) -> f64 {
     match (layer.block.as_str(), kernels) {
         ("linear", _) => 1.0,
@@ -194,7 +194,7 @@ fn kept_maps(layer: &LayerSummary, kernels: bool) -> f64 {
     }
 }
 
-/// Maps of the size of its input and output together that a layer has at a time in inference.
+/// How many maps of the size of its input and output together a layer holds at a time in inference.
 fn working_maps(layer: &LayerSummary) -> f64 {
     match layer.block.as_str() {
         "folded" => 2.0,
@@ -208,7 +208,7 @@ fn is_depthwise(layer: &LayerSummary) -> bool {
     layer.groups > 1
 }
 
-/// Values of a layer's input and output, of one image.
+/// Values of a layer's input and output for one image.
 fn elements(layer: &LayerSummary) -> [u64; 2] {
     let [height, width] = layer.output;
     let [above, beside] = layer.stride;
@@ -216,8 +216,7 @@ fn elements(layer: &LayerSummary) -> [u64; 2] {
     [product([inputs, height, above, width, beside]), product([outputs, height, width])]
 }
 
-/// The largest sum over the layers of the values of their inputs and outputs, of one image, times
-/// a factor.
+/// The largest number of values in the input and output of a layer for one image, times a factor.
 fn largest(layers: &[LayerSummary], factor: impl Fn(&LayerSummary) -> f64) -> u64 {
     layers
         .iter()

@@ -21,7 +21,7 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// Whether there is more to see than points above one place.
+    /// Whether its points lie at more than one place of the horizontal axis.
     pub fn is_wide(&self) -> bool {
         let mut xs = self.series.iter().flat_map(Series::places).map(|place| place[0]);
         let first = xs.next();

@@ -95,7 +95,7 @@ impl Drawing<'_> {
                 "<path class=\"band\" d=\"{band}Z\"/>\n<path class=\"line\" d=\"{line}\"/>\n"
             );
         }
-        // From left to right along the upper edge and back along the lower; a gap parts bands.
+        // From left to right along the upper edge and back along the lower; a gap separates bands.
         for part in series.line.split(|p| !p.band.is_some_and(|band| drawable(&band))) {
             let edge = |i: usize| {
                 // `split` has left only points with a band.
@@ -116,7 +116,7 @@ impl Drawing<'_> {
             }
         }
         let marked = if line.len() <= MARKED { &line[..] } else { &[] };
-        // A line of one point is its mark.
+        // A line of one point is shown as its mark.
         let size = if line.len() == 1 { 4.5 } else { 2.2 };
         let small = marked.iter().map(|place| (place, size));
         let large = series.dots.iter().map(|place| (place, 4.5));
@@ -169,7 +169,7 @@ impl Drawing<'_> {
     }
 }
 
-/// Colour and dash of a series; every pair of the first 32 is another one.
+/// Colour and dash of a series; the first 32 all differ.
 pub(super) fn style(index: usize) -> String {
     format!("c{} d{}", index % 8, (index + index / 8) % 4)
 }

@@ -1,8 +1,8 @@
-//! Numbers as people read them.
+//! Numbers in human-readable form.
 
 use crate::text::thousands;
 
-/// What a number counts; decides how it is written.
+/// What a number measures, which decides how it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     /// Losses, rates, differences: four significant digits.

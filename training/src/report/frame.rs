@@ -7,18 +7,18 @@ use super::chart::Chart;
 use super::page::{Html, Page, facts, paragraph};
 use crate::calendar::Utc;
 
-/// Whether more is to come.
+/// Whether the run or comparison is still going.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Yes: the page reads itself again.
+    /// It is; the page reloads itself.
     Running,
-    /// No.
+    /// It has finished.
     Finished,
-    /// No, and why.
+    /// It has stopped, and why.
     Stopped(String),
 }
 
-/// A page with its heading, and how far things have come: units done and planned, the finest last.
+/// A page with its heading and progress: units done and planned, the finest last.
 pub(crate) fn open(title: String, state: &State, progress: &[(&str, usize, usize)]) -> Page {
     let mut page = Page::new(title, *state == State::Running);
     let (class, text) = match state {
@@ -45,7 +45,7 @@ pub(crate) fn open(title: String, state: &State, progress: &[(&str, usize, usize
     page
 }
 
-/// The charts that show more than points above one place; `epochs` are finished in the longest run.
+/// The charts that have something to show; `epochs` are finished in the longest run.
 pub(crate) fn figures(charts: &[Chart], epochs: usize) -> Html {
     let figures: Vec<Html> = charts.iter().filter(|c| c.is_wide()).map(Chart::figure).collect();
     let note = match epochs {

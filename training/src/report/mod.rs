@@ -1,18 +1,13 @@
-//! `report.html`: the results of a run or a comparison so far, for people.
+//! `report.html`: the results of a run or a comparison so far, in human-readable form.
 //!
 //! One file that loads nothing and needs no script, rewritten after every epoch or run, and every
 //! [`INTERVAL`] in long ones. The pages know folders only as links; the caller writes them.
 //!
 //! ```text
-//! format.rs    numbers as people read them
-//! page.rs      markup, tables, sections
-//! series.rs    what a chart shows
-//! scale.rs     axes
-//! drawing.rs   series and axes as SVG
-//! chart.rs     a drawing with its words and numbers
-//! steps.rs     the training loss by step
-//! frame.rs     what the pages share
-//! train.rs     the page of a run
+//! format.rs    numbers in human-readable form page.rs      markup, tables, sections series.rs
+//! what a chart shows scale.rs     axes drawing.rs   series and axes as SVG chart.rs     a drawing
+//! with its words and numbers steps.rs     the training loss by step frame.rs     what the pages
+//! share train.rs     the page of a run
 //! ```
 
 pub(crate) mod chart;

@@ -16,7 +16,8 @@ pub struct Point {
     pub band: Option<[f64; 2]>,
 }
 
-/// What belongs to one name: a line, thin lines for what it is the mean of, dots, a level.
+/// What is drawn under one name: a line, thin lines for the curves it is the mean of, dots, a
+/// level.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
     /// Its name.
@@ -57,7 +58,7 @@ impl Series {
         Self { name: name.into(), line, thin, ..Self::default() }
     }
 
-    /// Every place that must be within the axes.
+    /// Every point that the axes must include.
     pub(super) fn places(&self) -> impl Iterator<Item = [f64; 2]> {
         let line = self.line.iter().map(|point| [point.x, point.y]);
         let bands = self.line.iter().flat_map(|p| p.band.into_iter().flatten().map(|y| [p.x, y]));

@@ -67,7 +67,7 @@ fn headline(run: &Run, state: &State) -> Html {
     ];
     let records = &run.records;
     let Some(last) = records.last() else { return cards(&shared) };
-    // Of equal ones the first, as checkpoints have it.
+    // The first of equal ones, as for checkpoints.
     let best = records.iter().reduce(|best, r| if r.top1 > best.top1 { r } else { best });
     let best = best.unwrap_or(last);
     let seconds: f64 = records.iter().map(|record| record.seconds).sum();

@@ -1,16 +1,13 @@
 //! The paths of a run directory; nothing else knows them.
 //!
 //! ```text
-//! config.toml               the resolved configuration
-//! env.json                  program, device, threads, instruction set, data
-//! metrics.jsonl             one line per epoch
-//! tensorboard/              event files, which only grow
-//! checkpoints/00012/        after epoch 12: network.bpk, optimizer.bpk, state.json, with train.ema
-//!                           ema.bpk, and manifest.json with the size and hash of each
-//! checkpoints/00012+00340/  after 340 batches of the epoch that follows
-//! export/deploy.safetensors
-//! report.html               the run for people, rewritten after every epoch
-//! .lock                     held by the process that trains
+//! config.toml               the resolved configuration env.json                  program, device,
+//! threads, instruction set, data metrics.jsonl             one line per epoch tensorboard/
+//! event files, which only grow checkpoints/00012/        after epoch 12: network.bpk,
+//! optimizer.bpk, state.json, with train.ema ema.bpk, and manifest.json with the size and hash of
+//! each checkpoints/00012+00340/  after 340 batches of the epoch that follows
+//! export/deploy.safetensors report.html               the report of the run, rewritten after every
+//! epoch .lock                     held by the process that trains
 //! ```
 //!
 //! Files are replaced whole; a checkpoint is written beside its place and renamed into it, so
@@ -86,10 +83,10 @@ impl FromStr for CheckpointSelector {
     }
 }
 
-/// End of the names of what is being written.
+/// Suffix of what is being written.
 const PARTIAL: &str = ".partial";
 
-/// End of the name of a checkpoint while another one takes its place.
+/// Suffix of a checkpoint while another one takes its place.
 const REPLACED: &str = ".replaced";
 
 /// The claim of a process to a run directory.
@@ -162,7 +159,7 @@ impl RunDir {
         self.root.join("tensorboard")
     }
 
-    /// The run, or the comparison in this folder, for people.
+    /// The report of the run, or of the comparison in this folder.
     pub fn report(&self) -> PathBuf {
         self.root.join("report.html")
     }
@@ -198,8 +195,7 @@ impl RunDir {
         if ema.is_file() { ema } else { Self::network(checkpoint) }
     }
 
-    /// What the run has come to, for people: epochs, folded weights, a report. Empty before its first
-    /// epoch.
+    /// What the run has produced, in words: epochs, folded weights. Empty before its first epoch.
     ///
     /// # Errors
     /// If the metrics are there and cannot be read.
@@ -219,8 +215,8 @@ impl RunDir {
         Ok(results)
     }
 
-    /// The run that a path belongs to: that of a file which is read back or reports the run, or of any
-    /// in the folders of checkpoints and events. Weights that were exported belong to no run.
+    /// The run that a file belongs to: one that the program reads back or reports the run in,
+    /// including every file among checkpoints and events. Exported weights belong to no run.
     pub fn owner(path: &Path) -> Option<Self> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;
@@ -266,8 +262,9 @@ impl RunDir {
     }
 
     /// Creates the folder and claims it for this process until the lock is dropped or the process
-    /// ends, however it ends. Then removes what a process that was killed left half-written. Unless
-    /// the lock is told to [keep](Lock::keep) them, folders and files it has created go with it.
+    /// ends, however it ends. Then removes what a process that was killed left half-written.
+    /// Folders and files that were created for the lock are removed with it unless it is told to
+    /// [keep](Lock::keep) them.
     ///
     /// # Errors
     /// [`Error::Locked`] if another process trains here; what the file system reports.
@@ -349,7 +346,7 @@ impl RunDir {
             let text = format!("cannot write the checkpoint {}: {error}", place.display());
             E::from(io::Error::new(error.kind(), text))
         };
-        // Not with its parents: a run whose folder is gone has lost its configuration, too.
+        // Not its parents: a run whose folder is gone has lost its configuration, too.
         fs::create_dir(&partial).map_err(fail)?;
         let saved = write(&partial).and_then(|()| {
             manifest::write(&partial)

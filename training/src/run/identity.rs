@@ -1,4 +1,4 @@
-//! What must not change between the parts of a run, and what is told if it does.
+//! What must not change when a run is resumed, and what is reported if it does.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ const FREE_KEYS: [&str; 7] = [
     "train.keep_last",
 ];
 
-/// What a checkpoint was saved under.
+/// The circumstances in which a checkpoint was saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
     /// The configuration, written out.
@@ -34,7 +34,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What differs in another part of the run and makes it another run: a sentence each.
+    /// What has changed so that it would be another run, a sentence each.
     pub fn changes(&self, now: &Self) -> Vec<String> {
         let mut changes: Vec<String> = self
             .config
@@ -58,7 +58,7 @@ impl Identity {
         changes
     }
 
-    /// What differs and may change the last bits of results, but not their meaning.
+    /// What has changed and may alter the last bits of results, but not their meaning.
     pub fn notes(&self, now: &Self) -> Vec<String> {
         let facts = |identity: &Self| {
             [

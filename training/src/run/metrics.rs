@@ -59,8 +59,8 @@ pub fn best(row: &[f32]) -> usize {
     (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
-/// How many classes are preferred to the label; ties go to the earlier class, and a logit that
-/// is no number is preferred to by every other.
+/// How many classes are preferred to the label. Ties go to the earlier class; if the logit of the
+/// label is NaN, all are.
 fn rank_of(logits: &[f32], label: usize) -> usize {
     let own = logits[label];
     if own.is_nan() {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::error::cannot_write;
 use crate::run::metrics::EpochRecord;
 
-/// Every so many steps one is written.
+/// One step in so many is written.
 const STEPS: usize = 10;
 /// What is written reaches the disk within this time, or at the next step.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Where a run that is told to starts from: the weights of a file.
+//! Starting a run from the weights of a file.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ const IMAGES: usize = 8;
 pub struct Start {
     /// The network; what was frozen still is.
     pub network: Classifier,
-    /// How it came to its weights, in sentences.
+    /// Where its weights come from, in sentences.
     pub notes: Vec<String>,
 }
 
@@ -112,8 +112,8 @@ fn misfits(error: &WeightsError) -> usize {
     }
 }
 
-/// Classes of the classifier in a file that does not describe itself; `None` if it has none that
-/// any dialect knows.
+/// Number of classes of the classifier in a file that does not describe itself; `None` if no
+/// dialect finds a classifier.
 fn num_classes(file: &WeightsFile, model: &ModelConfig) -> Result<Option<usize>> {
     let plain =
         ModelConfig { block: BlockKind::Base, blocks: LayerBlocks::default(), ..model.clone() };
@@ -149,7 +149,7 @@ fn new_head(found: &Metadata, wanted: &Metadata) -> Option<String> {
     (!same).then(|| format!("head replaced: the {from} classes have other names in the file"))
 }
 
-/// That nothing but their number says that the classes of the file are the run's.
+/// Says that the classes of the file are only assumed to be the run's.
 fn assumed_classes(found: &Metadata, wanted: &Metadata) -> Option<String> {
     let known = labels::classes(&found.classes, found.model.num_classes);
     (known != wanted.classes).then(|| {
@@ -161,7 +161,7 @@ fn assumed_classes(found: &Metadata, wanted: &Metadata) -> Option<String> {
     })
 }
 
-/// That the file's network has seen images of other constants.
+/// Says that the file's network expects images normalised otherwise.
 fn other_images(found: &Metadata, wanted: &Metadata) -> Option<String> {
     let constants = |metadata: &Metadata| {
         let preprocess = serde_json::from_value(metadata.preprocess.clone()).ok()?;

@@ -1,4 +1,4 @@
-//! One tar archive: which images it holds, where they lie and what class each has.
+//! One tar archive: its images, their positions and their classes.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ const MAX_NAME: u64 = 64 << 10;
 /// Most bytes of a class's number.
 const MAX_NUMBER: u64 = 32;
 
-/// Most classes that numbers in archives can mean: a wrong number costs no memory.
+/// Most classes that numbers in archives can imply, so that a wrong number costs no memory.
 const MAX_CLASSES: usize = 1_000_000;
 
 /// An image of an archive.
@@ -33,7 +33,7 @@ pub(super) struct Member {
     pub(super) class: Class,
 }
 
-/// The class of an image, as an archive tells it.
+/// The class of an image, as its archive has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
     /// The text of `key.cls`.
@@ -80,7 +80,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Member>, DataError> {
                 None => return problem("its archive holds no .cls of the same name for it"),
             }
         };
-        // Far beyond what is read as an image: refused then, with the file's name.
+        // Far larger than any image that is read, and refused then by name.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         members.push(Member { name, offset, bytes, class });
     }

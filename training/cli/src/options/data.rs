@@ -58,7 +58,7 @@ impl DataOptions {
     }
 }
 
-/// Says on standard error what is assumed about the images of a loader.
+/// Notes on standard error what is assumed about the images of a loader.
 fn announce_data(target: &LoadedModel, loader: &Loader) -> dbb_training::Result<()> {
     announce_size(target, loader.pipeline().preprocess())?;
     let dataset = loader.dataset();
@@ -73,7 +73,7 @@ fn announce_data(target: &LoadedModel, loader: &Loader) -> dbb_training::Result<
     Ok(())
 }
 
-/// Says on standard error that images have another size than a network was made for.
+/// Notes on standard error that images have another size than the network was made for.
 pub fn announce_size(target: &LoadedModel, preprocess: &Preprocess) -> dbb_training::Result<()> {
     let Some(note) = target.size_note(preprocess.size.into())? else { return Ok(()) };
     let file = target.path.display();

@@ -61,7 +61,7 @@ impl TargetOptions {
         if self.allow_nonfinite { Ok(evaluation) } else { evaluation.finite() }
     }
 
-    /// Tells arguments that have changed places from targets that are damaged.
+    /// Recognises arguments in the wrong order, which would look like damaged targets.
     fn check_kind(&self) -> dbb_training::Result<()> {
         let target = self.target.display();
         let text = if self.target.is_dir() && !RunDir::new(&self.target).exists() {
@@ -80,7 +80,7 @@ impl TargetOptions {
             format!("{target} is an image; name the run or the weights file first")
         } else if self.target.extension().is_some_and(|extension| extension == "toml") {
             format!(
-                "{target} is a configuration and no weights file; name the run that was trained with it, or its weights file"
+                "{target} is a configuration, not a weights file; name the run that was trained with it, or its weights file"
             )
         } else {
             return Ok(());

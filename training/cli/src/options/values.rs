@@ -59,7 +59,7 @@ fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
 ) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(values.map(name)).try_map(move |text| {
         let value = values.into_iter().find(|&value| name(value) == text);
-        // The parser lets no other text through.
+        // The parser accepts no other text.
         value.ok_or_else(|| format!("no value is called {text}"))
     })
 }

@@ -1,4 +1,4 @@
-//! One step of the optimizer: batches, their gradients, and what is learnt from them.
+//! One step of the optimizer: batches, their gradients, the update.
 
 use std::time::Instant;
 
@@ -109,8 +109,8 @@ impl Trainer {
         Ok((GradientsParams::from_grads(loss.backward(), network), logits.detach(), mean))
     }
 
-    /// Dropout draws from the device's own stream: a new one for every batch, so that a resumed
-    /// run draws as the uninterrupted one would have.
+    /// Dropout draws from the device's random stream. It is seeded for every batch, so that a
+    /// resumed run draws what the uninterrupted one would have drawn.
     fn seed_forward(&self) {
         let CheckpointId { epoch, batch } = self.state.progress.mark;
         let place = (epoch as u64) << 32 | batch as u64;
