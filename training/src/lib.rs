@@ -32,6 +32,10 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/library.md")]
+struct LibraryPage;
+
 pub mod bench;
 pub mod calendar;
 pub mod cancel;
