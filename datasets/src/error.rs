@@ -164,12 +164,8 @@ impl DataError {
         Self::TooLarge { path: path.to_owned(), reason: reason.into() }
     }
 
-    pub(crate) fn layout(
-        path: &Path,
-        wanted: impl Into<String>,
-        looked_for: impl Into<String>,
-    ) -> Self {
-        let (wanted, looked_for) = (wanted.into(), looked_for.into());
+    pub(crate) fn layout(path: &Path, wanted: &str, looked_for: &str) -> Self {
+        let (wanted, looked_for) = (wanted.to_owned(), looked_for.to_owned());
         Self::Layout { path: path.to_owned(), wanted, looked_for }
     }
 

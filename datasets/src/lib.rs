@@ -4,7 +4,7 @@
 //!
 //! | step | look at |
 //! |---|---|
-//! | what a data set is called and where it lies | [`DataRef`], [`open`], [`open_pair`] |
+//! | from a name to a data set | [`DataRef`], [`open`], [`open_pair`] |
 //! | its images and classes; limits, splits, other labels | [`ImageDataset`] |
 //! | a layout of your own | [`Source`] |
 //! | one decoded image | [`Image`] |
@@ -69,7 +69,7 @@ pub use batcher::{ImageBatch, ImageBatcher};
 pub use dataset::ImageDataset;
 pub use error::DataError;
 pub use image::Image;
-pub use loader::{Batch, CacheBudget, Epoch, Loader, LoaderConfig, Mixed};
+pub use loader::{Batch, CacheBudget, Epoch, Loader, LoaderConfig, Mixed, label_tensor};
 pub use pipeline::Pipeline;
 pub use preprocess::Preprocess;
 pub use reference::{DataRef, Layout, is_data_set, open, open_pair};

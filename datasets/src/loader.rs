@@ -13,7 +13,7 @@ mod plan;
 mod testing;
 mod workers;
 
-pub use batch::{Batch, Mixed};
+pub use batch::{Batch, Mixed, label_tensor};
 use cache::Cache;
 pub use cache::CacheBudget;
 pub use epoch::Epoch;
@@ -102,7 +102,7 @@ impl Loader {
         &self.0.dataset
     }
 
-    /// How its images are made.
+    /// How its images are prepared.
     pub fn pipeline(&self) -> &Pipeline {
         &self.0.pipeline
     }

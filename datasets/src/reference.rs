@@ -238,7 +238,7 @@ fn recognise(path: &Path) -> Result<Layout, DataError> {
     LAYOUTS.into_iter().find(|layout| layout.recognise(path)).ok_or_else(|| {
         let looked_for =
             LAYOUTS.map(|layout| format!("{} ({})", layout.name(), layout.looked_for()));
-        DataError::layout(path, "data set", looked_for.join("; "))
+        DataError::layout(path, "data set", &looked_for.join("; "))
     })
 }
 

@@ -10,5 +10,5 @@ mod names;
 pub(crate) mod sample;
 pub(crate) mod tar;
 
-/// Most bytes that a file of images is read into: several times what the published ones have.
+/// Most bytes of a file of images that are read: several times the size of the published ones.
 const MAX_BYTES: u64 = 4 << 30;

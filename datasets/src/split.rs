@@ -25,7 +25,7 @@ impl Split {
         }
     }
 
-    /// What folders and archives of it are called.
+    /// Names of its folders and archives.
     pub(crate) fn names(self) -> &'static [&'static str] {
         match self {
             Self::Train => &["train"],

@@ -26,7 +26,7 @@ const LOWER: &str = "--batch or --res";
 /// Small, so that many steps on one random batch stay finite.
 const LEARNING_RATE: f64 = 0.01;
 
-/// What is measured: how many images of which size, how often.
+/// The work to measure: how many images of which size, how many steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     /// Images of a step.
@@ -139,7 +139,7 @@ pub fn infer(
 /// cache an epoch fills it first.
 ///
 /// The clock starts before the workers do, with nothing read ahead, so that every image that counts
-/// was made within the time; the steps are the times waited for each batch.
+/// was made within the time; the time of a step is the wait for its batch.
 ///
 /// # Errors
 /// A data set or an image that cannot be read.

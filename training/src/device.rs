@@ -38,7 +38,7 @@ pub enum DeviceError {
          operations (NCCL); name cuda devices, for example cuda:0 and cuda:1, or one device"
     )]
     Alone(String),
-    /// It stands twice in a list.
+    /// It is listed twice.
     #[error("the device \"{0}\" is named twice; the devices must be different")]
     Twice(String),
     /// The machine lacks it.
@@ -91,7 +91,7 @@ const FEW_CORES: usize = 256;
 /// anything is computed.
 ///
 /// # Errors
-/// More threads than four per core and than 256, or than the system gives.
+/// More threads than both 256 and four per core, or than the system grants.
 pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = FEW_CORES.max(4 * cores);
@@ -130,10 +130,7 @@ pub fn list() -> Vec<DeviceInfo> {
         .into_iter()
         .map(|(kind, description)| {
             let found = count(kind);
-            let name = |index: usize| match is_numbered(kind) {
-                true => format!("{kind}:{index}"),
-                false => kind.to_string(),
-            };
+            let name = |index| name_of(kind, index);
             let shown = found.map_or(0, |n| if is_numbered(kind) { n } else { n.min(1) });
             DeviceInfo {
                 kind,
@@ -158,11 +155,15 @@ pub fn name(device: &Device) -> String {
     });
     for (kind, index) in places {
         if make(kind, index).as_ref() == Some(device) {
-            return if is_numbered(kind) { format!("{kind}:{index}") } else { kind.to_string() };
+            return name_of(kind, index);
         }
     }
-    // A device that was made elsewhere.
+    // A device that was created elsewhere.
     format!("{device:?}")
+}
+
+fn name_of(kind: &str, index: usize) -> String {
+    if is_numbered(kind) { format!("{kind}:{index}") } else { kind.to_string() }
 }
 
 /// The device a network is on.
@@ -180,7 +181,7 @@ pub fn is_flex(device: &Device) -> bool {
     name(device) == "flex"
 }
 
-/// Whether several devices of a kind are told apart by number.
+/// Whether several devices of a kind are distinguished by number.
 fn is_numbered(kind: &str) -> bool {
     matches!(kind, "cuda" | "rocm")
 }

@@ -36,6 +36,12 @@ pub struct Mixed {
     pub share: f32,
 }
 
+/// Classes as a tensor `[batch]`.
+pub fn label_tensor(labels: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = labels.iter().map(|label| *label as i64).collect();
+    Tensor::from_data(TensorData::new(values, [labels.len()]), device)
+}
+
 impl Batch {
     /// Images in the batch. Can be 0, where all were skipped.
     pub fn len(&self) -> usize {
@@ -51,9 +57,7 @@ impl Batch {
     /// that is not [empty](Self::is_empty).
     pub fn to_tensors(&self, device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
         let images = TensorData::new(self.images.clone(), self.shape);
-        let labels: Vec<i64> = self.labels.iter().map(|label| *label as i64).collect();
-        let labels = TensorData::new(labels, [self.len()]);
-        (Tensor::from_data(images, device), Tensor::from_data(labels, device))
+        (Tensor::from_data(images, device), label_tensor(&self.labels, device))
     }
 
     /// Some of the images, in their order. Skipped images stay with the whole batch.
@@ -111,7 +115,7 @@ impl Batch {
         self.indices.push(index);
     }
 
-    /// Mixes the images where the pipeline says so.
+    /// Mixes the images if the pipeline asks for it.
     pub(super) fn mix(&mut self, pipeline: &Pipeline, rng: &mut impl Rng) {
         if self.is_empty() {
             return;

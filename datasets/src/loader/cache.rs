@@ -20,12 +20,12 @@ use crate::{DataError, Image};
 pub struct CacheBudget(Arc<AtomicUsize>);
 
 impl CacheBudget {
-    /// A number of bytes, of which 0 keeps nothing.
+    /// A budget in bytes; 0 keeps nothing.
     pub fn new(bytes: usize) -> Self {
         Self(Arc::new(bytes.into()))
     }
 
-    /// Takes some bytes, if so many are left.
+    /// Takes some bytes, if that many are left.
     fn take(&self, bytes: usize) -> bool {
         let take = |left: usize| left.checked_sub(bytes);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
@@ -48,7 +48,7 @@ impl Cache {
         Self { budget, slots: (0..slots).map(|_| OnceLock::new()).collect() }
     }
 
-    /// An image that was kept, or what `read` gives, to be kept if there is room.
+    /// An image that was kept, or the result of `read`, which is kept if there is room.
     ///
     /// # Errors
     ///

@@ -17,7 +17,7 @@ const SIDE: usize = 32;
 const CHANNELS: usize = 3;
 const PLANE: usize = SIDE * SIDE;
 
-/// What sets the two data sets apart.
+/// How the two data sets differ.
 pub(crate) struct Cifar {
     name: &'static str,
     classes: usize,
@@ -76,7 +76,7 @@ impl Cifar {
 
     /// Opens one split of a folder.
     pub(crate) fn open(&self, folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
-        let missing = |wanted: String| DataError::layout(folder, wanted, self.looked_for());
+        let missing = |wanted: String| DataError::layout(folder, &wanted, &self.looked_for());
         let inside =
             self.folder(folder).ok_or_else(|| missing(format!("{} binary files", self.name)))?;
         let mut images = MemoryImages {
@@ -86,7 +86,8 @@ impl Cifar {
             pixels: Vec::new(),
             labels: Vec::new(),
         };
-        for file in self.files(split) {
+        let files = if split == Split::Train { self.train } else { self.val };
+        for file in files {
             let path = inside.join(file);
             if !path.is_file() {
                 return Err(missing(format!("{} {split} file {file}", self.name)));
@@ -99,13 +100,6 @@ impl Cifar {
             self.normalization,
             Arc::new(images),
         )
-    }
-
-    fn files(&self, split: Split) -> &'static [&'static str] {
-        match split {
-            Split::Train => self.train,
-            Split::Val => self.val,
-        }
     }
 
     fn folder(&self, folder: &Path) -> Option<PathBuf> {

@@ -52,7 +52,7 @@ fn is_flat(folder: &Path) -> bool {
 
 /// Opens one split of a folder. Where the other split exists its classes must be the same.
 pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
-    let missing = || DataError::layout(folder, format!("{split} class folders"), LOOKED_FOR);
+    let missing = || DataError::layout(folder, &format!("{split} class folders"), LOOKED_FOR);
     let flat = || (split == Split::Train && is_flat(folder)).then(|| folder.to_owned());
     let inside = split_folder(folder, split).or_else(flat).ok_or_else(missing)?;
     let classes = class_folders(&inside)?;

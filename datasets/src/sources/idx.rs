@@ -56,7 +56,7 @@ pub(crate) fn recognise(folder: &Path) -> bool {
 /// Opens one split of a folder.
 pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
     let missing =
-        || DataError::layout(folder, format!("IDX {split} images and labels"), LOOKED_FOR);
+        || DataError::layout(folder, &format!("IDX {split} images and labels"), LOOKED_FOR);
     let images_path = images_file(folder, split).ok_or_else(missing)?;
     let labels_path = labels_file(folder, split).ok_or_else(missing)?;
     let labels = read_labels(read_file(&labels_path)?, &labels_path)?;

@@ -47,7 +47,7 @@ pub(crate) fn open(path: &Path, split: Split) -> Result<ImageDataset, DataError>
     shards.dataset(path, split, classes)
 }
 
-/// Opens both splits, of which every header is read once.
+/// Opens both splits, reading every header once.
 pub(crate) fn open_pair(path: &Path) -> Result<(ImageDataset, ImageDataset), DataError> {
     let [train, val] = read(path, None)?;
     let classes = named_classes(path)?.map_or_else(|| common_classes(path, &train, &val), Ok)?;
@@ -135,7 +135,7 @@ impl Shards {
         classes: Vec<String>,
     ) -> Result<ImageDataset, DataError> {
         if self.members.iter().all(Vec::is_empty) {
-            return Err(DataError::layout(path, format!("{split} archives"), LOOKED_FOR));
+            return Err(DataError::layout(path, &format!("{split} archives"), LOOKED_FOR));
         }
         let (mut places, mut names) = (Vec::new(), Names::default());
         for (archive, members) in (0u32..).zip(&self.members) {

@@ -170,7 +170,7 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// Folds, rounds and writes the network of a target, as far as it is asked for.
+    /// Folds, rounds and writes the network of a target, as requested.
     fn write(
         &self,
         target: &LoadedModel,

@@ -103,12 +103,12 @@ fn say(text: &str) {
 #[error("standard output is closed")]
 struct Unread;
 
-/// Prints a result: one JSON object, or text for people.
+/// Prints a result: one JSON object, or text.
 fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     print_text(&if json { serde_json::to_string(value)? } else { text() })
 }
 
-/// Prints text for people.
+/// Prints text.
 fn print_text(text: &str) -> anyhow::Result<()> {
     /// The error of a terminal that was closed (EIO).
     const CLOSED: i32 = 5;

@@ -38,7 +38,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Classes to show, where the network has so many.
+/// Classes to show by default, if the network has that many.
 const DEFAULT_TOP: usize = 5;
 
 #[derive(Default, Serialize)]

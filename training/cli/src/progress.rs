@@ -10,7 +10,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use dbb_training::run::metrics::EpochRecord;
 use dbb_training::train::observer::{Observer, RunInfo, Step};
 
-/// How often a long epoch says where it is, off the terminal.
+/// How often a long epoch reports its progress where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Draws a bar or prints lines.
@@ -23,9 +23,8 @@ pub struct Progress {
 
 impl Progress {
     pub fn new() -> Self {
-        let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
-        Self { terminal, bar: None, info: None, last_line: now }
+        Self { terminal, bar: None, info: None, last_line: Instant::now() }
     }
 
     fn line(&self, text: &str) {
@@ -221,7 +220,7 @@ fn fitted<const N: usize>(
             let full = (done.clamp(0.0, 1.0) * bar as f64) as usize;
             format!("{}{} {text}", "█".repeat(full), "░".repeat(bar - full))
         }
-        // Only what is always there can be too long.
+        // Only parts of rank 0 can be too long.
         _ => text.chars().take(room).collect(),
     }
 }

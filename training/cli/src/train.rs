@@ -106,7 +106,7 @@ impl Args {
         let given = Config::load_run(&self.config, &self.set)?;
         if run.exists() {
             let own = Config::load_run(&run.config(), &self.set)?;
-            // What the file leaves to the data is written out in the run.
+            // Values that the file leaves to the data are written out in the run.
             let model = ModelSection {
                 num_classes: given.model.num_classes.or(own.model.num_classes),
                 in_channels: given.model.in_channels.or(own.model.in_channels),
@@ -128,8 +128,8 @@ impl Args {
     }
 }
 
-/// `runs/<name>-<date>-<time>` in UTC, such as `runs/resnet20-dbb-2026-11-25-014205`: names that sort
-/// by time. A name that is taken gets a number.
+/// `runs/<name>-<date>-<time>` in UTC, such as `runs/resnet20-dbb-2026-11-25-014205`: names that
+/// sort by time. A number is appended to a name that is taken.
 pub fn default_out(config: &Path) -> PathBuf {
     let name = config.file_stem().unwrap_or_default().to_string_lossy();
     let name = format!("{name}-{}", Utc::now().compact());

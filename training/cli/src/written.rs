@@ -9,7 +9,7 @@ use dbb_training::deploy::fold::FoldReport;
 use dbb_training::deploy::rounding::Rounding;
 use dbb_training::text::plural;
 
-/// What was written, and how it compares with what it was made from: null where nothing was
+/// What was written, and its difference to the network it was made from: null where nothing was
 /// compared.
 #[derive(Serialize)]
 pub struct Written {

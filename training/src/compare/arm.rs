@@ -1,4 +1,4 @@
-//! What is compared with what: the arms of a comparison, their names and their differences.
+//! The arms of a comparison: their names, baselines and differences.
 
 use std::path::{Path, PathBuf};
 

@@ -27,8 +27,8 @@ use crate::train::{self, Trainer};
 /// `<name>-seed<seed>` below `out`; a report in `out` is rewritten before and after every run and
 /// after each of its epochs. `stop` ends it, with the run under way saved.
 ///
-/// All configurations and their data are checked first, and `observer` is told what differs between
-/// arms.
+/// All configurations and their data are checked first, and `observer` is notified of the
+/// differences between arms.
 ///
 /// # Errors
 /// As training has them. Finished runs stay where they are.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::iter::successors;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -175,21 +176,16 @@ impl Document {
     /// An error at a key.
     pub fn fault(&self, key: &str, text: String) -> ConfigFileError {
         let file = self.path.display();
-        let place = if self.overridden.iter().any(|set| set == key) {
-            Place::Override(key.to_string())
-        } else {
-            // A missing key is reported at its table, a fault of a table at its header.
-            let mut known = key;
-            loop {
-                if let Some(line) = self.lines.get(known) {
-                    break Place::File(format!("{file}:{line}: {key}"));
-                }
-                match known.rsplit_once('.') {
-                    Some((table, _)) => known = table,
-                    None => break Place::File(format!("{file}: {key}")),
-                }
-            }
-        };
+        if self.overridden.iter().any(|set| set == key) {
+            return ConfigFileError::Fault { place: Place::Override(key.to_string()), text };
+        }
+        // A missing key is reported at its table, a fault of a table at its header.
+        let mut keys = successors(Some(key), |key| Some(key.rsplit_once('.')?.0));
+        let line = keys.find_map(|key| self.lines.get(key));
+        let place = Place::File(match line {
+            Some(line) => format!("{file}:{line}: {key}"),
+            None => format!("{file}: {key}"),
+        });
         ConfigFileError::Fault { place, text }
     }
 }

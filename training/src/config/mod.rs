@@ -26,6 +26,11 @@ use std::path::Path;
 
 use check::Fault;
 
+/// The default of factors.
+fn one() -> f64 {
+    1.0
+}
+
 impl Config {
     /// Reads a file, applies `KEY=VALUE` overrides in order, and checks the result.
     ///

@@ -24,7 +24,7 @@ pub struct ModelSection {
     #[serde(default = "dbb")]
     pub block: BlockKind,
     /// Multiplies the channels of every layer.
-    #[serde(default = "one")]
+    #[serde(default = "super::one")]
     pub width: f64,
     /// Weights file to start from. By default the initial weights are random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,10 +48,6 @@ pub struct ModelSection {
 
 fn dbb() -> BlockKind {
     BlockKind::Dbb
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 impl ModelSection {

@@ -27,7 +27,7 @@ pub struct OptimSection {
     #[serde(default)]
     pub decay: DecayRule,
     /// Factor on the learning rate of biases, those of batch norms included (2 in the paper).
-    #[serde(default = "one")]
+    #[serde(default = "super::one")]
     pub bias_lr: f64,
 }
 
@@ -53,10 +53,6 @@ pub enum DecayRule {
     Weights,
     /// All parameters but those of depthwise layers, as in the DBB paper.
     Paper,
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 fn momentum() -> f64 {

@@ -24,9 +24,8 @@ pub fn open_pair(data: &DataSection, seed: u64) -> Result<(ImageDataset, ImageDa
         let apply = |dataset| map.apply(dataset, &data.source, None, &[]);
         (train, val) = (apply(&train)?, apply(&val)?);
     }
-    let limit = |dataset: ImageDataset, limit: Option<usize>| match limit {
-        Some(n) => dataset.limit(n),
-        None => dataset,
+    let limit = |dataset: ImageDataset, most: Option<usize>| {
+        most.map_or_else(|| dataset.clone(), |most| dataset.limit(most))
     };
     Ok((limit(train, data.limit_train), limit(val, data.limit_val)))
 }

@@ -8,7 +8,7 @@ use crate::deploy::fold::LogitDifference;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::probe::Probe;
-use crate::run::metrics::top1_hits;
+use crate::run::metrics::Totals;
 
 /// Number type of stored weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -84,15 +84,14 @@ impl Rounding {
     ) -> Result<Self> {
         let device = device::of(exact);
         let mut comparison = LogitDifference::default();
-        let (mut labelled, mut correct) = (0, [0, 0]);
+        let mut totals = [Totals::default(); 2];
         for batch in probe.batches() {
             let batch = batch?;
             let images: Tensor<4> = Tensor::from_data(batch.images, &device);
             let logits = [exact, rounded].map(|network| network.forward(images.clone()));
-            for (correct, logits) in correct.iter_mut().zip(&logits) {
-                *correct += top1_hits(logits.clone(), &batch.labels);
+            for (totals, logits) in totals.iter_mut().zip(&logits) {
+                totals.add(logits.clone(), &batch.labels, 0.0);
             }
-            labelled += batch.labels.len();
             let [exact, rounded] = logits;
             comparison.add(exact, rounded);
         }
@@ -101,8 +100,8 @@ impl Rounding {
                 format!("logits with weights in {dtype}, or with exact ones, are not finite");
             return Err(Error::NonFiniteOutput(text));
         }
-        let percent = |hits: usize| (labelled > 0).then(|| 100.0 * hits as f64 / labelled as f64);
-        let [top1, top1_dtype] = correct.map(percent);
+        let percent = |totals: Totals| (totals.images() > 0).then(|| totals.top1());
+        let [top1, top1_dtype] = totals.map(percent);
         Ok(Self {
             dtype,
             dtype_max_rel_diff: comparison.max_rel_diff(),

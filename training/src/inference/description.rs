@@ -48,27 +48,23 @@ impl NetworkDescription {
     /// # Errors
     /// [`Error::Contradiction`] naming the first property that differs.
     pub fn check_against(&self, metadata: &Metadata, file: &Path) -> Result<()> {
-        fn check<T: PartialEq + ToString>(
-            property: Property,
-            given: Option<T>,
-            own: T,
-            file: &Path,
-        ) -> Result<()> {
-            match given {
-                Some(given) if given != own => Err(Error::Contradiction {
-                    file: file.into(),
-                    property,
-                    given: given.to_string(),
-                    own: own.to_string(),
-                }),
-                _ => Ok(()),
+        let model = &metadata.model;
+        let pairs = [
+            (Property::Arch, self.arch.map(|arch| arch.to_string()), model.arch.to_string()),
+            (Property::Block, self.block.map(|block| block.to_string()), model.block.to_string()),
+            (Property::Width, self.width.map(|width| width.to_string()), model.width.to_string()),
+            (Property::Classes, self.classes.map(|n| n.to_string()), model.num_classes.to_string()),
+            (
+                Property::Channels,
+                self.channels.map(|n| n.to_string()),
+                model.in_channels.to_string(),
+            ),
+        ];
+        for (property, given, own) in pairs {
+            if let Some(given) = given.filter(|given| *given != own) {
+                return Err(Error::Contradiction { file: file.into(), property, given, own });
             }
         }
-        let model = &metadata.model;
-        check(Property::Arch, self.arch, model.arch, file)?;
-        check(Property::Block, self.block, model.block, file)?;
-        check(Property::Width, self.width, model.width, file)?;
-        check(Property::Classes, self.classes, model.num_classes, file)?;
-        check(Property::Channels, self.channels, model.in_channels, file)
+        Ok(())
     }
 }

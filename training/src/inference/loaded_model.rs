@@ -111,8 +111,8 @@ impl LoadedModel {
         Ok(Self { network, metadata, config, path: file.path, input: options.input.clone() })
     }
 
-    /// How images become this network's input: as its file says, else as published weights of its
-    /// architecture expect `dataset`, or a photograph; with the overrides.
+    /// How images become this network's input: as its file says, or else as published weights of
+    /// its architecture expect for `dataset` or photographs; with the changes applied.
     ///
     /// # Errors
     /// If the file's description cannot be understood, or an override is out of range.
@@ -248,28 +248,15 @@ impl LoadedModel {
         Ok((0..outputs).map(name).collect())
     }
 
-    /// Height and width of the network's input: as its file says, else as its paper has it.
-    ///
-    /// # Errors
-    /// As [`preprocess`](Self::preprocess).
-    pub fn input_size(&self) -> Result<[usize; 2]> {
-        Ok(self.preprocess(None)?.size.into())
-    }
-
     /// The input of an ONNX graph of the network: normalised images, or pixels that the graph
     /// normalises.
     ///
     /// # Errors
     /// As [`preprocess`](Self::preprocess).
     pub fn onnx_input(&self, with_preprocess: bool) -> Result<onnx::Input> {
-        let normalization = match with_preprocess {
-            true => {
-                let Preprocess { mean, std, .. } = self.preprocess(None)?;
-                Some(onnx::Normalization { mean, std })
-            }
-            false => None,
-        };
-        Ok(onnx::Input { size: self.input_size()?, normalization })
+        let Preprocess { size, mean, std, .. } = self.preprocess(None)?;
+        let normalization = with_preprocess.then_some(onnx::Normalization { mean, std });
+        Ok(onnx::Input { size: size.into(), normalization })
     }
 
     /// Random images of the network's input size, the same for the same `seed`, with values from -2
@@ -278,7 +265,7 @@ impl LoadedModel {
     /// # Errors
     /// As [`preprocess`](Self::preprocess).
     pub fn random_images(&self, images: usize, seed: u64) -> Result<TensorData> {
-        let [height, width] = self.input_size()?;
+        let (height, width) = self.preprocess(None)?.size;
         let shape = [images, self.metadata.model.in_channels, height, width];
         let values = weights::random_values(shape.iter().product(), seed);
         Ok(TensorData::new(values, shape))
@@ -286,16 +273,12 @@ impl LoadedModel {
 }
 
 fn find_checkpoint(run: &RunDir, which: CheckpointSelector) -> Result<PathBuf> {
+    let refuse = |text: &str| Err(Error::Unusable(format!("{} {text}", run.root().display())));
     if !run.exists() {
-        let text =
-            format!("{} is not a run directory (it has no config.toml)", run.root().display());
-        return Err(Error::Unusable(text));
+        return refuse("is not a run directory (it has no config.toml)");
     }
     let marks = run.checkpoint_ids()?;
-    let Some(&last) = marks.last() else {
-        let text = format!("{} has no checkpoint yet", run.root().display());
-        return Err(Error::Unusable(text));
-    };
+    let Some(&last) = marks.last() else { return refuse("has no checkpoint yet") };
     let mark = match which {
         CheckpointSelector::Last => last,
         CheckpointSelector::Best => match read_progress(&run.checkpoint(last))?.best_epoch {
@@ -306,13 +289,8 @@ fn find_checkpoint(run: &RunDir, which: CheckpointSelector) -> Result<PathBuf> {
     };
     if !marks.contains(&mark) {
         let there: Vec<String> = marks.iter().map(CheckpointId::to_string).collect();
-        let text = format!(
-            "{} has no checkpoint of epoch {}, only {}",
-            run.root().display(),
-            mark.epoch,
-            there.join(", ")
-        );
-        return Err(Error::Unusable(text));
+        let there = there.join(", ");
+        return refuse(&format!("has no checkpoint of epoch {}, only {there}", mark.epoch));
     }
     // Verifies every byte before it is used.
     read_progress(&run.checkpoint(mark))?;

@@ -2,11 +2,10 @@
 //! BatchNorm", 2021).
 //!
 //! The running statistics that training leaves are moving averages over weights that changed in the
-//! meantime. Here the weights are fixed: every norm's mean and variance become the averages over `N`
-//! batches of the batch's mean and of its unbiased variance,
-//! `mean = 1/N sum_k mean_k`, `var = 1/N sum_k var_k`,
-//! with each layer reading what the layers before it make of the batch in training. The `k`-th batch
-//! enters with momentum `1/k`, which is this average.
+//! meantime. Here the weights are fixed: every norm's mean and variance become the averages over
+//! `N` batches of the batch's mean and of its unbiased variance, `mean = 1/N sum_k mean_k`, `var =
+//! 1/N sum_k var_k`, with each layer reading the outputs that the layers before it compute for the
+//! batch in training. The `k`-th batch enters with momentum `1/k`, which is this average.
 
 use burn::module::Module;
 use burn::tensor::Tensor;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-/// Memory in bytes that the system can still give this process: what is free or can be freed, and
-/// no more than its control groups (the limits of a container) leave. `None` where the system does
-/// not report it.
+/// Memory in bytes that the system can still give this process: what is free or can be freed, but
+/// no more than the limits of its control groups (of a container) allow. `None` where the system
+/// does not report it.
 pub fn available() -> Option<u64> {
     available_below(Path::new("/"))
 }
@@ -36,7 +36,7 @@ fn left_in_groups(mounted: &Path, path: &str, [limit, used]: [&str; 2]) -> Optio
     let groups = own.ancestors().take_while(|folder| folder.starts_with(mounted));
     let left = groups.filter_map(|folder| {
         let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        // `max`, which is no number, where there is no limit.
+        // `max`, which does not parse, where there is no limit.
         let limit: u64 = read(limit)?.trim().parse().ok()?;
         let used: u64 = read(used)?.trim().parse().ok()?;
         // Pages of files are given back when memory is short.

@@ -1,4 +1,4 @@
-//! Charts as inline SVG, with their words and numbers beside them.
+//! Charts as inline SVG, with a description and a table of their numbers.
 
 use super::drawing::{Drawing, SIZE, mark, style};
 use super::page::{Html, details, table};
@@ -40,7 +40,7 @@ impl Chart {
         ))
     }
 
-    /// What the chart says, in words.
+    /// A description of the chart in words.
     fn description(&self) -> String {
         let mut text = format!("{} by {}.", self.y.name, self.x.name);
         for series in &self.series {

@@ -35,7 +35,7 @@ impl Drawing<'_> {
             texts.map(|text| text.chars().count()).max().unwrap_or(0) as f64 * CHARACTER
         };
         let left = 10.0 + widest(&mut y_ticks.iter().map(|(_, text)| text.as_str()));
-        // A single series needs no name, and long ones stand in the legend only.
+        // A single series needs no name, and long names appear in the legend only.
         let names = widest(&mut self.series.iter().map(|series| series.name.as_str()));
         let named = self.series.len() > 1 && names < width / 4.0;
         let right = width - if named { names + 16.0 } else { 12.0 };

@@ -21,10 +21,10 @@ pub enum State {
 /// A page with its heading and progress: units done and planned, the finest last.
 pub(crate) fn open(title: String, state: &State, progress: &[(&str, usize, usize)]) -> Page {
     let mut page = Page::new(title, *state == State::Running);
-    let (class, text) = match state {
-        State::Running => ("running", "running"),
-        State::Finished => ("finished", "finished"),
-        State::Stopped(_) => ("stopped", "stopped"),
+    let badge = match state {
+        State::Running => "running",
+        State::Finished => "finished",
+        State::Stopped(_) => "stopped",
     };
     let written = Utc::now();
     let [done, planned] = progress.last().map_or([0, 1], |&(_, done, planned)| [done, planned]);
@@ -34,7 +34,7 @@ pub(crate) fn open(title: String, state: &State, progress: &[(&str, usize, usize
         .collect();
     let progress = progress.join(", ");
     page.add(Html::raw(format!(
-        "<p class=\"state\"><span class=\"badge {class}\">{text}</span> \
+        "<p class=\"state\"><span class=\"badge {badge}\">{badge}</span> \
          <progress value=\"{done}\" max=\"{planned}\" aria-label=\"progress\"></progress> \
          <span>{progress}</span> <span class=\"muted\">updated {written}</span></p>\n"
     )));

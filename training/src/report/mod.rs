@@ -4,10 +4,15 @@
 //! [`INTERVAL`] in long ones. The pages know folders only as links; the caller writes them.
 //!
 //! ```text
-//! format.rs    numbers in human-readable form page.rs      markup, tables, sections series.rs
-//! what a chart shows scale.rs     axes drawing.rs   series and axes as SVG chart.rs     a drawing
-//! with its words and numbers steps.rs     the training loss by step frame.rs     what the pages
-//! share train.rs     the page of a run
+//! format.rs    numbers in human-readable form
+//! page.rs      markup, tables, sections
+//! series.rs    what a chart shows
+//! scale.rs     axes
+//! drawing.rs   series and axes as SVG
+//! chart.rs     a drawing with its words and numbers
+//! steps.rs     the training loss by step
+//! frame.rs     what the pages share
+//! train.rs     the page of a run
 //! ```
 
 pub(crate) mod chart;

@@ -2,12 +2,12 @@
 
 use super::format::Quantity;
 
-/// What an axis shows.
+/// An axis and its quantity.
 #[derive(Clone, Copy, Debug)]
 pub struct Axis {
     /// Its name.
     pub name: &'static str,
-    /// What is counted.
+    /// The quantity along it.
     pub quantity: Quantity,
     /// Whether zero must be on it.
     pub from_zero: bool,
@@ -49,7 +49,7 @@ impl Scale {
         let (divisor, unit) = axis.quantity.unit(high);
         let [mut low, mut high] = [low / divisor, high / divisor];
         let whole = axis.quantity == Quantity::Epoch;
-        // A single value stands in the middle.
+        // A single value is centred.
         if high - low <= 1e-9 * high.abs().max(low.abs()) {
             let room = match (whole, high == 0.0) {
                 (true, _) | (_, true) => 0.5,

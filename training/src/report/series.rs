@@ -39,8 +39,9 @@ impl Series {
         Self { name: name.into(), line, ..Self::default() }
     }
 
-    /// The mean of several curves, point by point as far as the shortest goes: between the lowest
-    /// and the highest of two, within a standard deviation of more. A single one is just a line.
+    /// The mean of several curves, point by point up to the length of the shortest, with a band:
+    /// from the lower to the higher of two, or a standard deviation around the mean of more. A
+    /// single curve is a plain line.
     pub fn mean(name: &str, curves: Vec<Vec<[f64; 2]>>) -> Self {
         let length = curves.iter().map(Vec::len).min().unwrap_or(0);
         let point = |i: usize| {

@@ -18,7 +18,7 @@ use crate::run::metrics::EpochRecord;
 pub struct Run {
     /// Its configuration.
     pub config: Config,
-    /// What its network costs.
+    /// Layers and cost of its network.
     pub summary: Summary,
     /// Program, device and data.
     pub env: Value,

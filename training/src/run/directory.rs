@@ -1,13 +1,16 @@
 //! The paths of a run directory; nothing else knows them.
 //!
 //! ```text
-//! config.toml               the resolved configuration env.json                  program, device,
-//! threads, instruction set, data metrics.jsonl             one line per epoch tensorboard/
-//! event files, which only grow checkpoints/00012/        after epoch 12: network.bpk,
-//! optimizer.bpk, state.json, with train.ema ema.bpk, and manifest.json with the size and hash of
-//! each checkpoints/00012+00340/  after 340 batches of the epoch that follows
-//! export/deploy.safetensors report.html               the report of the run, rewritten after every
-//! epoch .lock                     held by the process that trains
+//! config.toml               the resolved configuration
+//! env.json                  program, device, threads, instruction set, data
+//! metrics.jsonl             one line per epoch
+//! tensorboard/              event files, which only grow
+//! checkpoints/00012/        after epoch 12: network.bpk, optimizer.bpk, state.json, with train.ema
+//!                           ema.bpk, and manifest.json with the size and hash of each
+//! checkpoints/00012+00340/  after 340 batches of the epoch that follows
+//! export/deploy.safetensors the folded weights after the last epoch
+//! report.html               the report of the run, rewritten after every epoch
+//! .lock                     held by the process that trains
 //! ```
 //!
 //! Files are replaced whole; a checkpoint is written beside its place and renamed into it, so
@@ -104,7 +107,7 @@ impl Lock {
     }
 }
 
-/// What did not exist before a lock, the outermost folder first. Removed again when it is dropped.
+/// Paths that did not exist before a lock, the outermost folder first; removed on drop.
 #[derive(Debug)]
 struct Created(Vec<PathBuf>);
 

@@ -47,13 +47,6 @@ impl Totals {
     }
 }
 
-/// Images whose label has the highest of the logits `[batch, classes]`.
-pub(crate) fn top1_hits(logits: Tensor<2>, labels: &[usize]) -> usize {
-    let [_, classes] = logits.dims();
-    let values = host(logits.into_data());
-    values.chunks(classes).zip(labels).filter(|(row, label)| rank_of(row, **label) == 0).count()
-}
-
 /// The class with the highest logit or probability; of equal ones the first.
 pub fn best(row: &[f32]) -> usize {
     (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })

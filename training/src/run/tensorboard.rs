@@ -2,8 +2,8 @@
 //!
 //! A file is a sequence of records: the length of the data as `u64`, the length's checksum, the
 //! data, its checksum, all little-endian. A checksum is a CRC-32C (RFC 3720, section 12.1), rotated
-//! and offset so that data which holds checksums may be summed again. The data is a protobuf message
-//! `Event` of TensorFlow's `event.proto`, of which four fields are written here by hand.
+//! and offset so that data which holds checksums may be summed again. The data is a protobuf
+//! message `Event` of TensorFlow's `event.proto`, of which four fields are encoded here by hand.
 //!
 //! Files are only appended to, and read in the order of their names. One that ends within a record,
 //! as after a power cut, is read up to there. A resumed run begins a new file that says from which
@@ -19,7 +19,7 @@ use crate::run::metrics::EpochRecord;
 
 /// One step in so many is written.
 const STEPS: usize = 10;
-/// What is written reaches the disk within this time, or at the next step.
+/// Events reach the disk within this time, or at the next step after it.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The scalars of a run, under `train/` and `val/`, in a new event file.

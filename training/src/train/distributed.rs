@@ -71,7 +71,7 @@ impl Sum for Collective {
     }
 }
 
-/// What a device other than the leader is sent, and what it answers: logits and weighted loss.
+/// What a device other than the leader receives, and what it returns: logits and weighted loss.
 type Task = (Classifier, Batch, f64);
 type Answer = (TensorData, f64);
 
@@ -201,7 +201,7 @@ impl<S: Sum> ModuleVisitor for Summing<'_, S> {
     }
 }
 
-/// Parts of so many images, as equal as can be, the larger ones first.
+/// Ranges of a batch for the devices, as equal as possible, the larger ones first.
 fn parts(images: usize, devices: usize) -> Vec<Range<usize>> {
     let bound = |i: usize| i * (images / devices) + i.min(images % devices);
     (0..devices).map(|i| bound(i)..bound(i + 1)).collect()

@@ -62,8 +62,8 @@ pub fn from_weights(
     Ok(Some(Start { network: start.network, notes }))
 }
 
-/// The network of a file and what is known of it. A file that does not describe itself is tried
-/// as the configured network, then with each kind of block throughout.
+/// The network of a file and its metadata. A file that does not describe itself is tried as the
+/// configured network, then with each kind of block throughout.
 fn read(path: &Path, model: &ModelConfig, device: &Device) -> Result<(Classifier, Metadata)> {
     if path.is_dir() {
         return Err(Error::Unusable(format!(
@@ -139,7 +139,7 @@ fn check_architecture(path: &Path, found: &ModelConfig, wanted: &ModelConfig) ->
     )))
 }
 
-/// Why the classifier of the file cannot be the run's.
+/// Says why the classifier of the file cannot be the run's, if so.
 fn new_head(found: &Metadata, wanted: &Metadata) -> Option<String> {
     let (from, to) = (found.model.num_classes, wanted.model.num_classes);
     if from != to {

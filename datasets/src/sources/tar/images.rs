@@ -10,7 +10,7 @@ use std::{
 use super::shard::inside;
 use crate::{DataError, Image, Source, sources::names::Names};
 
-/// The images of one split: where each lies.
+/// The images of one split, by their positions in archives.
 pub(super) struct TarImages {
     pub(super) archives: Vec<PathBuf>,
     pub(super) places: Vec<Place>,
@@ -41,7 +41,8 @@ impl Source for TarImages {
             return Err(DataError::too_large(&name, reason));
         }
         let read = || {
-            // Opened again: no handle is shared, and no number of archives is too large.
+            // Opened for every image: no handle is shared, and the number of archives is not
+            // limited.
             let mut file = File::open(&self.archives[archive as usize])?;
             file.seek(SeekFrom::Start(offset))?;
             let mut content = vec![0; bytes as usize];

@@ -51,7 +51,7 @@ impl fmt::Display for Class {
     }
 }
 
-/// What messages call a member of an archive.
+/// The name of a member of an archive in messages.
 pub(super) fn inside(archive: &Path, member: &str) -> PathBuf {
     format!("{}!{member}", archive.display()).into()
 }

@@ -47,10 +47,7 @@ impl DataOptions {
             return Err(Error::Unusable(text));
         }
         let dataset = target.dataset(self.data.as_ref(), split)?;
-        let dataset = match limit {
-            Some(limit) => dataset.limit(limit as usize),
-            None => dataset,
-        };
+        let dataset = dataset.limit(limit.map_or(dataset.len(), |limit| limit as usize));
         let config = LoaderConfig { batch_size: self.batch_size as usize, ..Default::default() };
         let loader = target.loader_over(dataset, config)?;
         announce_data(target, &loader)?;

@@ -1,4 +1,4 @@
-//! What a command works on: a run or a weights file, what network a file holds.
+//! The target of a command: a run or a weights file.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ impl TargetOptions {
         self.load(&device.open()?)
     }
 
-    /// Loads the target, and says if its input gets another size than it was made for.
+    /// Loads the target.
     pub fn load(&self, device: &Device) -> dbb_training::Result<LoadedModel> {
         let options = OpenOptions {
             checkpoint: self.checkpoint,
@@ -63,32 +63,27 @@ impl TargetOptions {
 
     /// Recognises arguments in the wrong order, which would look like damaged targets.
     fn check_kind(&self) -> dbb_training::Result<()> {
-        let target = self.target.display();
-        let text = if self.target.is_dir() && !RunDir::new(&self.target).exists() {
-            match dbb_datasets::is_data_set(&self.target) {
-                true => format!(
-                    "{target} is a data set; name the run or the weights file first, and data with --data"
-                ),
-                false if dbb_datasets::holds_images(&self.target) => {
-                    format!(
-                        "{target} is a folder of images; name the run or the weights file first"
-                    )
-                }
-                false => return Ok(()),
+        let target = &self.target;
+        let problem = if target.is_dir() && !RunDir::new(target).exists() {
+            if dbb_datasets::is_data_set(target) {
+                "a data set; name the run or the weights file first, and data with --data"
+            } else if dbb_datasets::holds_images(target) {
+                "a folder of images; name the run or the weights file first"
+            } else {
+                return Ok(());
             }
-        } else if self.target.is_file() && dbb_datasets::is_image_name(&self.target) {
-            format!("{target} is an image; name the run or the weights file first")
-        } else if self.target.extension().is_some_and(|extension| extension == "toml") {
-            format!(
-                "{target} is a configuration, not a weights file; name the run that was trained with it, or its weights file"
-            )
+        } else if target.is_file() && dbb_datasets::is_image_name(target) {
+            "an image; name the run or the weights file first"
+        } else if target.extension().is_some_and(|extension| extension == "toml") {
+            "a configuration, not a weights file; name the run that was trained with it, or its weights \
+             file"
         } else {
             return Ok(());
         };
-        Err(Error::Unusable(text))
+        Err(Error::Unusable(format!("{} is {problem}", target.display())))
     }
 
-    /// The weights file, if neither it nor a flag says what network it holds.
+    /// The weights file, if neither it nor a flag describes its network.
     pub fn unknown_network(&self) -> dbb_training::Result<Option<WeightsFile>> {
         if !self.network.description().is_empty() || !self.target.is_file() {
             return Ok(None);
@@ -98,7 +93,7 @@ impl TargetOptions {
     }
 }
 
-/// What the network is, for a file that does not say it.
+/// The description of the network, for a file that does not describe itself.
 #[derive(Clone, Debug, Args)]
 pub struct NetworkOptions {
     /// Architecture, for a file that does not describe its network.

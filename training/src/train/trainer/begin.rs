@@ -213,7 +213,7 @@ impl Plan {
 /// data are opened; nothing is written.
 ///
 /// # Errors
-/// As [`Trainer::new`], but for what lies in a run directory.
+/// As [`Trainer::new`], except for those of the run directory.
 pub fn memory(config: Config, device: &Device) -> Result<Estimate> {
     Ok(Plan::new(config, device)?.memory)
 }
@@ -222,7 +222,7 @@ pub fn memory(config: Config, device: &Device) -> Result<Estimate> {
 /// its data are opened, its network is built, the weights that it starts from are read.
 ///
 /// # Errors
-/// As [`Trainer::new`], but for what lies in a run directory.
+/// As [`Trainer::new`], except for those of the run directory.
 pub fn check(config: Config, device: &Device) -> Result<Identity> {
     let Plan { config, model, metadata, identity, .. } = Plan::within_memory(config, device)?;
     let device = device.clone().autodiff();

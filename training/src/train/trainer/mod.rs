@@ -83,7 +83,7 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Trains on several devices; the first must be the one the trainer was made with.
+    /// Trains on several devices; the first must be the one the trainer was created with.
     pub fn train_on(&mut self, devices: &[Device]) {
         let smoothing = self.config.train.label_smoothing;
         let forward = move |network: &Classifier, batch: &Batch, device: &Device| {
@@ -97,7 +97,7 @@ impl Trainer {
         self.stop = stop;
     }
 
-    /// What this run is about.
+    /// Facts about this run.
     pub fn info(&self) -> RunInfo {
         let accumulate = self.config.train.accumulate;
         let mark = self.state.progress.mark;
@@ -189,7 +189,7 @@ impl Trainer {
         Ok(self.result())
     }
 
-    /// Trains what is left of an epoch, and ends it.
+    /// Trains the rest of an epoch, and ends it.
     fn epoch(
         &mut self,
         schedule: &Schedule,

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use dbb_datasets::{Batch, DataError, Epoch};
+use burn::tensor::{Device, Tensor};
+use dbb_datasets::{Batch, DataError, Epoch, label_tensor};
 use dbb_models::Classifier;
 
 use super::Trainer;
@@ -176,14 +176,7 @@ pub(super) fn forward(
     let logits = network.forward(images);
     let own = cross_entropy(logits.clone(), labels, smoothing);
     let Some(mixed) = &batch.mixed else { return (logits, own) };
-    let other = cross_entropy(logits.clone(), labels_on(&mixed.partners, device), smoothing);
+    let other = cross_entropy(logits.clone(), label_tensor(&mixed.partners, device), smoothing);
     let share = f64::from(mixed.share);
     (logits, own.mul_scalar(share) + other.mul_scalar(1.0 - share))
-}
-
-/// Classes `[batch]`.
-fn labels_on(labels: &[usize], device: &Device) -> Tensor<1, Int> {
-    let labels: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
-    let shape = [labels.len()];
-    Tensor::from_data(TensorData::new(labels, shape), device)
 }
