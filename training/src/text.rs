@@ -4,7 +4,7 @@
 pub fn plural(n: usize, noun: &str) -> String {
     let ending = match n {
         1 => "",
-        _ if noun.ends_with("ch") || noun.ends_with('s') => "es",
+        _ if noun.ends_with("tch") || noun.ends_with("ss") => "es",
         _ => "s",
     };
     format!("{n} {noun}{ending}")
@@ -29,11 +29,16 @@ mod tests {
 
     #[test]
     fn counts_agree_with_their_nouns() {
-        assert_eq!((plural(1, "run"), plural(0, "run")), ("1 run".into(), "0 runs".into()));
-        assert_eq!(
-            (plural(1, "batch"), plural(3, "batch")),
-            ("1 batch".into(), "3 batches".into())
-        );
+        for (n, noun, text) in [
+            (1, "run", "1 run"),
+            (0, "run", "0 runs"),
+            (2, "epoch", "2 epochs"),
+            (1, "batch", "1 batch"),
+            (3, "batch", "3 batches"),
+            (10, "class", "10 classes"),
+        ] {
+            assert_eq!(plural(n, noun), text);
+        }
     }
 
     #[test]
