@@ -1,10 +1,9 @@
 //! Augmentation of training images: which changes, and how strong.
 
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DataError, Image, Pipeline, Preprocess,
+    DataError,
     transforms::{ColorJitter, MAX_MAGNITUDE},
 };
 
@@ -123,22 +122,6 @@ impl Augment {
             }
         }
         Ok(())
-    }
-
-    /// The network's input from a randomly changed image, `[channels, height, width]`.
-    ///
-    /// # Errors
-    ///
-    /// As [`validate`](Self::validate) of both.
-    pub fn apply(
-        &self,
-        image: &Image,
-        preprocess: &Preprocess,
-        rng: &mut impl Rng,
-    ) -> Result<Vec<f32>, DataError> {
-        let mut out = Vec::new();
-        Pipeline::new(preprocess.clone(), self.clone())?.append(image, rng, &mut out);
-        Ok(out)
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
 
 /// Turns samples into tensors, without augmentation, for `burn::data::dataloader`.
 ///
-/// Burn's loader shuffles on its own; [`Loader`](crate::Loader) is the one whose order can be
-/// repeated and resumed.
+/// Burn's loader shuffles by itself; only the order of [`Loader`](crate::Loader) can be repeated
+/// and resumed.
 #[derive(Debug, Clone)]
 pub struct ImageBatcher {
     pipeline: Pipeline,
@@ -46,7 +46,7 @@ impl Batcher<Sample, ImageBatch> for ImageBatcher {
     fn batch(&self, items: Vec<Sample>, device: &Device) -> ImageBatch {
         let mut batch = Batch::empty(self.pipeline.preprocess());
         for (index, sample) in items.iter().enumerate() {
-            // Without augmentation nothing is drawn: any stream will do.
+            // Nothing is drawn without augmentation: any stream will do.
             let mut rng = stream(Purpose::Augment, 0, 0, 0);
             let image = self.pipeline.prepare(Cow::Borrowed(&sample.image));
             batch.push(index, sample.label, image, &self.pipeline, &mut rng);

@@ -1,63 +1,13 @@
 //! One split of a data set.
 
-use std::{borrow::Cow, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use burn::data::dataset::{Dataset, DatasetError};
-use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    DataError, Image,
-    presets::Normalization,
-    rng::{Purpose, stream},
-};
+use crate::{DataError, Sample, Source, presets::Normalization};
 
-/// An image and its class.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
-    /// The image, as stored.
-    pub image: Image,
-    /// Index into the data set's classes.
-    pub label: usize,
-}
-
-/// Where a data set's images come from: the trait to implement for a new layout.
-///
-/// Indices run from 0 to [`len`](Self::len); methods may panic beyond.
-pub trait Source: Send + Sync {
-    /// Number of samples.
-    fn len(&self) -> usize;
-
-    /// Whether there is no sample.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Class of a sample, without reading its image.
-    fn label(&self, index: usize) -> usize;
-
-    /// Reads an image. Its channels are those of [`channels`](Self::channels).
-    ///
-    /// # Errors
-    ///
-    /// A [`DataError`] that names the file, and the record where a file holds many.
-    fn image(&self, index: usize) -> Result<Image, DataError>;
-
-    /// Channels of every image: 1 or 3.
-    fn channels(&self) -> usize;
-
-    /// Height and width of every image; `None` where they differ or are unknown before decoding.
-    fn image_size(&self) -> Option<(usize, usize)>;
-
-    /// The file of a sample, where every sample has its own.
-    fn file(&self, _index: usize) -> Option<PathBuf> {
-        None
-    }
-
-    /// Bytes that tell a sample from another: its pixels, or its name and size where reading all
-    /// pixels would be slow.
-    fn identity(&self, index: usize) -> Cow<'_, [u8]>;
-}
+mod parts;
 
 /// One split of a data set: labelled images, read when asked for.
 ///
@@ -66,7 +16,7 @@ pub trait Source: Send + Sync {
 pub struct ImageDataset {
     name: String,
     classes: Arc<[String]>,
-    /// What the fingerprint calls the classes.
+    /// Names of the classes in the fingerprint.
     identity: Arc<[String]>,
     normalization: Normalization,
     source: Arc<dyn Source>,
@@ -119,7 +69,7 @@ impl ImageDataset {
         self.selection.len()
     }
 
-    /// Whether there is no sample; only after [`limit`](Self::limit) to 0.
+    /// Whether there are no samples, which is so only after [`limit`](Self::limit) to 0.
     pub fn is_empty(&self) -> bool {
         self.selection.is_empty()
     }
@@ -182,91 +132,10 @@ impl ImageDataset {
         self.class_of[self.source.label(at)]
     }
 
-    /// The same images with other classes: `labels` gives, for every class so far, its index in
-    /// `classes`. Several may become one, and classes without images may come in.
-    ///
-    /// # Errors
-    ///
-    /// [`DataError::Setting`] if `labels` has not one entry per class, each below the number of
-    /// `classes`.
-    pub fn relabel(&self, classes: Vec<String>, labels: &[usize]) -> Result<Self, DataError> {
-        if labels.len() != self.classes.len() || labels.iter().any(|new| *new >= classes.len()) {
-            let (old, new) = (self.classes.len(), classes.len());
-            let expected = format!("{old} labels below {new}");
-            return Err(DataError::setting("dataset.labels", labels, expected));
-        }
-        let class_of = self.class_of.iter().map(|&class| labels[class]).collect();
-        let classes: Arc<[String]> = classes.into();
-        Ok(Self { identity: classes.clone(), classes, class_of, ..self.clone() })
-    }
-
-    /// The same data set with names for classes that are numbers in its files.
-    pub(crate) fn named(self, names: &[&str]) -> Self {
-        debug_assert_eq!(names.len(), self.classes.len());
-        Self { classes: names.iter().map(|&name| name.to_owned()).collect(), ..self }
-    }
-
-    /// A class-balanced subset of at most `n` samples, always the same one.
-    ///
-    /// Classes take turns to give their next sample until `n` are chosen; the chosen ones keep
-    /// their order. `n >= len()` keeps all, 0 leaves none.
-    pub fn limit(&self, n: usize) -> Self {
-        let mut by_class = vec![Vec::new(); self.classes.len()];
-        for &at in self.selection.iter() {
-            by_class[self.class(at)].push(at);
-        }
-        let most = by_class.iter().map(Vec::len).max().unwrap_or(0);
-        let mut selection: Vec<usize> = (0..most)
-            .flat_map(|turn| by_class.iter().filter_map(move |class| class.get(turn)))
-            .take(n)
-            .copied()
-            .collect();
-        selection.sort_unstable();
-        Self { selection: selection.into(), ..self.clone() }
-    }
-
-    /// Two parts, of which the second has `share` of each class, rounded, drawn by `seed`, and the
-    /// first the rest: at least one image of every class that has two. Both keep their order.
-    ///
-    /// # Errors
-    ///
-    /// [`DataError::Setting`] unless `share` lies between 0 and 1, or if it leaves a part empty.
-    pub fn split(&self, share: f64, seed: u64) -> Result<(Self, Self), DataError> {
-        if !(share > 0.0 && share < 1.0) {
-            return Err(DataError::setting("share", share, "above 0 and below 1"));
-        }
-        let mut by_class = vec![Vec::new(); self.classes.len()];
-        for index in 0..self.len() {
-            by_class[self.label(index)].push(self.selection[index]);
-        }
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        for (class, mut of_class) in by_class.into_iter().enumerate() {
-            of_class.shuffle(&mut stream(Purpose::Split, seed, 0, class as u64));
-            let apart = (of_class.len() as f64 * share).round() as usize;
-            let apart = apart.min(of_class.len().saturating_sub(1));
-            second.extend(of_class.drain(..apart));
-            first.append(&mut of_class);
-        }
-        if second.is_empty() {
-            let expected = format!("a share of {} images of at least one image", self.len());
-            return Err(DataError::setting("share", share, expected));
-        }
-        let part = |mut selection: Vec<usize>, name: &str| {
-            selection.sort_unstable();
-            Self {
-                name: format!("{}, {name}", self.name),
-                selection: selection.into(),
-                ..self.clone()
-            }
-        };
-        let percent = share * 100.0;
-        Ok((part(first, "the rest"), part(second, &format!("{percent:.0}% set apart"))))
-    }
-
     /// SHA-256, in hexadecimal, of the classes as the files name them, labels and images in their
     /// order.
     ///
-    /// Images are told apart by their pixels, in class folders by file name and size: enough to
+    /// Images are distinguished by their pixels, in class folders by file name and size: enough to
     /// notice another data set, cheap enough for a million files.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
@@ -289,7 +158,7 @@ impl ImageDataset {
         hex(&hash.finalize())
     }
 
-    /// One line for people: name, number of images and classes, size and channels.
+    /// A description in one line: name, number of images and classes, size and channels.
     pub fn describe(&self) -> String {
         let size = match self.image_size() {
             Some((height, width)) => format!("{height}x{width}"),
@@ -309,7 +178,7 @@ impl std::fmt::Debug for ImageDataset {
     }
 }
 
-/// For Burn's own data loader, which takes data sets with Burn's error: the [`DataError`] is its
+/// For Burn's own data loader, whose data sets return Burn's error; the [`DataError`] is its
 /// source.
 impl Dataset<Sample> for ImageDataset {
     fn get(&self, index: usize) -> Result<Sample, DatasetError> {
@@ -332,7 +201,7 @@ mod tests {
     use crate::{presets, sources::memory::MemoryImages};
 
     /// One-pixel images whose value is their position.
-    fn dataset(labels: &[u8]) -> ImageDataset {
+    pub(super) fn dataset(labels: &[u8]) -> ImageDataset {
         let source = MemoryImages {
             height: 1,
             width: 1,
@@ -342,62 +211,6 @@ mod tests {
         };
         let classes = ["a", "b", "c"].map(str::to_owned).to_vec();
         ImageDataset::new("test", classes, presets::MNIST, Arc::new(source)).unwrap()
-    }
-
-    fn values(dataset: &ImageDataset) -> Vec<u8> {
-        (0..dataset.len()).map(|i| dataset.get(i).unwrap().image.pixels()[0]).collect()
-    }
-
-    #[test]
-    fn a_limit_takes_the_first_of_each_class_in_turn() {
-        let all = dataset(&[0, 0, 0, 0, 1, 1, 1, 2]);
-        // Turns: a0 b4 c7, a1 b5, a2 b6, a3.
-        assert_eq!(values(&all.limit(4)), [0, 1, 4, 7]);
-        assert_eq!(values(&all.limit(6)), [0, 1, 2, 4, 5, 7]);
-        assert_eq!(values(&all.limit(99)), values(&all));
-        assert_eq!(values(&all.limit(6).limit(4)), [0, 1, 4, 7]);
-        assert_eq!(all.limit(4).label(3), 2);
-        assert!(all.limit(0).is_empty());
-    }
-
-    #[test]
-    fn a_relabelled_set_has_other_classes_and_the_same_images() {
-        let names = |names: [&str; 4]| names.map(str::to_owned).to_vec();
-        let all = dataset(&[0, 1, 2, 0]);
-        let new = all.relabel(names(["w", "x", "y", "z"]), &[3, 1, 3]).unwrap();
-        let labels = |data: &ImageDataset| (0..4).map(|i| data.label(i)).collect::<Vec<_>>();
-        assert_eq!(labels(&new), [3, 1, 3, 3]);
-        assert_eq!(values(&new), values(&all));
-        assert_eq!(new.get(2).unwrap().label, 3);
-        // One of each class that has images.
-        assert_eq!(values(&new.limit(2)), [0, 1]);
-        let again = new.relabel(names(["a", "b", "c", "d"]), &[0, 2, 0, 1]).unwrap();
-        assert_eq!(labels(&again), [1, 2, 1, 1]);
-        assert_ne!(new.fingerprint(), again.fingerprint());
-        assert!(all.relabel(names(["w", "x", "y", "z"]), &[0, 1, 4]).is_err());
-        assert!(all.relabel(names(["w", "x", "y", "z"]), &[0, 1]).is_err());
-    }
-
-    #[test]
-    fn a_split_takes_its_share_of_every_class_and_loses_nothing() {
-        let all = dataset(&[0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 2]);
-        let (rest, apart) = all.split(0.4, 7).unwrap();
-        let labels = |dataset: &ImageDataset| -> Vec<usize> {
-            let mut labels: Vec<usize> = (0..dataset.len()).map(|i| dataset.label(i)).collect();
-            labels.sort_unstable();
-            labels
-        };
-        // Two of five; the only one of its class is trained on.
-        assert_eq!(labels(&apart), [0, 0, 1, 1]);
-        assert_eq!(labels(&rest), [0, 0, 0, 1, 1, 1, 2]);
-        let mut both = [values(&rest), values(&apart)].concat();
-        both.sort_unstable();
-        assert_eq!(both, values(&all));
-        assert_eq!(values(&all.split(0.4, 7).unwrap().1), values(&apart));
-        assert!((8..20).any(|seed| values(&all.split(0.4, seed).unwrap().1) != values(&apart)));
-        for share in [0.0, 1.0, f64::NAN, 0.01] {
-            assert!(all.split(share, 0).is_err(), "{share}");
-        }
     }
 
     #[test]

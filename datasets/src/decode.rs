@@ -11,15 +11,21 @@ use image::{
     metadata::Orientation,
 };
 
-use crate::{DataError, Image};
+use crate::DataError;
+
+/// Most pixels of an image that is decoded.
+pub(crate) const MAX_PIXELS: u64 = 100_000_000;
+
+/// Most bytes of a file that is read.
+pub(crate) const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// What a decoder may allocate besides the image: rows, colour profiles, other metadata.
 const SCRATCH_BYTES: u64 = 64 << 20;
 
 /// Most bytes of the samples of a TIFF, of which its decoder keeps a second copy.
-const TIFF_BYTES: u64 = 4 * Image::MAX_PIXELS;
+const TIFF_BYTES: u64 = 4 * MAX_PIXELS;
 
-/// Why a file is not an image to use.
+/// Why a file cannot be used as an image.
 enum Refusal {
     Unreadable(io::Error),
     Damaged(String),
@@ -37,9 +43,9 @@ impl From<ImageError> for Refusal {
     fn from(error: ImageError) -> Self {
         match error {
             ImageError::Limits(_) => {
-                Self::TooLarge(format!("{error}; at most {} pixels are read", Image::MAX_PIXELS))
+                Self::TooLarge(format!("{error}; at most {} pixels are read", MAX_PIXELS))
             }
-            // Nothing is wrong with the file, which is of a kind that is not read.
+            // The file may be fine, but its kind is not supported.
             ImageError::Unsupported(_) => {
                 Self::Unsupported(format!("images of its kind are not read ({error})"))
             }
@@ -54,7 +60,7 @@ impl Refusal {
             Self::Unreadable(error) => DataError::io(path, error),
             Self::Damaged(reason) => DataError::corrupt(path, reason),
             Self::Unsupported(reason) => DataError::entry(path, &reason),
-            Self::TooLarge(reason) => DataError::TooLarge { path: path.to_owned(), reason },
+            Self::TooLarge(reason) => DataError::too_large(path, reason),
         }
     }
 }
@@ -69,9 +75,9 @@ pub(crate) fn from_bytes(bytes: &[u8], path: &Path) -> Result<RgbImage, DataErro
     decode(bytes).map_err(|refusal| refusal.of(path))
 }
 
-/// A file's bytes. What has no size, such as a device, is read up to the limit.
+/// The bytes of a file. A file without a size, such as a device, is read up to the limit.
 fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
-    let most = Image::MAX_FILE_BYTES;
+    let most = MAX_FILE_BYTES;
     let file = File::open(path)?;
     let mut len = file.metadata()?.len();
     let mut bytes = Vec::new();
@@ -103,10 +109,10 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, Refusal> {
     // Reads the header alone.
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > Image::MAX_PIXELS {
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(Refusal::TooLarge(format!(
             "{width} x {height} pixels, at most {} are read",
-            Image::MAX_PIXELS
+            MAX_PIXELS
         )));
     }
     let bytes = decoder.total_bytes();
@@ -116,12 +122,12 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, Refusal> {
                 format!("{bytes} bytes of samples, at most {TIFF_BYTES} of a TIFF are read");
             return Err(Refusal::TooLarge(reason));
         }
-        // What is decoded at a time, a strip or a tile, may be the whole image.
+        // A strip or tile, which is decoded at once, may be the whole image.
         ImageFormat::Tiff => 2 * bytes + SCRATCH_BYTES,
         _ => bytes.max(SCRATCH_BYTES),
     };
     decoder.set_limits(limits(most))?;
-    // A tag that makes no sense says nothing about the pixels.
+    // An invalid tag says nothing about the pixels.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut decoded = into_rgb8(DynamicImage::from_decoder(decoder)?);
     decoded.apply_orientation(orientation);
@@ -183,6 +189,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::Image;
 
     #[derive(Deserialize)]
     struct Expected {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// What can go wrong between a data reference and a batch.
+/// What can go wrong from the name of a data set to a batch.
 ///
 /// Every message says what failed, where, and what was expected, so that it can be shown to a user
 /// as it is.
@@ -133,8 +133,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// The file that is at fault, where it is one: an image file, or `archive!member` in an
-    /// archive. What is to be named once is told apart by it.
+    /// The file at fault, if there is one: an image file, or `archive!member` in an archive.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Layout { path, .. }
@@ -161,6 +160,15 @@ impl DataError {
         Self::Entry { path: path.to_owned(), reason: reason.to_owned() }
     }
 
+    pub(crate) fn too_large(path: &Path, reason: impl Into<String>) -> Self {
+        Self::TooLarge { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn layout(path: &Path, wanted: &str, looked_for: &str) -> Self {
+        let (wanted, looked_for) = (wanted.to_owned(), looked_for.to_owned());
+        Self::Layout { path: path.to_owned(), wanted, looked_for }
+    }
+
     pub(crate) fn setting(
         name: &'static str,
         value: impl std::fmt::Debug,
@@ -170,7 +178,7 @@ impl DataError {
     }
 }
 
-/// Names joined by commas; the first ten, then a count, since a data set may have thousands.
+/// Names joined by commas: the first ten, then a count, since there may be thousands.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 10;
     match names.len() {

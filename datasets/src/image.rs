@@ -48,7 +48,7 @@ impl Image {
         Ok(Self { height, width, channels, pixels })
     }
 
-    /// An image whose size the caller has made sure of.
+    /// An image whose size the caller has checked.
     pub(crate) fn trusted(height: usize, width: usize, channels: usize, pixels: Vec<u8>) -> Self {
         debug_assert_eq!(height * width * channels, pixels.len());
         Self { height, width, channels, pixels }
@@ -56,10 +56,10 @@ impl Image {
 
     /// Most pixels of a file that [`open`](Self::open) decodes, for which it takes up to about
     /// 1 GiB.
-    pub const MAX_PIXELS: u64 = 100_000_000;
+    pub const MAX_PIXELS: u64 = decode::MAX_PIXELS;
 
     /// Most bytes of a file that [`open`](Self::open) reads.
-    pub const MAX_FILE_BYTES: u64 = 256 << 20;
+    pub const MAX_FILE_BYTES: u64 = decode::MAX_FILE_BYTES;
 
     /// Reads a JPEG, PNG, GIF, WebP, BMP or TIFF file as RGB.
     ///
@@ -67,18 +67,18 @@ impl Image {
     /// `convert("RGB")`: grey is replicated, alpha is dropped without blending, palettes are looked
     /// up, inks (CMYK and YCCK, inverted as Adobe writes them) become `ink * black`, colour
     /// profiles are ignored. Of 16-bit samples the high byte is kept, of an animation the first
-    /// frame. The image is turned as its EXIF orientation says.
+    /// frame. The EXIF orientation is applied.
     ///
     /// # Errors
     ///
     /// [`DataError::Io`] if the file cannot be read, [`DataError::Corrupt`] if it cannot be decoded
-    /// in full, [`DataError::Entry`] if it is no image or of a kind that is not read (a TIFF with a
+    /// in full, [`DataError::Entry`] if it is not an image or of an unsupported kind (a TIFF with a
     /// palette), [`DataError::TooLarge`] if it or its header's size is beyond
     /// [`MAX_FILE_BYTES`](Self::MAX_FILE_BYTES) or [`MAX_PIXELS`](Self::MAX_PIXELS): then nothing
     /// is allocated for the pixels. Of a TIFF, the samples may take 400,000,000 bytes.
     ///
-    /// Damage inside the pixels of a JPEG that ends as it should is no error, as in Pillow: it is
-    /// seen as wrong colours or grey.
+    /// Damage inside the pixels of a JPEG that ends as it should is not an error, as in Pillow: it
+    /// shows as wrong colours or grey.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
         Self::decoded(decode::open(path)?, path)

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 /// Number of classes.
 pub const CLASSES: usize = 1000;
 
-/// Synset id and name by output; `data/README.md` tells where they come from.
+/// Synset id and name by output; `data/README.md` says where they come from.
 static TABLE: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
     let lines = include_str!("../data/imagenet_classes.tsv").lines();
     lines.filter_map(|line| line.split_once('\t')).collect()

@@ -4,9 +4,9 @@
 //!
 //! | step | look at |
 //! |---|---|
-//! | what a data set is called and where it lies | [`DataRef`], [`open`], [`open_pair`] |
+//! | from a name to a data set | [`DataRef`], [`open`], [`open_pair`] |
 //! | its images and classes; limits, splits, other labels | [`ImageDataset`] |
-//! | a layout or a store of your own | [`Source`] |
+//! | a layout of your own | [`Source`] |
 //! | one decoded image | [`Image`] |
 //! | how it becomes a network's input | [`Preprocess`], and [`presets`] for the usual constants |
 //! | random changes in training | [`Augment`]; single [`transforms`] |
@@ -59,16 +59,20 @@ mod preprocess;
 pub mod presets;
 mod reference;
 mod rng;
+mod source;
 mod sources;
+mod split;
 pub mod transforms;
 
 pub use augment::{Augment, Policy};
 pub use batcher::{ImageBatch, ImageBatcher};
-pub use dataset::{ImageDataset, Sample, Source};
+pub use dataset::ImageDataset;
 pub use error::DataError;
 pub use image::Image;
-pub use loader::{Batch, CacheBudget, Epoch, Loader, LoaderConfig, Mixed};
+pub use loader::{Batch, CacheBudget, Epoch, Loader, LoaderConfig, Mixed, label_tensor};
 pub use pipeline::Pipeline;
 pub use preprocess::Preprocess;
-pub use reference::{DataRef, Layout, Split, is_data_set, open, open_pair};
-pub use sources::folder::{holds_images, image_files_below, is_image_name};
+pub use reference::{DataRef, Layout, is_data_set, open, open_pair};
+pub use source::{Sample, Source};
+pub use sources::files::{holds_images, image_files_below, is_image_name};
+pub use split::Split;

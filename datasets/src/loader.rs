@@ -13,7 +13,7 @@ mod plan;
 mod testing;
 mod workers;
 
-pub use batch::{Batch, Mixed};
+pub use batch::{Batch, Mixed, label_tensor};
 use cache::Cache;
 pub use cache::CacheBudget;
 pub use epoch::Epoch;
@@ -27,22 +27,24 @@ pub struct LoaderConfig {
     /// Threads that build batches, up to [`MAX_WORKERS`](Self::MAX_WORKERS); 0 builds them in the
     /// calling thread.
     pub workers: usize,
-    /// Batches kept ready or in the making; at least one per worker is. Without workers none is.
+    /// Batches that are ready or being built; at least one per worker. Without workers there are
+    /// none.
     pub prefetch: usize,
-    /// Where the order and the augmentation come from.
+    /// Seed of the order and the augmentation.
     pub seed: u64,
     /// Training: a new order every epoch. Otherwise the data set's order.
     pub shuffle: bool,
-    /// Leave unreadable images out and list them in [`Batch::skipped`], rather than fail their batch.
+    /// Leave out unreadable images and list them in [`Batch::skipped`], instead of failing their
+    /// batch.
     pub skip_unreadable: bool,
     /// Memory for images that later epochs then need not read again: at the input's size, or whole
-    /// where [`Augment::random_resized_crop`](crate::Augment) takes a part. Batches are the same
-    /// with any.
+    /// where [`Augment::random_resized_crop`](crate::Augment) takes a part. It does not change the
+    /// batches.
     pub cache: CacheBudget,
 }
 
 impl LoaderConfig {
-    /// Most threads of a loader: beyond any machine's use, below what systems refuse.
+    /// Most threads of a loader: more than any machine needs, fewer than systems refuse.
     pub const MAX_WORKERS: usize = 256;
 }
 
@@ -100,15 +102,15 @@ impl Loader {
         &self.0.dataset
     }
 
-    /// How its images are made.
+    /// How its images are prepared.
     pub fn pipeline(&self) -> &Pipeline {
         &self.0.pipeline
     }
 
     /// Number of batches of every epoch.
     ///
-    /// The last batch is smaller where the data set is no multiple of the batch size. When
-    /// shuffling, a remainder of a single image joins the batch before it instead: batch
+    /// The last batch is smaller where the size of the data set is not a multiple of the batch
+    /// size. When shuffling, a remainder of a single image joins the batch before it instead: batch
     /// normalisation cannot train on one image, and no image is lost.
     pub fn batches_per_epoch(&self) -> usize {
         self.0.batches()
@@ -123,8 +125,8 @@ impl Loader {
         self.epoch_from(epoch, 0)
     }
 
-    /// The batches of an epoch but for the first `batch`, each the same as in
-    /// [`epoch`](Self::epoch): what a run that was stopped in the middle still has to see.
+    /// The batches of an epoch except the first `batch`, each the same as in
+    /// [`epoch`](Self::epoch): those left for a run that was stopped in the middle.
     pub fn epoch_from(&self, epoch: u64, batch: usize) -> Epoch {
         Epoch::new(Arc::clone(&self.0), epoch, batch)
     }

@@ -42,7 +42,7 @@ impl Pipeline {
         Ok(Self { preprocess, augment })
     }
 
-    /// The pipeline of images to measure on or to predict: no chance.
+    /// The pipeline of images for evaluation or prediction: no augmentation.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ impl Pipeline {
         self.append_prepared(self.prepare(Cow::Borrowed(image)), rng, out);
     }
 
-    /// What comes before all chance, so that it can be kept: the image at the input's size, or the
-    /// whole of it where a random part will be cut out.
+    /// The deterministic part, whose result can be cached: the image at the input's size, or the
+    /// whole image where a random part will be cut out.
     pub(crate) fn prepare<'a>(&self, image: Cow<'a, Image>) -> Cow<'a, Image> {
         if self.augment.random_resized_crop {
             image
@@ -106,7 +106,7 @@ impl Pipeline {
         color_jitter(&mut image, &augment.color_jitter, rng);
         let start = out.len();
         if augment.lighting > 0.0 {
-            // Added to the pixels or taken from their mean: the same.
+            // Adding it to the pixels or subtracting it from their mean is the same.
             let shift = lighting(augment.lighting, rng);
             let mean: Vec<f32> = preprocess.mean.iter().zip(shift).map(|(m, s)| m - s).collect();
             preprocess.finish(image, &mean, out);
@@ -119,13 +119,13 @@ impl Pipeline {
     }
 
     /// Mixes the images of a batch, `[batch, channels, height, width]`, each with the one before it
-    /// and the first with the last, where the augmentation says so: the part of an image that is its
-    /// own then, 0 to 1.
+    /// and the first with the last, if the augmentation asks for it. Returns the share of each
+    /// image that is its own, 0 to 1.
     pub fn mix(&self, images: &mut [f32], rng: &mut impl Rng) -> Option<f32> {
         let (mixing, cutting) = (self.augment.mixup, self.augment.cutmix);
         let cut = cutting > 0.0 && (mixing == 0.0 || rng.random());
         let alpha = if cut { cutting } else { mixing };
-        // No distribution has an alpha of 0: nothing is mixed.
+        // An alpha of 0 is not a distribution: nothing is mixed.
         let share = Beta::new(alpha, alpha).ok()?.sample(rng);
         let [channels, height, width] = self.preprocess.shape();
         Some(if cut {
@@ -133,6 +133,24 @@ impl Pipeline {
         } else {
             mixup(images, channels * height * width, share)
         })
+    }
+}
+
+impl Augment {
+    /// The network's input from a randomly changed image, `[channels, height, width]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate) of both.
+    pub fn apply(
+        &self,
+        image: &Image,
+        preprocess: &Preprocess,
+        rng: &mut impl Rng,
+    ) -> Result<Vec<f32>, DataError> {
+        let mut out = Vec::new();
+        Pipeline::new(preprocess.clone(), self.clone())?.append(image, rng, &mut out);
+        Ok(out)
     }
 }
 

@@ -1,4 +1,4 @@
-//! How an image becomes a network's input without chance.
+//! Preprocessing: how an image becomes a network's input, without augmentation.
 
 use std::ops::RangeInclusive;
 
@@ -13,8 +13,8 @@ use crate::{
 
 const SIDES: RangeInclusive<usize> = 1..=Preprocess::MAX_SIDE;
 
-/// How an image becomes a network's input, without chance: stored with a network's weights, since
-/// they are worthless without it.
+/// How an image becomes a network's input, without augmentation. It is stored with the network's
+/// weights, which are worthless without it.
 ///
 /// Size: with `resize` the short side is resized to it and the middle of `size` cut out (black
 /// where the image is too small); without, the image is stretched to `size`. Then channels, then
@@ -42,7 +42,7 @@ fn resize_before(side: usize) -> usize {
 }
 
 impl Preprocess {
-    /// Longest side of a network's input, in pixels: far above use, far below overflow.
+    /// Longest side of a network's input, in pixels: far above what is used, far below overflow.
     pub const MAX_SIDE: usize = 16_384;
 
     /// The usual preprocessing of a data set: its own size, channels and constants; for images of
@@ -53,8 +53,8 @@ impl Preprocess {
 
     /// The preprocessing that published weights expect of a network whose paper has inputs of
     /// `side` pixels: for ImageNet's 224 the short side resized to 256, for CIFAR's 32 no border,
-    /// with ImageNet's mean and deviation. Images of one size keep it, and data that is grey has mean
-    /// and deviation of its own.
+    /// with ImageNet's mean and deviation. Images of one size keep it, and grey data keeps its own
+    /// mean and deviation.
     pub fn of_published(side: usize, channels: usize, dataset: Option<&ImageDataset>) -> Self {
         let grey = dataset.filter(|dataset| dataset.channels() == 1);
         let normalization = grey.map_or(IMAGENET, ImageDataset::normalization);
@@ -76,7 +76,7 @@ impl Preprocess {
         Self { size: size.unwrap_or((side, side)), resize, channels, mean, std }
     }
 
-    /// The same for a network of other channels than the data set has.
+    /// The same for a network with other channels than the data set.
     pub fn with_channels(self, channels: usize, dataset: &ImageDataset) -> Self {
         let (mean, std) = dataset.normalization().for_channels(channels);
         Self { channels, mean, std, ..self }
@@ -142,7 +142,8 @@ impl Preprocess {
         }
     }
 
-    /// Channels and normalisation, about `mean`, of an image that has its size, appended to `out`.
+    /// Appends an image that has its size to `out`, with channels adapted and normalised about
+    /// `mean`.
     pub(crate) fn finish(&self, image: Image, mean: &[f32], out: &mut Vec<f32>) {
         normalize(&to_channels(image, self.channels), mean, &self.std, out);
     }

@@ -27,21 +27,6 @@ pub const FASHION_MNIST: Normalization = Normalization { mean: &[0.2860], std: &
 /// MNIST digits, grey.
 pub const MNIST: Normalization = Normalization { mean: &[0.1307], std: &[0.3081] };
 
-/// Names of all presets, as [`by_name`] takes them.
-pub const NAMES: [&str; 5] = ["imagenet", "cifar10", "cifar100", "fashion_mnist", "mnist"];
-
-/// The preset of a name in [`NAMES`].
-pub fn by_name(name: &str) -> Option<Normalization> {
-    Some(match name {
-        "imagenet" => IMAGENET,
-        "cifar10" => CIFAR10,
-        "cifar100" => CIFAR100,
-        "fashion_mnist" => FASHION_MNIST,
-        "mnist" => MNIST,
-        _ => return None,
-    })
-}
-
 impl Normalization {
     /// Mean and standard deviation for a network with `channels` input channels.
     ///
@@ -61,16 +46,6 @@ impl Normalization {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_name_has_a_preset_of_equal_lengths() {
-        for name in NAMES {
-            let preset = by_name(name).unwrap();
-            assert_eq!(preset.mean.len(), preset.std.len());
-            assert!(preset.std.iter().all(|s| *s > 0.0));
-        }
-        assert_eq!(by_name("nothing"), None);
-    }
 
     #[test]
     fn constants_follow_the_channels() {

@@ -1,4 +1,4 @@
-//! How users name data sets and their splits, and how a name becomes a data set.
+//! How users name data sets, and how a name becomes a data set.
 
 use std::{
     fmt,
@@ -9,8 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DataError, ImageDataset,
-    sources::{cifar, folder, idx, sample, tar},
+    DataError, ImageDataset, Split,
+    sources::{cifar, classes::same_classes, folder, idx, sample, tar},
 };
 
 /// A layout of data on disk.
@@ -84,7 +84,7 @@ impl Layout {
 
 /// A data set, as users write it: `sample`, a folder, an archive, or `KIND:PATH`.
 ///
-/// Parsing looks at the text alone, so that a config can be read where its data is not;
+/// Parsing uses the text alone, so that a configuration can be read where its data is absent;
 /// [`open`] looks at the folder. A folder named `sample` is written `./sample`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -111,7 +111,7 @@ impl FromStr for DataRef {
             return Ok(Self::Sample);
         }
         let (layout, path) = match text.split_once(':') {
-            // One letter is a drive, and what is no word is part of a path.
+            // One letter is a drive, and anything but a word is part of a path.
             Some((kind, path)) if kind.len() > 1 && kind.chars().all(char::is_alphanumeric) => {
                 match LAYOUTS.into_iter().find(|layout| layout.name() == kind) {
                     Some(layout) => (Some(layout), path),
@@ -155,47 +155,6 @@ impl From<DataRef> for String {
     }
 }
 
-/// A part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    /// What a network learns from.
-    Train,
-    /// What it is measured on; `test` is read as this.
-    #[serde(alias = "test")]
-    Val,
-}
-
-impl Split {
-    pub(crate) fn other(self) -> Self {
-        match self {
-            Self::Train => Self::Val,
-            Self::Val => Self::Train,
-        }
-    }
-}
-
-impl FromStr for Split {
-    type Err = DataError;
-
-    fn from_str(text: &str) -> Result<Self, DataError> {
-        match text {
-            "train" => Ok(Self::Train),
-            "val" | "test" => Ok(Self::Val),
-            _ => Err(DataError::Split { text: text.to_owned() }),
-        }
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Train => "train",
-            Self::Val => "val",
-        })
-    }
-}
-
 /// Opens one split of a data set.
 ///
 /// # Errors
@@ -221,7 +180,7 @@ pub fn open_pair(data: &DataRef) -> Result<(ImageDataset, ImageDataset), DataErr
         DataRef::Folder { layout, path } => layout_of(*layout, path)?.open_pair(path)?,
     };
     let path = PathBuf::from(data.to_string());
-    folder::same_classes(&path, train.classes(), val.classes())?;
+    same_classes(&path, train.classes(), val.classes())?;
     Ok((train, val))
 }
 
@@ -266,7 +225,7 @@ const PUBLISHED: [(&str, &str); 5] = [
 ];
 
 fn recognise(path: &Path) -> Result<Layout, DataError> {
-    // What cannot be read is told apart from what is of unknown content.
+    // An unreadable path is reported differently from unknown content.
     let kind = std::fs::metadata(path).map_err(|e| match (e.kind(), published_at(path)) {
         (std::io::ErrorKind::NotFound, Some(origin)) => {
             DataError::Missing { path: path.to_owned(), origin }
@@ -276,12 +235,10 @@ fn recognise(path: &Path) -> Result<Layout, DataError> {
     if kind.is_dir() {
         std::fs::read_dir(path).map_err(|e| DataError::io(path, e))?;
     }
-    LAYOUTS.into_iter().find(|layout| layout.recognise(path)).ok_or_else(|| DataError::Layout {
-        path: path.to_owned(),
-        wanted: "data set".to_owned(),
-        looked_for: LAYOUTS
-            .map(|layout| format!("{} ({})", layout.name(), layout.looked_for()))
-            .join("; "),
+    LAYOUTS.into_iter().find(|layout| layout.recognise(path)).ok_or_else(|| {
+        let looked_for =
+            LAYOUTS.map(|layout| format!("{} ({})", layout.name(), layout.looked_for()));
+        DataError::layout(path, "data set", &looked_for.join("; "))
     })
 }
 

@@ -1,8 +1,8 @@
-//! Random streams that depend on what they are for, not on who draws first.
+//! Random streams that depend on their purpose, not on the order of draws.
 
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 
-/// What a stream is for: keeps streams of equal numbers apart.
+/// The purpose of a stream, which keeps streams of equal numbers apart.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
     /// The order of an epoch.

@@ -1,18 +1,14 @@
 //! The layouts a data set can have on disk, one file each.
 
 pub(crate) mod cifar;
+pub(crate) mod classes;
+pub(crate) mod files;
 pub(crate) mod folder;
 pub(crate) mod idx;
 pub(crate) mod memory;
 mod names;
 pub(crate) mod sample;
-mod shard;
 pub(crate) mod tar;
 
-/// Most bytes that a file of images is read into: several times what the published ones have.
+/// Most bytes of a file of images that are read: several times the size of the published ones.
 const MAX_BYTES: u64 = 4 << 30;
-
-/// Class names of a layout that stores none: "0", "1", ...
-fn numbered(classes: usize) -> Vec<String> {
-    (0..classes).map(|class| class.to_string()).collect()
-}

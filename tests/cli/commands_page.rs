@@ -82,7 +82,9 @@ fn row(arg: &Arg) -> String {
         text += &values(arg);
     }
     let default = if takes_value { defaults.join(", ") } else { String::new() };
-    format!("| `{arg}` | {default} | {text} |\n")
+    let aliases = arg.get_visible_aliases().unwrap_or_default().into_iter();
+    let aliases: String = aliases.map(|alias| format!(", `--{alias}`")).collect();
+    format!("| `{arg}`{aliases} | {default} | {text} |\n")
 }
 
 /// The values an argument can have: in a row, or with their meaning in a line each.

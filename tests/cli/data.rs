@@ -131,12 +131,12 @@ fn class_folders_without_validation_images_are_split() {
     fs::remove_dir_all(format!("{data}/val")).expect("a folder");
     let flat = format!("{data}/train");
     for source in [&data, &flat] {
-        train_on(source, &[], &out).fails(1, &[source, "none to validate with", "val_from_train"]);
+        train_on(source, &[], &out).fails(1, &[source, "no validation images", "val_from_train"]);
     }
     assert!(!exists(&out));
     train_on(&flat, &["data.val_from_train=0.5"], &out).succeeds().json();
     assert_eq!(number(&json(&["eval", &out]), "n"), 6.0);
-    dbb(&["eval", &out, "--data", &flat]).fails(1, &[&flat, "--split train measures on them"]);
+    dbb(&["eval", &out, "--data", &flat]).fails(1, &[&flat, "--split train evaluates on them"]);
     let all = json(&["eval", &out, "--data", &flat, "--split", "train"]);
     assert_eq!(number(&all, "n"), 12.0);
 }

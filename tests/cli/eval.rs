@@ -180,4 +180,8 @@ fn predictions_of_a_folder_are_text_line_by_line() {
         assert_eq!(lines[3 * index], format!("{images}/{index}.png"));
         assert!(lines[3 * index + 1].contains("%  "), "{}", call.all());
     }
+    let predict = ["predict", &run.path, &images, "--top"];
+    let all = json(&[&predict[..], &["10"]].concat());
+    assert_eq!(all["predictions"][0]["top"].as_array().map(Vec::len), Some(10));
+    dbb(&[&predict[..], &["11"]].concat()).fails(1, &["--top is 11", "has 10 classes"]);
 }

@@ -300,7 +300,7 @@ fn blocks_of_an_unknown_network_fold_one_by_one() {
     assert_eq!(kernels, 16);
 
     let text = dbb(&["reparam", &format!("{fixture}.pth"), "--out", &out]).succeeds().stdout;
-    let line = "stage1.0.conv1: dbb 3x3, 8 to 8 channels, 1 groups, difference";
+    let line = "stage1.0.conv1: dbb 3x3, 8 to 8 channels, 1 group, difference";
     assert!(text.contains(line) && text.contains("16 blocks folded"), "{text}");
     // Folded already: nothing to do.
     let again = folder.at("again.safetensors");

@@ -25,6 +25,48 @@ fn an_output_below_a_file_is_refused() {
     assert_eq!(fs::read(&file).expect("the file"), b"content");
 }
 
+#[test]
+fn what_a_run_reads_back_or_reports_is_not_overwritten() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let before = snapshot(&run.folder.0);
+    let belongs = "belongs to the run in";
+    for name in [
+        "config.toml",
+        "env.json",
+        "metrics.jsonl",
+        "report.html",
+        ".lock",
+        "checkpoints/new.safetensors",
+        "export/../config.toml",
+    ] {
+        let out = run.file(name);
+        dbb(&["reparam", &run.path, "--out", &out]).fails(1, &[&out, belongs, "another file"]);
+        dbb(&["eval", &run.path, "--predictions", &out]).fails(1, &[&out, belongs]);
+        let recalibrate = ["recalibrate", &run.path, "--batches", "1", "--out", &out];
+        dbb(&recalibrate).fails(1, &[&out, belongs]);
+    }
+    let network = run.network();
+    let export = ["export", &run.path, "--format", "burnpack", "--out"];
+    dbb(&[&export[..], &[&network]].concat()).fails(1, &[&network, belongs]);
+    assert!(before == snapshot(&run.folder.0), "the run has changed");
+
+    // Exported weights are the user's; so is what only lies in the folder.
+    for name in ["export/deploy.safetensors", "mine.safetensors"] {
+        dbb(&["reparam", &run.path, "--out", &run.file(name)]).succeeds();
+    }
+}
+
+#[test]
+fn a_name_of_another_kind_of_file_is_refused() {
+    let run = Run::new(QUICK_BASE, &[]);
+    for name in ["recipe.toml", "table.csv", "notes.md", "photo.JPG", "train.tar"] {
+        let out = run.folder.file(name, b"mine");
+        let says = [&*out, "is the name of another format than safetensors", "ending of weights"];
+        dbb(&["reparam", &run.path, "--out", &out]).fails(1, &says);
+        assert_eq!(fs::read(&out).expect("the file"), b"mine");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn an_output_that_is_a_device_is_not_replaced() {

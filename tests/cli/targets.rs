@@ -22,7 +22,7 @@ fn wrong_paths_are_named() {
     let empty = run.file("export");
     dbb(&["eval", &empty]).fails(1, &[&empty, "not a run directory"]);
     let config = run.file("config.toml");
-    dbb(&["eval", &config]).fails(1, &[&config, "no weights file"]);
+    dbb(&["eval", &config]).fails(1, &[&config, "not a weights file"]);
     let weights = run.deploy_weights();
     dbb(&["eval", &weights]).fails(1, &["a weights file has no data", "--data"]);
     dbb(&["eval", &run.path, "--data", &empty]).fails(1, &[&empty, "train/<class>", "idx"]);

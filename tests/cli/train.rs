@@ -101,6 +101,20 @@ fn a_new_run_leaves_an_existing_one_alone() {
 }
 
 #[test]
+fn a_run_that_cannot_begin_leaves_nothing() {
+    let folder = Folder::new();
+    let weights = folder.file("weights.safetensors", b"not weights");
+    let init = format!("model.init_from={weights}");
+    train(QUICK_BASE, &[&init], &folder.at("deep/run")).fails(1, &[&weights]);
+    assert!(!exists(&folder.at("deep")));
+    // What was there before stays.
+    let mine = folder.file("mine/notes.txt", b"mine");
+    train(QUICK_BASE, &[&init], &folder.at("mine")).fails(1, &[&weights]);
+    let entries = fs::read_dir(folder.at("mine")).expect("a folder");
+    assert_eq!((entries.count(), exists(&mine)), (1, true));
+}
+
+#[test]
 fn without_json_and_out_the_result_is_text_and_the_run_has_a_name() {
     let folder = Folder::new();
     let args = [&["train", QUICK_BASE][..], &set(&TINY)].concat();

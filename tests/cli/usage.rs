@@ -46,6 +46,21 @@ fn every_command_explains_itself() {
     }
 }
 
+/// `--res` and `--size`, `--batch` and `--batch-size`: either word works in every command.
+#[test]
+fn sizes_have_two_names() {
+    let summary = ["summary", "--arch", "resnet20"];
+    let sized = |flag| json(&[&summary[..], &[flag, "16"]].concat());
+    assert_eq!(sized("--res"), sized("--size"));
+    assert_eq!(sized("--size")["resolution"][0], 16);
+    let nowhere = ["eval", "nowhere", "--res", "16", "--batch", "2"];
+    dbb(&nowhere).fails(1, &["nowhere does not exist"]);
+    dbb(&["predict", "nowhere", "x.png", "--batch", "2"]).fails(1, &["nowhere does not exist"]);
+    let bench = ["bench", "loader", "--size", "8", "--steps", "1", "--batch-size"];
+    json(&[&bench[..], &["4"]].concat());
+    dbb(&[&bench[..], &["0"]].concat()).fails(2, &["--batch"]);
+}
+
 #[test]
 fn wrong_usage_is_exit_code_2() {
     dbb(&["frobnicate"]).fails(2, &["frobnicate", "Usage"]);

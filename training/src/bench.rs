@@ -1,4 +1,4 @@
-//! How fast a network trains and infers and how fast images arrive, in this very process.
+//! How fast a network trains and infers and how fast images are loaded, measured in this process.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,13 +20,13 @@ use crate::train::optimizer::Optimizer;
 /// Steps before the measured ones, which fill caches and pools.
 const WARM_UP: usize = 2;
 
-/// What takes less memory when it is lower.
+/// What to lower to need less memory.
 const LOWER: &str = "--batch or --res";
 
 /// Small, so that many steps on one random batch stay finite.
 const LEARNING_RATE: f64 = 0.01;
 
-/// What is measured: how many images of which size, how often.
+/// The work to measure: how many images of which size, how many steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     /// Images of a step.
@@ -37,7 +37,7 @@ pub struct Workload {
     pub steps: usize,
 }
 
-/// What a measurement found.
+/// The result of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BenchResult {
     /// Images of a step over the median time of a step; of the loader, images over seconds.
@@ -46,8 +46,8 @@ pub struct BenchResult {
     pub step_ms_median: f64,
     /// Shortest time of a step, milliseconds.
     pub step_ms_min: f64,
-    /// Most memory the process has held, start and warm-up included, MiB; `None` where the
-    /// system does not tell.
+    /// Peak resident memory of the process, start and warm-up included, in MiB; `None` where the
+    /// system does not report it.
     pub peak_rss_mib: Option<f64>,
     /// Multiply-accumulate operations of one forward for one image, in the measured form.
     pub macs_per_image: Option<u64>,
@@ -139,7 +139,7 @@ pub fn infer(
 /// cache an epoch fills it first.
 ///
 /// The clock starts before the workers do, with nothing read ahead, so that every image that counts
-/// was made within the time; the steps are the times waited for each batch.
+/// was made within the time; the time of a step is the wait for its batch.
 ///
 /// # Errors
 /// A data set or an image that cannot be read.
@@ -176,13 +176,13 @@ pub fn loader(
     loader.epoch(0).take(WARM_UP).try_for_each(|batch| batch.map(drop))?;
     let mut last = Instant::now();
     let (mut images, mut times) = (0, Vec::new());
-    // There always is a next epoch.
+    // There is always a next epoch.
     for batch in (1..).flat_map(|epoch| loader.epoch(epoch)).take(work.steps.max(1)) {
         images += batch?.len();
         times.push(milliseconds(last));
         last = Instant::now();
     }
-    // Workers deliver batches together: the whole time tells more than the median.
+    // Workers deliver batches in bursts: the total time says more than the median.
     let seconds = times.iter().sum::<f64>() / 1000.0;
     Ok(BenchResult { images_per_second: images as f64 / seconds, ..BenchResult::new(times, work) })
 }
@@ -227,7 +227,7 @@ fn measure(steps: usize, mut step: impl FnMut(usize) -> Result<f64>) -> Result<V
     Ok(times.split_off(WARM_UP))
 }
 
-/// The batch on the host, and the step's own.
+/// The batch on the host and the copy of the step.
 fn batches(model: &ModelConfig, work: &Workload) -> Batches {
     let shape = [model.in_channels, work.resolution, work.resolution];
     Batches { images: work.batch, shape, held: 2 }
@@ -244,12 +244,12 @@ fn milliseconds(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1000.0
 }
 
-/// Waits for what a device may still have to do.
+/// Waits until a device has finished its work.
 fn finish(device: &Device) -> Result<()> {
     device.sync().map_err(|error| Error::Unusable(format!("the device failed: {error}")))
 }
 
-/// Most memory the process has held, in MiB, where Linux tells.
+/// Peak resident memory of the process in MiB, where Linux reports it.
 fn peak_rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

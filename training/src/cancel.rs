@@ -1,16 +1,16 @@
-//! A wish to stop, from outside the loop that is to stop.
+//! Requests to stop, from outside the loop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A flag that a signal handler or another thread raises, and that training looks at after every
-/// step: the run is then saved and ends with [`Error::Interrupted`](crate::Error::Interrupted).
-/// Clones share it.
+/// A flag that a signal handler or another thread sets and that training checks after every step:
+/// the run is then saved and ends with [`Error::Interrupted`](crate::Error::Interrupted). Clones
+/// share it.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicUsize>);
 
 impl CancelToken {
-    /// Asks to stop because of a signal, above 0.
+    /// Requests a stop because of a signal, whose number is above 0.
     pub fn request(&self, signal: usize) {
         self.0.store(signal, Ordering::Relaxed);
     }

@@ -2,7 +2,9 @@
 
 use std::error::Error;
 
+use burn::module::Module;
 use burn::tensor::Device;
+use dbb_models::Classifier;
 
 /// The devices this program can name: name, cargo feature, what it is.
 const KINDS: [(&str, &str); 8] = [
@@ -36,15 +38,15 @@ pub enum DeviceError {
          operations (NCCL); name cuda devices, for example cuda:0 and cuda:1, or one device"
     )]
     Alone(String),
-    /// It stands twice in a list.
-    #[error("the device \"{0}\" is named twice; every device must be another")]
+    /// It is listed twice.
+    #[error("the device \"{0}\" is named twice; the devices must be different")]
     Twice(String),
     /// The machine lacks it.
     #[error(
         "there is no device \"{0}\" on this machine ({1} of this kind found); `dbb devices` lists what is there"
     )]
     Absent(String, usize),
-    /// More threads than are of any use.
+    /// More threads than are useful.
     #[error(
         "{asked} threads were asked for; this machine runs {cores} at a time, and at most {most} are accepted"
     )]
@@ -82,23 +84,23 @@ pub struct DeviceInfo {
     pub present: Vec<String>,
 }
 
-/// Threads that are accepted on a machine of few cores: enough to repeat a run of a large one.
+/// Threads accepted even on a machine with few cores: enough to repeat a run from a large machine.
 const FEW_CORES: usize = 256;
 
 /// Starts the threads of the CPU backends; `None` for one per core. Once in a process, before
 /// anything is computed.
 ///
 /// # Errors
-/// More threads than four per core and than 256, or than the system gives.
+/// More threads than both 256 and four per core, or than the system grants.
 pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = FEW_CORES.max(4 * cores);
     if let Some(asked) = threads.filter(|threads| *threads > most) {
         return Err(DeviceError::TooManyThreads { asked, cores, most });
     }
-    // 0 is rayon's word for its own choice.
+    // 0 lets rayon choose.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
-    // Without a source the pool exists already, which is as well.
+    // Without a source the pool exists already, which is fine.
     match pool.build_global().as_ref().err().and_then(Error::source) {
         Some(reason) => Err(DeviceError::Threads {
             asked: threads.unwrap_or(cores),
@@ -128,10 +130,7 @@ pub fn list() -> Vec<DeviceInfo> {
         .into_iter()
         .map(|(kind, description)| {
             let found = count(kind);
-            let name = |index: usize| match is_numbered(kind) {
-                true => format!("{kind}:{index}"),
-                false => kind.to_string(),
-            };
+            let name = |index| name_of(kind, index);
             let shown = found.map_or(0, |n| if is_numbered(kind) { n } else { n.min(1) });
             DeviceInfo {
                 kind,
@@ -156,11 +155,20 @@ pub fn name(device: &Device) -> String {
     });
     for (kind, index) in places {
         if make(kind, index).as_ref() == Some(device) {
-            return if is_numbered(kind) { format!("{kind}:{index}") } else { kind.to_string() };
+            return name_of(kind, index);
         }
     }
-    // A device that was made elsewhere.
+    // A device that was created elsewhere.
     format!("{device:?}")
+}
+
+fn name_of(kind: &str, index: usize) -> String {
+    if is_numbered(kind) { format!("{kind}:{index}") } else { kind.to_string() }
+}
+
+/// The device a network is on.
+pub fn of(network: &Classifier) -> Device {
+    network.devices().into_iter().next().unwrap_or_default()
 }
 
 /// Whether a device computes on the processor, in the memory of the process.
@@ -168,12 +176,12 @@ pub fn is_cpu(device: &Device) -> bool {
     matches!(name(device).as_str(), "flex" | "ndarray" | "cpu")
 }
 
-/// Whether a device is the backend that this project's kernels are for.
+/// Whether a device is the backend that has this project's CPU kernels.
 pub fn is_flex(device: &Device) -> bool {
     name(device) == "flex"
 }
 
-/// Whether several devices of a kind are told apart by number.
+/// Whether several devices of a kind are distinguished by number.
 fn is_numbered(kind: &str) -> bool {
     matches!(kind, "cuda" | "rocm")
 }

@@ -1,7 +1,7 @@
-//! What can end a run.
+//! The errors of the training library.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dbb_datasets::DataError;
 use dbb_models::ConfigError;
@@ -9,7 +9,6 @@ use dbb_models::weights::WeightsError;
 
 use crate::config::ConfigFileError;
 use crate::device::DeviceError;
-use crate::inference::description::Property;
 
 /// An error of the training library. [`Error::is_failed_check`] tells a wrong result from a user
 /// error.
@@ -36,7 +35,7 @@ pub enum Error {
     /// Configuration and data disagree, or a target lacks something.
     #[error("{0}")]
     Unusable(String),
-    /// A new run where there is one.
+    /// A new run in a directory that holds one.
     #[error("{} already holds a run", .0.display())]
     RunExists(PathBuf),
     /// No run to resume.
@@ -54,7 +53,7 @@ pub enum Error {
         /// What is there.
         results: Vec<String>,
     },
-    /// A run to resume beside another configuration than its own.
+    /// A run to resume, given with a configuration that is not its own.
     #[error(
         "{} is not the configuration of the run in {}: {}",
         config.display(), run.display(), differences.join("; ")
@@ -83,7 +82,7 @@ pub enum Error {
     Locked {
         /// The run directory.
         path: PathBuf,
-        /// Its process number, as it wrote it.
+        /// The number of that process, as it wrote it.
         owner: String,
     },
     /// A checkpoint of another run than the one to resume.
@@ -106,7 +105,7 @@ pub enum Error {
         error: Box<Error>,
     },
     /// A file that does not describe its network, and no sufficient description of it.
-    #[error("{} does not describe its network; its {missing} has to be given", file.display())]
+    #[error("{} does not describe its network; its {missing} must be given", file.display())]
     Undescribed {
         /// The file.
         file: PathBuf,
@@ -132,13 +131,13 @@ pub enum Error {
         /// What the file says.
         own: String,
     },
-    /// A choice among the checkpoints of what is no run.
+    /// A checkpoint was chosen of a target that is not a run.
     #[error("{} is a weights file; only a run directory has checkpoints to choose from", .0.display())]
     NoCheckpoints(PathBuf),
     /// A weights file to evaluate without data.
     #[error("{}: a weights file has no data of its own", .0.display())]
     NoData(PathBuf),
-    /// Data of classes that a network does not know.
+    /// Data with classes that the network does not know.
     #[error("{0}")]
     Classes(String),
     /// Too many images that cannot be read.
@@ -154,19 +153,19 @@ pub enum Error {
         /// The last reason.
         last: String,
     },
-    /// What is asked for needs more memory than there is.
+    /// The work needs more memory than is available.
     #[error("{what} needs about {needed}, and {available} MiB are available; lower {lower}")]
     Memory {
         /// What needs the memory.
         what: &'static str,
         /// How much, and for what.
         needed: String,
-        /// What there is, in MiB.
+        /// What is available, in MiB.
         available: String,
         /// What would need less.
         lower: String,
     },
-    /// Asked to stop by a signal; the run is saved.
+    /// Stopped by a signal, after the run was saved.
     #[error("stopped by signal {signal}; the run is saved in {}", checkpoint.display())]
     Interrupted {
         /// The signal's number.
@@ -198,7 +197,7 @@ pub enum Error {
         kept: String,
     },
     /// A non-finite output or loss of a network that is evaluated.
-    #[error("{0}; nothing that is computed from it means anything")]
+    #[error("{0}; nothing computed from it means anything")]
     NonFiniteOutput(String),
     /// A measurement with a non-finite loss.
     #[error("the loss is {loss} at step {step}; steps with a non-finite loss are not timed")]
@@ -208,10 +207,10 @@ pub enum Error {
         /// Step, warm-up included, from 1.
         step: usize,
     },
-    /// A run does not start as the network of its weights file.
+    /// A run does not start as the function of its weights file.
     #[error(
-        "the network does not start as the one of model.init_from: logits differ by {differences} \
-         of the largest; at most {tolerance:.0e} is accepted, and nothing was trained"
+        "the network does not start as that of model.init_from: logits differ by {differences} \
+         of the largest logit; at most {tolerance:.0e} is accepted, and nothing was trained"
     )]
     Start {
         /// Largest differences relative to the largest logit, and in which mode.
@@ -267,3 +266,35 @@ impl Error {
 
 /// The result of the training library.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// A property that the description of a network has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Property {
+    /// Architecture.
+    Arch,
+    /// Block.
+    Block,
+    /// Width multiplier.
+    Width,
+    /// Number of classes.
+    Classes,
+    /// Channels of the images.
+    Channels,
+}
+
+impl std::fmt::Display for Property {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Arch => "architecture",
+            Self::Block => "block",
+            Self::Width => "width",
+            Self::Classes => "number of classes",
+            Self::Channels => "number of channels",
+        })
+    }
+}
+
+/// The error of a file or folder that cannot be written, with its path.
+pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
+}

@@ -5,6 +5,7 @@
 //! | to | look at |
 //! |---|---|
 //! | read and check a configuration | [`config`] |
+//! | open its data, map classes to outputs | [`data`] |
 //! | train or resume a run | [`train`] |
 //! | find what a run wrote: checkpoints, metrics | [`run`] |
 //! | load a run or a weights file; evaluate, predict, recalibrate | [`inference`] |
@@ -31,10 +32,16 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/library.md")]
+struct LibraryPage;
+
 pub mod bench;
+pub mod calendar;
 pub mod cancel;
 pub mod compare;
 pub mod config;
+pub mod data;
 pub mod deploy;
 pub mod device;
 mod error;
@@ -43,14 +50,7 @@ pub mod memory;
 pub mod report;
 pub mod run;
 mod statistics;
+pub mod text;
 pub mod train;
 
-pub use error::{Error, Result};
-
-use burn::module::Module;
-use burn::tensor::Device;
-
-/// The device a network is on.
-pub fn network_device(network: &dbb_models::Classifier) -> Device {
-    network.devices().into_iter().next().unwrap_or_default()
-}
+pub use error::{Error, Property, Result};

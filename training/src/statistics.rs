@@ -1,11 +1,11 @@
 //! Mean and spread of a few values.
 
-/// The mean; NaN of none.
+/// The mean; NaN without values.
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Of a sample (divided by n - 1); `None` for fewer than two values.
+/// The standard deviation of a sample (divided by n - 1); `None` for fewer than two values.
 pub fn standard_deviation(values: &[f64]) -> Option<f64> {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();

@@ -18,7 +18,7 @@ pub struct Batch {
     pub labels: Vec<usize>,
     /// Positions in the data set.
     pub indices: Vec<usize>,
-    /// What every image was mixed with; `None` where each is itself.
+    /// What every image was mixed with; `None` if nothing was mixed.
     pub mixed: Option<Mixed>,
     /// Why images are missing; empty unless
     /// [`LoaderConfig::skip_unreadable`](crate::LoaderConfig::skip_unreadable).
@@ -32,8 +32,14 @@ pub struct Batch {
 pub struct Mixed {
     /// Classes of the images mixed in, one per image.
     pub partners: Vec<usize>,
-    /// Part of an image that is its own, the same for all, 0 to 1.
+    /// Share of an image that is its own, the same for all, 0 to 1.
     pub share: f32,
+}
+
+/// Classes as a tensor `[batch]`.
+pub fn label_tensor(labels: &[usize], device: &Device) -> Tensor<1, Int> {
+    let values: Vec<i64> = labels.iter().map(|label| *label as i64).collect();
+    Tensor::from_data(TensorData::new(values, [labels.len()]), device)
 }
 
 impl Batch {
@@ -51,12 +57,10 @@ impl Batch {
     /// that is not [empty](Self::is_empty).
     pub fn to_tensors(&self, device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
         let images = TensorData::new(self.images.clone(), self.shape);
-        let labels: Vec<i64> = self.labels.iter().map(|label| *label as i64).collect();
-        let labels = TensorData::new(labels, [self.len()]);
-        (Tensor::from_data(images, device), Tensor::from_data(labels, device))
+        (Tensor::from_data(images, device), label_tensor(&self.labels, device))
     }
 
-    /// Some of the images, in their order. Those that are missing stay with the whole.
+    /// Some of the images, in their order. Skipped images stay with the whole batch.
     ///
     /// # Panics
     /// If the range ends beyond the batch.
@@ -76,7 +80,7 @@ impl Batch {
         }
     }
 
-    /// Of every image the class that makes up most of it.
+    /// The class that makes up most of each image.
     pub fn main_labels(&self) -> &[usize] {
         match &self.mixed {
             Some(mixed) if mixed.share < 0.5 => &mixed.partners,
@@ -111,7 +115,7 @@ impl Batch {
         self.indices.push(index);
     }
 
-    /// Mixes the images where the pipeline says so.
+    /// Mixes the images if the pipeline asks for it.
     pub(super) fn mix(&mut self, pipeline: &Pipeline, rng: &mut impl Rng) {
         if self.is_empty() {
             return;

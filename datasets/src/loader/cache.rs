@@ -1,7 +1,7 @@
 //! Images kept from one epoch to the next.
 //!
-//! What comes first and fits is kept, and never given up for another image: an epoch asks for every
-//! image once, in random order, so that no other choice finds more of them.
+//! Images are kept first come, first served, as far as they fit, and are never evicted: an epoch
+//! asks for every image once, in random order, so no other policy would have more hits.
 
 use std::{
     borrow::Cow,
@@ -15,17 +15,17 @@ use crate::{DataError, Image};
 
 /// Memory for decoded images, shared by all loaders that have a clone of it. The default is none.
 ///
-/// What a loader takes of it is not given back.
+/// Memory that a loader has taken is not given back.
 #[derive(Debug, Clone, Default)]
 pub struct CacheBudget(Arc<AtomicUsize>);
 
 impl CacheBudget {
-    /// A number of bytes, of which 0 keeps nothing.
+    /// A budget in bytes; 0 keeps nothing.
     pub fn new(bytes: usize) -> Self {
         Self(Arc::new(bytes.into()))
     }
 
-    /// Takes some bytes, if so many are left.
+    /// Takes some bytes, if that many are left.
     fn take(&self, bytes: usize) -> bool {
         let take = |left: usize| left.checked_sub(bytes);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
@@ -37,7 +37,7 @@ impl CacheBudget {
 #[derive(Debug)]
 pub(super) struct Cache {
     budget: CacheBudget,
-    /// By position in the data set; empty where the budget has not even room for the slots.
+    /// By position in the data set; empty if the budget has no room even for the slots.
     slots: Box<[OnceLock<Box<Image>>]>,
 }
 
@@ -48,7 +48,7 @@ impl Cache {
         Self { budget, slots: (0..slots).map(|_| OnceLock::new()).collect() }
     }
 
-    /// An image that was kept, or what `read` gives, to be kept if there is room.
+    /// An image that was kept, or the result of `read`, which is kept if there is room.
     ///
     /// # Errors
     ///

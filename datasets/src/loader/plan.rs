@@ -16,7 +16,7 @@ use crate::{
     rng::{Purpose, stream},
 };
 
-/// Everything that decides an epoch but its number.
+/// Everything that determines an epoch except its number.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) dataset: Arc<ImageDataset>,
@@ -55,7 +55,7 @@ impl Plan {
         order
     }
 
-    /// An image as it is before all chance.
+    /// An image after the deterministic part of the pipeline.
     fn prepared(&self, index: usize) -> Result<Cow<'_, Image>, DataError> {
         self.cache.get_or(index, || {
             let image = Cow::Owned(self.dataset.get(index)?.image);
@@ -92,8 +92,8 @@ impl Plan {
         order: &[usize],
     ) -> Result<Batch, DataError> {
         let build = || self.build(epoch, batch, &order[self.range(batch)]);
-        // Nothing half-changed is seen afterwards: the batch is dropped, what the cache keeps is whole,
-        // the rest is only read.
+        // Nothing half-changed is visible afterwards: the batch is dropped, images in the cache are
+        // complete, and the rest is only read.
         catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|panic| {
             Err(DataError::Panic { epoch, batch, message: panic_text(panic.as_ref()) })
         })

@@ -1,8 +1,8 @@
 //! The threads that build batches.
 //!
 //! Workers build whole batches. The consumer hands out jobs in order and keeps, in the same order,
-//! the channel on which each result will arrive; so batches come out in order whoever finishes
-//! first, and no more than the window of handed-out jobs is ever in memory.
+//! the channel on which each result will arrive; so batches come out in order whichever worker
+//! finishes first, and no more than the window of handed-out jobs is ever in memory.
 
 use std::{
     collections::VecDeque,
@@ -23,7 +23,7 @@ struct Job {
     reply: mpsc::SyncSender<Result<Batch, DataError>>,
 }
 
-/// The threads of an epoch and the batches they owe.
+/// The threads of an epoch and the batches they have to deliver.
 pub(super) struct Workers {
     epoch: u64,
     jobs: Option<mpsc::Sender<Job>>,
@@ -36,8 +36,8 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// `None` where batches are built in the calling thread: without workers, or on a system that
-    /// gives no thread.
+    /// `None` where batches are built in the calling thread: without workers, or if the system
+    /// grants no thread.
     pub(super) fn start(plan: &Arc<Plan>, epoch: u64, order: &Arc<[usize]>) -> Option<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));

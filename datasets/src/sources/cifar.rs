@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{MAX_BYTES, memory::MemoryImages, numbered};
+use super::{MAX_BYTES, classes::numbered, memory::MemoryImages};
 use crate::{
     DataError, ImageDataset, Split,
     presets::{self, Normalization},
@@ -17,7 +17,7 @@ const SIDE: usize = 32;
 const CHANNELS: usize = 3;
 const PLANE: usize = SIDE * SIDE;
 
-/// What sets the two data sets apart.
+/// How the two data sets differ.
 pub(crate) struct Cifar {
     name: &'static str,
     classes: usize,
@@ -76,11 +76,7 @@ impl Cifar {
 
     /// Opens one split of a folder.
     pub(crate) fn open(&self, folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
-        let missing = |wanted: String| DataError::Layout {
-            path: folder.to_owned(),
-            wanted,
-            looked_for: self.looked_for(),
-        };
+        let missing = |wanted: String| DataError::layout(folder, &wanted, &self.looked_for());
         let inside =
             self.folder(folder).ok_or_else(|| missing(format!("{} binary files", self.name)))?;
         let mut images = MemoryImages {
@@ -90,7 +86,8 @@ impl Cifar {
             pixels: Vec::new(),
             labels: Vec::new(),
         };
-        for file in self.files(split) {
+        let files = if split == Split::Train { self.train } else { self.val };
+        for file in files {
             let path = inside.join(file);
             if !path.is_file() {
                 return Err(missing(format!("{} {split} file {file}", self.name)));
@@ -105,13 +102,6 @@ impl Cifar {
         )
     }
 
-    fn files(&self, split: Split) -> &'static [&'static str] {
-        match split {
-            Split::Train => self.train,
-            Split::Val => self.val,
-        }
-    }
-
     fn folder(&self, folder: &Path) -> Option<PathBuf> {
         [folder.to_owned(), folder.join(self.nested)].into_iter().find(|inside| {
             let mut files = self.train.iter().chain(self.val);
@@ -124,8 +114,7 @@ impl Cifar {
         let mut bytes = Vec::new();
         File::open(path).and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(io)?;
         if bytes.len() as u64 > MAX_BYTES {
-            let reason = format!("more than {MAX_BYTES} bytes");
-            return Err(DataError::TooLarge { path: path.to_owned(), reason });
+            return Err(DataError::too_large(path, format!("more than {MAX_BYTES} bytes")));
         }
         let record = self.label_bytes + CHANNELS * PLANE;
         if bytes.is_empty() || bytes.len() % record != 0 {

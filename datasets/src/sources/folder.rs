@@ -1,28 +1,24 @@
 //! Class folders, the layout of ImageNet: `train/<class>/*.jpg` and `val/<class>/*.jpg`; or
-//! `<class>/*.jpg` alone, all of them to train on.
+//! `<class>/*.jpg` alone, which are all training images.
 //!
-//! What is wrong with a class folder is an error when the data set is opened, what is wrong with a
-//! file when it is read, so that a loader can leave it out and count it.
+//! A faulty class folder is an error when the data set is opened, a faulty file when it is read, so
+//! that a loader can leave it out and count it.
 
 use std::{
     borrow::Cow,
     collections::HashSet,
-    ffi::{OsStr, OsString},
-    fs::FileType,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::names::Names;
+use super::{
+    classes::same_classes,
+    files::{NOT_UTF8, class_folders, holds_images, image_files},
+    names::Names,
+};
 use crate::{DataError, Image, ImageDataset, Source, Split, presets};
 
-/// How the names of images end, in any case.
-pub(super) const EXTENSIONS: [&str; 8] =
-    ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff"];
-
 pub(crate) const LOOKED_FOR: &str = "train/<class>/*.jpg and val/<class>/*.jpg (also test/ or validation/; .jpeg, .png, .gif, .webp, .bmp, .tif, .tiff), or <class>/*.jpg to train on";
-
-const NOT_UTF8: &str = "its name is not UTF-8; rename it";
 
 /// The images of one split: names only, decoded when asked for.
 struct FolderImages {
@@ -38,7 +34,7 @@ struct FolderImages {
 
 /// Whether a folder holds class folders of some split.
 pub(crate) fn recognise(folder: &Path) -> bool {
-    // What stands in the way of the classes is told when they are opened.
+    // Errors are reported when the classes are opened.
     let of_split = |split| {
         split_folder(folder, split)
             .is_some_and(|inside| !class_folders(&inside).is_ok_and(|classes| classes.is_empty()))
@@ -56,11 +52,7 @@ fn is_flat(folder: &Path) -> bool {
 
 /// Opens one split of a folder. Where the other split exists its classes must be the same.
 pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
-    let missing = || DataError::Layout {
-        path: folder.to_owned(),
-        wanted: format!("{split} class folders"),
-        looked_for: LOOKED_FOR.to_owned(),
-    };
+    let missing = || DataError::layout(folder, &format!("{split} class folders"), LOOKED_FOR);
     let flat = || (split == Split::Train && is_flat(folder)).then(|| folder.to_owned());
     let inside = split_folder(folder, split).or_else(flat).ok_or_else(missing)?;
     let classes = class_folders(&inside)?;
@@ -98,114 +90,8 @@ pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataErro
     )
 }
 
-/// Checks that two splits have the same classes.
-pub(crate) fn same_classes(path: &Path, train: &[String], val: &[String]) -> Result<(), DataError> {
-    if train == val {
-        return Ok(());
-    }
-    let only = |these: &[String], those: &[String]| {
-        let mut names: Vec<String> = these.iter().filter(|n| !those.contains(n)).cloned().collect();
-        names.sort();
-        names
-    };
-    Err(DataError::Classes {
-        path: path.to_owned(),
-        only_train: only(train, val),
-        only_val: only(val, train),
-    })
-}
-
 fn split_folder(folder: &Path, split: Split) -> Option<PathBuf> {
-    let names: &[&str] = match split {
-        Split::Train => &["train"],
-        Split::Val => &["val", "validation", "test"],
-    };
-    names.iter().map(|name| folder.join(name)).find(|path| path.is_dir())
-}
-
-/// Names of the class folders of a split, sorted.
-///
-/// They become text in weights files and reports, where names that are not UTF-8 could turn equal.
-fn class_folders(split: &Path) -> Result<Vec<String>, DataError> {
-    let mut names = Vec::new();
-    for (name, kind) in entries(split)? {
-        let path = split.join(&name);
-        if !kind.map_err(|e| DataError::io(&path, e))?.is_dir() {
-            continue;
-        }
-        if path.is_symlink() && holds(&path, split)? {
-            let reason = "it links to a folder that holds it; remove the link";
-            return Err(DataError::entry(&path, reason));
-        }
-        names.push(name.into_string().map_err(|_| DataError::entry(&path, NOT_UTF8))?);
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// Whether a folder is, or is above, another one, once links are followed.
-fn holds(folder: &Path, other: &Path) -> Result<bool, DataError> {
-    let real = |path: &Path| path.canonicalize().map_err(|e| DataError::io(path, e));
-    Ok(real(other)?.starts_with(real(folder)?))
-}
-
-/// Names of the image files in a class folder, sorted. A link that leads nowhere is one of them.
-fn image_files(class: &Path) -> Result<Vec<OsString>, DataError> {
-    let names = entries(class)?.into_iter().filter_map(|(name, kind)| {
-        (is_image_name(Path::new(&name)) && kind.map_or(true, |kind| kind.is_file()))
-            .then_some(name)
-    });
-    let mut names: Vec<OsString> = names.collect();
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// The image files in a folder and in those below it, by path; links to folders are not followed.
-///
-/// # Errors
-///
-/// [`DataError::Io`] if a folder cannot be read.
-pub fn image_files_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut files: Vec<_> = image_files(folder)?.iter().map(|name| folder.join(name)).collect();
-    for (name, kind) in entries(folder)? {
-        let path = folder.join(name);
-        if !path.is_symlink() && kind.is_ok_and(|kind| kind.is_dir()) {
-            files.extend(image_files_below(&path)?);
-        }
-    }
-    files.sort_unstable();
-    Ok(files)
-}
-
-/// What a folder holds, links followed; hidden entries are left out.
-fn entries(folder: &Path) -> Result<Vec<(OsString, std::io::Result<FileType>)>, DataError> {
-    let error = |e| DataError::io(folder, e);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(error)? {
-        let entry = entry.map_err(error)?;
-        let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let kind = match entry.file_type() {
-            Ok(kind) if kind.is_symlink() => entry.path().metadata().map(|m| m.file_type()),
-            kind => kind,
-        };
-        found.push((name, kind));
-    }
-    Ok(found)
-}
-
-/// Whether a folder holds files named like images.
-pub fn holds_images(folder: &Path) -> bool {
-    image_files(folder).is_ok_and(|images| !images.is_empty())
-}
-
-/// Whether a file is named like an image, by its extension.
-pub fn is_image_name(path: &Path) -> bool {
-    path.extension()
-        .and_then(OsStr::to_str)
-        .is_some_and(|found| EXTENSIONS.iter().any(|e| found.eq_ignore_ascii_case(e)))
+    split.names().iter().map(|name| folder.join(name)).find(|path| path.is_dir())
 }
 
 impl FolderImages {
@@ -231,20 +117,12 @@ impl Source for FolderImages {
         Image::open(path)
     }
 
-    fn channels(&self) -> usize {
-        3
-    }
-
-    fn image_size(&self) -> Option<(usize, usize)> {
-        None
-    }
-
     fn file(&self, index: usize) -> Option<PathBuf> {
         Some(self.path(index))
     }
 
     fn identity(&self, index: usize) -> Cow<'_, [u8]> {
-        // A file that has gone since differs from every file that is there.
+        // A file that has vanished differs from every file that exists.
         let size = self.path(index).metadata().map_or(u64::MAX, |m| m.len());
         let mut bytes = size.to_le_bytes().to_vec();
         bytes.extend_from_slice(self.names.get(index).as_bytes());
@@ -254,7 +132,7 @@ impl Source for FolderImages {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{ffi::OsStr, fs};
 
     use super::*;
     use crate::{Batch, Loader, LoaderConfig, Pipeline, Preprocess};

@@ -1,4 +1,5 @@
-//! IDX files, the layout of MNIST and its kin: one file of images, one of labels, plain or gzip.
+//! IDX files, the layout of MNIST and its relatives: one file of images and one of labels, plain or
+//! gzip.
 //!
 //! A file is a big-endian magic number (type and number of dimensions), one 32-bit size per
 //! dimension, and the bytes.
@@ -13,7 +14,7 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use super::{MAX_BYTES, memory::MemoryImages, numbered};
+use super::{MAX_BYTES, classes::numbered, memory::MemoryImages};
 use crate::{DataError, ImageDataset, Split, dataset::hex, presets};
 
 /// Unsigned bytes in one dimension.
@@ -35,8 +36,8 @@ pub(super) const FASHION_MNIST: [&str; 10] = [
     "Ankle boot",
 ];
 
-/// SHA-256 of the labels of Fashion-MNIST by which it is told from other IDX files: of 60,000 and
-/// 10,000 images, and of the bundled part of it.
+/// SHA-256 of the labels of Fashion-MNIST, which identify it among IDX files: of its 60,000 and
+/// 10,000 images, and of the bundled parts.
 const FASHION_MNIST_LABELS: [&str; 4] = [
     "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
     "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
@@ -54,11 +55,8 @@ pub(crate) fn recognise(folder: &Path) -> bool {
 
 /// Opens one split of a folder.
 pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
-    let missing = || DataError::Layout {
-        path: folder.to_owned(),
-        wanted: format!("IDX {split} images and labels"),
-        looked_for: LOOKED_FOR.to_owned(),
-    };
+    let missing =
+        || DataError::layout(folder, &format!("IDX {split} images and labels"), LOOKED_FOR);
     let images_path = images_file(folder, split).ok_or_else(missing)?;
     let labels_path = labels_file(folder, split).ok_or_else(missing)?;
     let labels = read_labels(read_file(&labels_path)?, &labels_path)?;
@@ -140,7 +138,7 @@ pub(crate) fn read_images(
     Ok(MemoryImages { height, width, channels: 1, pixels, labels })
 }
 
-/// Reads `N` sizes and the bytes they announce, and nothing may follow.
+/// Reads `N` sizes and the bytes they announce, after which nothing may follow.
 fn read_idx<const N: usize>(
     mut input: impl Read,
     path: &Path,
@@ -173,7 +171,7 @@ fn read_idx<const N: usize>(
 
     if expected as u64 > MAX_BYTES {
         let reason = format!("its header announces {expected} bytes, at most {MAX_BYTES} are read");
-        return Err(DataError::TooLarge { path: path.to_owned(), reason });
+        return Err(DataError::too_large(path, reason));
     }
 
     // `take` rather than a buffer of the announced size: the header may lie. One byte more than

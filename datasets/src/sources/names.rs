@@ -1,6 +1,6 @@
 //! Many names in little memory.
 
-/// Names end to end in one text: 8 bytes each besides their letters, for lists of millions.
+/// Names end to end in one text: 8 bytes each in addition to their letters, for lists of millions.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     text: String,

@@ -1,4 +1,4 @@
-//! The bundled sample: 12,000 images of Fashion-MNIST (`sample/README.md` tells its origin).
+//! The bundled sample: 12,000 images of Fashion-MNIST (`sample/README.md` gives its origin).
 
 use std::{path::Path, sync::Arc};
 

@@ -5,39 +5,29 @@
 //! image is read from its place in its archive when asked for, in any order.
 
 use std::{
-    borrow::Cow,
     collections::BTreeSet,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
+    classes::{numbered, same_classes},
     names::Names,
-    numbered,
-    shard::{self, Class, Member, inside},
 };
-use crate::{DataError, Image, ImageDataset, Source, Split, presets};
+use crate::{DataError, ImageDataset, Split, presets};
+
+mod find;
+mod images;
+mod shard;
+
+use find::{archives, is_archive};
+use images::{Place, TarImages};
+use shard::{Class, Member, inside};
 
 pub(crate) const LOOKED_FOR: &str = "train-*.tar and val-*.tar, or *.tar in train/ and val/ (also test or validation), or one .tar of train/<class>/*.jpg and val/<class>/*.jpg, or of <class>/*.jpg to train on";
 
 /// One class name a line, for archives whose classes are numbers.
 const CLASS_NAMES: &str = "classes.txt";
-
-/// The images of one split: where each lies.
-struct TarImages {
-    archives: Vec<PathBuf>,
-    places: Vec<Place>,
-    names: Names,
-}
-
-struct Place {
-    offset: u64,
-    bytes: u32,
-    archive: u32,
-    label: u32,
-}
 
 /// Whether a path is an archive, or a folder that holds archives of some split.
 pub(crate) fn recognise(path: &Path) -> bool {
@@ -57,7 +47,7 @@ pub(crate) fn open(path: &Path, split: Split) -> Result<ImageDataset, DataError>
     shards.dataset(path, split, classes)
 }
 
-/// Opens both splits, of which every header is read once.
+/// Opens both splits, reading every header once.
 pub(crate) fn open_pair(path: &Path) -> Result<(ImageDataset, ImageDataset), DataError> {
     let [train, val] = read(path, None)?;
     let classes = named_classes(path)?.map_or_else(|| common_classes(path, &train, &val), Ok)?;
@@ -72,19 +62,19 @@ struct Shards {
     members: Vec<Vec<Member>>,
 }
 
-/// Training and validation images; without those of the other split, where one alone is asked for.
+/// Training and validation images; those of a split that is not asked for may be missing.
 fn read(path: &Path, only: Option<Split>) -> Result<[Shards; 2], DataError> {
     if path.is_file() && is_archive(path) {
-        // It holds both splits; their folders tell them apart.
-        let of_split = |split, member: &Member| {
+        // It holds both splits, in folders of their names.
+        let of_split = |split: Split, member: &Member| {
             let folder = member.name.rsplit('/').nth(2);
-            folder.is_some_and(|folder| split_names(split).contains(&folder))
+            folder.is_some_and(|folder| split.names().contains(&folder))
         };
         let (train, rest): (Vec<_>, Vec<_>) =
             shard::read(path)?.into_iter().partition(|member| of_split(Split::Train, member));
         let (val, rest): (Vec<_>, Vec<_>) =
             rest.into_iter().partition(|member| of_split(Split::Val, member));
-        // Class folders without a split, as a folder has them.
+        // Class folders without splits, as in `folder`.
         let train = if train.is_empty() && val.is_empty() { rest } else { train };
         let of_one = |members| Shards { archives: vec![path.to_owned()], members: vec![members] };
         return Ok([train, val].map(of_one));
@@ -100,6 +90,23 @@ fn read(path: &Path, only: Option<Split>) -> Result<[Shards; 2], DataError> {
     Ok([of_folder(Split::Train)?, of_folder(Split::Val)?])
 }
 
+/// The names of `classes.txt`, in the folder of the archives or beside the archive.
+fn named_classes(path: &Path) -> Result<Option<Vec<String>>, DataError> {
+    let folder = if path.is_dir() { Some(path) } else { path.parent() };
+    let Some(file) = folder.map(|folder| folder.join(CLASS_NAMES)).filter(|file| file.is_file())
+    else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(&file).map_err(|e| DataError::io(&file, e))?;
+    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    let distinct: BTreeSet<&String> = names.iter().collect();
+    if names.is_empty() || names.iter().any(String::is_empty) || distinct.len() < names.len() {
+        let reason = "each line has to name one class, each class once";
+        return Err(DataError::corrupt(&file, reason));
+    }
+    Ok(Some(names))
+}
+
 /// The classes of both splits together, where no file names them.
 fn common_classes(path: &Path, train: &Shards, val: &Shards) -> Result<Vec<String>, DataError> {
     let (train, val) = (train.classes(), val.classes());
@@ -111,7 +118,7 @@ fn common_classes(path: &Path, train: &Shards, val: &Shards) -> Result<Vec<Strin
     let names =
         |classes: &BTreeSet<Class>| classes.iter().map(Class::to_string).collect::<Vec<_>>();
     if !train.is_empty() && !val.is_empty() {
-        super::folder::same_classes(path, &names(&train), &names(&val))?;
+        same_classes(path, &names(&train), &names(&val))?;
     }
     Ok(all.iter().map(|class| class.to_string()).collect())
 }
@@ -128,11 +135,7 @@ impl Shards {
         classes: Vec<String>,
     ) -> Result<ImageDataset, DataError> {
         if self.members.iter().all(Vec::is_empty) {
-            return Err(DataError::Layout {
-                path: path.to_owned(),
-                wanted: format!("{split} archives"),
-                looked_for: LOOKED_FOR.to_owned(),
-            });
+            return Err(DataError::layout(path, &format!("{split} archives"), LOOKED_FOR));
         }
         let (mut places, mut names) = (Vec::new(), Names::default());
         for (archive, members) in (0u32..).zip(&self.members) {
@@ -162,113 +165,6 @@ impl Shards {
             presets::IMAGENET,
             Arc::new(TarImages { archives: self.archives, places, names }),
         )
-    }
-}
-
-/// The archives of a split, sorted: the path itself, or those of a folder.
-fn archives(path: &Path, split: Split) -> Result<Vec<PathBuf>, DataError> {
-    if path.is_file() {
-        return Ok(if is_archive(path) { vec![path.to_owned()] } else { Vec::new() });
-    }
-    let list = |folder: &Path, start: &str| -> Result<Vec<PathBuf>, DataError> {
-        let error = |e| DataError::io(folder, e);
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(error)? {
-            let path = entry.map_err(error)?.path();
-            let name = path.file_stem().map(|stem| stem.as_encoded_bytes()).unwrap_or_default();
-            // `train.tar`, `train-000000.tar`, `train_0.tar`, but not `trained.tar`.
-            let rest = name.strip_prefix(start.as_bytes());
-            let fits = rest.is_some_and(|rest| match rest {
-                _ if start.is_empty() => !name.starts_with(b"."),
-                [] => true,
-                [first, ..] => !first.is_ascii_alphanumeric(),
-            });
-            if fits && is_archive(&path) {
-                found.push(path);
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
-    };
-    for name in split_names(split) {
-        let folder = path.join(name);
-        let inside = if folder.is_dir() { list(&folder, "")? } else { Vec::new() };
-        let found = if inside.is_empty() { list(path, name)? } else { inside };
-        if !found.is_empty() {
-            return Ok(found);
-        }
-    }
-    Ok(Vec::new())
-}
-
-fn is_archive(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end == "tar")
-}
-
-fn split_names(split: Split) -> &'static [&'static str] {
-    match split {
-        Split::Train => &["train"],
-        Split::Val => &["val", "validation", "test"],
-    }
-}
-
-/// The names of `classes.txt`, in the folder of the archives or beside the archive.
-fn named_classes(path: &Path) -> Result<Option<Vec<String>>, DataError> {
-    let folder = if path.is_dir() { Some(path) } else { path.parent() };
-    let Some(file) = folder.map(|folder| folder.join(CLASS_NAMES)).filter(|file| file.is_file())
-    else {
-        return Ok(None);
-    };
-    let text = std::fs::read_to_string(&file).map_err(|e| DataError::io(&file, e))?;
-    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
-    let distinct: BTreeSet<&String> = names.iter().collect();
-    if names.is_empty() || names.iter().any(String::is_empty) || distinct.len() < names.len() {
-        let reason = "each line has to name one class, each class once";
-        return Err(DataError::corrupt(&file, reason));
-    }
-    Ok(Some(names))
-}
-
-impl Source for TarImages {
-    fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    fn label(&self, index: usize) -> usize {
-        self.places[index].label as usize
-    }
-
-    fn image(&self, index: usize) -> Result<Image, DataError> {
-        let Place { offset, bytes, archive, .. } = self.places[index];
-        let name = inside(&self.archives[archive as usize], self.names.get(index));
-        if u64::from(bytes) > Image::MAX_FILE_BYTES {
-            let reason = format!("more than {} bytes", Image::MAX_FILE_BYTES);
-            return Err(DataError::TooLarge { path: name, reason });
-        }
-        let read = || {
-            // Opened again: no handle is shared, and no number of archives is too large.
-            let mut file = File::open(&self.archives[archive as usize])?;
-            file.seek(SeekFrom::Start(offset))?;
-            let mut content = vec![0; bytes as usize];
-            file.read_exact(&mut content)?;
-            Ok(content)
-        };
-        let content = read().map_err(|e| DataError::io(&name, e))?;
-        Image::from_bytes(&content, name)
-    }
-
-    fn channels(&self) -> usize {
-        3
-    }
-
-    fn image_size(&self) -> Option<(usize, usize)> {
-        None
-    }
-
-    fn identity(&self, index: usize) -> Cow<'_, [u8]> {
-        let mut bytes = u64::from(self.places[index].bytes).to_le_bytes().to_vec();
-        bytes.extend_from_slice(self.names.get(index).as_bytes());
-        Cow::Owned(bytes)
     }
 }
 

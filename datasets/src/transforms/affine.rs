@@ -1,4 +1,5 @@
-//! Shearing, moving and turning, with the nearest pixel and black outside, as Pillow does it.
+//! Shearing, translation and rotation, with nearest-neighbour sampling and black outside, as in
+//! Pillow.
 
 use crate::Image;
 
@@ -17,7 +18,7 @@ pub fn translate(image: &Image, columns: isize, rows: isize) -> Image {
     super::crop::window(image, rows.saturating_neg(), columns.saturating_neg(), image.size())
 }
 
-/// Turns the image about its centre by `degrees`, anticlockwise.
+/// Rotates the image about its centre by `degrees`, anticlockwise.
 pub fn rotate(image: &Image, degrees: f64) -> Image {
     // Angles like 90 degrees get their exact sine and cosine back.
     let exact = |value: f64| (value * 1e15).round() / 1e15;
@@ -50,7 +51,7 @@ fn sampled<const CHANNELS: usize>(image: &Image, map: [[f64; 3]; 2]) -> Image {
     for (row, y) in pixels.chunks_exact_mut(width).zip(0..) {
         let mut at = (start.0 + xy * y, start.1 + yy * y);
         for pixel in row {
-            // Negative positions become huge, and lie outside as those beyond the far side.
+            // Negative positions wrap to huge ones, which lie outside.
             let (x, y) = ((at.0 >> 16) as usize, (at.1 >> 16) as usize);
             if x < width && y < height {
                 *pixel = source[y * width + x];

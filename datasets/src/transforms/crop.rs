@@ -35,8 +35,8 @@ fn overlap(start: isize, size: usize, length: usize) -> std::ops::Range<usize> {
 
 /// The middle of an image, `size` = (height, width), both at least 1.
 ///
-/// Where the image is smaller it is padded with black on both sides. Odd remainders go as in
-/// torchvision: offsets are rounded to even, padding is larger below and on the right.
+/// Where the image is smaller it is padded with black on both sides. Odd remainders are treated as
+/// in torchvision: offsets are rounded to even, padding is larger below and on the right.
 pub fn center_crop(image: &Image, size: (usize, usize)) -> Image {
     if image.size() == size {
         return image.clone();

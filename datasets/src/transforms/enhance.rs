@@ -2,7 +2,7 @@
 //!
 //! Every function takes a factor: 0 gives the dull version, 1 the image as it is, more than 1
 //! exaggerates. Results are those of Pillow's `ImageEnhance`, which torchvision uses: computed in
-//! `f32`, cut off below 0 and above 255, and the fraction dropped.
+//! `f32`, clamped to 0 and 255, and truncated.
 
 use super::to_channels::luma;
 use crate::Image;
@@ -23,7 +23,7 @@ pub fn contrast(image: &mut Image, factor: f32) {
     blend_with(image, mean, factor);
 }
 
-/// Blends every pixel with its own grey level by `factor` (at least 0); grey images stay.
+/// Blends every pixel with its own grey level by `factor` (at least 0); grey images are unchanged.
 pub fn saturation(image: &mut Image, factor: f32) {
     if image.channels() == 1 {
         return;
@@ -63,7 +63,7 @@ fn blend_with(image: &mut Image, dull: u8, factor: f32) {
     }
 }
 
-/// From `dull` at 0 to `value` at 1, and beyond; `as` cuts off and drops the fraction.
+/// From `dull` at 0 to `value` at 1, and beyond; `as` clamps and truncates.
 fn blend(dull: u8, value: u8, factor: f32) -> u8 {
     let (dull, value) = (f32::from(dull), f32::from(value));
     (dull + factor * (value - dull)) as u8

@@ -2,7 +2,7 @@
 
 use crate::Image;
 
-/// The image with left and right exchanged.
+/// The image mirrored left to right.
 pub fn flip(image: &Image) -> Image {
     let mut pixels = image.pixels().to_vec();
     for row in pixels.chunks_exact_mut(image.width() * image.channels()) {

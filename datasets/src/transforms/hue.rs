@@ -1,11 +1,12 @@
-//! Turning the colour wheel.
+//! Rotation of hues.
 
 use crate::Image;
 
-/// Turns every pixel's hue by `turn` (-1 to 1) of the circle; value and saturation of HSV stay.
+/// Rotates every pixel's hue by `turn` (-1 to 1) of the circle; value and saturation of HSV are
+/// unchanged.
 ///
-/// Grey pixels and grey images stay. Exact up to rounding, where Pillow and torchvision's way over
-/// it keep 256 hues.
+/// Grey pixels and grey images are unchanged. Exact up to rounding, while Pillow, and torchvision
+/// on it, distinguish only 256 hues.
 ///
 /// With C the difference of a pixel's largest and smallest channel, the hue is counted in units of
 /// C/6 turns scaled by C, so that no division is needed: red is 0, green 2 C, blue 4 C, all of the

@@ -1,6 +1,6 @@
 //! Mixing the images of a batch, each with the one before it, the first with the last.
 //!
-//! Both functions return the share of an image that is its own; the labels are to be weighed by it.
+//! Both functions return the share of an image that is its own; labels are weighted by it.
 
 use rand::{Rng, RngExt};
 

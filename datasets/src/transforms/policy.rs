@@ -14,7 +14,7 @@ use crate::Image;
 /// The strongest magnitude of a policy; 0 is the weakest.
 pub const MAX_MAGNITUDE: u32 = 30;
 
-/// Applies `num_ops` changes drawn from all, one after the other, at `magnitude` (0 to 30).
+/// Applies `num_ops` random changes, one after the other, at `magnitude` (0 to 30).
 pub fn rand_augment(image: Image, num_ops: u32, magnitude: u32, rng: &mut impl Rng) -> Image {
     let space = Space::rand_augment(&image);
     (0..num_ops).fold(image, |image, _| {
@@ -23,7 +23,7 @@ pub fn rand_augment(image: Image, num_ops: u32, magnitude: u32, rng: &mut impl R
     })
 }
 
-/// Applies one change drawn from all, at a random magnitude, stronger than RandAugment's.
+/// Applies one random change at a random magnitude, from a wider range than RandAugment's.
 pub fn trivial_augment(image: Image, rng: &mut impl Rng) -> Image {
     let op = Op::ALL[rng.random_range(0..Op::ALL.len())];
     let magnitude = rng.random_range(0..=MAX_MAGNITUDE);

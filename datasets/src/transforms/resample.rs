@@ -3,7 +3,7 @@
 //! Fixed-point arithmetic as in Pillow and `fast_image_resize`: weights of an axis become 16-bit
 //! integers with as many fractional bits as its largest weight leaves, sums are rounded to 8 bits
 //! after the columns and again after the rows. One row is in memory between the two, so that the
-//! image may be as long as it likes.
+//! image may be of any length.
 
 use std::ops::Range;
 
@@ -45,7 +45,7 @@ pub(super) fn resample(image: &Image, size: (usize, usize), window: Area) -> Ima
 struct Axis {
     /// Fractional bits of the weights.
     precision: u32,
-    /// For each output its first input and where its weights lie.
+    /// The first input of each output, and the range of its weights.
     taps: Vec<(usize, Range<usize>)>,
     weights: Vec<i16>,
 }
@@ -55,7 +55,7 @@ impl Axis {
     fn new(from: usize, to: usize, kept: Range<usize>) -> Self {
         let scale = from as f64 / to as f64;
         if from == to {
-            // A pixel is itself; nothing is rounded.
+            // Every pixel is copied; nothing is rounded.
             let taps = kept.enumerate().map(|(i, at)| (at, i..i + 1)).collect::<Vec<_>>();
             return Self { precision: 0, weights: vec![1; taps.len()], taps };
         }

@@ -21,7 +21,8 @@ pub fn resize(image: &Image, size: (usize, usize)) -> Image {
     resample(image, size, Area { top: 0, left: 0, size })
 }
 
-/// A part of the image at `size`, as if it had been cut out first: what lies around it is not seen.
+/// A part of the image at `size`, as if it had been cut out first: what lies around it has no
+/// influence.
 pub(super) fn resize_area(image: &Image, area: Area, size: (usize, usize)) -> Image {
     // An image fills memory: its sides are far below 2^32.
     const FITS: &str = "sides fit 32 bits, pixels fit sides, the area lies inside";

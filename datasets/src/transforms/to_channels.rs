@@ -15,7 +15,7 @@ pub fn to_channels(image: Image, channels: usize) -> Image {
     Image::trusted(height, width, channels, pixels)
 }
 
-/// Luma in 16-bit fixed point; the weights sum to 65536, so that grey stays as it is.
+/// Luma in 16-bit fixed point; the weights sum to 65536, so that grey is unchanged.
 pub(super) fn luma(rgb: &[u8]) -> u8 {
     let weighted = [19595, 38470, 7471].iter().zip(rgb);
     let sum: u32 = weighted.map(|(weight, value)| weight * u32::from(*value)).sum();

@@ -19,7 +19,8 @@ pub fn solarize(image: &mut Image, threshold: f32) {
     }
 }
 
-/// Stretches every channel to the full range, from 0 to 255; a channel of one value stays.
+/// Stretches every channel to the full range, from 0 to 255; a channel with a single value is
+/// unchanged.
 pub fn auto_contrast(image: &mut Image) {
     map_channels(image, |histogram| {
         let low = histogram.iter().position(|count| *count > 0)?;
@@ -29,14 +30,14 @@ pub fn auto_contrast(image: &mut Image) {
         }
         let scale = 255.0 / (high - low) as f64;
         let offset = low as f64 * scale;
-        // `as` cuts off and drops the fraction, as Pillow does.
+        // `as` clamps and truncates, as Pillow does.
         Some(std::array::from_fn(|value| (value as f64 * scale - offset) as u8))
     });
 }
 
 /// Spreads the values of every channel so that all grey levels are about equally frequent.
 ///
-/// A channel with fewer than 255 pixels below its largest value stays.
+/// A channel with fewer than 255 pixels below its largest value is unchanged.
 pub fn equalize(image: &mut Image) {
     map_channels(image, |histogram| {
         let last = histogram.iter().rposition(|count| *count > 0)?;

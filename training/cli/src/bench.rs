@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use dbb_datasets::DataRef;
 use dbb_models::{Arch, BlockKind, Form, Implementation, ModelConfig};
 
-use crate::options::{DeviceOptions, arch, block, form};
+use crate::options::{DeviceOptions, arch, block, form, given};
 use dbb_training::bench::{self, BenchResult, Workload};
 
 /// Measure training steps, inference or the loader: images per second, time, memory.
@@ -28,10 +28,11 @@ pub struct Args {
     #[arg(long)]
     classes: Option<usize>,
     /// Images in a step.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, visible_alias = "batch-size", default_value_t = 16)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// Height and width of the images; by default those of the paper, 224 for the loader.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, visible_alias = "size", value_parser = clap::value_parser!(u16).range(1..))]
     res: Option<u16>,
     /// Form of the network in infer; train uses its running statistics [default: deploy].
     #[arg(long, value_parser = form())]
@@ -101,8 +102,8 @@ impl Args {
         }
     }
 
-    /// Refuses flags of the loader where a network is measured. Those of a network are part of
-    /// every call in some scripts: the loader says that it has no use for them.
+    /// Refuses flags of the loader where a network is measured. Some scripts pass the flags of a
+    /// network in every call: for the loader they are only noted as unused.
     fn refuse_unused(&self) -> anyhow::Result<()> {
         let of_network = [
             ("--arch", self.arch.is_some()),
@@ -117,12 +118,8 @@ impl Args {
             ("--workers", self.workers.is_some()),
             ("--cache-mb", self.cache_mb.is_some()),
         ];
-        let given = |flags: &[(&'static str, bool)]| {
-            let given = flags.iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| *flag);
-            given.collect::<Vec<_>>().join(", ")
-        };
         if self.what == What::Loader {
-            let unused = given(&of_network);
+            let unused = given(of_network).join(", ");
             if !unused.is_empty() {
                 crate::say(&format!(
                     "note: the loader is measured without a network; {unused} unused"
@@ -130,7 +127,7 @@ impl Args {
             }
             return Ok(());
         }
-        let unused = given(&of_loader);
+        let unused = given(of_loader).join(", ");
         anyhow::ensure!(
             unused.is_empty(),
             "a network is measured on random images; leave {unused} out, which bench loader takes"

@@ -9,10 +9,13 @@ use dbb_models::weights::write_atomically;
 use dbb_models::{Form, Reparameterize};
 use serde::Serialize;
 
+use crate::format::refuse_part_of_run;
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
 use crate::progress::Batches;
 use dbb_training::Error;
 use dbb_training::inference::evaluate::{Evaluation, evaluate};
+use dbb_training::run::metrics::best;
+use dbb_training::text::plural;
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
 ///
@@ -71,6 +74,7 @@ struct Rounded {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    args.predictions.as_deref().map_or(Ok(()), refuse_part_of_run)?;
     let target = args.target.open(&args.device)?;
     let loader = args.data.loader(&target, args.split, args.limit);
     let loader = loader.map_err(|error| args.name_other_split(error))?;
@@ -90,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let [_, classes] = logits.dims();
         let probabilities: Vec<f32> = softmax(logits.clone(), 1).into_data().iter().collect();
         for (i, row) in probabilities.chunks(classes).enumerate() {
-            let best = (1..classes).fold(0, |best, c| if row[c] > row[best] { c } else { best });
+            let best = best(row);
             let (index, label) = (batch.indices[i], batch.labels[i]);
             csv += &format!("{index},{label},{best},{:.6}", row[best]);
             if let Some(file) = dataset.file(index) {
@@ -100,11 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     })?;
     drop(progress);
-    let finite = |evaluation: Evaluation| match args.target.allow_nonfinite {
-        true => Ok(evaluation),
-        false => evaluation.finite(),
-    };
-    let evaluation = finite(evaluation)?;
+    let evaluation = args.target.accept(evaluation)?;
     if let Some(path) = &args.predictions {
         write_atomically(path, csv.as_bytes())
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
@@ -116,7 +116,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let mut progress = Batches::new(loader.batches_per_epoch());
         let network = int8_weights(&network, scales);
         let evaluation = evaluate(&network, &loader, |batch, _| progress.add(batch.len()))?;
-        finite(evaluation).map(|evaluation| Rounded::new(scales, &evaluation))
+        args.target.accept(evaluation).map(|evaluation| Rounded::new(scales, &evaluation))
     });
     let int8 = int8.transpose()?;
     let totals = &evaluation.totals;
@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             result.top1,
             result.top5,
             result.loss,
-            crate::count(result.n, "image"),
+            plural(result.n, "image"),
             if result.skipped > 0 {
                 format!(", {} skipped", result.skipped)
             } else {
@@ -153,13 +153,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// Says of data without validation images what can be measured.
+    /// Explains what can be evaluated on data without validation images.
     fn name_other_split(&self, error: Error) -> Error {
         match (&error, &self.data.data) {
             (Error::Data(DataError::Layout { .. }), Some(data))
                 if self.split == Split::Val && open(data, Split::Train).is_ok() =>
             {
-                let text = "has images to train on only; --split train measures on them";
+                let text = "has training images only; --split train evaluates on them";
                 Error::Unusable(format!("{data} {text}"))
             }
             _ => error,

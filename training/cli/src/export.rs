@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use dbb_models::onnx::write_onnx;
 use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
 use dbb_models::{Classifier, Form};
-use serde::Serialize;
 
 use crate::fold_blocks::BlockOptions;
-use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, precision};
-use dbb_training::deploy::fold::{FoldReport, fold};
+use crate::format::Format;
+use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, given, precision};
+use crate::written::Written;
+use dbb_training::deploy::fold::fold;
 use dbb_training::deploy::rounding::{Precision, Rounding};
 use dbb_training::deploy::timm_folder;
 use dbb_training::deploy::weights::ExportedWeights;
@@ -81,90 +81,17 @@ pub struct ExportArgs {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-pub enum Format {
-    /// Read by PyTorch, Hugging Face and many others.
-    Safetensors,
-    /// Burn's own; native names only.
-    Burnpack,
-    /// Read by onnxruntime and many compilers; folded, native names only.
-    Onnx,
-    /// A folder for timm and the Hugging Face Hub, with classes and preprocessing; folded, timm's
-    /// names only.
-    Timm,
-}
-
-impl Format {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Safetensors => "safetensors",
-            Self::Burnpack => "burnpack",
-            Self::Onnx => "onnx",
-            Self::Timm => "timm",
-        }
-    }
-}
-
-/// What was written, and how it compares with what it was made from: null where nothing was
-/// compared.
-#[derive(Serialize)]
-pub struct Written {
-    pub blocks_folded: usize,
-    pub params_train: usize,
-    pub params_deploy: usize,
-    pub max_abs_diff: Option<f64>,
-    pub max_rel_diff: Option<f64>,
-    pub top1_agreement: Option<f64>,
-    pub compared_on: Option<String>,
-    #[serde(flatten)]
-    pub rounding: Option<Rounding>,
-    pub out: PathBuf,
-}
-
-impl Written {
-    fn folded(report: FoldReport, rounding: Option<Rounding>, out: &Path) -> Self {
-        Self {
-            blocks_folded: report.blocks_folded,
-            params_train: report.params_train,
-            params_deploy: report.params_deploy,
-            max_abs_diff: Some(report.max_abs_diff),
-            max_rel_diff: Some(report.max_rel_diff),
-            top1_agreement: Some(report.top1_agreement),
-            compared_on: Some(report.compared_on),
-            rounding,
-            out: out.into(),
-        }
-    }
-
-    /// A network in training form, as it is.
-    fn unfolded(network: &Classifier, rounding: Option<Rounding>, out: &Path) -> Self {
-        let params = dbb_models::summary::learnable_params(network);
-        Self {
-            blocks_folded: 0,
-            params_train: params,
-            params_deploy: params,
-            max_abs_diff: None,
-            max_rel_diff: None,
-            top1_agreement: None,
-            compared_on: None,
-            rounding,
-            out: out.into(),
-        }
-    }
-}
-
 pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
-    refuse_other_format(&args.out, Format::Safetensors)?;
+    Format::Safetensors.check(&args.out)?;
     let device = args.device.open()?;
     if let Some(file) = args.target.unknown_network()? {
-        let flags = [
+        let mut flags = given([
             ("--keys", args.keys.is_some_and(|keys| keys != Dialect::Official)),
             ("--data", args.data.data.is_some()),
             ("--dtype", args.dtype.is_some()),
-            ("--class-map", args.target.input.0.class_map.is_some()),
-        ];
-        let flags = flags.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag);
-        let flags: Vec<_> = flags.chain(args.target.input.of_images()).collect();
+            ("--class-map", args.target.input.class_map.is_some()),
+        ]);
+        flags.extend(args.target.input.of_images());
         anyhow::ensure!(
             flags.is_empty(),
             "{} does not describe its network: its blocks are folded one by one, under the names of \
@@ -176,111 +103,29 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
         return crate::fold_blocks::run(file, &args.blocks, weights, &args.out, args.json);
     }
     args.blocks.refuse_for_networks()?;
-    let target = args.target.load(&device)?;
-    let dtype = args.dtype.unwrap_or_default();
-    refuse_unused(&args.target, &args.data, &target, true, &[])?;
-    let probe = args.data.probe(&target)?;
-    let (deploy, report) = fold(&target.network, &probe)?;
-    let keys = args.keys.unwrap_or(Dialect::Native);
-    let mut stored = stored(&target, &deploy, Form::Deploy, keys)?;
-    let rounding = round(&mut stored, dtype, Some(&probe))?;
-    write_safetensors(&args.out, &stored.tensors, &stored.metadata)
-        .map_err(dbb_training::Error::from)?;
-    print(args.json, &Written::folded(report, rounding, &args.out))
+    let output = Output {
+        path: &args.out,
+        format: Format::Safetensors,
+        form: Form::Deploy,
+        keys: args.keys,
+        dtype: args.dtype.unwrap_or_default(),
+        with_preprocess: false,
+    };
+    output.write(&args.target.load(&device)?, &args.target, &args.data)?.print(args.json)
 }
 
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     args.refuse_contradictions()?;
-    refuse_other_format(&args.out, args.format)?;
-    let target = args.target.open(&args.device)?;
-    let dtype = args.dtype.unwrap_or_default();
-    let compares = args.form == Form::Deploy || dtype != Precision::F32;
-    let kept: &[&str] = match args.format {
-        Format::Timm => &["--size", "--resize", "--mean", "--std"],
-        Format::Onnx if args.with_preprocess => &["--size", "--mean", "--std"],
-        Format::Onnx => &["--size"],
-        Format::Safetensors | Format::Burnpack => &[],
+    args.format.check(&args.out)?;
+    let output = Output {
+        path: &args.out,
+        format: args.format,
+        form: args.form,
+        keys: args.keys,
+        dtype: args.dtype.unwrap_or_default(),
+        with_preprocess: args.with_preprocess,
     };
-    refuse_unused(&args.target, &args.data, &target, compares, kept)?;
-    let probe = compares.then(|| args.data.probe(&target)).transpose()?;
-    let written = match (args.form, &probe) {
-        (Form::Deploy, Some(probe)) => {
-            let (deploy, report) = fold(&target.network, probe)?;
-            let rounding = write(args, &target, &deploy, Some(probe))?;
-            Written::folded(report, rounding, &args.out)
-        }
-        _ => {
-            anyhow::ensure!(
-                target.metadata.form == Form::Train,
-                "{} is folded already; the training form cannot be restored from it",
-                target.path.display()
-            );
-            let rounding = write(args, &target, &target.network, probe.as_ref())?;
-            Written::unfolded(&target.network, rounding, &args.out)
-        }
-    };
-    print(args.json, &written)
-}
-
-/// Refuses flags without effect: where no image is read, those of images that the
-/// format does not keep.
-fn refuse_unused(
-    options: &TargetOptions,
-    data: &DataOptions,
-    target: &LoadedModel,
-    compares: bool,
-    kept: &[&str],
-) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        compares || data.data.is_none(),
-        "nothing is folded or rounded, so that there is nothing to compare on data; leave --data out"
-    );
-    if compares && (data.data.is_some() || target.config.is_some()) {
-        return Ok(());
-    }
-    let mut unused = options.input.of_images();
-    // The size of random images.
-    unused.retain(|flag| !(kept.contains(flag) || compares && *flag == "--size"));
-    if options.input.0.class_map.is_some() {
-        unused.push("--class-map");
-    }
-    let reason = if compares { "no image is read without --data" } else { "no image is read" };
-    anyhow::ensure!(unused.is_empty(), "{reason}; leave {} out", unused.join(", "));
-    Ok(())
-}
-
-/// Refuses a name that promises another format than the one that is written.
-pub fn refuse_other_format(out: &Path, format: Format) -> anyhow::Result<()> {
-    let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let promised = match &*extension {
-        "safetensors" => Some(Format::Safetensors),
-        "bpk" => Some(Format::Burnpack),
-        "onnx" => Some(Format::Onnx),
-        "pth" | "pt" => None,
-        _ => return Ok(()),
-    };
-    let hint = match promised {
-        Some(promised) if promised == format => return Ok(()),
-        Some(promised) => format!("`dbb export --format {}` writes that", promised.name()),
-        None => "PyTorch loads safetensors".into(),
-    };
-    anyhow::bail!(
-        "{} is the name of another format than {}, which is written; {hint}",
-        out.display(),
-        format.name()
-    )
-}
-
-/// Rounds weights to `dtype`, measured on `probe`.
-fn round(
-    stored: &mut ExportedWeights,
-    dtype: Precision,
-    probe: Option<&Probe>,
-) -> dbb_training::Result<Option<Rounding>> {
-    match probe {
-        Some(probe) if dtype != Precision::F32 => stored.round(dtype, probe).map(Some),
-        _ => Ok(None),
-    }
+    output.write(&args.target.open(&args.device)?, &args.target, &args.data)?.print(args.json)
 }
 
 impl ExportArgs {
@@ -314,84 +159,110 @@ impl ExportArgs {
     }
 }
 
-/// Writes a network in the form of `args`.
-fn write(
-    args: &ExportArgs,
-    target: &LoadedModel,
-    network: &Classifier,
-    probe: Option<&Probe>,
-) -> dbb_training::Result<Option<Rounding>> {
-    let (form, dtype) = (args.form, args.dtype.unwrap_or_default());
-    let native = || Metadata { form, keys: Dialect::Native, ..target.metadata.clone() };
-    match args.format {
-        Format::Safetensors => {
-            let mut stored = stored(target, network, form, args.keys.unwrap_or(Dialect::Native))?;
-            let rounding = round(&mut stored, dtype, probe)?;
-            write_safetensors(&args.out, &stored.tensors, &stored.metadata)?;
-            Ok(rounding)
+/// What is written of a network, and where.
+struct Output<'a> {
+    path: &'a Path,
+    format: Format,
+    form: Form,
+    keys: Option<Dialect>,
+    dtype: Precision,
+    with_preprocess: bool,
+}
+
+impl Output<'_> {
+    /// Folds, rounds and writes the network of a target, as requested.
+    fn write(
+        &self,
+        target: &LoadedModel,
+        options: &TargetOptions,
+        data: &DataOptions,
+    ) -> anyhow::Result<Written> {
+        let compares = self.form == Form::Deploy || self.dtype != Precision::F32;
+        self.refuse_unused(target, options, data, compares)?;
+        let probe = compares.then(|| data.probe(target)).transpose()?;
+        if let (Form::Deploy, Some(probe)) = (self.form, &probe) {
+            let (deploy, report) = fold(&target.network, probe)?;
+            let rounding = self.store(target, &deploy, Some(probe))?;
+            return Ok(Written::folded(report, rounding, self.path));
         }
-        Format::Timm => {
-            let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
-            let mut stored = stored(target, network, form, Dialect::Timm)?;
-            let rounding = round(&mut stored, dtype, probe)?;
-            config.write(&args.out, &stored)?;
-            Ok(rounding)
+        anyhow::ensure!(
+            target.metadata.form == Form::Train,
+            "{} is folded already; the training form cannot be restored from it",
+            target.path.display()
+        );
+        let rounding = self.store(target, &target.network, probe.as_ref())?;
+        Ok(Written::unfolded(&target.network, rounding, self.path))
+    }
+
+    /// Refuses flags without effect: where no image is read, those of images that the format does not
+    /// store.
+    fn refuse_unused(
+        &self,
+        target: &LoadedModel,
+        options: &TargetOptions,
+        data: &DataOptions,
+        compares: bool,
+    ) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            compares || data.data.is_none(),
+            "nothing is folded or rounded, so there is nothing to compare on data; leave --data out"
+        );
+        if compares && (data.data.is_some() || target.config.is_some()) {
+            return Ok(());
         }
-        Format::Burnpack => {
-            write_burnpack(&args.out, network, &native())?;
-            Ok(None)
+        let stored: &[&str] = match self.format {
+            Format::Timm => &["--size", "--resize", "--mean", "--std"],
+            Format::Onnx if self.with_preprocess => &["--size", "--mean", "--std"],
+            Format::Onnx => &["--size"],
+            Format::Safetensors | Format::Burnpack => &[],
+        };
+        let mut unused = options.input.of_images();
+        // Random images have a size as well.
+        unused.retain(|flag| !(stored.contains(flag) || compares && *flag == "--size"));
+        if options.input.class_map.is_some() {
+            unused.push("--class-map");
         }
-        Format::Onnx => {
-            let input = target.onnx_input(args.with_preprocess)?;
-            write_onnx(&args.out, network, &native(), &input)?;
-            Ok(None)
+        let reason = if compares { "no image is read without --data" } else { "no image is read" };
+        anyhow::ensure!(unused.is_empty(), "{reason}; leave {} out", unused.join(", "));
+        Ok(())
+    }
+
+    /// Writes a network, and measures on `probe` what rounding changes.
+    fn store(
+        &self,
+        target: &LoadedModel,
+        network: &Classifier,
+        probe: Option<&Probe>,
+    ) -> dbb_training::Result<Option<Rounding>> {
+        let metadata = |keys| Metadata { form: self.form, keys, ..target.metadata.clone() };
+        let weights = |keys| -> dbb_training::Result<_> {
+            let mut weights = ExportedWeights::new(network, metadata(keys))?;
+            let rounded = probe.filter(|_| self.dtype != Precision::F32);
+            let rounding = rounded.map(|probe| weights.round(self.dtype, probe)).transpose()?;
+            Ok((weights, rounding))
+        };
+        let native = Dialect::Native;
+        match self.format {
+            Format::Safetensors => {
+                let (weights, rounding) = weights(self.keys.unwrap_or(native))?;
+                write_safetensors(self.path, &weights.tensors, &weights.metadata)?;
+                Ok(rounding)
+            }
+            Format::Timm => {
+                let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
+                let (weights, rounding) = weights(Dialect::Timm)?;
+                config.write(self.path, &weights)?;
+                Ok(rounding)
+            }
+            Format::Burnpack => {
+                write_burnpack(self.path, network, &metadata(native))?;
+                Ok(None)
+            }
+            Format::Onnx => {
+                let input = target.onnx_input(self.with_preprocess)?;
+                write_onnx(self.path, network, &metadata(native), &input)?;
+                Ok(None)
+            }
         }
     }
-}
-
-fn stored(
-    target: &LoadedModel,
-    network: &Classifier,
-    form: Form,
-    keys: Dialect,
-) -> dbb_training::Result<ExportedWeights> {
-    ExportedWeights::new(network, Metadata { form, keys, ..target.metadata.clone() })
-}
-
-fn print(json: bool, written: &Written) -> anyhow::Result<()> {
-    crate::print(json, written, || {
-        let rounding = written.rounding.as_ref().map(rounding_text).unwrap_or_default();
-        format!("{}\n{rounding}written to {}", comparison_text(written), written.out.display())
-    })
-}
-
-fn comparison_text(written: &Written) -> String {
-    let Written { blocks_folded, params_train, params_deploy, .. } = written;
-    let compared = written.max_abs_diff.zip(written.max_rel_diff).zip(written.top1_agreement);
-    let (Some(((max_abs_diff, max_rel_diff), agreement)), Some(compared_on)) =
-        (compared, &written.compared_on)
-    else {
-        return format!(
-            "the training form of {params_train} parameters as it is: nothing was folded and \
-             nothing compared"
-        );
-    };
-    format!(
-        "{blocks_folded} blocks folded: {params_train} parameters became {params_deploy}\n\
-         largest difference of logits {max_abs_diff:.2e} ({max_rel_diff:.2e} of the largest), top-1 \
-         agrees on {agreement:.2}%, compared on {compared_on}"
-    )
-}
-
-fn rounding_text(rounding: &Rounding) -> String {
-    let accuracy = match (rounding.top1, rounding.top1_dtype) {
-        (Some(exact), Some(rounded)) => {
-            format!("; top-1 {exact:.2}% before rounding, {rounded:.2}% after")
-        }
-        _ => String::new(),
-    };
-    format!(
-        "weights in {}: logits differ by {:.2e} of the largest, top-1 agrees on {:.2}%{accuracy}\n",
-        rounding.dtype, rounding.dtype_max_rel_diff, rounding.dtype_top1_agreement
-    )
 }

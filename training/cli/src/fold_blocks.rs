@@ -1,4 +1,4 @@
-//! `dbb reparam` on a file that does not say what network it holds.
+//! `dbb reparam` on a file that does not describe its network.
 
 use std::path::Path;
 
@@ -7,10 +7,11 @@ use dbb_models::weights::{
 };
 use serde::Serialize;
 
-use crate::export::Written;
+use crate::written::Written;
 use dbb_training::deploy::fold::{fold_blocks, learnable_values};
+use dbb_training::text::plural;
 
-/// What the shapes of a block leave open.
+/// What the shapes of a block do not determine.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Files of other networks")]
 pub struct BlockOptions {
@@ -162,7 +163,8 @@ fn text(summary: &Summary) -> String {
         let [outputs, per_group, kh, kw] = block.kernel;
         let groups = match block.groups {
             Some(groups) => {
-                format!("{} to {outputs} channels, {groups} groups", per_group * groups)
+                let channels = per_group * groups;
+                format!("{channels} to {outputs} channels, {}", plural(groups, "group"))
             }
             None => format!("{per_group} per group to {outputs} channels"),
         };
@@ -184,8 +186,8 @@ fn text(summary: &Summary) -> String {
     }
     let Written { blocks_folded, params_train, params_deploy, .. } = &summary.written;
     text += &format!(
-        "{blocks_folded} blocks folded with batch norm epsilon {:e}: {params_train} values became \
-         {params_deploy}\n",
+        "{} folded with batch norm epsilon {:e}: {params_train} values became {params_deploy}\n",
+        plural(*blocks_folded, "block"),
         summary.bn_eps
     );
     if !summary.left.is_empty() {

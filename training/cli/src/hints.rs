@@ -1,10 +1,10 @@
-//! From an error of the library to what a user does about it: the library knows no flags.
+//! Hints for errors of the library, which knows no flags.
 
 use dbb_models::weights::{Lookalike, WeightsError};
 use dbb_training::Error;
+use dbb_training::Property;
 use dbb_training::config::{ConfigFileError, Place};
 use dbb_training::device::DeviceError;
-use dbb_training::inference::description::Property;
 
 /// An error as a sentence, with the flags that help.
 pub fn sentence(error: &anyhow::Error) -> String {

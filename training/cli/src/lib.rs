@@ -13,6 +13,7 @@ mod devices;
 mod eval;
 mod export;
 mod fold_blocks;
+mod format;
 mod hints;
 mod options;
 mod predict;
@@ -21,6 +22,7 @@ mod recalibrate;
 mod signals;
 mod summary;
 mod train;
+mod written;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -96,19 +98,19 @@ fn say(text: &str) {
     writeln!(io::stderr(), "{text}").ok();
 }
 
-/// Standard output is closed, be it a pipe or a terminal. That is no failure.
+/// Standard output, a pipe or a terminal, was closed. That is not a failure.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output is closed")]
 struct Unread;
 
-/// Prints a result: one JSON object, or text for people.
+/// Prints a result: one JSON object, or text.
 fn print(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     print_text(&if json { serde_json::to_string(value)? } else { text() })
 }
 
-/// Prints text for people.
+/// Prints text.
 fn print_text(text: &str) -> anyhow::Result<()> {
-    /// What a terminal that was closed answers (EIO).
+    /// The error of a terminal that was closed (EIO).
     const CLOSED: i32 = 5;
 
     writeln!(io::stdout(), "{}", text.trim_end()).map_err(|error| {
@@ -116,9 +118,4 @@ fn print_text(text: &str) -> anyhow::Result<()> {
             || cfg!(unix) && error.raw_os_error() == Some(CLOSED);
         if unread { Unread.into() } else { anyhow::Error::from(error) }
     })
-}
-
-/// A number of things, in words: `1 epoch`, `2 epochs`.
-fn count(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

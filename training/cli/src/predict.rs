@@ -11,6 +11,7 @@ use dbb_training::inference::loaded_model::LoadedModel;
 use dbb_training::inference::predict::{
     Answer, Choice, answers, answers_to_tensor, image_files, loader, tensor_input,
 };
+use dbb_training::text::plural;
 
 /// Classify images and show the most probable classes of each.
 ///
@@ -23,11 +24,12 @@ pub struct Args {
     /// [n, channels, height, width], used as it is.
     #[arg(required = true, value_name = "IMAGE")]
     inputs: Vec<PathBuf>,
-    /// Classes to show.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    top: u16,
+    /// Classes to show, at most all of them [default: 5].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    top: Option<u16>,
     /// Images in a batch.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, visible_alias = "batch", default_value_t = 32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
     #[command(flatten)]
     device: DeviceOptions,
@@ -35,6 +37,9 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Classes to show by default, if the network has that many.
+const DEFAULT_TOP: usize = 5;
 
 #[derive(Default, Serialize)]
 struct Result {
@@ -58,6 +63,7 @@ struct Labelled {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = args.target.open(&args.device)?;
+    let top = args.top(&target)?;
     let mut output = Output {
         json: args.json,
         allow_nonfinite: args.target.allow_nonfinite,
@@ -83,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     if !files.is_empty() {
-        predict_files(&target, files, args, &mut output)?;
+        predict_files(&target, files, args, top, &mut output)?;
     }
     for path in tensors {
         let input = match tensor_input(path, target.metadata.model.in_channels) {
@@ -94,7 +100,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }
         };
         let batch = args.batch_size as usize;
-        let found = answers_to_tensor(&target.network, input, batch, args.top.into());
+        let found = answers_to_tensor(&target.network, input, batch, top);
         for (index, answer) in found.into_iter().enumerate() {
             output.add(format!("{}[{index}]", path.display()), answer)?;
         }
@@ -123,7 +129,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Err(Error::Unusable(text).into())
 }
 
-/// What is found: text as it comes, or one JSON object at the end.
+impl Args {
+    /// How many classes to show.
+    fn top(&self, target: &LoadedModel) -> anyhow::Result<usize> {
+        let classes = target.metadata.model.num_classes;
+        let top = self.top.map_or(DEFAULT_TOP.min(classes), usize::from);
+        anyhow::ensure!(
+            top <= classes,
+            "--top is {top}, but the network has {}",
+            plural(classes, "class")
+        );
+        Ok(top)
+    }
+}
+
+/// Where predictions go: text as they come, or one JSON object at the end.
 struct Output {
     json: bool,
     allow_nonfinite: bool,
@@ -158,9 +178,10 @@ fn predict_files(
     target: &LoadedModel,
     files: Vec<PathBuf>,
     args: &Args,
+    top: usize,
     output: &mut Output,
 ) -> anyhow::Result<()> {
-    let device = dbb_training::network_device(&target.network);
+    let device = dbb_training::device::of(&target.network);
     let (preprocess, batch_size) = (target.preprocess(None)?, args.batch_size as usize);
     announce_size(target, &preprocess)?;
     preprocess.validate()?;
@@ -171,7 +192,7 @@ fn predict_files(
         let batch = batch?;
         let found = match batch.is_empty() {
             true => Vec::new(),
-            false => answers(target.network.forward(batch.to_tensors(&device).0), args.top.into()),
+            false => answers(target.network.forward(batch.to_tensors(&device).0), top),
         };
         progress.suspend(|| -> anyhow::Result<()> {
             batch.skipped.iter().for_each(|reason| output.skipped(reason.to_string()));

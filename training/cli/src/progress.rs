@@ -10,7 +10,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use dbb_training::run::metrics::EpochRecord;
 use dbb_training::train::observer::{Observer, RunInfo, Step};
 
-/// How often a long epoch says where it is, off the terminal.
+/// How often a long epoch reports its progress where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Draws a bar or prints lines.
@@ -23,9 +23,8 @@ pub struct Progress {
 
 impl Progress {
     pub fn new() -> Self {
-        let now = Instant::now();
         let terminal = std::io::stderr().is_terminal();
-        Self { terminal, bar: None, info: None, last_line: now }
+        Self { terminal, bar: None, info: None, last_line: Instant::now() }
     }
 
     fn line(&self, text: &str) {
@@ -105,19 +104,19 @@ impl Observer for Progress {
     }
 }
 
-/// A bar of so many steps on the terminal, whose line is set by its message.
+/// A bar of so many steps on the terminal, which shows its message.
 fn bar(steps: usize) -> ProgressBar {
     let bar =
         ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr_with_hz(5));
-    // The line is ours alone, made for the width of the terminal.
+    // The message is the whole line, made to fit the width of the terminal.
     if let Ok(style) = ProgressStyle::with_template("{msg}") {
         bar.set_style(style);
     }
     bar
 }
 
-/// The batches of an evaluation or of predictions: a bar on a terminal, else nothing. It goes when
-/// this is dropped.
+/// The batches of an evaluation or of predictions: a bar on a terminal, otherwise nothing. The bar
+/// is removed on drop.
 pub struct Batches {
     bar: Option<ProgressBar>,
     images: usize,
@@ -137,22 +136,17 @@ impl Batches {
         bar.inc(1);
         let batches = bar.length().unwrap_or(0);
         let done = bar.position() as f64 / batches.max(1) as f64;
+        let speed = self.images as f64 / self.started.elapsed().as_secs_f64();
         let parts = [
             (2, Some(percent(done))),
             (0, Some(format!("batch {}/{batches}", bar.position()))),
-            (
-                3,
-                Some(format!(
-                    "{:.0} images/s",
-                    self.images as f64 / self.started.elapsed().as_secs_f64()
-                )),
-            ),
+            (3, Some(format!("{speed:.0} images/s"))),
             (1, Some(time_left(bar.eta()))),
         ];
         bar.set_message(fitted(parts, Some(done), Term::stderr().size().1.into()));
     }
 
-    /// Does what writes to the terminal.
+    /// Hides the bar while `write` writes to the terminal.
     pub fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
         match &self.bar {
             Some(bar) => bar.suspend(write),
@@ -180,11 +174,11 @@ fn time_left(eta: Duration) -> String {
 /// Columns of the bar.
 const BAR: std::ops::RangeInclusive<usize> = 8..=40;
 
-/// Where a run is, in less than so many columns: what a narrow terminal has no room for is left
-/// out. With the share of the run that is done and the time that is left there are a percentage and,
+/// The progress of a run in fewer than `columns` columns; parts that do not fit are left out.
+/// `left`, the share of the run that is done and the time that is left, adds a percentage and,
 /// where it fits, a bar.
 fn line(step: &Step, info: &RunInfo, left: Option<(f64, Duration)>, columns: usize) -> String {
-    // In their order, and in which order they are added: the first is always there.
+    // In the order they are shown, with the rank in which they are added; rank 0 is always shown.
     let parts = [
         (3, left.map(|(done, _)| percent(done))),
         (0, Some(format!("epoch {}/{}", step.epoch, info.epochs))),
@@ -197,8 +191,8 @@ fn line(step: &Step, info: &RunInfo, left: Option<(f64, Duration)>, columns: usi
     fitted(parts, left.map(|(done, _)| done), columns)
 }
 
-/// The parts of a line that fit, each with its rank, and, with the share that is done, a bar before
-/// them where there is room for one.
+/// The parts of a line that fit, by rank, and before them a bar for the share that is done, where
+/// there is room for one.
 fn fitted<const N: usize>(
     parts: [(usize, Option<String>); N],
     done: Option<f64>,
@@ -226,7 +220,7 @@ fn fitted<const N: usize>(
             let full = (done.clamp(0.0, 1.0) * bar as f64) as usize;
             format!("{}{} {text}", "█".repeat(full), "░".repeat(bar - full))
         }
-        // Only what is always there can be too long.
+        // Only parts of rank 0 can be too long.
         _ => text.chars().take(room).collect(),
     }
 }

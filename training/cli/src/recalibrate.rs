@@ -8,11 +8,12 @@ use dbb_models::Form;
 use dbb_models::weights::{Dialect, Metadata, write_safetensors};
 use serde::Serialize;
 
-use crate::export::{Format, refuse_other_format};
+use crate::format::Format;
 use crate::options::{DataOptions, DeviceOptions, TargetOptions};
 use dbb_training::inference::evaluate::evaluate;
 use dbb_training::inference::loaded_model::key_map;
 use dbb_training::inference::recalibrate::recalibrate;
+use dbb_training::text::plural;
 
 /// Replace the running statistics of all batch norms by averages over training images (precise batch
 /// norm), and write the network, in training form, to another file.
@@ -53,7 +54,7 @@ struct Result {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    refuse_other_format(&args.out, Format::Safetensors)?;
+    Format::Safetensors.check(&args.out)?;
     let target = args.target.open(&args.device)?;
     let batch_size = args.data.batch_size as usize;
     ensure!(batch_size > 1, "--batch-size is 1; batch statistics need at least 2 images");
@@ -61,14 +62,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // In the data set's order a batch could hold images of one class.
     let shuffled =
         LoaderConfig { batch_size, shuffle: true, seed: args.seed, ..LoaderConfig::default() };
-    let train = target.loader_with(args.data.data.as_ref(), Split::Train, shuffled)?;
+    let train = target.loader(args.data.data.as_ref(), Split::Train, shuffled)?;
 
     let batches = train.epoch(0).take(args.batches as usize);
     let (network, seen) = recalibrate(&target.network, batches)?;
-    let measure = |network| {
-        let evaluation = evaluate(network, &val, |_, _| ())?;
-        if args.target.allow_nonfinite { Ok(evaluation) } else { evaluation.finite() }
-    };
+    let measure = |network| args.target.accept(evaluate(network, &val, |_, _| ())?);
     let (before, after) = (measure(&target.network)?.totals, measure(&network)?.totals);
 
     let metadata = Metadata { form: Form::Train, keys: Dialect::Native, ..target.metadata.clone() };
@@ -85,16 +83,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         out: args.out.clone(),
     };
     crate::print(args.json, &result, || {
-        let batches = match result.batches {
-            1 => "1 batch".to_string(),
-            batches => format!("{batches} batches"),
-        };
         format!(
             "statistics of {} ({}) of {}\n\
              top-1 {:.2}% before, {:.2}% after; loss {:.4} before, {:.4} after; on {}\n\
              written to {}",
-            batches,
-            crate::count(result.images, "image"),
+            plural(result.batches, "batch"),
+            plural(result.images, "image"),
             train.dataset().describe(),
             result.top1_before,
             result.top1_after,

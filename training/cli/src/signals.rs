@@ -1,5 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP: the first is a wish to stop. A second SIGINT or SIGTERM ends the process
-//! at once; SIGHUP never does, since a terminal that closes sends several.
+//! SIGINT, SIGTERM and SIGHUP: the first requests a stop. A second SIGINT or SIGTERM ends the
+//! process at once; SIGHUP never does, since a terminal that closes sends several.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use signal_hook::flag;
 
 use dbb_training::cancel::CancelToken;
 
-/// A [`CancelToken`] that the first signal raises.
+/// A [`CancelToken`] that the first signal sets.
 pub fn stop() -> io::Result<CancelToken> {
     let stop = CancelToken::default();
     let again = Arc::new(AtomicBool::new(false));
@@ -28,7 +28,7 @@ pub fn stop() -> io::Result<CancelToken> {
     Ok(stop)
 }
 
-/// Whether the process was started to outlive its terminal, as `nohup` does: that stays so.
+/// Whether the process was started to outlive its terminal, as by `nohup`; SIGHUP is then ignored.
 #[cfg(unix)]
 fn is_hangup_ignored() -> bool {
     use io::IsTerminal;

@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1.0)]
     width: f64,
     /// Height and width of the images; by default those of the paper.
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, visible_alias = "size", value_parser = clap::value_parser!(u16).range(1..))]
     res: Option<u16>,
     /// Classes; by default 1000, or 10 for the CIFAR networks.
     #[arg(long)]

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::options::{DeviceName, DeviceOptions};
 use crate::progress::Progress;
+use dbb_training::calendar::Utc;
 use dbb_training::config::{Config, ModelSection, shown};
 use dbb_training::run::directory::RunDir;
+use dbb_training::text::plural;
 use dbb_training::train::Trainer;
 use dbb_training::train::distributed;
 
@@ -77,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             result.top1_deploy,
             result.best_top1_deploy,
             result.top5_deploy,
-            crate::count(result.epochs, "epoch"),
+            plural(result.epochs, "epoch"),
             result.seconds,
             result.images_per_second,
             result.run_dir.display(),
@@ -105,7 +106,7 @@ impl Args {
         let given = Config::load_run(&self.config, &self.set)?;
         if run.exists() {
             let own = Config::load_run(&run.config(), &self.set)?;
-            // What the file leaves to the data is written out in the run.
+            // Values that the file leaves to the data are written out in the run.
             let model = ModelSection {
                 num_classes: given.model.num_classes.or(own.model.num_classes),
                 in_channels: given.model.in_channels.or(own.model.in_channels),
@@ -127,62 +128,13 @@ impl Args {
     }
 }
 
-/// `runs/<name>-<date>-<time>` in UTC, such as `runs/resnet20-dbb-2026-11-25-014205`: names that sort
-/// by time. A name that is taken gets a number.
+/// `runs/<name>-<date>-<time>` in UTC, such as `runs/resnet20-dbb-2026-11-25-014205`: names that
+/// sort by time. A number is appended to a name that is taken.
 pub fn default_out(config: &Path) -> PathBuf {
     let name = config.file_stem().unwrap_or_default().to_string_lossy();
-    // A clock before 1970 is still a name.
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let name = format!("{name}-{}", date_and_time(seconds));
+    let name = format!("{name}-{}", Utc::now().compact());
     let path = Path::new("runs").join(&name);
     let others = (2u64..).map(|number| Path::new("runs").join(format!("{name}-{number}")));
-    // Some number is free.
+    // Some number is unused.
     std::iter::once(path.clone()).chain(others).find(|path| !path.exists()).unwrap_or(path)
-}
-
-/// `year-month-day-hhmmss` of seconds since 1970, in UTC.
-///
-/// The date by Hinnant's algorithm `civil_from_days`: years begin in March, so that the leap day is
-/// their last, and 146,097 days are 400 years.
-fn date_and_time(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days since 1 March of the year 0.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year}-{month:02}-{day:02}-{hour:02}{minute:02}{second:02}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Against `date -u -d @SECONDS +%Y-%m-%d-%H%M%S`.
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, "1970-01-01-000000"),
-            (68_169_599, "1972-02-28-235959"),
-            (68_169_600, "1972-02-29-000000"),
-            (951_868_799, "2000-02-29-235959"),
-            (951_868_800, "2000-03-01-000000"),
-            (1_795_570_925, "2026-11-25-014205"),
-            (4_107_542_400, "2100-03-01-000000"),
-        ] {
-            assert_eq!(date_and_time(seconds), expected);
-        }
-    }
-
-    #[test]
-    fn default_names_sort_by_time() {
-        let names: Vec<String> = (0..40_000).map(|i| date_and_time(i * 47_777)).collect();
-        assert!(names.is_sorted());
-    }
 }

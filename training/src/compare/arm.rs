@@ -1,4 +1,4 @@
-//! What is compared with what: the arms of a comparison, their names and their differences.
+//! The arms of a comparison: their names, baselines and differences.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +6,11 @@ use dbb_models::{Arch, BlockKind};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, shown};
 use crate::error::{Error, Result};
 use crate::run::identity::Identity;
 
-/// Keys that are no difference between arms: their names, and the block, which every table shows
+/// Keys that are not listed as differences: the name, and the block, which every table shows
 /// anyway.
 const SHOWN_KEYS: [&str; 2] = ["name", "model.block"];
 
@@ -21,20 +21,19 @@ pub struct Arm {
     pub name: String,
     /// The configuration, with the first of the seeds.
     pub config: Config,
-    /// The arm that it is compared with, by its place.
+    /// Index of the arm that it is compared with.
     pub baseline: Option<usize>,
 }
 
 impl Arm {
-    /// One arm for every configuration, or with `blocks` one for each of them with every
-    /// configuration.
+    /// One arm per configuration or, with `blocks`, one per configuration and block.
     ///
-    /// An arm has the `name` of its configuration, else that of the file, with the folder before it
-    /// where two files are called the same. With `blocks` the block follows it, or takes the place
-    /// of the configuration's own block in it.
+    /// An arm has the `name` of its configuration, or else that of the file, prefixed with the
+    /// folder where two files have the same name. With `blocks` the block is appended, or replaces
+    /// the configuration's own block in the name.
     ///
-    /// Its baseline is the first arm of the same file, else of the same architecture, else the first
-    /// of all.
+    /// Its baseline is the first arm of the same file, or else of the same architecture, or else
+    /// the first of all.
     ///
     /// # Errors
     /// If two arms have the same name.
@@ -88,8 +87,8 @@ fn with_block(name: &str, own: BlockKind, block: BlockKind) -> String {
     parts.join("-")
 }
 
-/// The name of a file without its ending, after that of its folder where another of the files is
-/// called the same.
+/// The name of a file without its extension, prefixed with its folder where another file has the
+/// same name.
 fn file_name(path: &Path, recipes: &[(PathBuf, Config)]) -> String {
     let stem = path.file_stem();
     let shared = |(other, config): &(PathBuf, Config)| {
@@ -98,7 +97,7 @@ fn file_name(path: &Path, recipes: &[(PathBuf, Config)]) -> String {
     let folder = path.parent().and_then(Path::file_name).filter(|_| recipes.iter().any(shared));
     let parts = folder.into_iter().chain(stem).map(|part| part.to_string_lossy());
     let text = parts.collect::<Vec<_>>().join("-");
-    // Of the characters that the key `name` allows.
+    // Only characters that the key `name` allows.
     let allowed = |c: char| if c.is_alphanumeric() || "-_.+".contains(c) { c } else { '-' };
     let text: String = text.chars().map(allowed).collect();
     match text.trim_start_matches(['-', '_', '.', '+']) {
@@ -194,10 +193,6 @@ impl Contrast {
     /// What differs and how it is compared, in a line.
     pub fn describe(&self) -> String {
         let Self { arm, baseline, blocks: [own, other], differences, pairing } = self;
-        let shown = |value: &Value| match value {
-            Value::Null => "not set".to_string(),
-            value => value.to_string(),
-        };
         let list: Vec<String> = differences
             .iter()
             .map(|d| format!("{} = {} ({baseline}: {})", d.key, shown(&d.own), shown(&d.baseline)))

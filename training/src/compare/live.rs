@@ -15,7 +15,7 @@ pub struct Live {
     pub name: String,
     /// Its seed.
     pub seed: u64,
-    /// Epochs that it is to have.
+    /// Epochs planned.
     pub epochs: usize,
     /// Its last epoch so far.
     pub last: Option<EpochRecord>,
@@ -24,7 +24,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// A run that begins.
+    /// A run that is about to begin.
     pub fn new(name: &str, config: &Config, run_dir: PathBuf) -> Self {
         let (seed, epochs) = (config.seed, config.train.epochs);
         Self { name: name.into(), seed, epochs, last: None, run_dir }
@@ -34,7 +34,7 @@ impl Live {
 /// Writes the report of the comparison.
 type Page<'a> = &'a dyn Fn(&Live, &State) -> io::Result<()>;
 
-/// Writes the report at the beginning of a run and after its epochs, and hands everything on.
+/// Writes the report at the beginning of a run and after each epoch, and forwards everything.
 pub(super) struct Watch<'a> {
     live: Live,
     observer: &'a mut dyn Observer,

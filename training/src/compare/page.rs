@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
+use super::arm::{Arm, Pairing};
+use super::charts::{Group, charts};
+use super::live::Live;
+use super::result::{Comparison, Row};
 use super::tables::{DELTA_HEADER, TOP1_HEADER};
-use super::{Arm, Comparison, Live, Pairing, Row, SummaryRow};
-use crate::report::chart::{Chart, Series};
-use crate::report::format::Quantity::{Count, Duration, Epoch, Number, Percent, Points};
-use crate::report::format::{plural, signed};
+use crate::report::Run;
+use crate::report::format::Quantity::{Count, Duration, Epoch, Number, Percent};
+use crate::report::format::signed;
+use crate::report::frame::{State, environment, figures, open};
 use crate::report::page::{Html, cards, details, paragraph, preformatted, table};
-use crate::report::scale::Axis;
-use crate::report::{EPOCH, LOSS, Run, State, TIME, TOP1, environment, figures, open};
-use crate::run::metrics::EpochRecord;
-use crate::statistics::mean;
+use crate::text::plural;
 
 /// What is compared, and where.
 pub(super) struct Compared<'a> {
@@ -19,14 +20,8 @@ pub(super) struct Compared<'a> {
     pub arms: &'a [Arm],
     /// The folder of the runs.
     pub folder: &'a Path,
-    /// Runs that are to come in all.
+    /// Runs planned in all.
     pub planned: usize,
-}
-
-/// An arm of the summary with its runs.
-struct Group<'a> {
-    summary: &'a SummaryRow,
-    runs: Vec<(&'a Row, &'a Run)>,
 }
 
 impl Compared<'_> {
@@ -49,7 +44,7 @@ impl Compared<'_> {
             .collect();
         let names: Vec<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
         let title = format!("{} compared", names.join(", "));
-        // The run under way counts as long as it is.
+        // The run under way counts.
         let number = runs.len() + usize::from(live.is_some());
         let mut page = open(title, state, &[("run", number, self.planned)]);
         if let Some(live) = live {
@@ -59,7 +54,7 @@ impl Compared<'_> {
             true => paragraph("No run is finished."),
             false => Html::from_iter([
                 summary_table(comparison, &groups),
-                verdict(&groups),
+                verdict(comparison),
                 cost(&groups),
             ]),
         };
@@ -68,7 +63,7 @@ impl Compared<'_> {
         page.section("What differs", differences.collect());
         let epochs = runs.iter().map(|run| run.records.len()).max().unwrap_or(0);
         if !groups.is_empty() {
-            page.section("Curves", figures(&charts(&groups), epochs));
+            page.section("Curves", figures(&charts(comparison, &groups), epochs));
             page.section("Runs", run_table(comparison, runs, self));
         }
         let configs = self.arms.iter().map(|arm| {
@@ -80,7 +75,7 @@ impl Compared<'_> {
             details(&name, &preformatted(&config.to_toml()))
         });
         page.section("Configuration", configs.collect());
-        // One for all, unless a run was made elsewhere or on other data.
+        // Usually the same for all runs.
         let mut envs: Vec<_> = runs.iter().map(|run| &run.env).collect();
         envs.dedup();
         if !envs.is_empty() {
@@ -115,9 +110,9 @@ impl Compared<'_> {
 }
 
 /// What may be concluded, and what may not.
-fn verdict(groups: &[Group]) -> Html {
+fn verdict(comparison: &Comparison) -> Html {
     let mut lines: Vec<String> = Vec::new();
-    for Group { summary, .. } in groups {
+    for summary in &comparison.summary {
         let (Some(delta), Some(half), Some(baseline), Some(pairing)) =
             (summary.delta, summary.delta_ci95, &summary.baseline, summary.paired)
         else {
@@ -129,7 +124,7 @@ fn verdict(groups: &[Group]) -> Html {
             _ => "the interval contains zero, so no difference is shown",
         };
         let how = match pairing {
-            Pairing::BySeed => plural(pairs(summary, groups).len(), "pair"),
+            Pairing::BySeed => plural(comparison.pairs(summary).len(), "pair"),
             Pairing::Unpaired(why) | Pairing::Incomparable(why) => format!("unpaired, since {why}"),
         };
         lines.push(format!(
@@ -138,7 +133,7 @@ fn verdict(groups: &[Group]) -> Html {
             signed(delta),
         ));
     }
-    if groups.iter().any(|group| group.summary.n == 1) {
+    if comparison.summary.iter().any(|arm| arm.n == 1) {
         lines.push(
             "One seed: no interval, so no difference is claimed. Use several seeds before believing \
              one."
@@ -148,7 +143,7 @@ fn verdict(groups: &[Group]) -> Html {
     lines.into_iter().map(paragraph).collect()
 }
 
-/// That the arms cost the same once deployed, where they do.
+/// Says that the arms cost the same once deployed, if they do.
 fn cost(groups: &[Group]) -> Html {
     let cost = |group: &Group| {
         let (row, run) = group.runs.first()?;
@@ -162,181 +157,44 @@ fn cost(groups: &[Group]) -> Html {
     }
 }
 
-/// Seed and difference of top-1 to the baseline of the runs that have a counterpart there.
-fn pairs(arm: &SummaryRow, groups: &[Group]) -> Vec<[f64; 2]> {
-    let rows = |name: &str| {
-        let group = groups.iter().find(|group| group.summary.name == name);
-        group.into_iter().flat_map(|group| group.runs.iter().map(|(row, _)| *row))
-    };
-    let baseline = arm.baseline.as_deref().unwrap_or_default();
-    let pair = |own: &Row| {
-        let base = rows(baseline).find(|base| base.seed == own.seed)?;
-        Some([own.seed as f64, own.top1_train - base.top1_train])
-    };
-    rows(&arm.name).filter_map(pair).collect()
-}
-
 fn summary_table(comparison: &Comparison, groups: &[Group]) -> Html {
-    let head = [
-        "name",
-        "seeds",
-        TOP1_HEADER,
-        DELTA_HEADER,
-        "baseline",
-        "parameters in training",
-        "deployed",
-        "MACs",
-        "time per run",
-        "fold difference",
+    let cost = |group: &Group| comparison.cost(&group.summary.name);
+    let delta = |group: &Group| comparison.delta(group.summary);
+    let macs = |group: &Group| group.runs.first().map_or(0, |(_, run)| run.summary.macs_deploy);
+    type Cell<'a> = &'a dyn Fn(&Group) -> String;
+    let columns: [(&str, Cell); 10] = [
+        ("name", &|group| group.summary.name.clone()),
+        ("seeds", &|group| group.summary.n.to_string()),
+        (TOP1_HEADER, &|group| group.summary.top1()),
+        (DELTA_HEADER, &|group| delta(group).map_or("baseline".into(), |d| d.replace('-', "−"))),
+        ("baseline", &|group| group.summary.baseline.clone().unwrap_or_default()),
+        ("parameters in training", &|group| Count.show(cost(group).params_train as f64)),
+        ("deployed", &|group| Count.show(cost(group).params_deploy as f64)),
+        ("MACs", &|group| Count.show(macs(group) as f64)),
+        ("time per run", &|group| Duration.show(cost(group).seconds)),
+        ("fold difference", &|group| Number.show(cost(group).fold)),
     ];
-    let rows = groups.iter().map(|group| {
-        let arm = group.summary;
-        let seconds: Vec<f64> = group.runs.iter().map(|(row, _)| row.seconds).collect();
-        let folds = group.runs.iter().map(|(row, _)| row.fold_max_rel_diff);
-        let (params_train, params_deploy, macs) =
-            group.runs.first().map_or((0, 0, 0), |(row, run)| {
-                (row.params_train, row.params_deploy, run.summary.macs_deploy)
-            });
-        let cells = [
-            arm.name.clone(),
-            arm.n.to_string(),
-            arm.top1(),
-            comparison.delta(arm).unwrap_or_else(|| "baseline".into()).replace('-', "−"),
-            arm.baseline.clone().unwrap_or_default(),
-            Count.show(params_train as f64),
-            Count.show(params_deploy as f64),
-            Count.show(macs as f64),
-            Duration.show(mean(&seconds)),
-            Number.show(folds.fold(0.0, f64::max)),
-        ];
-        cells.map(Html::from).into()
-    });
-    table("Every configuration", &head, rows)
-}
-
-fn charts(groups: &[Group]) -> Vec<Chart> {
-    let seeds = groups.iter().map(|group| group.summary.n).max().unwrap_or(0);
-    let bands = match seeds {
-        0 | 1 => "One seed each.".to_string(),
-        2 => "Line: mean of two seeds; band: between them.".to_string(),
-        n => format!("Line: mean of {n} seeds; band: ± one standard deviation; thin: every seed."),
-    };
-    let curves = |value: fn(&EpochRecord) -> f64| {
-        let curve = |run: &Run| {
-            run.records.iter().map(|record| [record.epoch as f64, value(record)]).collect()
-        };
-        let series = |group: &Group| {
-            Series::mean(
-                &group.summary.name,
-                group.runs.iter().map(|(_, run)| curve(run)).collect(),
-            )
-        };
-        groups.iter().map(series).collect::<Vec<_>>()
-    };
-    let ends = |place: fn(&Row, &Run) -> [f64; 2]| {
-        let series = |group: &Group| Series {
-            name: group.summary.name.clone(),
-            dots: group.runs.iter().map(|(row, run)| place(row, run)).collect(),
-            ..Series::default()
-        };
-        groups.iter().map(series).collect::<Vec<_>>()
-    };
-    let cost = |name| Axis { name, quantity: Count, from_zero: false };
-    let chart = |title, note: &str, x, y, series| Chart { title, note: note.into(), x, y, series };
-    vec![
-        chart(
-            "Difference by seed",
-            "A dot per seed: top-1 less that of the baseline with the same seed. Line: mean; band: 95 % \
-             interval.",
-            Axis { name: "seed", ..EPOCH },
-            Axis { name: "difference in top-1", quantity: Points, from_zero: true },
-            by_seed(groups),
-        ),
-        chart("Validation top-1", &bands, EPOCH, TOP1, curves(|record| record.top1)),
-        chart("Validation loss", &bands, EPOCH, LOSS, curves(|record| record.val_loss)),
-        chart("Training loss", &bands, EPOCH, LOSS, curves(|record| record.train_loss)),
-        chart(
-            "Top-1 against training time",
-            "As training and validation go on, mean of the seeds; a dot where a run ended.",
-            TIME,
-            TOP1,
-            over_time(groups),
-        ),
-        chart(
-            "Top-1 against deployed parameters",
-            "A dot per run, folded.",
-            cost("deployed parameters"),
-            TOP1,
-            ends(|row, _| [row.params_deploy as f64, row.top1_deploy]),
-        ),
-        chart(
-            "Top-1 against multiply-accumulates",
-            "A dot per run, folded.",
-            cost("multiply-accumulates"),
-            TOP1,
-            ends(|row, run| [run.summary.macs_deploy as f64, row.top1_deploy]),
-        ),
-    ]
-}
-
-/// The differences of every arm that is paired with its baseline.
-fn by_seed(groups: &[Group]) -> Vec<Series> {
-    let series = |group: &Group| {
-        let arm = group.summary;
-        let level = match (arm.paired?, arm.delta, arm.delta_ci95) {
-            (Pairing::BySeed, Some(delta), Some(half)) => [delta, delta - half, delta + half],
-            _ => return None,
-        };
-        let name = format!("{} − {}", arm.name, arm.baseline.as_ref()?);
-        let dots = pairs(arm, groups);
-        Some(Series { name, dots, level: Some(level), ..Series::default() })
-    };
-    groups.iter().filter_map(series).collect()
-}
-
-/// Mean curves over the seconds spent, and the ends of the runs.
-fn over_time(groups: &[Group]) -> Vec<Series> {
-    let curve = |run: &Run| -> Vec<[f64; 2]> {
-        let spent = run.records.iter().scan(0.0, |spent, record| {
-            *spent += record.seconds;
-            Some([*spent, record.top1])
-        });
-        spent.collect()
-    };
-    let series = |group: &Group| {
-        let curves: Vec<_> = group.runs.iter().map(|(_, run)| curve(run)).collect();
-        let dots = curves.iter().filter_map(|curve| curve.last().copied()).collect();
-        let mut series =
-            Series { dots, thin: Vec::new(), ..Series::mean(&group.summary.name, curves) };
-        // Every seed has its own seconds, over which a band would mean nothing.
-        series.line.iter_mut().for_each(|point| point.band = None);
-        series
-    };
-    groups.iter().map(series).collect()
+    let rows = groups.iter().map(|group| columns.map(|(_, cell)| cell(group).into()).into());
+    table("Every configuration", &columns.map(|(name, _)| name), rows)
 }
 
 fn run_table(comparison: &Comparison, runs: &[Run], compared: &Compared) -> Html {
-    let head = [
-        "run",
-        "top-1, training form",
-        "top-1, folded",
-        "best top-1, folded",
-        "time",
-        "blocks folded",
-        "fold difference",
+    type Cell = fn(&Row, &Run) -> String;
+    let columns: [(&str, Cell); 6] = [
+        ("top-1, training form", |row, _| Percent.show(row.top1_train)),
+        ("top-1, folded", |row, _| Percent.show(row.top1_deploy)),
+        ("best top-1, folded", |_, run| {
+            Percent.show(run.records.iter().map(|record| record.top1).fold(f64::NAN, f64::max))
+        }),
+        ("time", |row, _| Duration.show(row.seconds)),
+        ("blocks folded", |row, _| row.blocks_folded.to_string()),
+        ("fold difference", |row, _| Number.show(row.fold_max_rel_diff)),
     ];
+    let head: Vec<&str> = ["run"].into_iter().chain(columns.map(|(name, _)| name)).collect();
     let rows = comparison.rows.iter().zip(runs).map(|(row, run)| {
         let link = compared.link(&row.run_dir, &format!("{}, seed {}", row.name, row.seed));
-        let best = run.records.iter().map(|record| record.top1).fold(f64::NAN, f64::max);
-        let cells = [
-            Percent.show(row.top1_train),
-            Percent.show(row.top1_deploy),
-            Percent.show(best),
-            Duration.show(row.seconds),
-            row.blocks_folded.to_string(),
-            Number.show(row.fold_max_rel_diff),
-        ];
-        std::iter::once(link).chain(cells.map(Html::from)).collect()
+        let cells = columns.map(|(_, cell)| cell(row, run).into());
+        [link].into_iter().chain(cells).collect()
     });
     table("Every run", &head, rows)
 }
@@ -345,7 +203,7 @@ fn run_table(comparison: &Comparison, runs: &[Run], compared: &Compared) -> Html
 mod tests {
     use super::*;
     use crate::compare::{Contrast, Difference, summarise};
-    use crate::report::tests::{assert_well_formed, record, run};
+    use crate::report::testing::{assert_well_formed, record, run};
     use dbb_models::BlockKind;
     use std::path::PathBuf;
 

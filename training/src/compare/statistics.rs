@@ -1,7 +1,7 @@
 //! Means, spreads and the intervals of differences.
 
 use super::arm::{Contrast, Pairing};
-use super::{Row, SummaryRow};
+use super::result::{Comparison, Row, SummaryRow};
 use crate::statistics::{mean, standard_deviation};
 
 /// Mean, spread and difference to its baseline of every arm that has runs, in their order;
@@ -21,7 +21,10 @@ pub fn summarise(rows: &[Row], contrasts: &[Contrast]) -> Vec<SummaryRow> {
         let interval = contrast.and_then(|contrast| {
             let baseline = of(&contrast.baseline);
             match contrast.pairing {
-                Pairing::BySeed => paired(&pairs(&own, &baseline)),
+                Pairing::BySeed => {
+                    let pairs = pairs(own.iter().copied(), baseline.iter().copied());
+                    paired(&pairs.into_iter().map(|(_, delta)| delta).collect::<Vec<_>>())
+                }
                 Pairing::Unpaired(_) => welch(&top1, &top1_of(&baseline)),
                 Pairing::Incomparable(_) => None,
             }
@@ -47,10 +50,24 @@ fn top1_of(rows: &[&Row]) -> Vec<f64> {
     rows.iter().map(|row| row.top1_train).collect()
 }
 
-/// Differences of top-1 of the runs that have a counterpart of the same seed.
-fn pairs(own: &[&Row], baseline: &[&Row]) -> Vec<f64> {
-    let pair = |row: &&Row| baseline.iter().find(|base| base.seed == row.seed);
-    own.iter().filter_map(|row| Some(row.top1_train - pair(row)?.top1_train)).collect()
+impl Comparison {
+    /// Seed and difference of top-1 to its baseline of the runs of an arm.
+    pub(super) fn pairs(&self, arm: &SummaryRow) -> Vec<(u64, f64)> {
+        let baseline = arm.baseline.as_deref().unwrap_or_default();
+        pairs(self.rows_of(&arm.name), self.rows_of(baseline))
+    }
+}
+
+/// Seed and difference of top-1 of the runs that have a counterpart of the same seed.
+fn pairs<'a>(
+    own: impl Iterator<Item = &'a Row>,
+    baseline: impl Iterator<Item = &'a Row> + Clone,
+) -> Vec<(u64, f64)> {
+    let pair = |row: &Row| {
+        let counterpart = baseline.clone().find(|base| base.seed == row.seed)?;
+        Some((row.seed, row.top1_train - counterpart.top1_train))
+    };
+    own.filter_map(pair).collect()
 }
 
 /// The mean of paired differences and half the width of its 95 % interval (Student's t); `None`
@@ -91,7 +108,7 @@ fn t_quantile(degrees_of_freedom: f64) -> f64 {
     ];
     let (z, n) = (1.959_964f64, degrees_of_freedom);
     let whole = n.floor();
-    // No number, where a top-1 is none, has the first value of the table.
+    // NaN, where a top-1 is NaN, takes the first value of the table.
     let at = (whole as usize).saturating_sub(1);
     match TABLE[at.min(TABLE.len())..] {
         [] | [_] => {
@@ -108,7 +125,7 @@ fn t_quantile(degrees_of_freedom: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{contrast, row};
+    use super::super::result::tests::{contrast, row};
     use super::*;
 
     /// Against values worked out by hand: differences 1, 2, 3 have mean 2, deviation 1 and the

@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
-use super::{Comparison, Pairing, SummaryRow};
+use super::arm::Pairing;
+use super::result::{Comparison, SummaryRow};
 use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
-use crate::statistics::mean;
 
-/// Head of the column of top-1: what ± is there.
-pub(crate) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";
+/// Header of the top-1 column; says what ± means there.
+pub(super) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";
 
-/// Head of the column of differences: what ± is there.
-pub(crate) const DELTA_HEADER: &str = "delta (± 95 % interval)";
+/// Header of the column of differences; says what ± means there.
+pub(super) const DELTA_HEADER: &str = "delta (± 95 % interval)";
 
 /// Why a difference has no interval.
-pub(crate) const ONE_SEED: &str = "one seed: no interval";
+pub(super) const ONE_SEED: &str = "one seed: no interval";
 
 impl Comparison {
     /// Writes `compare.json`, `compare.csv` and `compare.md` into a folder.
@@ -55,7 +55,7 @@ impl Comparison {
         text
     }
 
-    /// One line per arm, with what its runs cost on average, and what arms differ in.
+    /// One line per arm with the mean cost of its runs, and how the arms differ.
     pub fn markdown(&self) -> String {
         let mut text = format!(
             "| name | arch | block | seeds | {TOP1_HEADER} | {DELTA_HEADER} | baseline | parameters in \
@@ -63,13 +63,9 @@ impl Comparison {
              |---|---|---|---|---|---|---|---|---|---|---|\n"
         );
         for arm in &self.summary {
-            let rows: Vec<_> = self.rows.iter().filter(|row| row.name == arm.name).collect();
-            let seconds: Vec<f64> = rows.iter().map(|row| row.seconds).collect();
-            let fold = rows.iter().fold(0.0f64, |worst, row| worst.max(row.fold_max_rel_diff));
-            let (params_train, params_deploy) =
-                rows.first().map_or((0, 0), |row| (row.params_train, row.params_deploy));
+            let cost = self.cost(&arm.name);
             text += &format!(
-                "| {} | {} | {} | {} | {} | {} | {} | {params_train} | {params_deploy} | {:.1} | {fold:.1e} |\n",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.1e} |\n",
                 arm.name,
                 arm.arch,
                 arm.block,
@@ -77,7 +73,10 @@ impl Comparison {
                 arm.top1(),
                 self.delta(arm).unwrap_or_else(|| "-".into()),
                 arm.baseline.as_deref().unwrap_or("-"),
-                mean(&seconds),
+                cost.params_train,
+                cost.params_deploy,
+                cost.seconds,
+                cost.fold,
             );
         }
         for contrast in &self.contrasts {
@@ -88,7 +87,7 @@ impl Comparison {
 
     /// The difference of an arm to its baseline, as a cell of a table; `None` for an arm without
     /// baseline.
-    pub(crate) fn delta(&self, arm: &SummaryRow) -> Option<String> {
+    pub(super) fn delta(&self, arm: &SummaryRow) -> Option<String> {
         let pairing = arm.paired?;
         if let Pairing::Incomparable(why) = pairing {
             return Some(format!("none: {why}"));
@@ -104,7 +103,7 @@ impl Comparison {
 
 impl SummaryRow {
     /// Top-1 as a cell of a table.
-    pub(crate) fn top1(&self) -> String {
+    pub(super) fn top1(&self) -> String {
         match self.top1_sd {
             Some(sd) => format!("{:.2} ± {sd:.2}", self.top1_mean),
             None => format!("{:.2}", self.top1_mean),
@@ -114,7 +113,7 @@ impl SummaryRow {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{contrast, row};
+    use super::super::result::tests::{contrast, row};
     use super::super::{Row, summarise};
     use super::*;
 

@@ -1,4 +1,4 @@
-//! How sections refuse values.
+//! Range checks that the sections share.
 
 use std::fmt::Display;
 
@@ -12,7 +12,7 @@ pub(super) struct Fault {
     pub text: String,
 }
 
-/// Refuses a value of a key out of its range.
+/// Refuses a value that is out of its range.
 pub(super) fn require(
     holds: bool,
     key: &str,
@@ -24,6 +24,11 @@ pub(super) fn require(
         text: format!("{value} is out of range; expected {expected}"),
     };
     holds.then_some(()).ok_or_else(fault)
+}
+
+/// Refuses a value that is not a finite number above 0.
+pub(super) fn require_positive(key: &str, value: f64) -> Result<(), Fault> {
+    require(value > 0.0 && value.is_finite(), key, &value, "a number above 0")
 }
 
 /// A fault of the preprocessing or the augmentation, by its key.

@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use dbb_datasets::{
     Augment, CacheBudget, DataError, DataRef, ImageDataset, LoaderConfig, Pipeline, Preprocess,
-    Split, open, open_pair,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ClassMap;
 use super::check::{Fault, require, setting};
 use super::model::ANY_CHANNELS;
 
@@ -98,44 +96,6 @@ impl DataSection {
         self.source.parse()
     }
 
-    /// The training and the validation images, class map and limits applied; `seed` draws
-    /// `val_from_train`.
-    ///
-    /// # Errors
-    /// As [`dbb_datasets::open_pair`], [`ImageDataset::split`] and [`ClassMap::apply`].
-    pub fn open_pair(&self, seed: u64) -> crate::Result<(ImageDataset, ImageDataset)> {
-        let (mut train, mut val) = match self.val_from_train {
-            // The other split is not even looked for.
-            Some(share) => open(&self.reference()?, Split::Train)?.split(share, seed)?,
-            None => self.open_both()?,
-        };
-        if let Some(path) = &self.class_map {
-            let map = ClassMap::read(path)?;
-            let apply = |dataset| map.apply(dataset, &self.source, None, &[]);
-            (train, val) = (apply(&train)?, apply(&val)?);
-        }
-        let limit = |dataset: ImageDataset, limit: Option<usize>| match limit {
-            Some(n) => dataset.limit(n),
-            None => dataset,
-        };
-        Ok((limit(train, self.limit_train), limit(val, self.limit_val)))
-    }
-
-    /// Both splits of the data set.
-    fn open_both(&self) -> crate::Result<(ImageDataset, ImageDataset)> {
-        let reference = self.reference()?;
-        open_pair(&reference).map_err(|error| match error {
-            DataError::Layout { .. } if open(&reference, Split::Train).is_ok() => {
-                crate::Error::Unusable(format!(
-                    "{} has images to train on and none to validate with; data.val_from_train = 0.1 \
-                     validates on a tenth of them, which are not trained on",
-                    self.source
-                ))
-            }
-            error => error.into(),
-        })
-    }
-
     /// The memory for decoded images, which later epochs reuse.
     pub fn cache(&self) -> CacheBudget {
         CacheBudget::new(self.cache_mb.saturating_mul(1 << 20))
@@ -158,7 +118,7 @@ impl DataSection {
         preprocess
     }
 
-    /// The ranges of the keys; that images can be made the network's input.
+    /// Checks the ranges of the keys, and that images can become the network's input.
     pub(super) fn check(&self, in_channels: Option<usize>, augment: &Augment) -> Result<(), Fault> {
         if let Some(share) = self.val_from_train {
             let inside = share > 0.0 && share < 1.0;
@@ -171,7 +131,7 @@ impl DataSection {
         let source = |e: DataError| Fault { key: "data.source".into(), text: e.to_string() };
         self.reference().map_err(source)?;
 
-        // What is left to the data is taken as what fits.
+        // What the data decides is assumed to fit.
         let given = [&self.mean, &self.std].into_iter().flatten().map(Vec::len);
         let of_data = given.into_iter().find(|length| matches!(length, 1 | 3));
         let channels = in_channels.or(of_data).unwrap_or(ANY_CHANNELS);
@@ -192,7 +152,7 @@ impl DataSection {
         }
     }
 
-    /// That `data.resize` leaves enough for the crop of `size`.
+    /// Checks that `data.resize` leaves enough for the crop of `size`.
     fn check_resize(&self, size: usize) -> Result<(), Fault> {
         let Some(resize) = self.resize else { return Ok(()) };
         let expected = format!("at least data.size, {size}: the crop would be padded with black");

@@ -1,4 +1,4 @@
-//! In which keys two configurations differ.
+//! The keys in which two configurations differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ impl Config {
     }
 }
 
-/// A value of a configuration for people.
+/// A value of a configuration as messages show it.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::Null => "not set".to_string(),

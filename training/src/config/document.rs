@@ -1,7 +1,8 @@
-//! A TOML file that remembers where its keys stand.
+//! A TOML file that knows the line of every key.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::iter::successors;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -19,9 +20,9 @@ pub enum ConfigFileError {
         /// What the file system says.
         source: std::io::Error,
     },
-    /// A folder in the place of the file.
+    /// The path is a folder.
     #[error(
-        "{} is a folder; name a configuration (TOML), or add --resume to go on with the run in it",
+        "{} is a folder; name a configuration (TOML), or add --resume to resume the run in it",
         .0.display()
     )]
     Folder(PathBuf),
@@ -105,11 +106,11 @@ impl Document {
         Ok(Self { path: path.into(), table, lines, overridden: Vec::new() })
     }
 
-    /// Replaces values. A value that is no TOML is taken as a string, so that
+    /// Replaces values. A value that is not valid TOML is taken as a string, so that
     /// `model.block=dbb` needs no quotes.
     ///
     /// # Errors
-    /// If an override is not `KEY=VALUE` or goes through a key that is no table.
+    /// If an override is not `KEY=VALUE` or goes through a key that is not a table.
     pub fn with_overrides(mut self, overrides: &[String]) -> Result<Self, ConfigFileError> {
         for text in overrides {
             let error = |detail: &str| ConfigFileError::Override {
@@ -175,26 +176,22 @@ impl Document {
     /// An error at a key.
     pub fn fault(&self, key: &str, text: String) -> ConfigFileError {
         let file = self.path.display();
-        let place = if self.overridden.iter().any(|set| set == key) {
-            Place::Override(key.to_string())
-        } else {
-            // A missing key is blamed on its table, a table's own fault on its header.
-            let mut known = key;
-            loop {
-                if let Some(line) = self.lines.get(known) {
-                    break Place::File(format!("{file}:{line}: {key}"));
-                }
-                match known.rsplit_once('.') {
-                    Some((table, _)) => known = table,
-                    None => break Place::File(format!("{file}: {key}")),
-                }
-            }
-        };
+        if self.overridden.iter().any(|set| set == key) {
+            return ConfigFileError::Fault { place: Place::Override(key.to_string()), text };
+        }
+        // A missing key is reported at its table, a fault of a table at its header.
+        let mut keys = successors(Some(key), |key| Some(key.rsplit_once('.')?.0));
+        let line = keys.find_map(|key| self.lines.get(key));
+        let place = Place::File(match line {
+            Some(line) => format!("{file}:{line}: {key}"),
+            None => format!("{file}: {key}"),
+        });
         ConfigFileError::Fault { place, text }
     }
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
+/// The line, from 1, of a position in a text.
+pub(crate) fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 

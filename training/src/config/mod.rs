@@ -1,7 +1,6 @@
 //! Configuration: a TOML file and overrides, checked before anything runs.
 
 mod check;
-mod class_map;
 mod data;
 mod difference;
 mod document;
@@ -13,9 +12,9 @@ mod show;
 mod train;
 mod unused;
 
-pub use class_map::ClassMap;
 pub use data::{DataSection, OnBadSample};
 pub use difference::shown;
+pub(crate) use document::line_of;
 pub use document::{ConfigFileError, Document, Place};
 pub use model::ModelSection;
 pub use optim::{DecayRule, OptimKind, OptimSection};
@@ -27,11 +26,16 @@ use std::path::Path;
 
 use check::Fault;
 
+/// The default of factors.
+fn one() -> f64 {
+    1.0
+}
+
 impl Config {
     /// Reads a file, applies `KEY=VALUE` overrides in order, and checks the result.
     ///
     /// # Errors
-    /// As [`load_run`](Self::load_run); a value that has no effect beside the others.
+    /// As [`load_run`](Self::load_run); a value that has no effect with the others.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigFileError> {
         Self::read(path, overrides, |config| {
             config.check()?;
@@ -39,7 +43,7 @@ impl Config {
         })
     }
 
-    /// The same of the configuration of a run: it may hold a value that has no effect.
+    /// The same for the configuration of a run, which may hold values without effect.
     ///
     /// # Errors
     /// A file that cannot be read or parsed; a key that does not exist (with the nearest that

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{Fault, require};
 
-/// Classes and channels of a network whose data is not looked at.
+/// Classes and channels assumed where the data has not been opened.
 const ANY_CLASSES: usize = 1000;
 pub(super) const ANY_CHANNELS: usize = 3;
 
@@ -24,7 +24,7 @@ pub struct ModelSection {
     #[serde(default = "dbb")]
     pub block: BlockKind,
     /// Multiplies the channels of every layer.
-    #[serde(default = "one")]
+    #[serde(default = "super::one")]
     pub width: f64,
     /// Weights file to start from. By default the initial weights are random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,10 +56,6 @@ fn dbb() -> BlockKind {
     BlockKind::Dbb
 }
 
-fn one() -> f64 {
-    1.0
-}
-
 impl ModelSection {
     /// The network for data of the given classes and channels.
     pub fn resolve(&self, num_classes: usize, in_channels: usize) -> ModelConfig {
@@ -77,7 +73,7 @@ impl ModelSection {
         }
     }
 
-    /// The ranges of the keys; that the network can be built, with `train.freeze`.
+    /// Checks the ranges of the keys, and that the network can be built, with `train.freeze`.
     pub(super) fn check(&self, freeze: &[String]) -> Result<(), Fault> {
         if let Some(channels) = self.in_channels {
             require(matches!(channels, 1 | 3), "model.in_channels", &channels, "1 or 3")?;
@@ -94,7 +90,7 @@ impl ModelSection {
         }
         let network = self.resolve(ANY_CLASSES, ANY_CHANNELS);
         network.validate(freeze).map_err(|error| match &error {
-            // Of the zoo's layers none lacks channels but for a small width.
+            // Only a small width leaves a layer of the zoo without channels.
             ConfigError::Geometry { .. } => {
                 let text = format!("{width} leaves a layer of {} without channels", self.arch);
                 Fault { key: "model.width".into(), text }

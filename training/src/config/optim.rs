@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Fault, require};
+use super::check::{Fault, require, require_positive};
 
 /// The optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +27,7 @@ pub struct OptimSection {
     #[serde(default)]
     pub decay: DecayRule,
     /// Factor on the learning rate of biases, those of batch norms included (2 in the paper).
-    #[serde(default = "one")]
+    #[serde(default = "super::one")]
     pub bias_lr: f64,
 }
 
@@ -55,10 +55,6 @@ pub enum DecayRule {
     Paper,
 }
 
-fn one() -> f64 {
-    1.0
-}
-
 fn momentum() -> f64 {
     0.9
 }
@@ -68,20 +64,13 @@ fn weight_decay() -> f64 {
 }
 
 impl OptimSection {
-    /// The ranges of the keys.
+    /// Checks the ranges of the keys.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        require(self.lr > 0.0 && self.lr.is_finite(), "optim.lr", &self.lr, "a number above 0")?;
+        require_positive("optim.lr", self.lr)?;
         let unit = 0.0..1.0;
         require(unit.contains(&self.momentum), "optim.momentum", &self.momentum, "0 up to 1")?;
         let decay = self.weight_decay;
-        require((0.0..1.0).contains(&decay), "optim.weight_decay", &decay, "0 up to 1")?;
-        let bias_lr = self.bias_lr;
-        require(
-            bias_lr > 0.0 && bias_lr.is_finite(),
-            "optim.bias_lr",
-            &bias_lr,
-            "a number above 0",
-        )?;
-        Ok(())
+        require(unit.contains(&decay), "optim.weight_decay", &decay, "0 up to 1")?;
+        require_positive("optim.bias_lr", self.bias_lr)
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Fault, require};
+use super::check::{Fault, require, require_positive};
 use super::{OptimSection, TrainSection};
 
 /// The learning rate over time.
@@ -45,14 +45,13 @@ pub enum ScheduleKind {
 }
 
 impl ScheduleSection {
-    /// The ranges of the keys, of which some are those of the run.
+    /// Checks the ranges of the keys, some of which depend on other sections.
     pub(super) fn check(&self, train: &TrainSection, optim: &OptimSection) -> Result<(), Fault> {
         let warmup = self.warmup_epochs;
         let inside = (0.0..=train.epochs as f64).contains(&warmup);
         require(inside, "schedule.warmup_epochs", &warmup, "0 to train.epochs")?;
         let min = self.min_lr;
         require((0.0..=optim.lr).contains(&min), "schedule.min_lr", &min, "0 to optim.lr")?;
-        let gamma = self.gamma;
-        require(gamma > 0.0 && gamma.is_finite(), "schedule.gamma", &gamma, "a number above 0")
+        require_positive("schedule.gamma", self.gamma)
     }
 }

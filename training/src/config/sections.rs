@@ -41,7 +41,7 @@ pub type AugmentSection = Augment;
 
 impl Config {
     /// The one check of a configuration, as far as it can be checked without its data: that every
-    /// value is in its range, that the network can be built, and that images can be made its input.
+    /// value is in its range, that the network can be built, and that images can become its input.
     /// What depends on the data is checked by the same functions when it is opened.
     pub(super) fn check(&self) -> Result<(), Fault> {
         if let Some(name) = &self.name {
@@ -57,7 +57,7 @@ impl Config {
     }
 }
 
-/// Whether a text can name a configuration: it is part of the names of folders and stands in tables.
+/// Whether a text can name a configuration: names appear in folders and tables.
 fn is_name(text: &str) -> bool {
     text.starts_with(char::is_alphanumeric)
         && text.chars().all(|c| c.is_alphanumeric() || "-_.+".contains(c))

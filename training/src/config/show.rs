@@ -1,4 +1,4 @@
-//! A configuration for people: every default written out, every key that is not set as a comment.
+//! A configuration to read: every default written out, every key that is not set as a comment.
 
 use serde_json::Value;
 use toml::Table;
@@ -18,7 +18,7 @@ impl Config {
     }
 }
 
-/// Writes a table: its values, what it could have besides, and then the tables in it.
+/// Writes a table: its values, the keys that are not set, and then the tables in it.
 fn render(path: &str, table: &Table, schema: Option<&Value>, root: &Value, text: &mut String) {
     let (tables, values): (Table, Table) =
         table.clone().into_iter().partition(|(_, value)| value.is_table());

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Fault, require};
+use super::check::{Fault, require, require_positive};
 
 /// Epochs, batches, checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,7 +56,7 @@ pub(super) fn half() -> f64 {
 }
 
 impl TrainSection {
-    /// The ranges of the keys.
+    /// Checks the ranges of the keys.
     pub(super) fn check(&self) -> Result<(), Fault> {
         require(self.epochs > 0, "train.epochs", &self.epochs, "at least 1")?;
         require(self.batch_size > 1, "train.batch_size", &self.batch_size, "at least 2")?;
@@ -66,19 +66,16 @@ impl TrainSection {
         require(self.keep_last > 0, "train.keep_last", &0, "at least 1")?;
         require(self.checkpoint_steps != Some(0), "train.checkpoint_steps", &0, "at least 1")?;
         if let Some(norm) = self.clip_norm {
-            let positive = norm > 0.0 && norm.is_finite();
-            require(positive, "train.clip_norm", &norm, "a number above 0")?;
+            require_positive("train.clip_norm", norm)?;
         }
         if let Some(decay) = self.ema {
             let inside = decay > 0.0 && decay < 1.0;
             require(inside, "train.ema", &decay, "above 0 and below 1")?;
         }
         if let Some(minutes) = self.checkpoint_minutes {
-            let positive = minutes > 0.0 && minutes.is_finite();
-            require(positive, "train.checkpoint_minutes", &minutes, "a number above 0")?;
+            require_positive("train.checkpoint_minutes", minutes)?;
         }
         let factor = self.rollback_lr;
-        require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, "between 0 and 1")?;
-        Ok(())
+        require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, "between 0 and 1")
     }
 }

@@ -5,7 +5,7 @@ use dbb_datasets::{Augment, Policy};
 use super::check::Fault;
 use super::{Config, OnBadSample, OptimKind, ScheduleKind, ScheduleSection};
 
-/// Of the convolutions that become blocks: 1x1 ones never do.
+/// The smallest kernel of a convolution that becomes a block: 1x1 ones never do.
 const SMALLEST_KERNEL: usize = 3;
 
 impl Config {

@@ -1,4 +1,4 @@
-//! A fold that is measured, and refused where it is wrong.
+//! Folding with a measured difference, refused beyond a tolerance.
 
 use burn::tensor::{Tensor, TensorData};
 use dbb_models::weights::{
@@ -7,9 +7,11 @@ use dbb_models::weights::{
 use dbb_models::{Classifier, Reparameterize, Walk, summary::learnable_params};
 use serde::Serialize;
 
+use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::probe::Probe;
-use crate::run::metrics::host;
+use crate::run::metrics::{best, host};
+use crate::text::plural;
 
 /// Largest difference of logits that is accepted, relative to the largest logit.
 pub const TOLERANCE: f64 = 1e-4;
@@ -33,7 +35,7 @@ impl LogitDifference {
             let diff = a.iter().zip(b).fold(0.0f64, |m, (a, b)| worst(m, f64::from(a - b).abs()));
             self.max_abs = a.iter().fold(self.max_abs, |m, v| worst(m, f64::from(v.abs())));
             self.max_abs_diff = worst(self.max_abs_diff, diff);
-            self.agreeing += usize::from(label(a) == label(b));
+            self.agreeing += usize::from(best(a) == best(b));
         }
     }
 
@@ -53,11 +55,6 @@ fn worst(a: f64, b: f64) -> f64 {
     if b.is_nan() || b > a { b } else { a }
 }
 
-/// The preferred class; the earlier one of a tie.
-fn label(logits: &[f32]) -> usize {
-    (1..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
-}
-
 /// A fold and how exact it is.
 #[derive(Clone, Debug, Serialize)]
 pub struct FoldReport {
@@ -73,7 +70,7 @@ pub struct FoldReport {
     pub max_rel_diff: f64,
     /// Percent of images with the same label.
     pub top1_agreement: f64,
-    /// What the two were compared on.
+    /// What both forms were compared on.
     pub compared_on: String,
 }
 
@@ -83,7 +80,7 @@ pub struct FoldReport {
 /// If an image cannot be read, or the difference is beyond [`TOLERANCE`].
 pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldReport)> {
     let deploy = network.reparameterize();
-    let device = crate::network_device(network);
+    let device = device::of(network);
     let mut comparison = LogitDifference::default();
     for batch in probe.batches() {
         let images: Tensor<4> = Tensor::from_data(batch?.images, &device);
@@ -101,10 +98,10 @@ pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldRepo
         max_abs_diff: comparison.max_abs_diff,
         max_rel_diff: comparison.max_rel_diff(),
         top1_agreement: comparison.top1_agreement(),
-        compared_on: format!("{compared_on} ({} images)", comparison.images),
+        compared_on: format!("{compared_on} ({})", plural(comparison.images, "image")),
     };
-    // A label can only change where its margin is smaller than twice the difference, so that
-    // within it the labels hold as well.
+    // A label can only change where its margin is below twice the difference, so labels hold within
+    // the tolerance as well.
     if within_tolerance(report.max_rel_diff) {
         Ok((deploy, report))
     } else {
@@ -116,7 +113,7 @@ pub fn fold(network: &Classifier, probe: &Probe) -> Result<(Classifier, FoldRepo
 ///
 /// # Errors
 /// If the file holds no block, one that cannot be folded, or one whose fold differs by more than
-/// [`TOLERANCE`]; weights that are NaN or infinite, where they are in a block or not accepted.
+/// [`TOLERANCE`]; weights that are NaN or infinite, if they are in a block or not accepted.
 pub fn fold_blocks(
     file: WeightsFile,
     options: &BlockFold,
@@ -146,7 +143,8 @@ fn within_tolerance(max_rel_diff: f64) -> bool {
     max_rel_diff <= TOLERANCE
 }
 
-/// Learnable values of a state dict: all fractions but running statistics and constants of blocks.
+/// Learnable values of a state dict: all floating-point values except running statistics and
+/// constants of blocks.
 pub fn learnable_values(tensors: &StateDict) -> usize {
     let learnable = |(key, data): &(&String, &TensorData)| {
         let statistic = ["running_mean", "running_var"].iter().any(|end| key.ends_with(end));

@@ -1,13 +1,14 @@
-//! What it costs a network to store its weights in 16 bits.
+//! How much a network changes when its weights are stored in 16 bits.
 
 use burn::tensor::{DType, Tensor};
 use dbb_models::Classifier;
 use serde::Serialize;
 
 use crate::deploy::fold::LogitDifference;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::probe::Probe;
-use crate::run::metrics::top1_hits;
+use crate::run::metrics::Totals;
 
 /// Number type of stored weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -16,9 +17,9 @@ pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits with eleven of precision, up to 65504.
+    /// 16 bits with 11 bits of precision, up to 65504.
     F16,
-    /// 16 bits with eight of precision and the range of `f32`.
+    /// 16 bits with 8 bits of precision and the range of `f32`.
     Bf16,
 }
 
@@ -52,7 +53,8 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// A network with rounded weights against the same with exact ones; both compute in `f32`.
+/// A network with rounded weights compared with the same network with exact ones; both compute in
+/// `f32`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rounding {
     /// Type of the rounded weights.
@@ -80,17 +82,16 @@ impl Rounding {
         dtype: Precision,
         probe: &Probe,
     ) -> Result<Self> {
-        let device = crate::network_device(exact);
+        let device = device::of(exact);
         let mut comparison = LogitDifference::default();
-        let (mut labelled, mut correct) = (0, [0, 0]);
+        let mut totals = [Totals::default(); 2];
         for batch in probe.batches() {
             let batch = batch?;
             let images: Tensor<4> = Tensor::from_data(batch.images, &device);
             let logits = [exact, rounded].map(|network| network.forward(images.clone()));
-            for (correct, logits) in correct.iter_mut().zip(&logits) {
-                *correct += top1_hits(logits.clone(), &batch.labels);
+            for (totals, logits) in totals.iter_mut().zip(&logits) {
+                totals.add(logits.clone(), &batch.labels, 0.0);
             }
-            labelled += batch.labels.len();
             let [exact, rounded] = logits;
             comparison.add(exact, rounded);
         }
@@ -99,8 +100,8 @@ impl Rounding {
                 format!("logits with weights in {dtype}, or with exact ones, are not finite");
             return Err(Error::NonFiniteOutput(text));
         }
-        let percent = |hits: usize| (labelled > 0).then(|| 100.0 * hits as f64 / labelled as f64);
-        let [top1, top1_dtype] = correct.map(percent);
+        let percent = |totals: Totals| (totals.images() > 0).then(|| totals.top1());
+        let [top1, top1_dtype] = totals.map(percent);
         Ok(Self {
             dtype,
             dtype_max_rel_diff: comparison.max_rel_diff(),

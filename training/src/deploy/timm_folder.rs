@@ -1,5 +1,5 @@
 //! The folder that timm loads (`timm.create_model("local-dir:FOLDER", pretrained=True)`) and that
-//! becomes a repository of the Hugging Face Hub as it is: `model.safetensors` in timm's names and
+//! can be uploaded to the Hugging Face Hub as it is: `model.safetensors` in timm's names and
 //! `config.json` with the architecture, the classes and the preprocessing.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::deploy::weights::ExportedWeights;
 use crate::error::{Error, Result};
 use crate::inference::labels;
 
-/// What `config.json` says.
+/// The content of `config.json`.
 #[derive(Debug, Serialize)]
 pub struct Config {
     architecture: String,
@@ -30,7 +30,7 @@ pub struct Config {
     pretrained_cfg: PretrainedConfig,
 }
 
-/// Where a network differs from what its name means to timm.
+/// How the network differs from timm's network of that name.
 #[derive(Debug, Serialize)]
 struct ModelArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,14 +129,14 @@ fn architecture(model: &ModelConfig) -> Result<(String, ForeignModel)> {
     Ok((name.clone(), foreign))
 }
 
-/// The nonlinearity of a network that has another one than timm's.
+/// The nonlinearity of a network, where it is not that of timm's.
 fn act_layer(model: &ModelConfig, foreign: &ForeignModel) -> Option<&'static str> {
     let own = model.activation.unwrap_or(Activation::Relu);
     (foreign.activation? != own).then_some("relu")
 }
 
-/// The share of the resized side that is cut out. timm divides by it and rounds down, which must
-/// give `side` again.
+/// The share of the resized side that the crop keeps. timm divides by it and rounds down, which
+/// must give `side` again.
 fn crop_pct(size: usize, side: usize) -> f64 {
     let share = size as f64 / side as f64;
     if (size as f64 / share).floor() < side as f64 { share.next_down() } else { share }

@@ -4,6 +4,7 @@ use dbb_models::weights::{Metadata, StateDict, as_conv_bn, with_dtype};
 use dbb_models::{Classifier, Form};
 
 use crate::deploy::rounding::{Precision, Rounding};
+use crate::device;
 use crate::error::Result;
 use crate::inference::loaded_model::key_map;
 use crate::inference::probe::Probe;
@@ -13,20 +14,20 @@ pub struct ExportedWeights {
     network: Classifier,
     /// The tensors by the names of the dialect.
     pub tensors: StateDict,
-    /// What the file says of them.
+    /// The metadata of the file.
     pub metadata: Metadata,
 }
 
 impl ExportedWeights {
-    /// A network of the form, and under the names, that its metadata say. Where a dialect has
-    /// names for plain layers only, a folded network becomes convolutions with batch norms.
+    /// A network in the form, and under the names, that its metadata say. Where a dialect has names
+    /// for plain layers only, a folded network becomes convolutions with batch norms.
     ///
     /// # Errors
     /// If the dialect has no names for the network.
     pub fn new(network: &Classifier, metadata: Metadata) -> Result<Self> {
         let (network, metadata) = match metadata.form {
             Form::Deploy if metadata.keys.is_plain() => {
-                let device = crate::network_device(network);
+                let device = device::of(network);
                 let (plain, model) = as_conv_bn(network, &metadata.model, &device)?;
                 (plain, Metadata { model, form: Form::Train, ..metadata })
             }

@@ -1,13 +1,13 @@
-//! What a network is, for a file that does not say it.
+//! The description of a network, for a file that does not describe itself.
 
 use std::path::Path;
 
 use dbb_models::weights::Metadata;
 use dbb_models::{Arch, BlockKind, ModelConfig};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Property, Result};
 
-/// What a user says of a network. A file without metadata needs it; other files know better.
+/// A user's description of a network. A file without metadata needs it; metadata take precedence.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkDescription {
     /// Architecture.
@@ -22,35 +22,8 @@ pub struct NetworkDescription {
     pub channels: Option<usize>,
 }
 
-/// A property in a [`NetworkDescription`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Property {
-    /// Architecture.
-    Arch,
-    /// Block.
-    Block,
-    /// Width multiplier.
-    Width,
-    /// Number of classes.
-    Classes,
-    /// Channels of the images.
-    Channels,
-}
-
-impl std::fmt::Display for Property {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Arch => "architecture",
-            Self::Block => "block",
-            Self::Width => "width",
-            Self::Classes => "number of classes",
-            Self::Channels => "number of channels",
-        })
-    }
-}
-
 impl NetworkDescription {
-    /// Whether it says nothing.
+    /// Whether nothing is given.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -70,32 +43,28 @@ impl NetworkDescription {
         })
     }
 
-    /// That it says nothing else than a file itself.
+    /// Checks that it agrees with the metadata of a file.
     ///
     /// # Errors
     /// [`Error::Contradiction`] naming the first property that differs.
     pub fn check_against(&self, metadata: &Metadata, file: &Path) -> Result<()> {
-        fn check<T: PartialEq + ToString>(
-            property: Property,
-            given: Option<T>,
-            own: T,
-            file: &Path,
-        ) -> Result<()> {
-            match given {
-                Some(given) if given != own => Err(Error::Contradiction {
-                    file: file.into(),
-                    property,
-                    given: given.to_string(),
-                    own: own.to_string(),
-                }),
-                _ => Ok(()),
+        let model = &metadata.model;
+        let pairs = [
+            (Property::Arch, self.arch.map(|arch| arch.to_string()), model.arch.to_string()),
+            (Property::Block, self.block.map(|block| block.to_string()), model.block.to_string()),
+            (Property::Width, self.width.map(|width| width.to_string()), model.width.to_string()),
+            (Property::Classes, self.classes.map(|n| n.to_string()), model.num_classes.to_string()),
+            (
+                Property::Channels,
+                self.channels.map(|n| n.to_string()),
+                model.in_channels.to_string(),
+            ),
+        ];
+        for (property, given, own) in pairs {
+            if let Some(given) = given.filter(|given| *given != own) {
+                return Err(Error::Contradiction { file: file.into(), property, given, own });
             }
         }
-        let model = &metadata.model;
-        check(Property::Arch, self.arch, model.arch, file)?;
-        check(Property::Block, self.block, model.block, file)?;
-        check(Property::Width, self.width, model.width, file)?;
-        check(Property::Classes, self.classes, model.num_classes, file)?;
-        check(Property::Channels, self.channels, model.in_channels, file)
+        Ok(())
     }
 }

@@ -6,15 +6,16 @@ use dbb_datasets::{Batch, DataError, Loader};
 use dbb_models::Classifier;
 
 use crate::cancel::CancelToken;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::run::metrics::{Totals, host};
 
-/// What an evaluation found.
+/// The result of an evaluation.
 #[derive(Debug, Default)]
 pub struct Evaluation {
     /// Loss and accuracy.
     pub totals: Totals,
-    /// Why images were left out that could not be read.
+    /// Why images that could not be read were left out.
     pub skipped: Vec<DataError>,
     /// Images whose logits are not all finite, and the index of the first of them.
     pub non_finite: NonFinite,
@@ -30,7 +31,7 @@ pub struct NonFinite {
 }
 
 impl Evaluation {
-    /// The evaluation, if it means something: every logit and the loss are finite.
+    /// The evaluation, if every logit and the loss are finite.
     ///
     /// # Errors
     /// [`Error::NonFiniteOutput`].
@@ -81,7 +82,7 @@ pub fn evaluate(
     loader: &Loader,
     each: impl FnMut(&Batch, &Tensor<2>),
 ) -> Result<Evaluation> {
-    // Nobody holds this wish: it is never expressed.
+    // Nobody else holds this token: it is never set.
     Ok(evaluate_until(network, loader, &CancelToken::default(), each)?.unwrap_or_default())
 }
 
@@ -95,7 +96,7 @@ pub fn evaluate_until(
     stop: &CancelToken,
     mut each: impl FnMut(&Batch, &Tensor<2>),
 ) -> Result<Option<Evaluation>> {
-    let device = crate::network_device(network);
+    let device = device::of(network);
     let mut evaluation = Evaluation::default();
     for batch in loader.epoch(0) {
         if stop.requested().is_some() {

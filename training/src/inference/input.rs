@@ -1,5 +1,4 @@
-//! How an image becomes the input of a network whose file does not say it, and what a user changes
-//! of it.
+//! How an image becomes a network's input where the file does not say, and what a user overrides.
 
 use std::path::PathBuf;
 
@@ -8,24 +7,25 @@ use dbb_models::ModelConfig;
 
 use crate::error::{Error, Result};
 
-/// What a user changes of how an image becomes a network's input, and of the classes of images.
+/// A user's changes to how an image becomes a network's input, and to the classes of images.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InputOverrides {
     /// Height and width of the input.
     pub size: Option<usize>,
-    /// Short side before the middle of `size` is cut out; at least the short side of the input.
+    /// Short side that an image is resized to before the centre crop of `size`; at least the short
+    /// side of the input.
     pub resize: Option<usize>,
     /// Mean per channel on the scale 0 to 1.
     pub mean: Option<Vec<f32>>,
     /// Standard deviation per channel on the scale 0 to 1, above 0.
     pub std: Option<Vec<f32>>,
-    /// Which output each class of the data is; see [`ClassMap`](crate::config::ClassMap).
+    /// Which output each class of the data is; see [`ClassMap`](crate::data::ClassMap).
     pub class_map: Option<PathBuf>,
 }
 
 impl InputOverrides {
-    /// The preprocessing with what is changed of it. A new `size` alone keeps the part of an image
-    /// that is seen.
+    /// The preprocessing with these changes. A new `size` alone keeps the part of an image that the
+    /// crop shows.
     ///
     /// # Errors
     /// A value out of its range.

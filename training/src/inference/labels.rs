@@ -6,8 +6,8 @@ use dbb_datasets::{ImageDataset, imagenet};
 
 use crate::error::{Error, Result};
 
-/// The classes of a network, in order of its outputs: those its file names, or the synsets of
-/// ImageNet where a network of as many outputs names none; else none.
+/// The classes of a network, in the order of its outputs: those named in its file, or ImageNet's
+/// synsets if the file names none and the network has as many outputs; otherwise none.
 pub fn classes(named: &[String], outputs: usize) -> Vec<String> {
     if named.is_empty() && outputs == imagenet::CLASSES {
         return imagenet::synsets().map(str::to_owned).collect();
@@ -15,15 +15,15 @@ pub fn classes(named: &[String], outputs: usize) -> Vec<String> {
     named.to_vec()
 }
 
-/// What people call a class: ImageNet's synsets by their English names, others as they are.
+/// The readable name of a class: English names for ImageNet's synsets, other classes as they are.
 pub fn label(class: &str) -> &str {
     imagenet::name(class).unwrap_or(class)
 }
 
-/// The data set called `data` with the classes of a network of `outputs`: its own where they are
-/// the network's, else by name. Of a network that names none (`named` is empty) the outputs are
-/// ImageNet's, if there are as many and the data set has classes of ImageNet alone, or else the data
-/// set's own in their order.
+/// The data set called `data` with the classes of a network of `outputs` outputs, matched by name.
+/// If the network names no classes (`named` is empty), its outputs are taken to be ImageNet's, if
+/// there are as many and the data set has only classes of ImageNet, and otherwise the data set's
+/// own in their order.
 ///
 /// # Errors
 /// [`Error::Classes`] if the network does not know a class.
@@ -52,7 +52,7 @@ fn mismatch(found: &[String], data: &str, named: &[String], outputs: usize) -> S
         let count = found.len();
         return format!("the network has {outputs} classes, {data} has {count}");
     }
-    // Names differ somewhere, or the data set would have been taken as it is.
+    // Some name differs, or the data set would have been taken as it is.
     let differing = named.iter().zip(found).find(|(own, data)| own != data);
     let places = differing.map(|(own, data)| format!(": \"{own}\" against \"{data}\""));
     let places = places.unwrap_or_default();

@@ -13,7 +13,9 @@ use dbb_models::onnx;
 use dbb_models::summary;
 use dbb_models::weights::{self, KeyMap, LoadOptions, Metadata, WeightsFile};
 
-use crate::config::{ClassMap, Config, OnBadSample};
+use crate::config::{Config, OnBadSample};
+use crate::data::{ClassMap, open_pair};
+use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::description::NetworkDescription;
 use crate::inference::input::{self, InputOverrides};
@@ -31,9 +33,9 @@ const RANDOM_IMAGES: usize = 32;
 pub struct OpenOptions {
     /// Which checkpoint of a run, the last by default; a weights file has none.
     pub checkpoint: Option<CheckpointSelector>,
-    /// What the network is, for a file that does not say it.
+    /// The description of the network, for a file that does not describe itself.
     pub network: NetworkDescription,
-    /// What is changed of its input.
+    /// Changes to its input.
     pub input: InputOverrides,
     /// Which weights are accepted.
     pub weights: LoadOptions,
@@ -46,11 +48,11 @@ pub struct SizeNote {
     pub size: [usize; 2],
     /// Height and width of the network's input.
     pub usual: [usize; 2],
-    /// Whether `usual` is what the file says, rather than what its paper has.
+    /// Whether `usual` comes from the file, rather than from the paper.
     pub is_known: bool,
 }
 
-/// A network with everything known about it.
+/// A network and everything known about it.
 pub struct LoadedModel {
     /// The network, on the inference device it was loaded to.
     pub network: Classifier,
@@ -60,7 +62,7 @@ pub struct LoadedModel {
     pub config: Option<Config>,
     /// The weights file.
     pub path: PathBuf,
-    /// What is changed of its input.
+    /// Changes to its input.
     pub input: InputOverrides,
 }
 
@@ -109,8 +111,8 @@ impl LoadedModel {
         Ok(Self { network, metadata, config, path: file.path, input: options.input.clone() })
     }
 
-    /// How images become this network's input: as its file says, else as published weights of its
-    /// architecture expect `dataset`, or a photograph; with the overrides.
+    /// How images become this network's input: as its file says, or else as published weights of
+    /// its architecture expect for `dataset` or photographs; with the changes applied.
     ///
     /// # Errors
     /// If the file's description cannot be understood, or an override is out of range.
@@ -129,8 +131,8 @@ impl LoadedModel {
         })
     }
 
-    /// Why images of `size`, height and width, are not what the network was made for; `None` if its
-    /// file says that they are.
+    /// What to note if images of `size`, height and width, are not what the network was made for;
+    /// `None` if its file says that they are.
     ///
     /// # Errors
     /// If the file's description of its input cannot be understood.
@@ -150,7 +152,7 @@ impl LoadedModel {
         let (name, dataset) = match (data, &self.config) {
             (Some(reference), _) => (reference.to_string(), open(reference, split)?),
             (None, Some(own)) => {
-                let (train, val) = own.data.open_pair(own.seed)?;
+                let (train, val) = open_pair(&own.data, own.seed)?;
                 (own.data.source.clone(), if split == Split::Train { train } else { val })
             }
             (None, None) => return Err(Error::NoData(self.path.clone())),
@@ -165,25 +167,11 @@ impl LoadedModel {
         }
     }
 
-    /// A loader over [such a split](Self::dataset), in the data set's order.
+    /// A loader over [such a split](Self::dataset).
     ///
     /// # Errors
     /// As [`dataset`](Self::dataset) and [`preprocess`](Self::preprocess).
     pub fn loader(
-        &self,
-        data: Option<&DataRef>,
-        split: Split,
-        batch_size: usize,
-    ) -> Result<Loader> {
-        let config = LoaderConfig { batch_size, ..LoaderConfig::default() };
-        self.loader_with(data, split, config)
-    }
-
-    /// The same in the order of `config`.
-    ///
-    /// # Errors
-    /// As [`loader`](Self::loader).
-    pub fn loader_with(
         &self,
         data: Option<&DataRef>,
         split: Split,
@@ -205,7 +193,7 @@ impl LoadedModel {
         Ok(Loader::new(Arc::new(dataset), config, pipeline)?)
     }
 
-    /// Refuses batches of so many images whose maps cannot fit into memory.
+    /// Refuses batches of `images` images if their maps cannot fit into memory.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -215,30 +203,33 @@ impl LoadedModel {
         let layers = summary::layers(&self.network, [shape[1], shape[2]]);
         let lower = "--batch-size or --size";
         let estimate = Estimate::inference(&layers, &batches);
-        estimate.check(&crate::network_device(&self.network), "inference", lower)
+        estimate.check(&device::of(&self.network), "inference", lower)
     }
 
     /// What forms of the network are compared on: the validation images of a data set, or of the
-    /// run's own if none is named, else random ones.
+    /// run's own if none is given, or else random images.
     ///
     /// # Errors
     /// As [`loader`](Self::loader).
     pub fn probe(&self, data: Option<&DataRef>, batch_size: usize) -> Result<Probe> {
         match data.is_none() && self.config.is_none() {
             true => Ok(Probe::Random(self.random_images(RANDOM_IMAGES, 0)?)),
-            false => Ok(Probe::Data(self.loader(data, Split::Val, batch_size)?)),
+            false => {
+                let config = LoaderConfig { batch_size, ..LoaderConfig::default() };
+                Ok(Probe::Data(self.loader(data, Split::Val, config)?))
+            }
         }
     }
 
-    /// Whether the classes of a data set of this network are its outputs by nothing but their
-    /// order: the network names no classes, and nothing else says which output a class is.
+    /// Whether the classes of a data set are matched to the outputs by nothing but their order: the
+    /// network names no classes, and no class map is given.
     pub fn is_matched_by_order(&self, dataset: &ImageDataset) -> bool {
         let known = labels::classes(&self.metadata.classes, self.metadata.model.num_classes);
         self.input.class_map.is_none() && dataset.classes() != known
     }
 
-    /// What people call the classes, in order of the logits: as the class map says, else the file,
-    /// and by number where nothing is known.
+    /// Readable names of the classes, in the order of the logits: from the class map, or else from
+    /// the file, or else their numbers.
     ///
     /// # Errors
     /// As [`ClassMap::read`], and an index that the network lacks.
@@ -257,36 +248,24 @@ impl LoadedModel {
         Ok((0..outputs).map(name).collect())
     }
 
-    /// Height and width of the network's input: as its file says, else as its paper has it.
-    ///
-    /// # Errors
-    /// As [`preprocess`](Self::preprocess).
-    pub fn input_size(&self) -> Result<[usize; 2]> {
-        Ok(self.preprocess(None)?.size.into())
-    }
-
-    /// The images an ONNX graph of the network takes: normalised, or pixels that it normalises.
+    /// The input of an ONNX graph of the network: normalised images, or pixels that the graph
+    /// normalises.
     ///
     /// # Errors
     /// As [`preprocess`](Self::preprocess).
     pub fn onnx_input(&self, with_preprocess: bool) -> Result<onnx::Input> {
-        let normalization = match with_preprocess {
-            true => {
-                let Preprocess { mean, std, .. } = self.preprocess(None)?;
-                Some(onnx::Normalization { mean, std })
-            }
-            false => None,
-        };
-        Ok(onnx::Input { size: self.input_size()?, normalization })
+        let Preprocess { size, mean, std, .. } = self.preprocess(None)?;
+        let normalization = with_preprocess.then_some(onnx::Normalization { mean, std });
+        Ok(onnx::Input { size: size.into(), normalization })
     }
 
-    /// Random images of the network's input size, equal for equal `seed`, values from -2 to 2 as
-    /// normalised images have them.
+    /// Random images of the network's input size, the same for the same `seed`, with values from -2
+    /// to 2 like normalised images.
     ///
     /// # Errors
     /// As [`preprocess`](Self::preprocess).
     pub fn random_images(&self, images: usize, seed: u64) -> Result<TensorData> {
-        let [height, width] = self.input_size()?;
+        let (height, width) = self.preprocess(None)?.size;
         let shape = [images, self.metadata.model.in_channels, height, width];
         let values = weights::random_values(shape.iter().product(), seed);
         Ok(TensorData::new(values, shape))
@@ -294,16 +273,12 @@ impl LoadedModel {
 }
 
 fn find_checkpoint(run: &RunDir, which: CheckpointSelector) -> Result<PathBuf> {
+    let refuse = |text: &str| Err(Error::Unusable(format!("{} {text}", run.root().display())));
     if !run.exists() {
-        let text =
-            format!("{} is not a run directory (it has no config.toml)", run.root().display());
-        return Err(Error::Unusable(text));
+        return refuse("is not a run directory (it has no config.toml)");
     }
     let marks = run.checkpoint_ids()?;
-    let Some(&last) = marks.last() else {
-        let text = format!("{} has no checkpoint yet", run.root().display());
-        return Err(Error::Unusable(text));
-    };
+    let Some(&last) = marks.last() else { return refuse("has no checkpoint yet") };
     let mark = match which {
         CheckpointSelector::Last => last,
         CheckpointSelector::Best => match read_progress(&run.checkpoint(last))?.best_epoch {
@@ -314,15 +289,10 @@ fn find_checkpoint(run: &RunDir, which: CheckpointSelector) -> Result<PathBuf> {
     };
     if !marks.contains(&mark) {
         let there: Vec<String> = marks.iter().map(CheckpointId::to_string).collect();
-        let text = format!(
-            "{} has no checkpoint of epoch {}, only {}",
-            run.root().display(),
-            mark.epoch,
-            there.join(", ")
-        );
-        return Err(Error::Unusable(text));
+        let there = there.join(", ");
+        return refuse(&format!("has no checkpoint of epoch {}, only {there}", mark.epoch));
     }
-    // Every byte is checked before it is used.
+    // Verifies every byte before it is used.
     read_progress(&run.checkpoint(mark))?;
     Ok(run.checkpoint(mark))
 }

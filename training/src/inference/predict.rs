@@ -1,4 +1,4 @@
-//! The classes that a network gives to single images.
+//! Predicted classes of single images.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,11 @@ use dbb_models::Classifier;
 use dbb_models::weights::WeightsFile;
 use serde::Serialize;
 
+use crate::device;
 use crate::error::{Error, Result};
 use crate::run::metrics::host;
 
-/// A class and how probable it is.
+/// A class and its probability.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Choice {
     /// Output of the network.
@@ -27,7 +28,7 @@ pub struct Choice {
     pub logit: f32,
 }
 
-/// The classes that a network gives to an image.
+/// The classes predicted for an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The most probable classes, the best first; equal ones in their order.
@@ -96,14 +97,6 @@ impl Source for Files {
         Image::open(&self.0[index])
     }
 
-    fn channels(&self) -> usize {
-        3
-    }
-
-    fn image_size(&self) -> Option<(usize, usize)> {
-        None
-    }
-
     fn file(&self, index: usize) -> Option<PathBuf> {
         Some(self.0[index].clone())
     }
@@ -113,7 +106,7 @@ impl Source for Files {
     }
 }
 
-/// Names that a file of several tensors gives to a network's input.
+/// Names of a network's input in a file of several tensors.
 const INPUT_NAMES: [&str; 2] = ["input", "images"];
 
 /// A network's input `[n, channels, height, width]` from a file of tensors: its only one, or the one
@@ -151,7 +144,7 @@ pub fn answers_to_tensor(
     batch: usize,
     top: usize,
 ) -> Vec<Answer> {
-    let images: Tensor<4> = Tensor::from_data(input, &crate::network_device(network));
+    let images: Tensor<4> = Tensor::from_data(input, &device::of(network));
     let parts = images.split(batch, 0).into_iter();
     parts.flat_map(|part| answers(network.forward(part), top)).collect()
 }

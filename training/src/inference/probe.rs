@@ -22,7 +22,7 @@ pub struct ProbeBatch {
 }
 
 impl Probe {
-    /// All images; those of a data set that can be left out are.
+    /// All images, except those of a data set that are left out because they cannot be read.
     pub fn batches(&self) -> Box<dyn Iterator<Item = Result<ProbeBatch>> + '_> {
         match self {
             Self::Random(images) => {
@@ -42,7 +42,7 @@ impl Probe {
         }
     }
 
-    /// What they are, for people.
+    /// A description of the images.
     pub fn describe(&self) -> String {
         match self {
             Self::Random(_) => "seeded random input".into(),

@@ -2,11 +2,10 @@
 //! BatchNorm", 2021).
 //!
 //! The running statistics that training leaves are moving averages over weights that changed in the
-//! meantime. Here the weights are fixed: every norm's mean and variance become the averages over `N`
-//! batches of the batch's mean and of its unbiased variance,
-//! `mean = 1/N sum_k mean_k`, `var = 1/N sum_k var_k`,
-//! with each layer reading what the layers before it make of the batch in training. The `k`-th batch
-//! enters with momentum `1/k`, which is this average.
+//! meantime. Here the weights are fixed: every norm's mean and variance become the averages over
+//! `N` batches of the batch's mean and of its unbiased variance, `mean = 1/N sum_k mean_k`, `var =
+//! 1/N sum_k var_k`, with each layer reading the outputs that the layers before it compute for the
+//! batch in training. The `k`-th batch enters with momentum `1/k`, which is this average.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -14,9 +13,10 @@ use dbb_datasets::{Batch, DataError};
 use dbb_models::blocks::BatchNorm;
 use dbb_models::{Classifier, Reparameterize};
 
+use crate::device;
 use crate::error::{Error, Result};
 
-/// What a recalibration went over.
+/// What a recalibration used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Batches.
@@ -34,7 +34,7 @@ pub fn recalibrate(
     network: &Classifier,
     batches: impl Iterator<Item = std::result::Result<Batch, DataError>>,
 ) -> Result<(Classifier, Seen)> {
-    let device = crate::network_device(network).inner().autodiff();
+    let device = device::of(network).inner().autodiff();
     // Batch statistics are taken on an autodiff device; nothing is differentiated.
     let mut network = network.valid().train().no_grad();
     let mut momenta = Vec::new();

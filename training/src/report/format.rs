@@ -1,8 +1,8 @@
-//! Numbers as people read them.
+//! Numbers in human-readable form.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::text::thousands;
 
-/// What a number counts; decides how it is written.
+/// What a number measures, which decides how it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     /// Losses, rates, differences: four significant digits.
@@ -60,16 +60,11 @@ pub fn signed(value: f64) -> String {
     format!("{value:+.2}").replace('-', "−")
 }
 
-/// `1 run`, `2 runs`.
-pub fn plural(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
-}
-
 fn number(value: f64) -> String {
     let magnitude = value.abs();
     match magnitude {
         0.0 => "0".into(),
-        1e3..1e15 => grouped(value),
+        1e3..1e15 => thousands(value),
         1e-4..1e3 => {
             let decimals = (3.0 - magnitude.log10().floor()) as usize;
             let text = format!("{value:.decimals$}");
@@ -85,24 +80,11 @@ fn count(value: f64) -> String {
         1e12.. => return number(value),
         1e9.. => (1e9, "G"),
         1e6.. => (1e6, "M"),
-        _ => return grouped(value),
+        _ => return thousands(value),
     };
     let scaled = value / divisor;
     let decimals = (2.0 - scaled.abs().log10().floor()).max(0.0) as usize;
     format!("{scaled:.decimals$} {unit}")
-}
-
-/// A whole number with commas between thousands.
-fn grouped(value: f64) -> String {
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::from(if value < 0.0 { "-" } else { "" });
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn duration(seconds: f64) -> String {
@@ -120,30 +102,9 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// A moment in universal time, `2026-01-31 12:05:30 UTC`.
-pub fn utc(time: SystemTime) -> String {
-    // A clock before 1970 is shown as that year's first second.
-    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, minutes) = (seconds / 86400, seconds / 60 % 1440);
-    let seconds = seconds % 60;
-    // Days to date in the Gregorian calendar, years from March on so that the leap day is last
-    // (Hinnant, "chrono-compatible low-level date algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02} {:02}:{:02}:{seconds:02} UTC", minutes / 60, minutes % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn numbers_are_written_for_people() {
@@ -175,14 +136,5 @@ mod tests {
             assert_eq!(quantity.show(value), text);
         }
         assert_eq!((signed(-0.834), signed(0.5)), ("−0.83".into(), "+0.50".into()));
-        assert_eq!((plural(1, "run"), plural(0, "run")), ("1 run".into(), "0 runs".into()));
-    }
-
-    #[test]
-    fn moments_are_in_universal_time() {
-        let at = |seconds| utc(UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(at(951_825_600), "2000-02-29 12:00:00 UTC");
-        assert_eq!(at(1_767_225_599), "2025-12-31 23:59:59 UTC");
     }
 }

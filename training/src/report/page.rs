@@ -1,8 +1,8 @@
-//! The page around the charts: markup, tables, sections.
+//! HTML pages: markup, tables, sections.
 
 use std::fmt;
 
-/// Markup. Plain text becomes markup by being escaped, so that none gets into a page as it is.
+/// Markup. Plain text is escaped when it becomes markup, so that none gets into a page unescaped.
 #[derive(Clone, Debug, Default)]
 pub struct Html(String);
 
@@ -53,13 +53,13 @@ pub fn paragraph(text: impl Into<Html>) -> Html {
     Html(format!("<p>{}</p>\n", text.into()))
 }
 
-/// Something to open.
+/// A collapsed section.
 pub fn details(summary: &str, content: &Html) -> Html {
     let summary = Html::from(summary);
     Html(format!("<details><summary>{summary}</summary>\n{content}</details>\n"))
 }
 
-/// Text as it stands in a file.
+/// Preformatted text.
 pub fn preformatted(text: &str) -> Html {
     Html(format!("<pre tabindex=\"0\">{}</pre>\n", Html::from(text)))
 }
@@ -85,7 +85,7 @@ pub fn table(name: &str, head: &[&str], rows: impl IntoIterator<Item = Vec<Html>
     ))
 }
 
-/// Names with their values: large, beside each other.
+/// Names with their values, in large type side by side.
 pub fn cards(facts: &[(&str, String, String)]) -> Html {
     let cards: String = facts
         .iter()
@@ -97,7 +97,7 @@ pub fn cards(facts: &[(&str, String, String)]) -> Html {
     Html(format!("<dl class=\"cards\">\n{cards}</dl>\n"))
 }
 
-/// Names with their values: long, below each other.
+/// Names with their values, one below the other.
 pub fn facts(facts: impl IntoIterator<Item = (String, String)>) -> Html {
     let rows: String = facts
         .into_iter()
@@ -108,7 +108,7 @@ pub fn facts(facts: impl IntoIterator<Item = (String, String)>) -> Html {
     Html(format!("<dl class=\"facts\">\n{rows}</dl>\n"))
 }
 
-/// A page that needs nothing but itself.
+/// A self-contained page.
 pub struct Page {
     title: String,
     refresh: bool,
@@ -116,7 +116,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page with a heading; `refresh` has the browser read it again every half minute.
+    /// A page with a heading; `refresh` has the browser reload it every half minute.
     pub fn new(title: String, refresh: bool) -> Self {
         Self { title, refresh, body: String::new() }
     }

@@ -2,15 +2,29 @@
 
 use super::format::Quantity;
 
-/// What an axis shows.
+/// An axis and its quantity.
 #[derive(Clone, Copy, Debug)]
 pub struct Axis {
     /// Its name.
     pub name: &'static str,
-    /// What is counted.
+    /// The quantity along it.
     pub quantity: Quantity,
     /// Whether zero must be on it.
     pub from_zero: bool,
+}
+
+impl Axis {
+    /// Epochs of a run.
+    pub const EPOCH: Self = Self { name: "epoch", quantity: Quantity::Epoch, from_zero: false };
+    /// Steps of a run.
+    pub const STEP: Self = Self { name: "step", quantity: Quantity::Epoch, from_zero: false };
+    /// Seconds of training and validation.
+    pub const TIME: Self =
+        Self { name: "training time", quantity: Quantity::Duration, from_zero: true };
+    /// Cross-entropy.
+    pub const LOSS: Self = Self { name: "loss", quantity: Quantity::Number, from_zero: false };
+    /// Percent of images classified correctly.
+    pub const TOP1: Self = Self { name: "top-1", quantity: Quantity::Percent, from_zero: false };
 }
 
 /// From values to places along an axis.
@@ -35,7 +49,7 @@ impl Scale {
         let (divisor, unit) = axis.quantity.unit(high);
         let [mut low, mut high] = [low / divisor, high / divisor];
         let whole = axis.quantity == Quantity::Epoch;
-        // A single value stands in the middle.
+        // A single value is centred.
         if high - low <= 1e-9 * high.abs().max(low.abs()) {
             let room = match (whole, high == 0.0) {
                 (true, _) | (_, true) => 0.5,

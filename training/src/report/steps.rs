@@ -1,10 +1,10 @@
 //! The training loss by step.
 
-/// At most twice as many points are kept.
+/// Points are merged in pairs when there are twice as many.
 const POINTS: usize = 200;
 
-/// The training loss by step in a bounded number of points: means of equally many steps, twice as
-/// many whenever the points run out.
+/// The training loss by step in a bounded number of points: each the mean of the same number of
+/// steps, which doubles whenever the points run out.
 #[derive(Clone, Debug)]
 pub struct Steps {
     points: Vec<[f64; 2]>,
@@ -17,7 +17,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// The curve of a run of so many steps, `done` of which are over and not on it.
+    /// The curve of a run of `planned` steps, the first `done` of which are not on it.
     pub fn new(done: usize, planned: usize) -> Self {
         Self { points: Vec::new(), per_point: 1, sum: 0.0, count: 0, last: done, planned }
     }
@@ -43,7 +43,7 @@ impl Steps {
         &self.points
     }
 
-    /// Steps whose mean is a point.
+    /// Steps per point.
     pub fn per_point(&self) -> usize {
         self.per_point
     }

@@ -1,11 +1,32 @@
 //! The page of a run.
 
-use super::chart::{Chart, Series};
+use dbb_models::summary::Summary;
+use serde_json::Value;
+
+use super::chart::Chart;
 use super::format::Quantity::{self, Count, Duration, Epoch, Number, Percent};
+use super::frame::{State, environment, figures, open};
 use super::page::{Html, cards, details, preformatted, table};
 use super::scale::Axis;
-use super::{EPOCH, LOSS, Run, STEP, State, Steps, TOP1, environment, figures, open};
+use super::series::Series;
+use super::steps::Steps;
+use crate::config::Config;
 use crate::run::metrics::EpochRecord;
+
+/// A run as a report shows it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its configuration.
+    pub config: Config,
+    /// Layers and cost of its network.
+    pub summary: Summary,
+    /// Program, device and data.
+    pub env: Value,
+    /// Every epoch so far.
+    pub records: Vec<EpochRecord>,
+    /// Its steps since it was started or resumed.
+    pub steps: Steps,
+}
 
 /// The report of a run.
 pub fn train_page(run: &Run, state: &State) -> String {
@@ -46,7 +67,7 @@ fn headline(run: &Run, state: &State) -> Html {
     ];
     let records = &run.records;
     let Some(last) = records.last() else { return cards(&shared) };
-    // Of equal ones the first, as checkpoints have it.
+    // The first of equal ones, as for checkpoints.
     let best = records.iter().reduce(|best, r| if r.top1 > best.top1 { r } else { best });
     let best = best.unwrap_or(last);
     let seconds: f64 = records.iter().map(|record| record.seconds).sum();
@@ -96,8 +117,8 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
             note: "Validation of the folded network; training on augmented images while the \
                    weights change."
                 .into(),
-            x: EPOCH,
-            y: Axis { name: "correct", ..TOP1 },
+            x: Axis::EPOCH,
+            y: Axis { name: "correct", ..Axis::TOP1 },
             series: vec![
                 line("top-1", |r| r.top1),
                 line("top-5", |r| r.top5),
@@ -107,8 +128,8 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
         Chart {
             title: "Loss",
             note: "Mean over the images of an epoch.".into(),
-            x: EPOCH,
-            y: LOSS,
+            x: Axis::EPOCH,
+            y: Axis::LOSS,
             series: vec![line("validation", |r| r.val_loss), line("training", |r| r.train_loss)],
         },
         Chart {
@@ -117,21 +138,21 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
                 1 => "Of every step since the start or the last resume.".into(),
                 n => format!("Mean of every {n} steps since the start or the last resume."),
             },
-            x: STEP,
-            y: LOSS,
+            x: Axis::STEP,
+            y: Axis::LOSS,
             series: vec![Series::line("training", steps.points().iter().copied())],
         },
         Chart {
             title: "Learning rate",
             note: "At the last step of an epoch.".into(),
-            x: EPOCH,
+            x: Axis::EPOCH,
             y: axis("learning rate", Quantity::Number),
             series: vec![line("learning rate", |r| r.lr)],
         },
         Chart {
             title: "Speed",
             note: "Training alone, validation not counted.".into(),
-            x: EPOCH,
+            x: Axis::EPOCH,
             y: axis("images per second", Quantity::Number),
             series: vec![line("images per second", |r| r.images_per_second)],
         },
@@ -139,41 +160,27 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
 }
 
 fn epoch_table(records: &[EpochRecord]) -> Html {
-    let head = [
-        "epoch",
-        "top-1",
-        "top-5",
-        "training top-1",
-        "loss",
-        "training loss",
-        "learning rate",
-        "images/s",
-        "time",
-        "fold difference",
-        "skipped",
+    type Cell = fn(&EpochRecord) -> String;
+    let columns: [(&str, Cell); 11] = [
+        ("epoch", |r| Epoch.show(r.epoch as f64)),
+        ("top-1", |r| Percent.show(r.top1)),
+        ("top-5", |r| Percent.show(r.top5)),
+        ("training top-1", |r| Percent.show(r.train_top1)),
+        ("loss", |r| Number.show(r.val_loss)),
+        ("training loss", |r| Number.show(r.train_loss)),
+        ("learning rate", |r| Number.show(r.lr)),
+        ("images/s", |r| Number.show(r.images_per_second)),
+        ("time", |r| Duration.show(r.seconds)),
+        ("fold difference", |r| Number.show(r.fold_max_rel_diff)),
+        ("skipped", |r| r.skipped.to_string()),
     ];
-    let rows = records.iter().map(|r| {
-        let cells = [
-            Epoch.show(r.epoch as f64),
-            Percent.show(r.top1),
-            Percent.show(r.top5),
-            Percent.show(r.train_top1),
-            Number.show(r.val_loss),
-            Number.show(r.train_loss),
-            Number.show(r.lr),
-            Number.show(r.images_per_second),
-            Duration.show(r.seconds),
-            Number.show(r.fold_max_rel_diff),
-            r.skipped.to_string(),
-        ];
-        cells.map(Html::from).into()
-    });
-    table("Every epoch", &head, rows)
+    let rows = records.iter().map(|record| columns.map(|(_, cell)| cell(record).into()).into());
+    table("Every epoch", &columns.map(|(name, _)| name), rows)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{assert_well_formed, run};
+    use super::super::testing::{assert_well_formed, run};
     use super::*;
     use dbb_models::BlockKind;
 

@@ -8,8 +8,8 @@
 //! checkpoints/00012/        after epoch 12: network.bpk, optimizer.bpk, state.json, with train.ema
 //!                           ema.bpk, and manifest.json with the size and hash of each
 //! checkpoints/00012+00340/  after 340 batches of the epoch that follows
-//! export/deploy.safetensors
-//! report.html               the run for people, rewritten after every epoch
+//! export/deploy.safetensors the folded weights after the last epoch
+//! report.html               the report of the run, rewritten after every epoch
 //! .lock                     held by the process that trains
 //! ```
 //!
@@ -25,8 +25,9 @@ use std::str::FromStr;
 use dbb_models::weights::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, cannot_write};
 use crate::run::manifest;
+use crate::text::plural;
 
 /// How far a run has come: the name of a checkpoint.
 #[derive(
@@ -85,17 +86,38 @@ impl FromStr for CheckpointSelector {
     }
 }
 
-/// End of the names of what is being written.
+/// Suffix of what is being written.
 const PARTIAL: &str = ".partial";
 
-/// End of the name of a checkpoint while another one takes its place.
+/// Suffix of a checkpoint while another one takes its place.
 const REPLACED: &str = ".replaced";
 
 /// The claim of a process to a run directory.
 #[derive(Debug)]
 pub struct Lock {
-    /// The system lets go of the lock when it is closed.
+    created: Created,
+    /// The system releases the lock when this is closed.
     _file: File,
+}
+
+impl Lock {
+    /// Keeps what was created for the lock: a run has begun.
+    pub fn keep(&mut self) {
+        self.created.0.clear();
+    }
+}
+
+/// Paths that did not exist before a lock, the outermost folder first; removed on drop.
+#[derive(Debug)]
+struct Created(Vec<PathBuf>);
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            // A folder that is not empty stays, and so does what cannot be removed.
+            fs::remove_file(path).or_else(|_| fs::remove_dir(path)).ok();
+        }
+    }
 }
 
 /// A run directory.
@@ -140,7 +162,7 @@ impl RunDir {
         self.root.join("tensorboard")
     }
 
-    /// The run, or the comparison in this folder, for people.
+    /// The report of the run, or of the comparison in this folder.
     pub fn report(&self) -> PathBuf {
         self.root.join("report.html")
     }
@@ -176,8 +198,7 @@ impl RunDir {
         if ema.is_file() { ema } else { Self::network(checkpoint) }
     }
 
-    /// What the run has come to, for people: epochs, folded weights, a report. Empty before its first
-    /// epoch.
+    /// What the run has produced, in words: epochs, folded weights. Empty before its first epoch.
     ///
     /// # Errors
     /// If the metrics are there and cannot be read.
@@ -187,15 +208,32 @@ impl RunDir {
             text => text?,
         };
         let mut results = Vec::new();
-        match metrics.lines().count() {
-            0 => {}
-            1 => results.push("the metrics of 1 epoch (metrics.jsonl)".to_string()),
-            n => results.push(format!("the metrics of {n} epochs (metrics.jsonl)")),
+        let epochs = metrics.lines().count();
+        if epochs > 0 {
+            results.push(format!("the metrics of {} (metrics.jsonl)", plural(epochs, "epoch")));
         }
         if self.deploy_weights().exists() {
             results.push("folded weights (export/deploy.safetensors)".to_string());
         }
         Ok(results)
+    }
+
+    /// The run that a file belongs to: one that the program reads back or reports the run in,
+    /// including every file among checkpoints and events. Exported weights belong to no run.
+    pub fn owner(path: &Path) -> Option<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;
+        let path = folder.join(path.file_name()?);
+        let owns = |run: &Self| {
+            let files = [run.config(), run.env(), run.metrics(), run.report(), run.lock_file()];
+            let folders = [run.checkpoints(), run.tensorboard()];
+            files.contains(&path) || folders.iter().any(|folder| path.starts_with(folder))
+        };
+        folder.ancestors().map(Self::new).find(|run| run.exists() && owns(run))
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.root.join(".lock")
     }
 
     fn checkpoints(&self) -> PathBuf {
@@ -228,15 +266,19 @@ impl RunDir {
 
     /// Creates the folder and claims it for this process until the lock is dropped or the process
     /// ends, however it ends. Then removes what a process that was killed left half-written.
+    /// Folders and files that were created for the lock are removed with it unless it is told to
+    /// [keep](Lock::keep) them.
     ///
     /// # Errors
     /// [`Error::Locked`] if another process trains here; what the file system reports.
     pub fn lock(&self) -> crate::Result<Lock> {
-        let path = self.root.join(".lock");
-        let fail = |error: io::Error| {
-            io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
-        };
-        fs::create_dir_all(self.checkpoints()).map_err(fail)?;
+        let (path, checkpoints) = (self.lock_file(), self.checkpoints());
+        let fail = |error: io::Error| cannot_write(&path, &error);
+        let mut created = Created(vec![path.clone(), checkpoints.clone()]);
+        created.0.extend(self.root.ancestors().map(Path::to_path_buf));
+        created.0.retain(|path| !path.as_os_str().is_empty() && !path.exists());
+        created.0.reverse();
+        fs::create_dir_all(&checkpoints).map_err(fail)?;
         let options = File::options().read(true).write(true).create(true).truncate(false).clone();
         let mut file = options.open(&path).map_err(fail)?;
         match file.try_lock() {
@@ -245,6 +287,7 @@ impl RunDir {
                 let mut owner = String::new();
                 file.read_to_string(&mut owner).ok();
                 let owner = owner.trim().to_string();
+                created.0.clear();
                 return Err(Error::Locked { path: self.root.clone(), owner });
             }
             // Some network file systems have no locks: the run continues without one.
@@ -254,7 +297,7 @@ impl RunDir {
         file.set_len(0).map_err(fail)?;
         writeln!(file, "{}", std::process::id()).map_err(fail)?;
         self.sweep()?;
-        Ok(Lock { _file: file })
+        Ok(Lock { created, _file: file })
     }
 
     /// Removes the neighbours that [`write_atomically`] and [`save_checkpoint`] leave when they
@@ -306,7 +349,7 @@ impl RunDir {
             let text = format!("cannot write the checkpoint {}: {error}", place.display());
             E::from(io::Error::new(error.kind(), text))
         };
-        // Not with its parents: a run whose folder is gone has lost its configuration, too.
+        // Not its parents: a run whose folder is gone has lost its configuration, too.
         fs::create_dir(&partial).map_err(fail)?;
         let saved = write(&partial).and_then(|()| {
             manifest::write(&partial)
@@ -341,11 +384,8 @@ impl RunDir {
     /// What the file system reports, with the path.
     pub fn write(&self, path: &Path, text: &str) -> io::Result<()> {
         // A folder that is gone must not come back without its configuration.
-        if let Err(error) = fs::metadata(&self.root) {
-            let text = format!("cannot write {}: {error}", path.display());
-            return Err(io::Error::new(error.kind(), text));
-        }
-        write_atomically(path, text.as_bytes())
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot write {}: {e}", path.display())))
+        fs::metadata(&self.root)
+            .and_then(|_| write_atomically(path, text.as_bytes()))
+            .map_err(|error| cannot_write(path, &error))
     }
 }

@@ -1,4 +1,4 @@
-//! What must not change between the parts of a run, and what is told if it does.
+//! What must not change when a run is resumed, and what is reported if it does.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ const FREE_KEYS: [&str; 7] = [
     "train.keep_last",
 ];
 
-/// What a checkpoint was saved under.
+/// The circumstances in which a checkpoint was saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
     /// The configuration, written out.
@@ -34,7 +34,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What differs in another part of the run and makes it another run: a sentence each.
+    /// What has changed so that it would be another run, a sentence each.
     pub fn changes(&self, now: &Self) -> Vec<String> {
         let mut changes: Vec<String> = self
             .config
@@ -58,20 +58,18 @@ impl Identity {
         changes
     }
 
-    /// What differs and may change the last bits of results, but not their meaning.
+    /// What has changed and may alter the last bits of results, but not their meaning.
     pub fn notes(&self, now: &Self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if self.device != now.device {
-            notes.push(format!("the device was {}, is {}", self.device, now.device));
-        }
-        if self.threads != now.threads {
-            notes.push(format!("the number of threads was {}, is {}", self.threads, now.threads));
-        }
-        let (was, is) = (&self.instruction_set, &now.instruction_set);
-        if was != is && !was.is_empty() {
-            notes.push(format!("the instruction set was {was}, is {is}"));
-        }
-        notes
+        let facts = |identity: &Self| {
+            [
+                ("device", identity.device.clone()),
+                ("number of threads", identity.threads.to_string()),
+                ("instruction set", identity.instruction_set.clone()),
+            ]
+        };
+        let pairs = facts(self).into_iter().zip(facts(now));
+        let changed = pairs.filter(|((_, was), (_, is))| was != is && !was.is_empty());
+        changed.map(|((what, was), (_, is))| format!("the {what} was {was}, is {is}")).collect()
     }
 }
 

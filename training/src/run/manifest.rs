@@ -1,4 +1,4 @@
-//! What a checkpoint consists of: the size and SHA-256 of each of its files, in `manifest.json`.
+//! `manifest.json`: the size and SHA-256 of each file of a checkpoint.
 //!
 //! A checkpoint without a manifest, with another set of files or with a byte that differs is
 //! damaged. The manifest protects itself: it is compared as text with what it should say.
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 const NAME: &str = "manifest.json";
 
-/// Version of what a checkpoint consists of; another one cannot be resumed.
+/// Version of the content of checkpoints; a checkpoint of another version cannot be resumed.
 const VERSION: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -47,15 +47,13 @@ impl Totals {
     }
 }
 
-/// Images whose label has the highest of the logits `[batch, classes]`.
-pub(crate) fn top1_hits(logits: Tensor<2>, labels: &[usize]) -> usize {
-    let [_, classes] = logits.dims();
-    let values = host(logits.into_data());
-    values.chunks(classes).zip(labels).filter(|(row, label)| rank_of(row, **label) == 0).count()
+/// The class with the highest logit or probability; of equal ones the first.
+pub fn best(row: &[f32]) -> usize {
+    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
-/// How many classes are preferred to the label; ties go to the earlier class, and a logit that
-/// is no number is preferred to by every other.
+/// How many classes are preferred to the label. Ties go to the earlier class; if the logit of the
+/// label is NaN, all are.
 fn rank_of(logits: &[f32], label: usize) -> usize {
     let own = logits[label];
     if own.is_nan() {

@@ -1,5 +1,5 @@
 //! What a run leaves on disk: its directory, checkpoints with their hashes, metrics and event
-//! files, and what must not change between the parts of a run.
+//! files, and what must not change when a run is resumed.
 
 pub mod directory;
 pub mod identity;

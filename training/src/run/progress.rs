@@ -1,4 +1,4 @@
-//! How far a run has come, and all it remembers beside its tensors.
+//! How far a run has come, and everything it remembers besides its tensors.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::run::manifest;
 use crate::run::metrics::{EpochRecord, Totals};
 use crate::run::spikes::SpikeWatch;
 
-/// How far a run has come, and all it remembers beside its tensors.
+/// How far a run has come, and everything it remembers besides its tensors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Progress {
     /// Epochs done, and batches of the next one.
@@ -34,20 +34,20 @@ pub struct Progress {
     pub spikes: SpikeWatch,
     /// Rollbacks after a non-finite loss or gradient.
     pub rollbacks: usize,
-    /// What the run is.
+    /// What must not change when the run is resumed.
     pub identity: Identity,
     /// Parameters that the optimizer holds a state for.
     pub optimizer_states: usize,
 }
 
-/// What has been counted of an epoch before its end.
+/// Counts of an unfinished epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PartialEpoch {
     /// Training loss and accuracy.
     pub totals: Totals,
-    /// Images left out.
+    /// Images left out because they could not be read.
     pub skipped: usize,
-    /// Steps whose loss stood out.
+    /// Loss spikes.
     pub spikes: usize,
     /// Learning rate of the last step.
     pub lr: f64,

@@ -1,4 +1,4 @@
-//! Losses that stand out.
+//! Loss spikes.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ const NEWEST: f64 = 0.05;
 /// Steps before the mean is trusted.
 const SETTLE: usize = 20;
 
-/// How many times the mean is a spike.
+/// A loss above this many times the mean is a spike.
 const FACTOR: f64 = 3.0;
 
 /// A moving mean of the training loss, and whether a new loss is a spike: more than three times

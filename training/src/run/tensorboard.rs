@@ -2,8 +2,8 @@
 //!
 //! A file is a sequence of records: the length of the data as `u64`, the length's checksum, the
 //! data, its checksum, all little-endian. A checksum is a CRC-32C (RFC 3720, section 12.1), rotated
-//! and offset so that data which holds checksums may be summed again. The data is a protobuf message
-//! `Event` of TensorFlow's `event.proto`, of which four fields are written here by hand.
+//! and offset so that data which holds checksums may be summed again. The data is a protobuf
+//! message `Event` of TensorFlow's `event.proto`, of which four fields are encoded here by hand.
 //!
 //! Files are only appended to, and read in the order of their names. One that ends within a record,
 //! as after a power cut, is read up to there. A resumed run begins a new file that says from which
@@ -14,26 +14,38 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::error::cannot_write;
 use crate::run::metrics::EpochRecord;
 
-/// Every so many steps one is written.
+/// One step in so many is written.
 const STEPS: usize = 10;
-/// What is written reaches the disk within this time, or at the next step.
+/// Events reach the disk within this time, or at the next step after it.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The scalars of a run, under `train/` and `val/`.
+/// The scalars of a run, under `train/` and `val/`, in a new event file.
 pub struct TensorBoard {
-    events: EventWriter,
+    file: BufWriter<File>,
+    path: PathBuf,
     flushed: Instant,
 }
 
 impl TensorBoard {
-    /// Goes on after `done` optimizer steps; what earlier files have of later ones is void.
+    /// A new file after those of a folder, which is created if necessary. It continues after `done`
+    /// optimizer steps: later events of earlier files no longer count.
     ///
     /// # Errors
-    /// If the folder or the file cannot be made, with its path.
+    /// If the folder cannot be read or the file cannot be written, with its path.
     pub fn open(folder: &Path, done: usize) -> io::Result<Self> {
-        Ok(Self { events: EventWriter::open(folder, done + 1)?, flushed: Instant::now() })
+        fs::create_dir_all(folder).map_err(|e| cannot_write(folder, &e))?;
+        // Numbered rather than dated, so that no clock decides their order.
+        let files = fs::read_dir(folder).map_err(|e| cannot_write(folder, &e))?.count();
+        let path = folder.join(format!("events.out.tfevents.{files:05}.dbb"));
+        let file = File::create_new(&path).map_err(|e| cannot_write(&path, &e))?;
+        let mut board = Self { file: BufWriter::new(file), path, flushed: Instant::now() };
+        board.event(0, &message(FILE_VERSION, b"brain.Event:2"))?;
+        board.event(done + 1, &message(SESSION_LOG, &number(STATUS, START)))?;
+        board.flush()?;
+        Ok(board)
     }
 
     /// Loss and learning rate of an optimizer step, counted from 1 over the whole run; the first
@@ -43,8 +55,8 @@ impl TensorBoard {
     /// If the file cannot be written, with its path.
     pub fn step(&mut self, step: usize, loss: f64, lr: f64) -> io::Result<()> {
         if step == 1 || step.is_multiple_of(STEPS) {
-            self.events.scalar("train/loss", step, loss)?;
-            self.events.scalar("train/lr", step, lr)?;
+            self.scalar("train/loss", step, loss)?;
+            self.scalar("train/lr", step, lr)?;
         }
         if self.flushed.elapsed() > FLUSH_INTERVAL {
             self.flush()?;
@@ -52,7 +64,7 @@ impl TensorBoard {
         Ok(())
     }
 
-    /// What an epoch came to, at its last step. Percent for accuracies.
+    /// The record of an epoch, at its last step. Percent for accuracies.
     ///
     /// # Errors
     /// If the file cannot be written, with its path.
@@ -66,74 +78,33 @@ impl TensorBoard {
             ("val/top5", record.top5),
         ];
         for (tag, value) in scalars {
-            self.events.scalar(tag, record.step, value)?;
+            self.scalar(tag, record.step, value)?;
         }
         self.flush()
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.flushed = Instant::now();
-        self.events.flush()
-    }
-}
-
-/// A new event file.
-pub struct EventWriter {
-    file: BufWriter<File>,
-    path: PathBuf,
-}
-
-impl EventWriter {
-    /// A new file after those of a folder, which is made if need be. Events of `first_step` and
-    /// later in earlier files no longer count.
-    ///
-    /// # Errors
-    /// If the folder cannot be read or the file not be written, with its path.
-    pub fn open(folder: &Path, first_step: usize) -> io::Result<Self> {
-        fs::create_dir_all(folder).map_err(|e| at(folder, &e))?;
-        // Numbered rather than dated, so that no clock decides their order.
-        let files = fs::read_dir(folder).map_err(|e| at(folder, &e))?.count();
-        let path = folder.join(format!("events.out.tfevents.{files:05}.dbb"));
-        let file = File::create_new(&path).map_err(|e| at(&path, &e))?;
-        let mut writer = Self { file: BufWriter::new(file), path };
-        writer.event(0, &message(FILE_VERSION, b"brain.Event:2"))?;
-        writer.event(first_step, &message(SESSION_LOG, &number(STATUS, START)))?;
-        writer.flush()?;
-        Ok(writer)
-    }
-
-    /// A value of a curve; kept as `f32`.
-    ///
-    /// # Errors
-    /// If the file cannot be written, with its path.
-    pub fn scalar(&mut self, tag: &str, step: usize, value: f64) -> io::Result<()> {
+    /// A value of a curve, stored as `f32`.
+    fn scalar(&mut self, tag: &str, step: usize, value: f64) -> io::Result<()> {
         let mut scalar = message(TAG, tag.as_bytes());
         scalar.push(SIMPLE_VALUE << 3 | FIXED_32);
         scalar.extend((value as f32).to_le_bytes());
         self.event(step, &message(SUMMARY, &message(VALUE, &scalar)))
     }
 
-    /// Hands everything to the operating system.
-    ///
-    /// # Errors
-    /// If the file cannot be written, with its path.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.file.flush().map_err(|e| at(&self.path, &e))
+    fn flush(&mut self) -> io::Result<()> {
+        self.flushed = Instant::now();
+        self.file.flush().map_err(|e| cannot_write(&self.path, &e))
     }
 
     fn event(&mut self, step: usize, what: &[u8]) -> io::Result<()> {
-        // A clock before 1970 shows as that year's first second.
+        // A clock before 1970 counts as the first second of that year.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut event = vec![WALL_TIME << 3 | FIXED_64];
         event.extend(now.as_secs_f64().to_le_bytes());
         event.extend(number(STEP, step as u64));
         event.extend(what);
-        self.file.write_all(&record(&event)).map_err(|e| at(&self.path, &e))
+        self.file.write_all(&record(&event)).map_err(|e| cannot_write(&self.path, &e))
     }
-}
-
-fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()))
 }
 
 /// Data as a record of an event file.

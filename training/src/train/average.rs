@@ -34,7 +34,7 @@ impl Ema {
     }
 }
 
-/// All values by identity, flattened.
+/// All values by parameter identity, flattened.
 struct Values(HashMap<ParamId, Tensor<1>>);
 
 impl ModuleVisitor for Values {

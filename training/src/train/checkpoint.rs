@@ -25,7 +25,7 @@ pub struct RunState {
     pub ema: Option<Ema>,
     /// The optimizer with its momenta.
     pub optimizer: Optimizer,
-    /// All else.
+    /// Everything else.
     pub progress: Progress,
 }
 
@@ -63,7 +63,7 @@ pub fn save(
 }
 
 /// The bytes of an optimizer's record with its tensors in the order of their names. Burn writes
-/// them in that of a hash table, so that equal states were unequal files.
+/// them in the order of a hash table, which would make unequal files of equal states.
 fn in_order(bytes: burn_pack::Bytes) -> std::result::Result<burn_pack::Bytes, String> {
     let reader = burn_pack::Reader::from_bytes(bytes).map_err(|e| e.to_string())?;
     let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
@@ -80,8 +80,8 @@ fn in_order(bytes: burn_pack::Bytes) -> std::result::Result<burn_pack::Bytes, St
 }
 
 /// Restores what [`save`] saved: weights with the identities of their parameters, so that every
-/// momentum finds its parameter again. `fresh` is the run before its beginning, `optimizer` makes
-/// a fresh one for the restored network: its rules go by these identities, too.
+/// momentum finds its parameter again. `fresh` is the run before its beginning, `optimizer` makes a
+/// fresh one for the restored network: its rules refer to these identities, too.
 ///
 /// # Errors
 /// A checkpoint that is incomplete, damaged, or of another network.
@@ -123,8 +123,8 @@ pub fn restore(
     Ok(RunState { network, ema, optimizer, progress })
 }
 
-/// Checks that what an optimizer remembers is of parameters of the network: Burn panics at other
-/// states, when it reads them or in the next step.
+/// Checks that the states of an optimizer are those of parameters of the network: Burn panics at
+/// others, when it reads them or in the next step.
 fn check_optimizer(path: &Path, network: &Classifier) -> std::result::Result<(), String> {
     let pack = burn_pack::Reader::from_file(path).map_err(|e| e.to_string())?;
     let parameters: BTreeMap<_, _> = network

@@ -4,10 +4,10 @@
 //! them, and the first device, the leader, steps. It hands its network to the others before every
 //! step, so that there is one optimizer, one state to save, and nothing that could drift apart.
 //!
-//! The loss of a part counts by its images. The summed gradient is that of the mean loss of the
-//! whole batch, but for batch norm: **statistics are per device**. A part is normalised by its own
-//! mean and variance, and the running statistics that are kept are the leader's, as in PyTorch's
-//! `DistributedDataParallel` without `SyncBatchNorm`.
+//! The loss of a part is weighted by its number of images. The summed gradient is that of the mean
+//! loss of the whole batch, but for batch norm: **statistics are per device**. A part is normalised
+//! by its own mean and variance, and the running statistics that are kept are the leader's, as in
+//! PyTorch's `DistributedDataParallel` without `SyncBatchNorm`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub fn open(names: &[String]) -> std::result::Result<Vec<Device>, DeviceError> {
 /// Logits `[batch, classes]` and mean loss of a batch.
 pub type Forward = dyn Fn(&Classifier, &Batch, &Device) -> (Tensor<2>, Tensor<1>) + Send + Sync;
 
-/// What a step comes to before the optimizer has it.
+/// The result of a step before the optimizer uses it.
 pub struct Gradients {
     /// Of the mean loss of the whole batch, on the leader.
     pub gradients: GradientsParams,
@@ -71,7 +71,7 @@ impl Sum for Collective {
     }
 }
 
-/// What a device other than the leader is sent, and what it answers: logits and weighted loss.
+/// What a device other than the leader receives, and what it returns: logits and weighted loss.
 type Task = (Classifier, Batch, f64);
 type Answer = (TensorData, f64);
 
@@ -120,7 +120,7 @@ impl Group {
             };
             for ((tasks, _), part) in others.iter().zip(&parts[1..]) {
                 let (images, share) = task(part);
-                // A thread that is gone does not answer either, which is told below.
+                // A thread that is gone does not answer either, which is reported below.
                 tasks.send((network.clone(), images, share)).ok();
             }
             let (images, share) = task(&parts[0]);
@@ -201,7 +201,7 @@ impl<S: Sum> ModuleVisitor for Summing<'_, S> {
     }
 }
 
-/// Parts of so many images, as equal as can be, the larger ones first.
+/// Ranges of a batch for the devices, as equal as possible, the larger ones first.
 fn parts(images: usize, devices: usize) -> Vec<Range<usize>> {
     let bound = |i: usize| i * (images / devices) + i.min(images % devices);
     (0..devices).map(|i| bound(i)..bound(i + 1)).collect()

@@ -1,4 +1,4 @@
-//! Gradients between the backward pass and the optimizer: summed over batches, measured, bounded.
+//! Gradients between the backward pass and the optimizer: accumulated, measured, clipped.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -9,7 +9,7 @@ use crate::run::metrics::host;
 
 /// The gradient of the mean loss over the images of several batches.
 pub struct Accumulator {
-    /// Images of all batches if none is short.
+    /// Images of all batches, if every batch is full.
     planned: usize,
     images: usize,
     several: bool,
@@ -94,7 +94,7 @@ fn scale(grads: &mut GradientsParams, network: &Classifier, factor: f64) {
 }
 
 /// The first layer, in the order of the network, with a weight, a statistic or a gradient that is
-/// no finite number: its name and which of the three.
+/// not finite: its name and which of them.
 pub fn first_non_finite(network: &Classifier, grads: Option<&GradientsParams>) -> Option<String> {
     struct Search<'a> {
         grads: Option<&'a GradientsParams>,

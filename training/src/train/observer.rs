@@ -1,16 +1,16 @@
-//! Who is told of what happens in a run.
+//! Observers of a run.
 
 use dbb_models::ModelConfig;
 
 use crate::run::metrics::EpochRecord;
 
-/// Told of what happens in a run; draws progress bars, prints lines, or does nothing.
+/// Is notified of the events of a run, to draw progress bars, print lines, or do nothing.
 pub trait Observer {
     /// Training begins or resumes.
     fn started(&mut self, _info: &RunInfo) {}
     /// A step is done.
     fn step(&mut self, _step: &Step) {}
-    /// An image could not be read and was left out; told once for each.
+    /// An image could not be read and was left out; called once for each.
     fn skipped(&mut self, _reason: &str) {}
     /// Something a user should know and need not act on.
     fn note(&mut self, _text: &str) {}
@@ -18,12 +18,12 @@ pub trait Observer {
     fn epoch(&mut self, _record: &EpochRecord) {}
 }
 
-/// An observer that looks away.
+/// An observer that ignores everything.
 pub struct Silent;
 
 impl Observer for Silent {}
 
-/// What a run is about.
+/// Facts about a run.
 #[derive(Clone, Debug)]
 pub struct RunInfo {
     /// The network.

@@ -76,14 +76,11 @@ impl Optimizer {
                         .with_momentum(section.momentum)
                         .with_dampening(0.0)
                         .with_nesterov(section.nesterov);
-                    let config = SgdConfig::new()
-                        .with_momentum((section.momentum > 0.0).then_some(momentum));
-                    match decay > 0.0 {
-                        true => config
-                            .with_weight_decay(Some(WeightDecayConfig::new(decay as f32)))
-                            .build(),
-                        false => config.build(),
-                    }
+                    let decay = (decay > 0.0).then(|| WeightDecayConfig::new(decay as f32));
+                    SgdConfig::new()
+                        .with_momentum((section.momentum > 0.0).then_some(momentum))
+                        .with_weight_decay(decay)
+                        .build()
                 };
                 ModuleOptimizer::from(sgd(section.weight_decay)).with_group(
                     without_decay,

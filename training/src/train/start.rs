@@ -1,4 +1,4 @@
-//! Where a run that is told to starts from: the weights of a file.
+//! Starting a run from the weights of a file.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ const IMAGES: usize = 8;
 pub struct Start {
     /// The network; what was frozen still is.
     pub network: Classifier,
-    /// How it came to its weights, in sentences.
+    /// Where its weights come from, in sentences.
     pub notes: Vec<String>,
 }
 
@@ -62,8 +62,8 @@ pub fn from_weights(
     Ok(Some(Start { network: start.network, notes }))
 }
 
-/// The network of a file and what is known of it. A file that does not describe itself is tried
-/// as the configured network, then with each kind of block throughout.
+/// The network of a file and its metadata. A file that does not describe itself is tried as the
+/// configured network, then with each kind of block throughout.
 fn read(path: &Path, model: &ModelConfig, device: &Device) -> Result<(Classifier, Metadata)> {
     if path.is_dir() {
         return Err(Error::Unusable(format!(
@@ -112,8 +112,8 @@ fn misfits(error: &WeightsError) -> usize {
     }
 }
 
-/// Classes of the classifier in a file that does not describe itself; `None` if it has none that
-/// any dialect knows.
+/// Number of classes of the classifier in a file that does not describe itself; `None` if no
+/// dialect finds a classifier.
 fn num_classes(file: &WeightsFile, model: &ModelConfig) -> Result<Option<usize>> {
     let plain =
         ModelConfig { block: BlockKind::Base, blocks: LayerBlocks::default(), ..model.clone() };
@@ -139,7 +139,7 @@ fn check_architecture(path: &Path, found: &ModelConfig, wanted: &ModelConfig) ->
     )))
 }
 
-/// Why the classifier of the file cannot be the run's.
+/// Says why the classifier of the file cannot be the run's, if so.
 fn new_head(found: &Metadata, wanted: &Metadata) -> Option<String> {
     let (from, to) = (found.model.num_classes, wanted.model.num_classes);
     if from != to {
@@ -149,7 +149,7 @@ fn new_head(found: &Metadata, wanted: &Metadata) -> Option<String> {
     (!same).then(|| format!("head replaced: the {from} classes have other names in the file"))
 }
 
-/// That nothing but their number says that the classes of the file are the run's.
+/// Says that the classes of the file are only assumed to be the run's.
 fn assumed_classes(found: &Metadata, wanted: &Metadata) -> Option<String> {
     let known = labels::classes(&found.classes, found.model.num_classes);
     (known != wanted.classes).then(|| {
@@ -161,7 +161,7 @@ fn assumed_classes(found: &Metadata, wanted: &Metadata) -> Option<String> {
     })
 }
 
-/// That the file's network has seen images of other constants.
+/// Says that the file's network expects images normalised otherwise.
 fn other_images(found: &Metadata, wanted: &Metadata) -> Option<String> {
     let constants = |metadata: &Metadata| {
         let preprocess = serde_json::from_value(metadata.preprocess.clone()).ok()?;

@@ -12,6 +12,7 @@ use dbb_models::{Form, ModelConfig};
 use super::Trainer;
 use crate::cancel::CancelToken;
 use crate::config::{Config, OnBadSample, OptimKind};
+use crate::data::open_pair;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::memory::{Batches, Copies, Estimate};
@@ -38,6 +39,7 @@ impl Trainer {
         let mut trainer = Self::prepare(config, run, device)?;
         trainer.begin()?;
         trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
+        trainer.lock.keep();
         trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
         Ok(trainer)
     }
@@ -57,6 +59,7 @@ impl Trainer {
         }
         let config = Config::load_run(&run.config(), overrides)?;
         let mut trainer = Self::prepare(config, run, device)?;
+        trainer.lock.keep();
         let Some(&mark) = trainer.run.checkpoint_ids()?.last() else {
             let results = trainer.run.results()?;
             if !results.is_empty() {
@@ -110,11 +113,11 @@ impl Trainer {
             steps: Steps::new(0, 0),
             reported: Instant::now(),
             run,
-            _lock: lock,
+            lock,
         })
     }
 
-    /// Puts the weights of `model.init_from`, where there are any, into a run that has not begun.
+    /// Puts the weights of `model.init_from`, if it is set, into a run that has not begun.
     pub(super) fn begin(&mut self) -> Result<()> {
         let RunState { network, ema, .. } = &mut self.state;
         let start =
@@ -126,13 +129,13 @@ impl Trainer {
         Ok(())
     }
 
-    /// The run before its beginning.
+    /// The run before its first step.
     pub(super) fn fresh(&self) -> Result<RunState> {
         fresh(&self.config, &self.model, &self.device, &self.state.progress.identity)
     }
 }
 
-/// A run as its configuration and its data have it.
+/// A run as planned by its configuration and its data.
 struct Plan {
     config: Config,
     model: ModelConfig,
@@ -146,10 +149,10 @@ struct Plan {
 }
 
 impl Plan {
-    /// Reads what there is to know of the data, and writes nothing.
+    /// Opens the data and derives everything else; writes nothing.
     fn new(mut config: Config, device: &Device) -> Result<Self> {
         let data = &config.data;
-        let (train, val) = data.open_pair(config.seed)?;
+        let (train, val) = open_pair(data, config.seed)?;
         if train.len() < 2 || val.is_empty() {
             let text = format!("{} has too few images to train on and validate with", data.source);
             return Err(Error::Unusable(text));
@@ -197,7 +200,7 @@ impl Plan {
         Ok(Self { config, model, metadata, summary, env, identity, train, val, memory })
     }
 
-    /// The same, refused where it cannot fit into memory.
+    /// The same, but a run that cannot fit into memory is refused.
     fn within_memory(config: Config, device: &Device) -> Result<Self> {
         let plan = Self::new(config, device)?;
         let lower = format!("train.batch_size ({}) or data.size", plan.config.train.batch_size);
@@ -206,20 +209,20 @@ impl Plan {
     }
 }
 
-/// The memory that a run of a configuration is estimated to take, whether there is so much or not.
-/// Its data are opened; nothing is written.
+/// The memory that a run of a configuration is estimated to take, however much is available. The
+/// data are opened; nothing is written.
 ///
 /// # Errors
-/// As [`Trainer::new`], but for what lies in a run directory.
+/// As [`Trainer::new`], except for those of the run directory.
 pub fn memory(config: Config, device: &Device) -> Result<Estimate> {
     Ok(Plan::new(config, device)?.memory)
 }
 
-/// Checks that a run of a configuration could begin, as far as that can be told without writing
-/// anything: its data are opened, its network is built, the weights that it starts from are read.
+/// Checks that a run of a configuration could begin, as far as possible without writing anything:
+/// its data are opened, its network is built, the weights that it starts from are read.
 ///
 /// # Errors
-/// As [`Trainer::new`], but for what lies in a run directory.
+/// As [`Trainer::new`], except for those of the run directory.
 pub fn check(config: Config, device: &Device) -> Result<Identity> {
     let Plan { config, model, metadata, identity, .. } = Plan::within_memory(config, device)?;
     let device = device.clone().autodiff();
@@ -228,7 +231,7 @@ pub fn check(config: Config, device: &Device) -> Result<Identity> {
     Ok(identity)
 }
 
-/// What a run takes, of which the longer part has so many images.
+/// The memory of a run; `images` is the number of images in its larger split.
 fn memory_of(
     config: &Config,
     summary: &Summary,
@@ -275,7 +278,7 @@ fn loaders(
     Ok((train, val))
 }
 
-/// A run that has not begun.
+/// A run before its first step.
 fn fresh(
     config: &Config,
     model: &ModelConfig,
@@ -304,7 +307,7 @@ fn check_classes(model: &ModelConfig, classes: &[String], source: &str) -> Resul
     )))
 }
 
-/// The check of the configuration once more, with the size that the data decides.
+/// Repeats the check of the configuration with the size that the data decides.
 fn check_resize(preprocess: &Preprocess) -> Result<()> {
     let side = preprocess.size.0.min(preprocess.size.1);
     match preprocess.resize {

@@ -34,7 +34,7 @@ use crate::train::distributed::Group;
 use crate::train::observer::{Observer, RunInfo};
 use crate::train::schedule::Schedule;
 
-/// What `train` reports.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainResult {
     /// The run directory.
@@ -79,11 +79,11 @@ pub struct Trainer {
     /// When the report was written.
     reported: Instant,
     run: RunDir,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Trainer {
-    /// Trains on several devices; the first must be the one the trainer was made with.
+    /// Trains on several devices; the first must be the one the trainer was created with.
     pub fn train_on(&mut self, devices: &[Device]) {
         let smoothing = self.config.train.label_smoothing;
         let forward = move |network: &Classifier, batch: &Batch, device: &Device| {
@@ -92,12 +92,12 @@ impl Trainer {
         self.group = (devices.len() > 1).then(|| Group::new(devices, Arc::new(forward)));
     }
 
-    /// Lets a run be stopped from outside.
+    /// Lets a run be stopped from outside the loop.
     pub fn stop_on(&mut self, stop: CancelToken) {
         self.stop = stop;
     }
 
-    /// What this run is about.
+    /// Facts about this run.
     pub fn info(&self) -> RunInfo {
         let accumulate = self.config.train.accumulate;
         let mark = self.state.progress.mark;
@@ -148,7 +148,7 @@ impl Trainer {
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         let outcome = self.all_epochs(observer);
         if let Err(error) = &outcome {
-            // What ended the run is the error to tell, whether it can be reported or not.
+            // What ended the run is the error to return, whether or not the report can be written.
             self.write_report(&State::Stopped(error.to_string())).ok();
         }
         outcome
@@ -189,7 +189,7 @@ impl Trainer {
         Ok(self.result())
     }
 
-    /// Trains what is left of an epoch, and ends it.
+    /// Trains the rest of an epoch, and ends it.
     fn epoch(
         &mut self,
         schedule: &Schedule,
@@ -211,7 +211,7 @@ impl Trainer {
         self.end_epoch(board, observer)
     }
 
-    /// Validates, saves and tells of an epoch whose batches are done.
+    /// Validates, saves and reports an epoch whose batches are done.
     fn end_epoch(&mut self, board: &mut TensorBoard, observer: &mut dyn Observer) -> Result<()> {
         let PartialEpoch { totals, seconds, .. } = self.state.progress.partial;
         if totals.images() == 0 {
@@ -224,7 +224,7 @@ impl Trainer {
             return self.leave_if_asked();
         };
         self.left_out(&validation.skipped, observer)?;
-        // The last step of an epoch has no loss after it that would tell.
+        // No loss follows the last step of an epoch that would reveal it.
         if !validation.totals.loss().is_finite() {
             return Err(self.non_finite("validation loss", validation.totals.loss(), None));
         }

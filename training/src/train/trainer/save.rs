@@ -1,4 +1,4 @@
-//! What a run leaves on disk, and how it goes back to that: checkpoints, metrics, report, weights.
+//! What a run writes to disk, and how it returns to a checkpoint.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,8 @@ impl Trainer {
         Err(Error::Interrupted { signal, run: self.run.root().into(), checkpoint })
     }
 
-    /// Goes back to the newest checkpoint, or to the beginning, and on with a lower learning rate.
+    /// Returns to the newest checkpoint, or to the beginning, to continue with a lower learning
+    /// rate.
     pub(super) fn roll_back(&mut self, error: &Error, observer: &mut dyn Observer) -> Result<()> {
         let rollbacks = self.state.progress.rollbacks + 1;
         let place = match self.run.checkpoint_ids()?.last() {

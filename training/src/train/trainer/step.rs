@@ -1,10 +1,10 @@
-//! One step of the optimizer: batches, their gradients, and what is learnt from them.
+//! One step of the optimizer: batches, their gradients, the update.
 
 use std::time::Instant;
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use dbb_datasets::{Batch, DataError, Epoch};
+use burn::tensor::{Device, Tensor};
+use dbb_datasets::{Batch, DataError, Epoch, label_tensor};
 use dbb_models::Classifier;
 
 use super::Trainer;
@@ -109,8 +109,8 @@ impl Trainer {
         Ok((GradientsParams::from_grads(loss.backward(), network), logits.detach(), mean))
     }
 
-    /// Dropout draws from the device's own stream: a new one for every batch, so that a resumed
-    /// run draws as the uninterrupted one would have.
+    /// Dropout draws from the device's random stream. It is seeded for every batch, so that a
+    /// resumed run draws what the uninterrupted one would have drawn.
     fn seed_forward(&self) {
         let CheckpointId { epoch, batch } = self.state.progress.mark;
         let place = (epoch as u64) << 32 | batch as u64;
@@ -176,14 +176,7 @@ pub(super) fn forward(
     let logits = network.forward(images);
     let own = cross_entropy(logits.clone(), labels, smoothing);
     let Some(mixed) = &batch.mixed else { return (logits, own) };
-    let other = cross_entropy(logits.clone(), labels_on(&mixed.partners, device), smoothing);
+    let other = cross_entropy(logits.clone(), label_tensor(&mixed.partners, device), smoothing);
     let share = f64::from(mixed.share);
     (logits, own.mul_scalar(share) + other.mul_scalar(1.0 - share))
-}
-
-/// Classes `[batch]`.
-fn labels_on(labels: &[usize], device: &Device) -> Tensor<1, Int> {
-    let labels: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
-    let shape = [labels.len()];
-    Tensor::from_data(TensorData::new(labels, shape), device)
 }

@@ -1,13 +1,10 @@
-//! How much memory a training step, an evaluation or a measurement takes, told from the layers of
-//! the network before anything is computed.
+//! How much memory a training step, an evaluation or a measurement takes, estimated from the layers
+//! of the network before anything is computed.
 //!
 //! The model has a few terms, with factors fitted to the peak resident memory of `dbb bench` on the
-//! CPU backend flex (23 runs of training, 13 of inference: ResNets and MobileNets at 32 to 224 pixels,
-//! every block). All of them were within a factor of 1.4 of the estimate; [`ACCURACY`] is what is
-//! promised.
-
-use std::fs;
-use std::path::Path;
+//! CPU backend flex (23 runs of training, 13 of inference: ResNets and MobileNets at 32 to 224
+//! pixels, every block). All of them were within a factor of 1.4 of the estimate; [`ACCURACY`] is
+//! the factor that is promised.
 
 use burn::tensor::Device;
 use dbb_datasets::LoaderConfig;
@@ -15,33 +12,38 @@ use dbb_models::Implementation;
 use dbb_models::summary::LayerSummary;
 use serde::Serialize;
 
+mod available;
+
+pub use available::available;
+
 use crate::device;
 use crate::error::{Error, Result};
+use crate::text::thousands;
 
-/// The factor within which the memory that is really used lies of the estimate.
+/// The memory that is really used is within this factor of the estimate.
 pub const ACCURACY: f64 = 1.5;
 
 /// Bytes of a value.
 const VALUE: u64 = 4;
 
-/// The program, its threads and what they need besides.
+/// The program itself and its threads.
 const PROGRAM: u64 = 30 << 20;
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// Batches of images of a size.
+/// Batches of images of one size.
 #[derive(Clone, Copy, Debug)]
 pub struct Batches {
     /// Images of a batch.
     pub images: usize,
     /// Channels, height and width of an image.
     pub shape: [usize; 3],
-    /// Batches held at a time, those that are read ahead included.
+    /// Batches held at a time, including those read ahead.
     pub held: usize,
 }
 
 impl Batches {
-    /// Batches held at a time by a loader with so many threads: those in the making, the one in use
+    /// Batches held at a time by a loader with this many threads: those being built, the one in use
     /// and its copy on the device.
     pub fn held(workers: usize) -> usize {
         let ahead = if workers == 0 { 0 } else { workers.max(LoaderConfig::default().prefetch) };
@@ -78,7 +80,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// A training step and the validation of a folded copy between steps, whichever is more.
+    /// A training step and the validation of a folded copy between steps, whichever takes more.
     pub fn training(
         layers: &[LayerSummary],
         batches: &Batches,
@@ -92,9 +94,8 @@ impl Estimate {
         let copies =
             2 + copies.optimizer as u64 + u64::from(copies.average) + u64::from(copies.accumulated);
         let kept = |layer| (elements(layer)[1] as f64 * kept_maps(layer, kernels)) as u64;
-        let kept = layers.iter().map(kept);
-        let kept = kept.fold(0u64, u64::saturating_add);
-        // The gradients of a layer's maps while it is passed.
+        let kept = sum(layers.iter().map(kept));
+        // The gradients of a layer's maps during its backward pass.
         let maps = kept.saturating_add(largest(layers, |_| 3.0));
         Self {
             parameters: trained.saturating_mul(copies).saturating_add(folded),
@@ -108,7 +109,7 @@ impl Estimate {
     pub fn inference(layers: &[LayerSummary], batches: &Batches) -> Self {
         let maps = largest(layers, working_maps);
         Self {
-            // A copy that is folded stands beside the network.
+            // A folded copy may exist beside the network.
             parameters: parameters(layers, |layer| layer.params_train + layer.params_deploy),
             maps: maps.saturating_mul(VALUE).saturating_mul(batches.images as u64),
             batches: batches.bytes(),
@@ -121,21 +122,19 @@ impl Estimate {
         Self { batches: batches.bytes(), other: PROGRAM, ..Self::default() }
     }
 
-    /// The same with a cache of so many MiB.
+    /// The same with a cache of `mib` MiB.
     pub fn with_cache(self, mib: usize) -> Self {
         Self { other: self.other.saturating_add((mib as u64).saturating_mul(1 << 20)), ..self }
     }
 
-    /// All of it.
+    /// The total.
     pub fn bytes(&self) -> u64 {
-        [self.parameters, self.maps, self.batches, self.other]
-            .into_iter()
-            .fold(0, u64::saturating_add)
+        sum([self.parameters, self.maps, self.batches, self.other])
     }
 
-    /// Refuses what cannot fit on a CPU, even where the estimate is [`ACCURACY`] too high. Other
-    /// devices have memory of their own, of which nothing is known. `what` needs the memory,
-    /// `lower` says what would need less.
+    /// Refuses what cannot fit on a CPU even if the estimate is too high by [`ACCURACY`]. Other
+    /// devices have their own memory, of which nothing is known. `what` needs the memory, `lower`
+    /// says what would need less.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -143,7 +142,7 @@ impl Estimate {
         if device::is_cpu(device) { self.check_host(what, lower) } else { Ok(()) }
     }
 
-    /// The same of what lies in the memory of the process, whatever the device.
+    /// The same for data in the memory of the process, whatever the device.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -176,21 +175,13 @@ impl Estimate {
     }
 }
 
-/// Whole MiB, with commas between the thousands.
+/// MiB, rounded up.
 fn mib(bytes: u64) -> String {
-    let digits = format!("{:.0}", (bytes as f64 / MIB).ceil());
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    thousands((bytes as f64 / MIB).ceil())
 }
 
-/// Maps of its output's size that a layer keeps for the backward pass: what its norm and its
-/// activation are differentiated from, and of a block the maps of its branches.
+/// How many maps of the size of its output a layer keeps for the backward pass: the inputs of its
+/// norm and activation and, in a block, the maps of its branches.
 fn kept_maps(layer: &LayerSummary, kernels: bool) -> f64 {
     match (layer.block.as_str(), kernels) {
         ("linear", _) => 1.0,
@@ -203,7 +194,7 @@ fn kept_maps(layer: &LayerSummary, kernels: bool) -> f64 {
     }
 }
 
-/// Maps of the size of its input and output together that a layer has at a time in inference.
+/// How many maps of the size of its input and output together a layer holds at a time in inference.
 fn working_maps(layer: &LayerSummary) -> f64 {
     match layer.block.as_str() {
         "folded" => 2.0,
@@ -217,7 +208,7 @@ fn is_depthwise(layer: &LayerSummary) -> bool {
     layer.groups > 1
 }
 
-/// Values of a layer's input and output, of one image.
+/// Values of a layer's input and output for one image.
 fn elements(layer: &LayerSummary) -> [u64; 2] {
     let [height, width] = layer.output;
     let [above, beside] = layer.stride;
@@ -225,68 +216,25 @@ fn elements(layer: &LayerSummary) -> [u64; 2] {
     [product([inputs, height, above, width, beside]), product([outputs, height, width])]
 }
 
-/// The largest sum over the layers of the values of their inputs and outputs, of one image, times
-/// a factor.
+/// The largest number of values in the input and output of a layer for one image, times a factor.
 fn largest(layers: &[LayerSummary], factor: impl Fn(&LayerSummary) -> f64) -> u64 {
-    let both = |layer| elements(layer).into_iter().fold(0, u64::saturating_add);
-    layers.iter().map(|layer| (both(layer) as f64 * factor(layer)) as u64).max().unwrap_or(0)
+    layers
+        .iter()
+        .map(|layer| (sum(elements(layer)) as f64 * factor(layer)) as u64)
+        .max()
+        .unwrap_or(0)
 }
 
 fn parameters(layers: &[LayerSummary], count: impl Fn(&LayerSummary) -> usize) -> u64 {
-    layers.iter().map(|layer| count(layer) as u64).fold(0, u64::saturating_add) * VALUE
+    sum(layers.iter().map(|layer| count(layer) as u64)).saturating_mul(VALUE)
+}
+
+fn sum(parts: impl IntoIterator<Item = u64>) -> u64 {
+    parts.into_iter().fold(0, u64::saturating_add)
 }
 
 fn product(factors: impl IntoIterator<Item = usize>) -> u64 {
     factors.into_iter().fold(1, |product: u64, factor| product.saturating_mul(factor as u64))
-}
-
-/// Memory in bytes that the system can still give this process: what is free or can be freed, and
-/// no more than its control groups (the limits of a container) leave. `None` where the system does
-/// not tell.
-pub fn available() -> Option<u64> {
-    available_below(Path::new("/"))
-}
-
-/// The same with another root of the file system.
-fn available_below(root: &Path) -> Option<u64> {
-    let read = |path: &str| fs::read_to_string(root.join(path)).ok();
-    let free = read("proc/meminfo").and_then(|text| value_of(&text, "MemAvailable:"))? * 1024;
-    let groups = read("proc/self/cgroup").unwrap_or_default();
-    let left = groups.lines().filter_map(|line| {
-        // `0::/path` of version 2, `4:memory:/path` of version 1.
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        let files = match controllers {
-            "" => ["sys/fs/cgroup", "memory.max", "memory.current"],
-            _ if controllers.split(',').any(|name| name == "memory") => {
-                ["sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"]
-            }
-            _ => return None,
-        };
-        left_in_groups(&root.join(files[0]), path, [files[1], files[2]])
-    });
-    Some(left.fold(free, u64::min))
-}
-
-/// What the limits of a control group and of those above it leave, below the folder `mounted`.
-fn left_in_groups(mounted: &Path, path: &str, [limit, used]: [&str; 2]) -> Option<u64> {
-    let own = mounted.join(path.trim_start_matches('/'));
-    let groups = own.ancestors().take_while(|folder| folder.starts_with(mounted));
-    let left = groups.filter_map(|folder| {
-        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        // `max`, which is no number, where there is no limit.
-        let limit: u64 = read(limit)?.trim().parse().ok()?;
-        let used: u64 = read(used)?.trim().parse().ok()?;
-        // Pages of files are given back when memory is short.
-        let files = read("memory.stat").and_then(|text| value_of(&text, "file "));
-        Some(limit.saturating_sub(used.saturating_sub(files.unwrap_or(0))))
-    });
-    left.min()
-}
-
-/// The number after a name at the beginning of a line.
-fn value_of(text: &str, name: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    value.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -391,34 +339,5 @@ mod tests {
         let estimate =
             Estimate::training(&layers, &batches, &SGD, &Device::default()).with_cache(usize::MAX);
         assert_eq!(estimate.bytes(), u64::MAX);
-    }
-
-    #[test]
-    fn a_container_has_less_than_the_machine() {
-        let root = tempfile::tempdir().unwrap();
-        let put = |name: &str, text: &str| {
-            let path = root.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        let available = || available_below(root.path());
-        assert_eq!(available(), None);
-        put("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n");
-        assert_eq!(available(), Some(8000 << 10));
-
-        put("proc/self/cgroup", "0::/a/b\n");
-        put("sys/fs/cgroup/a/b/memory.max", "max\n");
-        put("sys/fs/cgroup/a/b/memory.current", "1000\n");
-        assert_eq!(available(), Some(8000 << 10));
-        // The group above has a limit; half of what is used are pages of files.
-        put("sys/fs/cgroup/a/memory.max", "5000\n");
-        put("sys/fs/cgroup/a/memory.current", "4000\n");
-        put("sys/fs/cgroup/a/memory.stat", "anon 2000\nfile 2000\nfile_mapped 7\n");
-        assert_eq!(available(), Some(3000));
-
-        put("proc/self/cgroup", "4:cpu,memory:/c\n3:pids:/c\n");
-        put("sys/fs/cgroup/memory/c/memory.limit_in_bytes", "2500\n");
-        put("sys/fs/cgroup/memory/c/memory.usage_in_bytes", "2000\n");
-        assert_eq!(available(), Some(500));
     }
 }

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 
 use dbb_datasets::{ImageDataset, imagenet};
 
+use crate::config::line_of;
 use crate::error::{Error, Result};
 
-/// Most outputs that a class map can make of a network: a wrong index costs no memory.
+/// Most outputs that a class map can imply, so that a wrong index costs no memory.
 const MOST_OUTPUTS: usize = 1_000_000;
 
 /// Which output of a network each class of a data set is, read from a file.
 ///
-/// TOML, where the file name ends so (`tench = 0`), else a class, a tab and an index in every line;
-/// empty lines and those that begin with `#` are left out. Classes that a data set lacks do no harm.
+/// TOML (`tench = 0`) where the file name ends in `.toml`; otherwise a class, a tab and an index on
+/// every line. Empty lines and lines that begin with `#` are skipped, and so are classes that the
+/// data set lacks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassMap {
     path: PathBuf,
@@ -25,7 +27,7 @@ impl ClassMap {
     /// Reads a file.
     ///
     /// # Errors
-    /// If it cannot be read, or a line is no class with its index; the line is named.
+    /// If it cannot be read, or a line is not a class with its index; the error names the line.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|e| {
             Error::Unusable(format!("cannot read the class map {}: {e}", path.display()))
@@ -38,8 +40,8 @@ impl ClassMap {
         Ok(Self { path: path.into(), indices })
     }
 
-    /// The data set called `data` with outputs as its classes. `names` are those of the outputs,
-    /// where they are known; the data set's own stand for those that are not.
+    /// The data set called `data` with outputs as its classes. `names` are those of the outputs, as
+    /// far as they are known; an output without one takes the data set's.
     ///
     /// # Errors
     /// If a class is not in the map, or its index not among `outputs`.
@@ -73,7 +75,7 @@ impl ClassMap {
         Ok(dataset.relabel(classes, &labels)?)
     }
 
-    /// What the map calls the outputs of a network that has so many; classes of one output are
+    /// Names of the outputs of a network with `outputs` outputs; the classes of one output are
     /// joined.
     ///
     /// # Errors
@@ -91,7 +93,7 @@ impl ClassMap {
         Ok(names)
     }
 
-    /// That a network of `outputs`, or any network, has the output of a class.
+    /// Checks that a network of `outputs`, or any network, has the output of a class.
     fn check(&self, class: &str, index: usize, outputs: Option<usize>) -> Result<()> {
         let (most, outputs) = match outputs {
             Some(outputs) => ("the network has", outputs),
@@ -112,8 +114,7 @@ type Fault = (usize, String);
 
 fn parse_toml(text: &str) -> std::result::Result<BTreeMap<String, usize>, Fault> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
-        let start = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text[..start].matches('\n').count() + 1;
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
         let message = error.message().trim_end();
         (line, format!("{message}; expected a class and its index, such as n01440764 = 0"))
     })

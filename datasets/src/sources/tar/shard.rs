@@ -1,4 +1,4 @@
-//! One tar archive: which images it holds, where they lie and what class each has.
+//! One tar archive: its images, their positions and their classes.
 
 use std::{
     collections::HashMap,
@@ -10,8 +10,7 @@ use std::{
 
 use tar::{Archive, EntryType, PaxExtensions};
 
-use super::folder::EXTENSIONS;
-use crate::DataError;
+use crate::{DataError, is_image_name};
 
 /// Most bytes of a member's name or of its extended header.
 const MAX_NAME: u64 = 64 << 10;
@@ -19,7 +18,7 @@ const MAX_NAME: u64 = 64 << 10;
 /// Most bytes of a class's number.
 const MAX_NUMBER: u64 = 32;
 
-/// Most classes that numbers in archives can mean: a wrong number costs no memory.
+/// Most classes that numbers in archives can imply, so that a wrong number costs no memory.
 const MAX_CLASSES: usize = 1_000_000;
 
 /// An image of an archive.
@@ -34,7 +33,7 @@ pub(super) struct Member {
     pub(super) class: Class,
 }
 
-/// The class of an image, as an archive tells it.
+/// The class of an image, as its archive has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
     /// The text of `key.cls`.
@@ -52,7 +51,7 @@ impl fmt::Display for Class {
     }
 }
 
-/// What messages call a member of an archive.
+/// The name of a member of an archive in messages.
 pub(super) fn inside(archive: &Path, member: &str) -> PathBuf {
     format!("{}!{member}", archive.display()).into()
 }
@@ -81,7 +80,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Member>, DataError> {
                 None => return problem("its archive holds no .cls of the same name for it"),
             }
         };
-        // Far beyond what is read as an image: refused then, with the file's name.
+        // Far larger than any image that is read, and refused then by name.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         members.push(Member { name, offset, bytes, class });
     }
@@ -179,6 +178,5 @@ fn key(name: &str) -> (&str, &str) {
 /// Whether a name ends as images do and is not hidden.
 fn is_image(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);
-    let end = file.rsplit_once('.').filter(|(stem, _)| !stem.is_empty() && !stem.starts_with('.'));
-    end.is_some_and(|(_, end)| EXTENSIONS.iter().any(|known| end.eq_ignore_ascii_case(known)))
+    !file.starts_with('.') && is_image_name(Path::new(file))
 }

@@ -1,0 +1,74 @@
+//! The formats of written weights, and which file may be written.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use dbb_datasets::is_image_name;
+
+use dbb_training::run::directory::RunDir;
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Format {
+    /// Read by PyTorch, Hugging Face and many others.
+    Safetensors,
+    /// Burn's own; native names only.
+    Burnpack,
+    /// Read by onnxruntime and many compilers; folded, native names only.
+    Onnx,
+    /// A folder for timm and the Hugging Face Hub, with classes and preprocessing; folded, timm's
+    /// names only.
+    Timm,
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Burnpack => "burnpack",
+            Self::Onnx => "onnx",
+            Self::Timm => "timm",
+        }
+    }
+
+    /// Refuses a path that is part of a run, or whose name promises something else than this format.
+    pub fn check(self, out: &Path) -> anyhow::Result<()> {
+        refuse_part_of_run(out)?;
+        let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let promised = match &*extension {
+            "safetensors" => Some(Self::Safetensors),
+            "bpk" => Some(Self::Burnpack),
+            "onnx" => Some(Self::Onnx),
+            _ => None,
+        };
+        let hint = match promised {
+            Some(promised) if promised == self => return Ok(()),
+            Some(promised) => format!("`dbb export --format {}` writes that", promised.name()),
+            None if matches!(&*extension, "pth" | "pt") => "PyTorch loads safetensors".into(),
+            None if OTHER_FILES.contains(&&*extension) || is_image_name(out) => {
+                "give the file the ending of weights".into()
+            }
+            None => return Ok(()),
+        };
+        anyhow::bail!(
+            "{} is the name of another format than {}, which is written; {hint}",
+            out.display(),
+            self.name()
+        )
+    }
+}
+
+/// Endings of files that hold no weights.
+const OTHER_FILES: [&str; 10] =
+    ["toml", "json", "jsonl", "csv", "tsv", "md", "txt", "html", "tar", "lock"];
+
+/// Refuses to write over a file that a run reads back or reports.
+pub fn refuse_part_of_run(out: &Path) -> anyhow::Result<()> {
+    match RunDir::owner(out) {
+        Some(run) => anyhow::bail!(
+            "{} belongs to the run in {}, which it would damage; write to another file",
+            out.display(),
+            run.root().display()
+        ),
+        None => Ok(()),
+    }
+}

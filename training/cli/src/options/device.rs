@@ -1,0 +1,53 @@
+//! Where to compute.
+
+use std::ffi::OsStr;
+
+use burn::tensor::Device;
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, Args, Command};
+
+/// The name of a device; completions offer the kinds, and a number may follow.
+#[derive(Clone, Debug)]
+pub struct DeviceName;
+
+impl TypedValueParser for DeviceName {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(dbb_training::device::kinds().map(PossibleValue::new)))
+    }
+}
+
+/// Where to compute.
+#[derive(Debug, Args)]
+pub struct DeviceOptions {
+    /// Device: flex, ndarray, wgpu, cuda:N, rocm:N, metal, vulkan or cpu (see `dbb devices`).
+    #[arg(long, default_value = "flex", value_parser = DeviceName, hide_possible_values = true)]
+    pub device: String,
+    /// Threads of the CPU backends; by default one per core. Results are equal bit for bit with
+    /// equal threads and instruction set.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+impl DeviceOptions {
+    /// Starts the threads.
+    pub fn start_threads(&self) -> dbb_training::Result<()> {
+        Ok(dbb_training::device::start_threads(self.threads.map(usize::from))?)
+    }
+
+    /// Starts the threads and opens the device.
+    pub fn open(&self) -> dbb_training::Result<Device> {
+        self.start_threads()?;
+        Ok(dbb_training::device::open(&self.device)?)
+    }
+}

@@ -1,0 +1,13 @@
+//! Options that several commands share.
+
+mod data;
+mod device;
+mod input;
+mod target;
+mod values;
+
+pub use data::{DataOptions, announce_size};
+pub use device::{DeviceName, DeviceOptions};
+pub use input::given;
+pub use target::TargetOptions;
+pub use values::{arch, block, dialect, form, granularity, precision};

@@ -1,0 +1,51 @@
+//! Numbers in sentences.
+
+/// `1 run`, `2 runs`, `3 classes`.
+pub fn plural(n: usize, noun: &str) -> String {
+    let ending = match n {
+        1 => "",
+        _ if noun.ends_with("tch") || noun.ends_with("ss") => "es",
+        _ => "s",
+    };
+    format!("{n} {noun}{ending}")
+}
+
+/// A number rounded to an integer, with commas between the thousands.
+pub(crate) fn thousands(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::from(if value < 0.0 { "-" } else { "" });
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_agree_with_their_nouns() {
+        for (n, noun, text) in [
+            (1, "run", "1 run"),
+            (0, "run", "0 runs"),
+            (2, "epoch", "2 epochs"),
+            (1, "batch", "1 batch"),
+            (3, "batch", "3 batches"),
+            (10, "class", "10 classes"),
+        ] {
+            assert_eq!(plural(n, noun), text);
+        }
+    }
+
+    #[test]
+    fn thousands_are_separated() {
+        let cases = [(0.0, "0"), (999.4, "999"), (1000.0, "1,000"), (-1_234_567.0, "-1,234,567")];
+        for (value, text) in cases {
+            assert_eq!(thousands(value), text);
+        }
+    }
+}
