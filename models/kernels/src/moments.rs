@@ -40,7 +40,7 @@ impl WithSimd for Sums<'_> {
             let values = &self.map[plane * self.positions..][..self.positions];
             for block in values.chunks(BLOCK) {
                 let mut sum = [simd.splat_f32s(0.0); 2];
-                sweep!(S, block.len(), |at, lanes, TURN| {
+                sweep!(simd, block.len(), |at, lanes, TURN| {
                     // SAFETY: `sweep` stays within the block.
                     let value = unsafe { lanes.load(simd, block.as_ptr().add(at)) };
                     sum[TURN] = simd.add_f32s(sum[TURN], value);

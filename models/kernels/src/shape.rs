@@ -241,6 +241,17 @@ impl Geometry {
         assert_eq!(weight, self.weight_len(), "length of the weight");
         self
     }
+
+    /// With a residual, if there is one, that is added to the output.
+    ///
+    /// # Panics
+    /// If it does not have the length of the output.
+    #[track_caller]
+    pub fn with_residual(self, residual: Option<&[f32]>) -> Self {
+        let fits = residual.is_none_or(|map| map.len() == self.output_len());
+        assert!(fits, "length of the residual");
+        self
+    }
 }
 
 impl Deref for Geometry {

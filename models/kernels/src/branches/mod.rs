@@ -153,8 +153,7 @@ impl BranchSum<'_> {
         activation: Activation,
         y: &mut [f32],
     ) -> (SumStatistics, SumSaved) {
-        self.check(x, y);
-        assert!(residual.is_none_or(|map| map.len() == y.len()), "length of the residual");
+        self.check(x, y, residual);
         let (statistics, saved) = if depthwise::serves(self) {
             let (statistics, saved) = depthwise::forward(self, x, residual, activation, y);
             (statistics, Saved::Depthwise(saved))
@@ -181,7 +180,7 @@ impl BranchSum<'_> {
         grad: &[f32],
         wanted: Wanted,
     ) -> SumGrad {
-        self.check(x, y);
+        self.check(x, y, None);
         assert_eq!(grad.len(), y.len(), "length of the output's gradient");
         match &saved.0 {
             Saved::Depthwise(saved) => depthwise::backward(self, x, y, saved, grad, wanted),
@@ -190,8 +189,8 @@ impl BranchSum<'_> {
         }
     }
 
-    fn check(&self, x: &[f32], y: &[f32]) {
-        let shape = &Geometry::new(&self.shape, x.len(), y.len());
+    fn check(&self, x: &[f32], y: &[f32], residual: Option<&[f32]>) {
+        let shape = &Geometry::new(&self.shape, x.len(), y.len()).with_residual(residual);
         let (window, outputs) = (shape.kernel[0] * shape.kernel[1], shape.out_channels);
         let count = shape.batch * shape.output_positions();
         let opening_count = shape.batch * shape.input_positions();

@@ -39,13 +39,11 @@ pub struct Epilogue<'a> {
 /// # Panics
 /// If there is no such convolution or a length does not fit the shape.
 pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue: Epilogue) {
-    let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(w.len());
-    if let Some(bias) = epilogue.bias {
-        assert_eq!(bias.len(), shape.out_channels, "values of the bias");
-    }
-    if let Some(residual) = epilogue.residual {
-        assert_eq!(residual.len(), y.len(), "values of the residual");
-    }
+    let shape = &Geometry::new(shape, x.len(), y.len())
+        .with_weight(w.len())
+        .with_residual(epilogue.residual);
+    let biases = epilogue.bias.map(<[f32]>::len);
+    assert!(biases.is_none_or(|len| len == shape.out_channels), "length of the bias");
     if shape.is_depthwise() && !epilogue.accumulate && epilogue.residual.is_none() {
         return depthwise::conv_forward(shape, x, w, epilogue.bias, epilogue.activation, y);
     }

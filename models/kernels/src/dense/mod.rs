@@ -108,8 +108,7 @@ impl DenseBlock<'_> {
         activation: Activation,
         y: &mut [f32],
     ) -> (DenseStatistics, DenseSaved) {
-        self.check(x, y);
-        assert!(residual.is_none_or(|map| map.len() == y.len()), "length of the residual");
+        self.check(x, y, residual);
         let shape = &self.shape;
         let dims = [shape.batch, shape.in_channels, shape.input_positions()];
         let by_patches = self.has_small_patches() && residual.is_none();
@@ -151,7 +150,7 @@ impl DenseBlock<'_> {
         grad: &[f32],
         [wants_input, wants_residual]: [bool; 2],
     ) -> DenseGrad {
-        self.check(x, y);
+        self.check(x, y, None);
         assert_eq!(grad.len(), y.len(), "length of the output's gradient");
         let DenseSaved { moments, merged, averaged, form } = saved;
         let affines = [merged, averaged];
@@ -170,8 +169,8 @@ impl DenseBlock<'_> {
         }
     }
 
-    fn check(&self, x: &[f32], y: &[f32]) {
-        let shape = &Geometry::new(&self.shape, x.len(), y.len());
+    fn check(&self, x: &[f32], y: &[f32], residual: Option<&[f32]>) {
+        let shape = &Geometry::new(&self.shape, x.len(), y.len()).with_residual(residual);
         assert_eq!(shape.groups, 1, "a dense block has one group");
         let half = (0..2).all(|axis| 2 * shape.padding[axis] + 1 == shape.kernel[axis]);
         assert!(half, "a dense block pads an odd kernel by half of it");

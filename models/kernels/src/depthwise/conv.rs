@@ -1,9 +1,9 @@
 //! Plain depthwise convolutions.
 
 use super::channels::{map_channels, plane_and_next, with_scratch};
+use super::convolve::{Base, Convolve};
 use super::copy::{pad, unpitch};
 use super::grid::Grid;
-use super::sweep::{Base, convolve};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::{Activation, ConvShape, instruction_set};
@@ -46,9 +46,15 @@ pub fn conv_forward(
                 for image in 0..shape.batch {
                     let input = plane_and_next(x, image, channel, channels, grid.input());
                     pad(arch, grid, input, 0.0, strips, None);
-                    let base = Base { strip: zeros, scale: 0.0, constant };
-                    let count = grid.positions();
-                    convolve(arch, strips, &grid.offsets, [weight], [base], [&mut *out], count);
+                    Convolve {
+                        source: strips,
+                        offsets: &grid.offsets,
+                        weights: [weight],
+                        bases: [Base { strip: zeros, scale: 0.0, constant }],
+                        outs: [&mut *out],
+                        count: grid.positions(),
+                    }
+                    .run(arch);
                     // SAFETY: this task alone has the channel, one image at a time.
                     let target =
                         unsafe { planes.plane_mut(image * channels + channel, grid.output()) };

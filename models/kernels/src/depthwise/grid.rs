@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::shape::{Geometry, LARGEST_PLANE};
 
 /// Values that may be read or written past the last position: the widest vector.
-pub(super) const SLACK: usize = super::vector::WIDEST;
+pub(super) const SLACK: usize = crate::simd::WIDEST;
 
 /// Neighbouring outputs whose kernel reaches into the input with the same taps.
 #[derive(Clone, Debug)]

@@ -163,7 +163,7 @@ impl<const B: usize> BackwardInput<'_, B> {
             let gate = self.gate.of_plane::<S, B>(simd, plane, channel, self.dims);
             let d_residual =
                 self.d_residual.map_or(std::ptr::null_mut(), |map| map.plane(plane, positions));
-            sweep!(S, positions, |at, lanes, _TURN| {
+            sweep!(simd, positions, |at, lanes, _TURN| {
                 // SAFETY: `sweep` stays within planes of `positions` values, and this task alone
                 // has those that are written.
                 unsafe {

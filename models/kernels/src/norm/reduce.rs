@@ -97,7 +97,7 @@ impl<const B: usize> Reduce<'_, B> {
             for start in (0..positions).step_by(BLOCK) {
                 let mut gradient = [simd.splat_f32s(0.0); 2];
                 let mut products = [gradient; B];
-                sweep!(S, BLOCK.min(positions - start), |at, lanes, TURN| {
+                sweep!(simd, BLOCK.min(positions - start), |at, lanes, TURN| {
                     let at = start + at;
                     // SAFETY: `sweep` stays within planes of `positions` values.
                     unsafe {
