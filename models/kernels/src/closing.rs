@@ -17,6 +17,8 @@ pub(crate) struct Closing {
     scale: Vec<f32>,
     /// Of all branches together, `[channels]`.
     shift: Vec<f32>,
+    /// Batch, channels and positions of the output.
+    dims: [usize; 3],
     activation: Activation,
     residual: bool,
     /// The activation's input, where its derivative needs it and the maps do not tell it.
@@ -91,24 +93,22 @@ impl Closing {
             .map(|(mean, var)| rounded(mean, var))
             .collect();
         let residual = residual.is_some();
-        (Self { mean, inv_std, scale, shift, activation, residual, before }, statistics)
+        (Self { mean, inv_std, scale, shift, dims, activation, residual, before }, statistics)
     }
 
     /// The gradients of everything from that of `y`; two passes over the maps. Those of scale and
     /// shift are meaningless unless `parameters` asks for them.
-    #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &self,
         maps: &[&[f32]],
         norms: &[Norm],
         y: &[f32],
         grad: &[f32],
-        dims: [usize; 3],
         wants_residual: bool,
         parameters: bool,
     ) -> ClosingGrad {
+        let (activation, dims) = (self.activation, self.dims);
         let [batch, channels, positions] = dims;
-        let activation = self.activation;
         let gate = match (activation, &self.before) {
             (Activation::Identity, _) => Gate::Open,
             (_, Some(before)) => Gate::Values(activation, before),

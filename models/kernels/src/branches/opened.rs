@@ -2,7 +2,7 @@
 
 use super::BranchSum;
 use super::maps::constants;
-use super::source::{InputGrad, convolve};
+use super::source::{MapGrads, convolve};
 use crate::activation::Activation;
 use crate::buffer::{self, Buffer};
 use crate::closing::{Closing, rounded};
@@ -95,15 +95,14 @@ impl BranchSum<'_> {
         opening: &PaddedNorm<'_>,
         opened: &Opened,
         grad: Buffer,
-        input: &mut InputGrad,
-        parameters: bool,
+        grads: &mut MapGrads,
     ) -> PaddedNormGrad {
         let shape = self.opening_shape(opening);
         let beta = opening.shifts(&opened.border);
         let norm = opening.as_norm(&beta);
-        let dims = shape.output_dims();
+        let parameters = grads.parameters;
         let mut found =
-            opened.norm.backward(&[&opened.map], &[norm], &[], &grad, dims, false, parameters);
+            opened.norm.backward(&[&opened.map], &[norm], &[], &grad, false, parameters);
         drop(grad);
         let ([gamma, beta], map_grad) = (found.norms.remove(0), found.maps.remove(0));
         let mut weight = Vec::new();
@@ -111,7 +110,7 @@ impl BranchSum<'_> {
             weight = vec![0.0; opening.weight.len()];
             conv::backward_weight(&shape, x, &map_grad, &mut weight);
         }
-        input.add(|input, accumulate| {
+        grads.input.add(|input, accumulate| {
             conv::backward_input(&shape, &map_grad, opening.weight, input, accumulate);
         });
         PaddedNormGrad { weight, gamma, beta }

@@ -217,7 +217,9 @@ fn products_take_any_strides() {
         for (a_strides, b_strides) in [([k, 1], [n, 1]), ([1, m], [1, k]), ([k, 1], [1, k])] {
             for accumulate in [false, true] {
                 let mut c = old.clone();
-                matmul([m, k, n], &a, a_strides, &b, b_strides, &mut c, accumulate);
+                let [a_matrix, b_matrix] = [(&a, [m, k], a_strides), (&b, [k, n], b_strides)]
+                    .map(|(values, size, strides)| Matrix { values, size, strides });
+                matmul(a_matrix, b_matrix, &mut c, accumulate);
                 let at = |s: &[f32], i: usize| f64::from(s[i]);
                 let want: Vec<f64> = (0..m * n)
                     .map(|index| {

@@ -16,6 +16,7 @@
 //! `patches.rs`.
 
 mod border;
+mod input_moments;
 mod maps;
 mod opening;
 mod patches;
@@ -23,8 +24,9 @@ mod patches;
 use crate::buffer::{self, Buffer};
 use crate::shape::Geometry;
 use crate::{Activation, BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm, conv};
+use input_moments::Moments;
 use maps::Maps;
-use opening::{Affine, Moments};
+use opening::Affine;
 use patches::Patches;
 
 #[cfg(test)]
@@ -63,10 +65,28 @@ pub struct DenseStatistics {
 /// What the backward pass needs besides input and output.
 #[derive(Clone, Debug)]
 pub struct DenseSaved {
-    moments: Moments,
-    merged: Affine,
-    averaged: Affine,
+    openings: Openings,
     form: Form,
+}
+
+/// The moments of the input, and the norms that open two of the branches.
+#[derive(Clone, Debug)]
+struct Openings {
+    moments: Moments,
+    /// Of the 1x1-KxK branch.
+    merged: Affine,
+    /// Of the average branch.
+    averaged: Affine,
+}
+
+/// Gradients of the 1x1-KxK branch behind the statistics of its first norm.
+struct MergedGrad {
+    /// Of `W2`.
+    second: Vec<f32>,
+    /// Of `A`.
+    weight: Vec<f32>,
+    /// Of `d`.
+    offset: Vec<f64>,
 }
 
 /// How the block was computed.
@@ -116,13 +136,12 @@ impl DenseBlock<'_> {
         let merged = self.pointwise_kxk.0.forward(&moments, &covariance);
         let averaged = self.average.0.forward(&moments, &covariance);
 
-        let affines = [&merged, &averaged];
+        let openings = Openings { moments, merged, averaged };
         let (statistics, form) = if by_patches {
-            let (statistics, patches) = self.forward_patches(x, &moments, affines, activation, y);
+            let (statistics, patches) = self.forward_patches(x, &openings, activation, y);
             (statistics, Form::Patches(patches))
         } else {
-            let (statistics, maps) =
-                self.forward_maps(x, residual, &moments, affines, activation, y);
+            let (statistics, maps) = self.forward_maps(x, residual, &openings, activation, y);
             (statistics, Form::Maps(maps))
         };
         let Ok([kxk, second, pointwise, average]) = <[BatchStatistics; 4]>::try_from(statistics)
@@ -132,10 +151,10 @@ impl DenseBlock<'_> {
         let statistics = DenseStatistics {
             kxk,
             pointwise,
-            pointwise_kxk: [merged.statistics(), second],
-            average: [averaged.statistics(), average],
+            pointwise_kxk: [openings.merged.statistics(), second],
+            average: [openings.averaged.statistics(), average],
         };
-        (statistics, DenseSaved { moments, merged, averaged, form })
+        (statistics, DenseSaved { openings, form })
     }
 
     /// The gradients of everything from that of `y`.
@@ -152,20 +171,19 @@ impl DenseBlock<'_> {
     ) -> DenseGrad {
         self.check(x, y, None);
         assert_eq!(grad.len(), y.len(), "length of the output's gradient");
-        let DenseSaved { moments, merged, averaged, form } = saved;
-        let affines = [merged, averaged];
+        let DenseSaved { openings, form } = saved;
         let wanted = [wants_input, wants_residual];
         match form {
-            Form::Maps(maps) => self.backward_maps(x, y, moments, affines, maps, grad, wanted),
+            Form::Maps(maps) => self.backward_maps(x, y, openings, maps, grad, wanted),
             Form::Patches(patches) if wants_input => {
-                // Images have no gradient; where one is wanted all the same, the maps are needed.
+                // Images have no gradient; where one is wanted nevertheless, the maps are needed.
                 let mut again = buffer::take(y.len());
                 let (_, maps) =
-                    self.forward_maps(x, None, moments, affines, patches.activation, &mut again);
+                    self.forward_maps(x, None, openings, patches.activation, &mut again);
                 drop(again);
-                self.backward_maps(x, y, moments, affines, &maps, grad, wanted)
+                self.backward_maps(x, y, openings, &maps, grad, wanted)
             }
-            Form::Patches(patches) => self.backward_patches(x, y, moments, affines, patches, grad),
+            Form::Patches(patches) => self.backward_patches(x, y, openings, patches, grad),
         }
     }
 
@@ -217,12 +235,7 @@ impl DenseBlock<'_> {
     }
 
     /// The adjoint of [`Self::merge`] and of the answer to `d - p`: gradients of `W2`, `A`, `d`.
-    fn unmerge(
-        &self,
-        merged: &Affine,
-        kernels_grad: &[f32],
-        taps_grad: &[f64],
-    ) -> (Vec<f32>, Vec<f32>, Vec<f64>) {
+    fn unmerge(&self, merged: &Affine, kernels_grad: &[f32], taps_grad: &[f64]) -> MergedGrad {
         let shape = self.kernel_shape();
         let second = self.pointwise_kxk.1.weight;
         let weight = transpose(&merged.weight, self.internal());
@@ -246,7 +259,7 @@ impl DenseBlock<'_> {
                 offset_grad[channel] += taps[tap] * f64::from(value);
             }
         }
-        (second_grad, weight_grad, offset_grad)
+        MergedGrad { second: second_grad, weight: weight_grad, offset: offset_grad }
     }
 
     /// Answer of every tap of `W2` to `d - p`, `[out, kh * kw]`.

@@ -10,8 +10,8 @@
 use rayon::prelude::*;
 
 use super::border::Border;
-use super::opening::{Affine, Moments, MomentsGrad};
-use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
+use super::input_moments::{Moments, MomentsGrad};
+use super::{BatchStatistics, DenseBlock, DenseGrad, Openings, taps_of};
 use crate::buffer::{self, Buffer};
 use crate::norm::{inverse_std, variance};
 use crate::{Activation, ConvNormGrad, ConvShape, Epilogue, activation, conv, moments};
@@ -60,23 +60,22 @@ impl DenseBlock<'_> {
     pub(super) fn forward_patches(
         &self,
         x: &[f32],
-        moments: &Moments,
-        [merged, averaged]: [&Affine; 2],
+        openings: &Openings,
         activation: Activation,
         y: &mut [f32],
     ) -> (Vec<BatchStatistics>, Patches) {
         let shape = self.with_indicator();
         let outputs = shape.out_channels;
         let length = shape.weight_len() / outputs;
-        let shift = moments.shift.as_deref().unwrap_or(&[]);
+        let shift = openings.moments.shift.as_deref().unwrap_or(&[]);
         let augmented = self.augment(x, shift);
         let (mean, covariance) = patch_moments(&shape, &augmented);
 
-        let constants = self.constants(shift, merged, averaged);
+        let constants = self.constants(shift, openings);
         let norms = self.closing_norms();
         let (mut kernel, mut bias) = (vec![0.0; outputs * length], vec![0.0; outputs]);
         let mut statistics = Vec::new();
-        let kernels = self.branch_kernels(shift, merged, averaged);
+        let kernels = self.branch_kernels(shift, openings);
         let branches = std::array::from_fn(|index| {
             let branch = &kernels[index];
             let (norm, constant) = (&norms[index], &constants[index]);
@@ -131,22 +130,21 @@ impl DenseBlock<'_> {
         &self,
         x: &[f32],
         y: &[f32],
-        moments: &Moments,
-        [merged, averaged]: [&Affine; 2],
+        openings: &Openings,
         saved: &Patches,
         grad: &[f32],
     ) -> DenseGrad {
+        let Openings { moments, merged, averaged } = openings;
         let window = self.shape.kernel[0] * self.shape.kernel[1];
         let [kxk, second, pointwise, average] = self.branch_grads(x, y, moments, saved, grad);
         // The input has no gradient.
         let mut moments_grad = MomentsGrad::zero(self.shape.in_channels);
-        let (second_weight, opening_weight, opening_offset) =
-            self.unmerge(merged, &second.values, &second.inside);
+        let found = self.unmerge(merged, &second.values, &second.inside);
         let opening = self.pointwise_kxk.0.backward(
             moments,
             merged,
-            &opening_weight,
-            &opening_offset,
+            &found.weight,
+            &found.offset,
             &mut moments_grad,
         );
         let share = 1.0 / window as f64;
@@ -174,7 +172,7 @@ impl DenseBlock<'_> {
             residual: None,
             kxk: ConvNormGrad { weight: kxk.values, norm: kxk.norm },
             pointwise: ConvNormGrad { weight: pointwise_weight, norm: pointwise.norm },
-            pointwise_kxk: (opening, ConvNormGrad { weight: second_weight, norm: second.norm }),
+            pointwise_kxk: (opening, ConvNormGrad { weight: found.second, norm: second.norm }),
             average: (average_opening, average.norm),
         }
     }
@@ -275,7 +273,8 @@ impl DenseBlock<'_> {
     }
 
     /// Every branch as a convolution of the augmented input, `[out, in + 1, kh, kw]`.
-    fn branch_kernels(&self, shift: &[f32], merged: &Affine, averaged: &Affine) -> [Vec<f64>; 4] {
+    fn branch_kernels(&self, shift: &[f32], openings: &Openings) -> [Vec<f64>; 4] {
+        let Openings { merged, averaged, .. } = openings;
         let (inputs, outputs) = (self.shape.in_channels, self.shape.out_channels);
         let window = self.shape.kernel[0] * self.shape.kernel[1];
         let wide = |weight: &[f32]| weight.iter().map(|&w| f64::from(w)).collect::<Vec<_>>();
@@ -308,7 +307,8 @@ impl DenseBlock<'_> {
     }
 
     /// What border values and shift add to every branch, everywhere.
-    fn constants(&self, shift: &[f32], merged: &Affine, averaged: &Affine) -> [Vec<f64>; 4] {
+    fn constants(&self, shift: &[f32], openings: &Openings) -> [Vec<f64>; 4] {
+        let Openings { merged, averaged, .. } = openings;
         let window = self.shape.kernel[0] * self.shape.kernel[1];
         let none = vec![0.0; self.shape.out_channels];
         let taps = taps_of(self.pointwise_kxk.1.weight, &merged.border, window);

@@ -12,7 +12,7 @@ use super::convolve::{Base, Convolve};
 use super::copy::{crop, pad, pitch, unpitch};
 use super::form::{Branches, ChannelGrads, Form};
 use super::grid::SLACK;
-use super::rows::ErrorRow;
+use super::rows::{ErrorRow, InputSweeps};
 use super::sums::{Sums, add_dots, class_sums};
 use crate::activation::Activation;
 use crate::branches::{BranchGrad, BranchMap, BranchSum, SumGrad, Wanted};
@@ -280,46 +280,6 @@ impl Pass<'_> {
         .run(self.arch);
         for error in errors.chunks_exact_mut(pitch).take(N) {
             grid.clear_gaps(&mut error[grid.margin()..]);
-        }
-    }
-}
-
-/// How the gradients of the branches' outputs are gathered at the input, phase by phase.
-struct InputSweeps {
-    /// Length of the strip of one branch.
-    pitch: usize,
-    /// Of each phase: where the taps that write to it lie in the strips of all branches.
-    phases: Vec<Vec<usize>>,
-    /// The taps in the same order.
-    taps: Vec<Vec<usize>>,
-}
-
-impl InputSweeps {
-    fn new(form: &Form<'_>) -> Self {
-        let grid = &form.grid;
-        let pitch = grid.margin() + grid.phase_len().max(grid.output_buffer()) + SLACK;
-        let phase_of = |tap: usize| grid.offsets[tap] / grid.phase_len();
-        let phases = grid.rows.stride * grid.cols.stride;
-        let taps: Vec<Vec<usize>> = (0..phases)
-            .map(|phase| (0..grid.taps()).filter(|&tap| phase_of(tap) == phase).collect())
-            .collect();
-        let offset = |branch: usize, tap: usize| {
-            branch * pitch + grid.margin() - grid.offsets[tap] % grid.phase_len()
-        };
-        let phases = taps.iter().map(|taps| {
-            let rows = 0..form.rows();
-            rows.flat_map(|branch| taps.iter().map(move |&tap| offset(branch, tap))).collect()
-        });
-        Self { pitch, phases: phases.collect(), taps }
-    }
-
-    /// The kernels of all branches in the order of the sweeps.
-    fn weights(&self, rows: &[ErrorRow], weights: &mut Vec<f32>) {
-        weights.clear();
-        for taps in &self.taps {
-            for row in rows {
-                weights.extend(taps.iter().map(|&tap| row.kernel[tap] as f32));
-            }
         }
     }
 }

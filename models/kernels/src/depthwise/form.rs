@@ -336,20 +336,13 @@ impl ChannelGrads {
     }
 }
 
-/// Value of the padding of an inner channel: the image of zero under the running statistics as
-/// this step leaves them.
+/// The border value of an inner channel.
 fn border(form: &Form<'_>, opening: &PaddedNorm<'_>, j: usize, inner: &Inner) -> f64 {
     if opening.fixed {
         return inner.shift;
     }
     let inputs = form.inputs();
-    let kept = |stat: f32, newest: f64| {
-        (1.0 - opening.momentum) * f64::from(stat) + opening.momentum * newest
-    };
-    let mean = kept(opening.running_mean[j], inner.mean);
-    let variance = kept(opening.running_var[j], inner.variance * inputs / (inputs - 1.0));
-    let norm = opening_norm(opening, j);
-    norm.beta - norm.gamma * mean / (variance + norm.epsilon).sqrt()
+    opening.border(j, Some([inner.mean, inner.variance * inputs / (inputs - 1.0)]))
 }
 
 pub(super) fn add_scaled(factor: f64, values: &[f64], sum: &mut [f64]) {

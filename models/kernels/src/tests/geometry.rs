@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::parameters::{Parameters, SHAPE};
 use crate::branches::{BranchSum, SumSaved};
+use crate::conv::{self, Matrix};
 use crate::norm::{self, Gate, Gradients};
 use crate::testing::{affordable, for_each_set, random};
-use crate::{Activation, ConvShape, Epilogue, Norm, conv, depthwise, moments, pool};
+use crate::{Activation, ConvShape, Epilogue, Norm, depthwise, moments, pool};
 
 const IDENTITY: Epilogue<'static> =
     Epilogue { bias: None, residual: None, accumulate: false, activation: Activation::Identity };
@@ -162,11 +163,22 @@ fn padding_that_takes_more_room_than_any_map_is_refused() {
     assert!(text.contains("the padding is too large"), "{text}");
 }
 
+fn matmul(
+    [rows, depth, columns]: [usize; 3],
+    [a, b]: [(&[f32], [usize; 2]); 2],
+    c: &mut [f32],
+    accumulate: bool,
+) {
+    let [a, b] = [(a, [rows, depth]), (b, [depth, columns])]
+        .map(|((values, strides), size)| Matrix { values, size, strides });
+    conv::matmul(a, b, c, accumulate);
+}
+
 #[test]
 fn matrices_that_leave_their_slices_are_refused() {
     let (a, b) = ([1.0; 12], [1.0; 12]);
     let product = |sizes, a_strides, b_strides, c: usize| {
-        move || conv::matmul(sizes, &a, a_strides, &b, b_strides, &mut vec![0.0; c], false)
+        move || matmul(sizes, [(&a, a_strides), (&b, b_strides)], &mut vec![0.0; c], false)
     };
     for (call, reason) in [
         (product([3, 4, 3], [1 << 61, 1], [3, 1], 9), "A has more values"),
@@ -187,14 +199,14 @@ fn a_stride_that_no_slice_bounds_is_that_of_a_single_value() {
     const FAR: usize = 1 << 61;
     for_each_set(|| {
         let (a, b, mut c) = ([2.0, 3.0], [5.0, 7.0], [0.0]);
-        conv::matmul([1, 2, 1], &a, [FAR, 1], &b, [1, FAR], &mut c, false);
+        matmul([1, 2, 1], [(&a, [FAR, 1]), (&b, [1, FAR])], &mut c, false);
         assert_eq!(c, [31.0]);
-        conv::matmul([1, 1, 1], &a, [FAR; 2], &b, [FAR; 2], &mut c, true);
+        matmul([1, 1, 1], [(&a, [FAR; 2]), (&b, [FAR; 2])], &mut c, true);
         assert_eq!(c, [41.0]);
         // A product over nothing.
-        conv::matmul([1, 0, 1], &[], [FAR; 2], &[], [FAR; 2], &mut c, true);
+        matmul([1, 0, 1], [(&[], [FAR; 2]); 2], &mut c, true);
         assert_eq!(c, [41.0]);
-        conv::matmul([1, 0, 1], &[], [FAR; 2], &[], [FAR; 2], &mut c, false);
+        matmul([1, 0, 1], [(&[], [FAR; 2]); 2], &mut c, false);
         assert_eq!(c, [0.0]);
 
         for groups in [1, 4] {

@@ -2,11 +2,12 @@
 //! the gradients that depend on it by the definition.
 
 use crate::branches::{Branch, BranchMap, BranchSum, Wanted};
+use crate::conv::{self, Matrix};
 use crate::dense::{DenseBlock, PaddedNorm};
 use crate::depthwise;
 use crate::norm::{self, Gate};
 use crate::testing::{random, widen, with_threads};
-use crate::{Activation, ConvNorm, ConvShape, Epilogue, Norm, conv, moments, pool};
+use crate::{Activation, ConvNorm, ConvShape, Epilogue, Norm, moments, pool};
 
 const NAN: &[f32] = &[f32::NAN];
 /// What no activation cuts off.
@@ -171,7 +172,7 @@ fn products_and_moments_show_it() {
     let probes = [("a", random(1, 35), BROKEN, &["c"][..]), ("b", random(2, 42), BROKEN, &["c"])];
     check("product", probes, |[a, b]| {
         let mut c = vec![0.0; 30];
-        conv::matmul([5, 7, 6], a, [7, 1], b, [6, 1], &mut c, false);
+        conv::matmul(Matrix::row_major(a, [5, 7]), Matrix::row_major(b, [7, 6]), &mut c, false);
         vec![("c", c)]
     });
     let dims = [2, 3, 41];
