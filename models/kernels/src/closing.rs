@@ -1,6 +1,7 @@
 //! The closing norms of a block's branches and the sum of their outputs.
 
 use crate::activation::{self, Activation};
+use crate::arithmetic::to_f32;
 use crate::buffer::{self, Buffer};
 use crate::norm::{self, Gate, Gradients, MAX_BRANCHES, Statistics, Sums, inverse_std};
 use crate::{BatchStatistics, Norm};
@@ -44,8 +45,7 @@ pub(crate) fn statistics(maps: &[&[f32]], [batch, _, positions]: [usize; 3]) -> 
 
 /// Mean and variance of every channel, rounded.
 pub(crate) fn rounded(mean: &[f64], var: &[f64]) -> BatchStatistics {
-    let rounded = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
-    BatchStatistics { mean: rounded(mean), var: rounded(var) }
+    BatchStatistics { mean: to_f32(mean), var: to_f32(var) }
 }
 
 impl Closing {
@@ -77,7 +77,7 @@ impl Closing {
                 scale.push(factor as f32);
             }
         }
-        let shift: Vec<f32> = shift.into_iter().map(|value| value as f32).collect();
+        let shift = to_f32(&shift);
         let apart = residual.is_some() || norms.len() > MAX_BRANCHES;
         let mut before = (activation.needs_input() && apart).then(|| buffer::take(y.len()));
         match &mut before {

@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::simd::{Lanes, sweep};
-use crate::{instruction_set, planes, shape::map_len};
+use crate::{gemm, instruction_set, planes, shape::map_len};
 
 /// Values added in `f32` before they are flushed to `f64`.
 const BLOCK: usize = 1024;
@@ -78,7 +78,7 @@ pub fn covariance(x: &[f32], shift: &[f64], dims: [usize; 3]) -> Vec<f64> {
     let parts: Vec<Vec<f64>> = (0..tasks)
         .into_par_iter()
         .map(|task| {
-            let range = task * values / tasks..(task + 1) * values / tasks;
+            let range = gemm::part(0..values, 1, task, tasks);
             let mut products = vec![0.0; padded * padded];
             instruction_set::dispatch(Covariance {
                 x,

@@ -5,6 +5,7 @@ use super::opened::Opened;
 use super::source::{InputGrad, MapGrads};
 use super::{BranchGrad, BranchMap, BranchSum, SumGrad, SumStatistics, Wanted};
 use crate::activation::Activation;
+use crate::arithmetic::to_f64;
 use crate::buffer::{self, Buffer};
 use crate::closing::{Closing, ClosingGrad, rounded};
 use crate::norm::{self, Statistics};
@@ -224,6 +225,5 @@ fn maps<'m>(sources: &'m [Source], x: &'m [f32]) -> Vec<&'m [f32]> {
 }
 
 pub(super) fn constants(fixed: &FixedStatistics<'_>) -> Statistics {
-    let widened = |values: &[f32]| values.iter().map(|&value| value.into()).collect();
-    Statistics { mean: widened(fixed.mean), var: widened(fixed.var) }
+    Statistics { mean: to_f64(fixed.mean), var: to_f64(fixed.var) }
 }

@@ -159,7 +159,7 @@ impl BranchSum<'_> {
             (statistics, Saved::Depthwise(saved))
         } else if let Some(block) = self.as_dense_dbb() {
             let (statistics, saved) = block.forward(x, residual, activation, y);
-            (self.statistics_of_dense(statistics), Saved::Dense(Box::new(saved)))
+            (statistics, Saved::Dense(Box::new(saved)))
         } else {
             let (statistics, saved) = self.forward_maps(x, residual, activation, y);
             (statistics, Saved::Maps(Box::new(saved)))
@@ -184,7 +184,10 @@ impl BranchSum<'_> {
         assert_eq!(grad.len(), y.len(), "length of the output's gradient");
         match &saved.0 {
             Saved::Depthwise(saved) => depthwise::backward(self, x, y, saved, grad, wanted),
-            Saved::Dense(saved) => self.backward_dense(x, y, saved, grad, wanted),
+            Saved::Dense(saved) => {
+                let block = self.as_dense_dbb().expect("what the forward pass has computed");
+                block.backward(x, y, saved, grad, wanted)
+            }
             Saved::Maps(saved) => self.backward_maps(x, y, saved, grad, wanted),
         }
     }

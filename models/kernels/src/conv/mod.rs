@@ -6,6 +6,7 @@
 //! columns; where there are few, also blocks of rows. The forward pass reads the weight in place,
 //! the input gradient packs it once a call.
 
+mod epilogue;
 mod product;
 mod weight;
 
@@ -14,24 +15,11 @@ use rayon::prelude::*;
 use crate::gemm::{self, Columns};
 use crate::norm::Statistics;
 use crate::shape::{Geometry, matrix_len};
-use crate::{Activation, ConvShape, depthwise};
+use crate::{ConvShape, depthwise};
 use product::{Output, Product, Run};
 
+pub use epilogue::Epilogue;
 pub use weight::backward_weight;
-
-/// What is done to an output while it is in cache, in this order: bias, residual, the output's
-/// earlier value, activation.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Epilogue<'a> {
-    /// Added per output channel.
-    pub bias: Option<&'a [f32]>,
-    /// Added per value, shaped as the output.
-    pub residual: Option<&'a [f32]>,
-    /// Whether the result is added to what the output holds.
-    pub accumulate: bool,
-    /// Applied last.
-    pub activation: Activation,
-}
 
 /// `y = conv(x, w)`, then the epilogue. `shape.macs()` multiply-adds; `x` is read once
 /// from memory and per tap from cache, `y` is written once.

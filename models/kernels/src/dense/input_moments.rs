@@ -3,6 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::arithmetic::{dot, to_f32};
 use crate::buffer::{self, Buffer};
 use crate::conv::{self, Matrix};
 use crate::norm::{statistics, variance};
@@ -39,12 +40,12 @@ impl Moments {
         let mut exact = moments::covariance(map, &mean, dims);
         let count = batch * positions;
         exact.iter_mut().for_each(|value| *value /= count as f64);
-        let rounded = exact.iter().map(|&value| value as f32).collect();
+        let rounded = to_f32(&exact);
         // A product with a weight adds channels: what counts is the means of all of them.
         let squares: f64 = mean.iter().map(|mean| mean * mean).sum();
         let variance: f64 = exact.iter().step_by(channels + 1).sum();
         let shift = (shifts || shift::is_far(squares.sqrt(), variance)).then(|| {
-            let shift: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
+            let shift = to_f32(&mean);
             mean.iter_mut().zip(&shift).for_each(|(mean, &shift)| *mean -= f64::from(shift));
             shift
         });
@@ -107,7 +108,7 @@ impl Covariance {
             .collect();
         for (output, exact) in cancelled.into_iter().zip(exact) {
             let row = output * inputs..(output + 1) * inputs;
-            variances[output] = mixed_dot(&weight[row.clone()], &exact);
+            variances[output] = dot(&weight[row.clone()], &exact);
             product[row].iter_mut().zip(&exact).for_each(|(to, &from)| *to = from as f32);
         }
         variances.iter_mut().for_each(|found| *found = variance(*found));
@@ -165,7 +166,7 @@ impl MomentsGrad {
         let bias: Vec<f32> = weight
             .chunks_exact(channels)
             .zip(&self.mean)
-            .map(|(row, mean)| (mean / count - mixed_dot(row, &moments.mean)) as f32)
+            .map(|(row, mean)| (mean / count - dot(row, &moments.mean)) as f32)
             .collect();
         let shape = ConvShape::pointwise(batch, [channels; 2], positions);
         conv::forward(
@@ -176,12 +177,4 @@ impl MomentsGrad {
             Epilogue { bias: Some(&bias), accumulate: true, ..Epilogue::default() },
         );
     }
-}
-
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
-}
-
-pub(super) fn mixed_dot(a: &[f32], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(&a, b)| f64::from(a) * b).sum()
 }

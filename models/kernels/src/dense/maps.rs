@@ -3,12 +3,12 @@
 use super::border::Border;
 use super::input_moments::MomentsGrad;
 use super::opening::Affine;
-use super::{
-    BatchStatistics, DenseBlock, DenseGrad, MergedGrad, Openings, PaddedNormGrad, taps_of,
-};
+use super::{BatchStatistics, DenseBlock, MergedGrad, Openings, PaddedNormGrad, taps_of};
+use crate::arithmetic::to_f32;
+use crate::branches::{BranchGrad, SumGrad, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::closing::{self, Closing, ClosingGrad};
-use crate::{Activation, ConvNormGrad, ConvShape, Epilogue, conv, moments, pool};
+use crate::{Activation, ConvShape, Epilogue, conv, moments, pool};
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
@@ -128,8 +128,8 @@ impl DenseBlock<'_> {
         openings: &Openings,
         saved: &Maps,
         grad: &[f32],
-        [wants_input, wants_residual]: [bool; 2],
-    ) -> DenseGrad {
+        wanted: Wanted,
+    ) -> SumGrad {
         let Openings { moments, merged, .. } = openings;
         let (inputs, positions) = (self.shape.in_channels, self.shape.input_positions());
         let centred = moments.centred(x, positions);
@@ -137,7 +137,7 @@ impl DenseBlock<'_> {
         let Maps { inputs: maps, between, closing } = saved;
         let norms = self.closing_norms();
         let ClosingGrad { norms, maps, residual } =
-            closing.backward(&maps.all(), &norms, y, grad, wants_residual, true);
+            closing.backward(&maps.all(), &norms, y, grad, wanted.residual, true);
         let Ok([kxk_norm, second_norm, pointwise_norm, average_norm]) =
             <[[Vec<f32>; 2]; 4]>::try_from(norms)
         else {
@@ -149,7 +149,7 @@ impl DenseBlock<'_> {
             openings,
             border: Border::new(&self.shape),
             grads: Inputs::from_all(maps),
-            input: wants_input.then(|| buffer::take(x.len())),
+            input: wanted.input.then(|| buffer::take(x.len())),
             moments: MomentsGrad::zero(inputs),
         };
         let average = pass.average();
@@ -172,14 +172,18 @@ impl DenseBlock<'_> {
         if let Some(input) = &mut input {
             moments_grad.add_to(moments, x, [self.shape.batch, inputs, positions], input);
         }
-        let second = ConvNormGrad { weight: second.second, norm: second_norm };
-        DenseGrad {
+        let branch = |weight, opening, norm| BranchGrad { weight, opening, norm: Some(norm) };
+        let branches = vec![
+            branch(kxk, None, kxk_norm),
+            branch(pointwise, None, pointwise_norm),
+            branch(second.second, Some(opening), second_norm),
+            branch(Vec::new(), Some(average), average_norm),
+        ];
+        SumGrad {
             input: input.map(Buffer::into_vec),
             residual: residual.map(Buffer::into_vec),
-            kxk: ConvNormGrad { weight: kxk, norm: kxk_norm },
-            pointwise: ConvNormGrad { weight: pointwise, norm: pointwise_norm },
-            pointwise_kxk: (opening, second),
-            average: (average, average_norm),
+            branches,
+            outer: None,
         }
     }
 
@@ -238,7 +242,7 @@ impl DenseBlock<'_> {
     }
 
     fn between(&self, x: &[f32], merged: &Affine) -> Buffer {
-        let bias: Vec<f32> = merged.offset.iter().map(|&value| value as f32).collect();
+        let bias = to_f32(&merged.offset);
         let [batch, channels, positions] = self.between_dims();
         let mut between = buffer::take(batch * channels * positions);
         let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };

@@ -21,9 +21,11 @@ mod maps;
 mod opening;
 mod patches;
 
+use crate::arithmetic::to_f64;
+use crate::branches::{BranchStatistics, SumGrad, SumStatistics, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::shape::Geometry;
-use crate::{Activation, BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm, conv};
+use crate::{Activation, BatchStatistics, ConvNorm, ConvShape, Epilogue, Norm, conv};
 use input_moments::Moments;
 use maps::Maps;
 use opening::Affine;
@@ -34,7 +36,8 @@ mod tests;
 
 pub use opening::{PaddedNorm, PaddedNormGrad};
 
-/// A dense block with its four branches.
+/// A dense block with its four branches. Statistics and gradients of the branches are in the order
+/// of these fields.
 #[derive(Clone, Copy, Debug)]
 pub struct DenseBlock<'a> {
     /// Geometry of the KxK convolution; one group.
@@ -47,19 +50,6 @@ pub struct DenseBlock<'a> {
     pub pointwise_kxk: (PaddedNorm<'a>, ConvNorm<'a>),
     /// 1x1 convolution, norm, average pool, norm.
     pub average: (PaddedNorm<'a>, Norm<'a>),
-}
-
-/// The batch statistics of every norm of a block.
-#[derive(Clone, Debug)]
-pub struct DenseStatistics {
-    /// Of the KxK branch.
-    pub kxk: BatchStatistics,
-    /// Of the 1x1 branch.
-    pub pointwise: BatchStatistics,
-    /// Of the first and the closing norm of the 1x1-KxK branch.
-    pub pointwise_kxk: [BatchStatistics; 2],
-    /// Of the first and the closing norm of the average branch.
-    pub average: [BatchStatistics; 2],
 }
 
 /// What the backward pass needs besides input and output.
@@ -98,23 +88,6 @@ enum Form {
     Patches(Patches),
 }
 
-/// Gradients of a block.
-#[derive(Clone, Debug)]
-pub struct DenseGrad {
-    /// Of the input, if it was wanted.
-    pub input: Option<Vec<f32>>,
-    /// Of the residual, if it was wanted.
-    pub residual: Option<Vec<f32>>,
-    /// Of the KxK branch.
-    pub kxk: ConvNormGrad,
-    /// Of the 1x1 branch.
-    pub pointwise: ConvNormGrad,
-    /// Of the 1x1-KxK branch.
-    pub pointwise_kxk: (PaddedNormGrad, ConvNormGrad),
-    /// Of the average branch: its 1x1, and scale and shift of the closing norm.
-    pub average: (PaddedNormGrad, [Vec<f32>; 2]),
-}
-
 impl DenseBlock<'_> {
     /// `y = act(sum of the branches of x + residual)`; `x` is `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
     ///
@@ -127,7 +100,7 @@ impl DenseBlock<'_> {
         residual: Option<&[f32]>,
         activation: Activation,
         y: &mut [f32],
-    ) -> (DenseStatistics, DenseSaved) {
+    ) -> (SumStatistics, DenseSaved) {
         self.check(x, y, residual);
         let shape = &self.shape;
         let dims = [shape.batch, shape.in_channels, shape.input_positions()];
@@ -148,13 +121,17 @@ impl DenseBlock<'_> {
         else {
             unreachable!("one for each of the four norms");
         };
-        let statistics = DenseStatistics {
-            kxk,
-            pointwise,
-            pointwise_kxk: [openings.merged.statistics(), second],
-            average: [openings.averaged.statistics(), average],
+        let branch = |opening: Option<&Affine>, closing| BranchStatistics {
+            opening: opening.map(Affine::statistics),
+            closing: Some(closing),
         };
-        (statistics, DenseSaved { openings, form })
+        let branches = vec![
+            branch(None, kxk),
+            branch(None, pointwise),
+            branch(Some(&openings.merged), second),
+            branch(Some(&openings.averaged), average),
+        ];
+        (SumStatistics { branches, outer: None }, DenseSaved { openings, form })
     }
 
     /// The gradients of everything from that of `y`.
@@ -167,15 +144,14 @@ impl DenseBlock<'_> {
         y: &[f32],
         saved: &DenseSaved,
         grad: &[f32],
-        [wants_input, wants_residual]: [bool; 2],
-    ) -> DenseGrad {
+        wanted: Wanted,
+    ) -> SumGrad {
         self.check(x, y, None);
         assert_eq!(grad.len(), y.len(), "length of the output's gradient");
         let DenseSaved { openings, form } = saved;
-        let wanted = [wants_input, wants_residual];
         match form {
             Form::Maps(maps) => self.backward_maps(x, y, openings, maps, grad, wanted),
-            Form::Patches(patches) if wants_input => {
+            Form::Patches(patches) if wanted.input => {
                 // Images have no gradient; where one is wanted nevertheless, the maps are needed.
                 let mut again = buffer::take(y.len());
                 let (_, maps) =
@@ -271,14 +247,12 @@ impl DenseBlock<'_> {
     /// Answer of every tap of the first branch to the shift, `[out, kh * kw]`.
     fn shift_taps(&self, shift: &[f32]) -> Vec<f64> {
         let window = self.shape.kernel[0] * self.shape.kernel[1];
-        let shift: Vec<f64> = shift.iter().map(|&value| value.into()).collect();
-        taps_of(self.kxk.weight, &shift, window)
+        taps_of(self.kxk.weight, &to_f64(shift), window)
     }
 
     /// Answer of the 1x1 branch to the shift, `[out]`.
     fn pointwise_shift(&self, shift: &[f32]) -> Vec<f64> {
-        let shift: Vec<f64> = shift.iter().map(|&value| value.into()).collect();
-        taps_of(self.pointwise.weight, &shift, 1)
+        taps_of(self.pointwise.weight, &to_f64(shift), 1)
     }
 
     /// Answer of every tap of the average to `d - p`, `[out, kh * kw]`.

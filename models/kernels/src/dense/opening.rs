@@ -9,7 +9,8 @@
 //! The norm is the same if `x` and `mu` are both taken about a shift, as a block does whose input
 //! is far from zero: see [`Moments`].
 
-use super::input_moments::{Covariance, Moments, MomentsGrad, dot, mixed_dot};
+use super::input_moments::{Covariance, Moments, MomentsGrad};
+use crate::arithmetic::dot;
 use crate::conv::{self, Matrix};
 use crate::norm::{self, Statistics, inverse_std};
 use crate::{BatchStatistics, FixedStatistics, Norm};
@@ -150,14 +151,14 @@ impl<'a> PaddedNorm<'a> {
         for (output, var) in variances.into_iter().enumerate() {
             let row = output * inputs..(output + 1) * inputs;
             let weight = &self.weight[row.clone()];
-            let centre = mixed_dot(weight, &input.mean);
+            let centre = dot(weight, &input.mean);
             let mean = centre + input.shift.as_ref().map_or(0.0, |shift| dot(weight, shift));
             let (gamma, beta) = (f64::from(self.gamma[output]), f64::from(self.beta[output]));
             let scale = gamma * inverse_std(var, self.epsilon);
             let rounded = &mut affine.weight[row];
             rounded.iter_mut().zip(weight).for_each(|(a, &w)| *a = (scale * f64::from(w)) as f32);
             // Of the rounded weight, so that the map has the mean `beta`.
-            let offset = beta - mixed_dot(rounded, &input.mean);
+            let offset = beta - dot(rounded, &input.mean);
             let border = self.border(output, Some([mean, var * unbiased]));
             affine.border[output] = border;
             affine.offset[output] = offset - border;

@@ -11,10 +11,12 @@ use rayon::prelude::*;
 
 use super::border::Border;
 use super::input_moments::{Moments, MomentsGrad};
-use super::{BatchStatistics, DenseBlock, DenseGrad, Openings, taps_of};
+use super::{BatchStatistics, DenseBlock, Openings, taps_of};
+use crate::arithmetic::{dot, to_f32, to_f64};
+use crate::branches::{BranchGrad, SumGrad};
 use crate::buffer::{self, Buffer};
 use crate::norm::{inverse_std, variance};
-use crate::{Activation, ConvNormGrad, ConvShape, Epilogue, activation, conv, moments};
+use crate::{Activation, ConvShape, Epilogue, activation, conv, moments};
 
 /// Longest `phi`: its moments take the square of that many products a window.
 const LONGEST: usize = 64;
@@ -41,7 +43,7 @@ struct Branch {
 }
 
 /// Gradients of a branch up to its closing norm, and of scale and shift.
-struct BranchGrad {
+struct PatchGrad {
     /// Of the taps over the input, `[out, in, kh, kw]`.
     values: Vec<f32>,
     /// Of the taps over the indicator, `[out, kh * kw]`.
@@ -108,7 +110,7 @@ impl DenseBlock<'_> {
         let kernel = to_f32(&kernel);
         // Of the rounded kernel, so that the mean is that of the norms.
         for (bias, kernel) in bias.iter_mut().zip(kernel.chunks_exact(length)) {
-            *bias -= kernel.iter().zip(&mean).map(|(&k, m)| f64::from(k) * m).sum::<f64>();
+            *bias -= dot(kernel, &mean);
         }
         let bias = to_f32(&bias);
         let before = activation.needs_input().then(|| {
@@ -133,7 +135,7 @@ impl DenseBlock<'_> {
         openings: &Openings,
         saved: &Patches,
         grad: &[f32],
-    ) -> DenseGrad {
+    ) -> SumGrad {
         let Openings { moments, merged, averaged } = openings;
         let window = self.shape.kernel[0] * self.shape.kernel[1];
         let [kxk, second, pointwise, average] = self.branch_grads(x, y, moments, saved, grad);
@@ -167,14 +169,14 @@ impl DenseBlock<'_> {
         );
         let pointwise_weight =
             pointwise.values.chunks_exact(window).map(|taps| taps[window / 2]).collect();
-        DenseGrad {
-            input: None,
-            residual: None,
-            kxk: ConvNormGrad { weight: kxk.values, norm: kxk.norm },
-            pointwise: ConvNormGrad { weight: pointwise_weight, norm: pointwise.norm },
-            pointwise_kxk: (opening, ConvNormGrad { weight: found.second, norm: second.norm }),
-            average: (average_opening, average.norm),
-        }
+        let branch = |weight, opening, norm| BranchGrad { weight, opening, norm: Some(norm) };
+        let branches = vec![
+            branch(kxk.values, None, kxk.norm),
+            branch(pointwise_weight, None, pointwise.norm),
+            branch(found.second, Some(opening), second.norm),
+            branch(Vec::new(), Some(average_opening), average.norm),
+        ];
+        SumGrad { branches, ..SumGrad::default() }
     }
 
     /// Gradients of every branch in the order of [`Self::closing_norms`].
@@ -185,7 +187,7 @@ impl DenseBlock<'_> {
         moments: &Moments,
         saved: &Patches,
         grad: &[f32],
-    ) -> [BranchGrad; 4] {
+    ) -> [PatchGrad; 4] {
         let shape = &self.shape;
         let outputs = shape.out_channels;
         let window = shape.kernel[0] * shape.kernel[1];
@@ -209,7 +211,7 @@ impl DenseBlock<'_> {
         let norms = self.closing_norms();
         std::array::from_fn(|index| {
             let (branch, norm) = (&saved.branches[index], &norms[index]);
-            let mut found = BranchGrad {
+            let mut found = PatchGrad {
                 values: Vec::with_capacity(outputs * (length - window)),
                 inside: Vec::with_capacity(outputs * window),
                 norm: [Vec::new(), Vec::new()],
@@ -277,7 +279,6 @@ impl DenseBlock<'_> {
         let Openings { merged, averaged, .. } = openings;
         let (inputs, outputs) = (self.shape.in_channels, self.shape.out_channels);
         let window = self.shape.kernel[0] * self.shape.kernel[1];
-        let wide = |weight: &[f32]| weight.iter().map(|&w| f64::from(w)).collect::<Vec<_>>();
         let mut pointwise = vec![0.0; outputs * inputs * window];
         for (taps, &weight) in pointwise.chunks_exact_mut(window).zip(self.pointwise.weight) {
             taps[window / 2] = f64::from(weight);
@@ -289,8 +290,8 @@ impl DenseBlock<'_> {
             .flat_map(|&weight| std::iter::repeat_n(f64::from(weight) * share, window))
             .collect();
         [
-            (wide(self.kxk.weight), self.shift_taps(shift)),
-            (wide(&self.merge(merged)), self.offset_taps(merged)),
+            (to_f64(self.kxk.weight), self.shift_taps(shift)),
+            (to_f64(&self.merge(merged)), self.offset_taps(merged)),
             (pointwise, vec![0.0; outputs * window]),
             (average, self.mean_taps(averaged)),
         ]
@@ -348,12 +349,4 @@ fn patch_moments(shape: &ConvShape, map: &[f32]) -> (Vec<f64>, Vec<f64>) {
     let covariance =
         moments::covariance(&patches, &mean, dims).into_iter().map(|sum| sum / count).collect();
     (mean, covariance)
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn to_f32(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&value| value as f32).collect()
 }

@@ -7,6 +7,7 @@
 //! and the second moments over all positions.
 
 use super::grid::Grid;
+use crate::arithmetic::{add_scaled, dot};
 use crate::norm;
 
 /// Batch norm of one channel.
@@ -278,14 +279,6 @@ impl Inner {
         let weight = self.gamma * self.epsilon * cube * scale;
         [weight, scale * self.weight * self.inverse_std, shift, mean, variance]
     }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn add_scaled(factor: f64, values: &[f64], sum: &mut [f64]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
 }
 
 /// `product = matrix * vector` for the upper triangle of a symmetric matrix.

@@ -15,7 +15,7 @@ pub(super) fn map_channels<R: Send>(
 ) -> Vec<R> {
     // A few tasks for each thread, so that a late one does not hold up the others for long.
     let tasks = channels.min(8 * rayon::current_num_threads());
-    let range = |task: usize| task * channels / tasks..(task + 1) * channels / tasks;
+    let range = |task| gemm::part(0..channels, 1, task, tasks);
     (0..tasks).into_par_iter().map(|task| work(range(task))).collect()
 }
 

@@ -3,6 +3,7 @@
 use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
 use super::grid::Grid;
 use crate::Norm;
+use crate::arithmetic::add_scaled;
 use crate::branches::{Branch, BranchMap, BranchSum};
 use crate::dense::PaddedNorm;
 use crate::shape::Geometry;
@@ -343,8 +344,4 @@ fn border(form: &Form<'_>, opening: &PaddedNorm<'_>, j: usize, inner: &Inner) ->
     }
     let inputs = form.inputs();
     opening.border(j, Some([inner.mean, inner.variance * inputs / (inputs - 1.0)]))
-}
-
-pub(super) fn add_scaled(factor: f64, values: &[f64], sum: &mut [f64]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
 }

@@ -109,7 +109,7 @@ impl Pass<'_> {
                 branches.close(form, channel, &form.moments(record), form.borders(record));
                 branches.merge(form, channel, &mut kernel, &mut bias);
                 stats.push(&branches);
-                to_f32(&kernel, &mut weights);
+                weights.iter_mut().zip(&kernel).for_each(|(to, &from)| *to = from as f32);
                 grid.fill(|class| bias[class] as f32, scratch.bias);
                 self.convolve(channel, record[0] as f32, &weights, scratch);
             }
@@ -237,8 +237,4 @@ impl SumStatistics {
             outer.push(found);
         }
     }
-}
-
-fn to_f32(values: &[f64], target: &mut [f32]) {
-    target.iter_mut().zip(values).for_each(|(t, &v)| *t = v as f32);
 }

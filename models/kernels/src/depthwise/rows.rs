@@ -1,7 +1,8 @@
 //! How the gradients of the branches of a channel reach its input.
 
-use super::form::{Branches, ChannelGrads, Form, add_scaled};
+use super::form::{Branches, ChannelGrads, Form};
 use super::grid::{Grid, SLACK};
+use crate::arithmetic::add_scaled;
 
 /// The gradient of the output of a branch: `scale * g + window . phi + constant`, which `kernel`
 /// carries to the input.

@@ -35,8 +35,9 @@ pub(super) fn deinterleave<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> [S::f32s
         unsafe {
             if let Some(V4 { avx512f: avx512, .. }) = known(simd) {
                 let [a, b]: [__m512; 2] = [transmute_copy(&a), transmute_copy(&b)];
-                let even = avx512._mm512_permutex2var_ps(a, transmute::<_, __m512i>(EVEN), b);
-                let odd = avx512._mm512_permutex2var_ps(a, transmute::<_, __m512i>(ODD), b);
+                let even =
+                    avx512._mm512_permutex2var_ps(a, transmute::<[i32; 16], __m512i>(EVEN), b);
+                let odd = avx512._mm512_permutex2var_ps(a, transmute::<[i32; 16], __m512i>(ODD), b);
                 return [transmute_copy(&even), transmute_copy(&odd)];
             }
             if let Some(V3 { avx, avx2, .. }) = known(simd) {
@@ -63,8 +64,10 @@ pub(super) fn interleave<S: Simd>(simd: S, even: S::f32s, odd: S::f32s) -> [S::f
         unsafe {
             if let Some(V4 { avx512f: avx512, .. }) = known(simd) {
                 let [even, odd]: [__m512; 2] = [transmute_copy(&even), transmute_copy(&odd)];
-                let low = avx512._mm512_permutex2var_ps(even, transmute::<_, __m512i>(LOW), odd);
-                let high = avx512._mm512_permutex2var_ps(even, transmute::<_, __m512i>(HIGH), odd);
+                let low =
+                    avx512._mm512_permutex2var_ps(even, transmute::<[i32; 16], __m512i>(LOW), odd);
+                let high =
+                    avx512._mm512_permutex2var_ps(even, transmute::<[i32; 16], __m512i>(HIGH), odd);
                 return [transmute_copy(&low), transmute_copy(&high)];
             }
             if let Some(V3 { avx, .. }) = known(simd) {

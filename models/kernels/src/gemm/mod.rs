@@ -74,7 +74,7 @@ pub(crate) fn panels<I: Isa>(rows: usize) -> usize {
 /// The rows of panel `panel`; heights differ by one at most.
 pub(crate) fn panel_rows<I: Isa>(panel: usize, rows: usize) -> Range<usize> {
     let count = panels::<I>(rows);
-    panel * rows / count..(panel + 1) * rows / count
+    part(0..rows, 1, panel, count)
 }
 
 /// `start..end` divided evenly, in units of `unit`, in `parts`: part `part`.

@@ -8,6 +8,7 @@ use super::Dims;
 use super::branches::{Branch, MAX_BRANCHES, for_branches, load_branches};
 use super::gate::{Gate, for_gate};
 use super::reduce::Sums;
+use crate::arithmetic::to_f32;
 use crate::instruction_set;
 use crate::planes;
 use crate::shape::map_len;
@@ -68,7 +69,7 @@ impl Gradients {
             .zip(inv_std)
             .map(|(sum, inv_std)| (sum * inv_std) as f32)
             .collect();
-        let beta = sums.gradient.iter().map(|&sum| sum as f32).collect();
+        let beta = to_f32(&sums.gradient);
         Self { gamma, beta, coefficients }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::parameters::{Parameters, SHAPE};
-use crate::branches::{BranchSum, SumSaved};
+use super::parameters::{Parameters, SHAPE, WANTED};
+use crate::branches::{BranchSum, SumGrad, SumSaved, SumStatistics, Wanted};
 use crate::conv::{self, Matrix};
 use crate::norm::{self, Gate, Gradients};
 use crate::testing::{affordable, for_each_set, random};
@@ -66,7 +66,7 @@ fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
             dense.forward(&[], None, Activation::Identity, &mut []);
         }),
         ("DenseBlock::backward", &mut || {
-            dense.backward(&[], &[], &saved.dense, &[], [true; 2]);
+            dense.backward(&[], &[], &saved.dense, &[], WANTED);
         }),
         ("depthwise::conv_forward", &mut || {
             depthwise::conv_forward(shape, &[], &[], None, Activation::Relu, &mut []);
@@ -268,35 +268,29 @@ fn block_results(
     dy: &[f32],
 ) -> Vec<(&'static str, Vec<f32>)> {
     let mut y = vec![f32::NAN; dy.len()];
+    let mut results = Vec::new();
     if shape.groups == 1 {
         let block = parameters.dense();
-        let mut results = Vec::new();
-        for wants_input in [true, false] {
+        for input in [true, false] {
             let (found, saved) = block.forward(x, None, Activation::Identity, &mut y);
-            let grad = block.backward(x, &y, &saved, dy, [wants_input, false]);
-            let (opening, second) = grad.pointwise_kxk;
-            let (average_opening, average) = grad.average;
-            results.extend([
-                ("block", y.clone()),
-                ("block's dx", grad.input.unwrap_or_default()),
-                ("kxk", grad.kxk.weight),
-                ("1x1", grad.pointwise.weight),
-                ("opening", opening.weight),
-                ("opening's scale", opening.gamma),
-                ("second", second.weight),
-                ("average's opening", average_opening.weight),
-                ("average's opening's scale", average_opening.gamma),
-            ]);
-            results.extend(average.map(|grad| ("average's norm", grad)));
-            let statistics = [found.kxk, found.pointwise].into_iter();
-            let statistics = statistics.chain(found.pointwise_kxk).chain(found.average);
-            results.extend(statistics.flat_map(|found| [("mean", found.mean), ("var", found.var)]));
+            let grad = block.backward(x, &y, &saved, dy, Wanted { input, ..WANTED });
+            push_results(&mut results, y.clone(), found, grad);
         }
-        return results;
+    } else {
+        let (found, saved) = parameters.forward(3, x, &mut y);
+        let grad = parameters.backward(3, x, &y, &saved, dy);
+        push_results(&mut results, y, found, grad);
     }
-    let (found, saved) = parameters.forward(3, x, &mut y);
-    let grad = parameters.backward(3, x, &y, &saved, dy);
-    let mut results = vec![("block", y), ("block's dx", grad.input.unwrap())];
+    results
+}
+
+fn push_results(
+    results: &mut Vec<(&'static str, Vec<f32>)>,
+    y: Vec<f32>,
+    found: SumStatistics,
+    grad: SumGrad,
+) {
+    results.extend([("block", y), ("block's dx", grad.input.unwrap_or_default())]);
     for grad in grad.branches {
         results.push(("weight", grad.weight));
         if let Some(opening) = grad.opening {
@@ -309,7 +303,6 @@ fn block_results(
     let statistics = found.branches.into_iter().flat_map(|found| [found.opening, found.closing]);
     results
         .extend(statistics.flatten().flat_map(|found| [("mean", found.mean), ("var", found.var)]));
-    results
 }
 
 #[test]
