@@ -201,6 +201,11 @@ impl ConvShape {
         self.groups > 1 && self.groups == self.in_channels && self.groups == self.out_channels
     }
 
+    /// Taps of the kernel.
+    pub(crate) fn window(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
     /// Multiply-adds of the forward pass; `usize::MAX` if there are more.
     #[track_caller]
     pub fn macs(&self) -> usize {

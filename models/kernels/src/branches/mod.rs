@@ -194,7 +194,7 @@ impl BranchSum<'_> {
 
     fn check(&self, x: &[f32], y: &[f32], residual: Option<&[f32]>) {
         let shape = &Geometry::new(&self.shape, x.len(), y.len()).with_residual(residual);
-        let (window, outputs) = (shape.kernel[0] * shape.kernel[1], shape.out_channels);
+        let (window, outputs) = (shape.window(), shape.out_channels);
         let count = shape.batch * shape.output_positions();
         let opening_count = shape.batch * shape.input_positions();
         assert!(!self.branches.is_empty(), "a sum has a branch");

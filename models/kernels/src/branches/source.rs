@@ -7,7 +7,7 @@ use super::window::Window;
 use super::{Branch, BranchGrad, BranchMap, BranchSum, SumStatistics};
 use crate::buffer::{self, Buffer};
 use crate::norm::{self, Statistics};
-use crate::{ConvShape, Epilogue, conv, pool};
+use crate::{ConvShape, conv, pool};
 
 impl BranchSum<'_> {
     /// Computes a map, and its statistics where a norm needs them.
@@ -95,8 +95,7 @@ impl BranchSum<'_> {
             (BranchMap::PaddedConv { opening, weight }, Some(opened)) => {
                 let inner = ConvShape { in_channels: opening.gamma.len(), ..*shape };
                 if grads.parameters {
-                    let mut grad = vec![0.0; weight.len()];
-                    conv::backward_weight(&inner, &opened.centred, &map_grad, &mut grad);
+                    let mut grad = conv::weight_grad(&inner, &opened.centred, &map_grad);
                     let response = std::mem::take(&mut grads.branches[first].weight);
                     grad.iter_mut().zip(response).for_each(|(grad, response)| *grad += response);
                     grads.branches[first].weight = grad;
@@ -130,9 +129,7 @@ impl BranchSum<'_> {
         let cropped = window.crop(x);
         let weight = self.stacked_weight(branches);
         if grads.parameters {
-            let mut weights = vec![0.0; weight.len()];
-            let x = cropped.as_deref().unwrap_or(x);
-            conv::backward_weight(shape, x, map_grad, &mut weights);
+            let weights = conv::weight_grad(shape, cropped.as_deref().unwrap_or(x), map_grad);
             match branches {
                 &[index] => grads.branches[index].weight = weights,
                 all => {
@@ -174,12 +171,12 @@ pub(super) fn convolve(
     weight: &[f32],
     needs: bool,
 ) -> (Buffer, Option<Statistics>) {
-    let mut map = buffer::take(shape.output_len());
     if needs && !shape.is_depthwise() {
+        let mut map = buffer::take(shape.output_len());
         let found = conv::forward_with_stats(shape, x, weight, &mut map);
         return (map, Some(found));
     }
-    conv::forward(shape, x, weight, &mut map, Epilogue::default());
+    let map = conv::convolve(shape, x, weight);
     let found = needs.then(|| norm::statistics(&map, shape.output_dims()));
     (map, found)
 }

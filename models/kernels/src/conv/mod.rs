@@ -12,6 +12,7 @@ mod weight;
 
 use rayon::prelude::*;
 
+use crate::buffer::{self, Buffer};
 use crate::gemm::{self, Columns};
 use crate::norm::Statistics;
 use crate::shape::{Geometry, matrix_len};
@@ -39,6 +40,20 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
         let product = forward_product(shape, group, x, w);
         gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
     }
+}
+
+/// [`forward`] without an epilogue to a new map.
+pub(crate) fn convolve(shape: &ConvShape, x: &[f32], w: &[f32]) -> Buffer {
+    let mut y = buffer::take(shape.output_len());
+    forward(shape, x, w, &mut y, Epilogue::default());
+    y
+}
+
+/// [`backward_weight`] to a new gradient.
+pub(crate) fn weight_grad(shape: &ConvShape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let mut dw = vec![0.0; shape.weight_len()];
+    backward_weight(shape, x, dy, &mut dw);
+    dw
 }
 
 /// `y = conv(x, w)` and per output channel the mean and the biased variance of `y` over batch and
@@ -258,7 +273,7 @@ fn flatten(columns: Columns) -> Columns {
 
 fn forward_product<'a>(shape: &Geometry, group: usize, x: &'a [f32], w: &'a [f32]) -> Product<'a> {
     let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
-    let taps = shape.kernel[0] * shape.kernel[1];
+    let taps = shape.window();
     let [height, width] = shape.output();
     let columns = input_columns(shape, group, x);
     Product {

@@ -33,7 +33,7 @@ pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
     let shape = &Geometry::new(shape, x.len(), dy.len()).with_weight(dw.len());
     let outputs = shape.output().iter().product::<usize>();
     let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
-    let size = d * c * shape.kernel[0] * shape.kernel[1];
+    let size = d * c * shape.window();
     let dw = Shared::new(dw);
     for group in 0..shape.groups {
         let row = [1, outputs];

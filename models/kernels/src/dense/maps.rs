@@ -8,7 +8,8 @@ use crate::arithmetic::to_f32;
 use crate::branches::{BranchGrad, SumGrad, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::closing::{self, Closing, ClosingGrad};
-use crate::{Activation, ConvShape, Epilogue, conv, moments, pool};
+use crate::conv::{self, convolve, weight_grad};
+use crate::{Activation, ConvShape, Epilogue, moments, pool};
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
@@ -95,7 +96,7 @@ impl DenseBlock<'_> {
     /// Adds to the means of the maps what is the same everywhere and was left out of them.
     fn add_constants(&self, openings: &Openings, statistics: &mut [BatchStatistics]) {
         let Openings { moments, merged, averaged } = openings;
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         if let Some(shift) = &moments.shift {
             let taps = self.shift_taps(shift);
             for (mean, taps) in statistics[0].mean.iter_mut().zip(taps.chunks_exact(window)) {
@@ -190,7 +191,7 @@ impl DenseBlock<'_> {
     /// Whether the 1x1 is merged into the KxK it stands before: that costs one product of the
     /// kernels forward and up to three backward, instead of one and two of the map.
     fn merges(&self) -> bool {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         self.shape.batch * self.shape.input_positions() > window * self.shape.out_channels
     }
 
@@ -251,18 +252,6 @@ impl DenseBlock<'_> {
     }
 }
 
-fn convolve(shape: &ConvShape, x: &[f32], weight: &[f32]) -> Buffer {
-    let mut map = buffer::take(shape.output_len());
-    conv::forward(shape, x, weight, &mut map, Epilogue::default());
-    map
-}
-
-fn weight_grad(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let mut weight = vec![0.0; shape.weight_len()];
-    conv::backward_weight(shape, x, grad, &mut weight);
-    weight
-}
-
 /// The backward pass behind the closing norms.
 struct Backward<'a> {
     block: &'a DenseBlock<'a>,
@@ -282,7 +271,7 @@ impl Backward<'_> {
     fn average(&mut self) -> PaddedNormGrad {
         let Self { block, openings: Openings { moments, averaged, .. }, grads, .. } = self;
         let (shape, outputs) = (block.pooled_shape(), block.shape.out_channels);
-        let window = block.shape.kernel[0] * block.shape.kernel[1];
+        let window = block.shape.window();
         let mut pooled = block.pooled(self.x);
         let weight = weight_grad(&shape, &pooled, &grads.average);
         // The gradient of a norm's input sums to zero, so that the interior adds nothing.
@@ -345,7 +334,7 @@ impl Backward<'_> {
     fn add_shift(&self, shift: &[f32], kxk: &mut [f32]) {
         let shape = &self.block.shape;
         let (inputs, outputs) = (shape.in_channels, shape.out_channels);
-        let window = shape.kernel[0] * shape.kernel[1];
+        let window = shape.window();
         // The gradient of a norm's input sums to zero: inside it sums to minus the outside.
         let channels = self.grads.windows.len() / shape.output_len() * outputs;
         let outside = self.border.outside_sums(&self.grads.windows, channels, 0, outputs);

@@ -25,7 +25,7 @@ use crate::arithmetic::to_f64;
 use crate::branches::{BranchStatistics, SumGrad, SumStatistics, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::shape::Geometry;
-use crate::{Activation, BatchStatistics, ConvNorm, ConvShape, Epilogue, Norm, conv};
+use crate::{Activation, BatchStatistics, ConvNorm, ConvShape, Norm, conv};
 use input_moments::Moments;
 use maps::Maps;
 use opening::Affine;
@@ -196,18 +196,14 @@ impl DenseBlock<'_> {
     /// A 1x1 convolution over the kernels `[out, internal, kh, kw]`, seen as images: its weight is
     /// the transpose of `A`.
     fn kernel_shape(&self) -> ConvShape {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
         let channels = [self.internal(), self.shape.in_channels];
-        ConvShape::pointwise(self.shape.out_channels, channels, window)
+        ConvShape::pointwise(self.shape.out_channels, channels, self.shape.window())
     }
 
     /// `W2 A`, `[out, in, kh, kw]`.
     fn merge(&self, merged: &Affine) -> Buffer {
-        let mut kernels = buffer::take(self.kxk.weight.len());
         let weight = transpose(&merged.weight, self.internal());
-        let second = self.pointwise_kxk.1.weight;
-        conv::forward(&self.kernel_shape(), second, &weight, &mut kernels, Epilogue::default());
-        kernels
+        conv::convolve(&self.kernel_shape(), self.pointwise_kxk.1.weight, &weight)
     }
 
     /// The adjoint of [`Self::merge`] and of the answer to `d - p`: gradients of `W2`, `A`, `d`.
@@ -217,11 +213,10 @@ impl DenseBlock<'_> {
         let weight = transpose(&merged.weight, self.internal());
         let mut second_grad = vec![0.0; second.len()];
         conv::backward_input(&shape, kernels_grad, &weight, &mut second_grad, false);
-        let mut weight_grad = vec![0.0; merged.weight.len()];
-        conv::backward_weight(&shape, second, kernels_grad, &mut weight_grad);
+        let weight_grad = conv::weight_grad(&shape, second, kernels_grad);
         let weight_grad = transpose(&weight_grad, self.shape.in_channels);
 
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         let internal = self.internal();
         let mut offset_grad = vec![0.0; internal];
         let kernels = second.chunks_exact(internal * window);
@@ -240,14 +235,12 @@ impl DenseBlock<'_> {
 
     /// Answer of every tap of `W2` to `d - p`, `[out, kh * kw]`.
     fn offset_taps(&self, merged: &Affine) -> Vec<f64> {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
-        taps_of(self.pointwise_kxk.1.weight, &merged.offset, window)
+        taps_of(self.pointwise_kxk.1.weight, &merged.offset, self.shape.window())
     }
 
     /// Answer of every tap of the first branch to the shift, `[out, kh * kw]`.
     fn shift_taps(&self, shift: &[f32]) -> Vec<f64> {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
-        taps_of(self.kxk.weight, &to_f64(shift), window)
+        taps_of(self.kxk.weight, &to_f64(shift), self.shape.window())
     }
 
     /// Answer of the 1x1 branch to the shift, `[out]`.
@@ -257,7 +250,7 @@ impl DenseBlock<'_> {
 
     /// Answer of every tap of the average to `d - p`, `[out, kh * kw]`.
     fn mean_taps(&self, averaged: &Affine) -> Vec<f64> {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         let taps = |&offset: &f64| std::iter::repeat_n(offset / window as f64, window);
         averaged.offset.iter().flat_map(taps).collect()
     }

@@ -54,7 +54,7 @@ struct PatchGrad {
 impl DenseBlock<'_> {
     /// Whether the windows are small enough.
     pub(super) fn has_small_patches(&self) -> bool {
-        (self.shape.in_channels + 1) * self.shape.kernel[0] * self.shape.kernel[1] <= LONGEST
+        (self.shape.in_channels + 1) * self.shape.window() <= LONGEST
     }
 
     /// Computes `y`. The statistics are those of the closing norms' inputs in the order of
@@ -137,7 +137,7 @@ impl DenseBlock<'_> {
         grad: &[f32],
     ) -> SumGrad {
         let Openings { moments, merged, averaged } = openings;
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         let [kxk, second, pointwise, average] = self.branch_grads(x, y, moments, saved, grad);
         // The input has no gradient.
         let mut moments_grad = MomentsGrad::zero(self.shape.in_channels);
@@ -190,7 +190,7 @@ impl DenseBlock<'_> {
     ) -> [PatchGrad; 4] {
         let shape = &self.shape;
         let outputs = shape.out_channels;
-        let window = shape.kernel[0] * shape.kernel[1];
+        let window = shape.window();
         let length = (shape.in_channels + 1) * window;
         let count = (shape.batch * shape.output_positions()) as f64;
         let behind = (saved.activation != Activation::Identity).then(|| {
@@ -201,8 +201,7 @@ impl DenseBlock<'_> {
         });
         let g = behind.as_deref().unwrap_or(grad);
         let centred = moments.centred(x, shape.input_positions());
-        let mut products = vec![0.0; shape.weight_len()];
-        conv::backward_weight(shape, centred.as_deref().unwrap_or(x), g, &mut products);
+        let products = conv::weight_grad(shape, centred.as_deref().unwrap_or(x), g);
         let sums = self::moments::sums(g, shape.output_dims());
         // The indicators' products are sums over the windows in which a tap lies inside.
         let outside = Border::new(shape).outside_sums(g, outputs, 0, outputs);
@@ -278,7 +277,7 @@ impl DenseBlock<'_> {
     fn branch_kernels(&self, shift: &[f32], openings: &Openings) -> [Vec<f64>; 4] {
         let Openings { merged, averaged, .. } = openings;
         let (inputs, outputs) = (self.shape.in_channels, self.shape.out_channels);
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         let mut pointwise = vec![0.0; outputs * inputs * window];
         for (taps, &weight) in pointwise.chunks_exact_mut(window).zip(self.pointwise.weight) {
             taps[window / 2] = f64::from(weight);
@@ -310,7 +309,7 @@ impl DenseBlock<'_> {
     /// What border values and shift add to every branch, everywhere.
     fn constants(&self, shift: &[f32], openings: &Openings) -> [Vec<f64>; 4] {
         let Openings { merged, averaged, .. } = openings;
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         let none = vec![0.0; self.shape.out_channels];
         let taps = taps_of(self.pointwise_kxk.1.weight, &merged.border, window);
         let second = taps.chunks_exact(window).map(|taps| taps.iter().sum()).collect();

@@ -7,7 +7,7 @@ use pulp::Arch;
 
 use super::Saved;
 use super::algebra::GradSums;
-use super::channels::{map_channels, plane_and_next, with_scratch};
+use super::channels::{map_channels, with_scratch};
 use super::convolve::{Base, Convolve};
 use super::copy::{crop, pad, pitch, unpitch};
 use super::form::{Branches, ChannelGrads, Form};
@@ -165,16 +165,6 @@ impl Pass<'_> {
         })
     }
 
-    /// The plane of a channel, and the one that follows it in the order of the work.
-    fn input(&self, image: usize, channel: usize) -> [&[f32]; 2] {
-        plane_and_next(self.x, image, channel, self.form.channels, self.form.grid.input())
-    }
-
-    /// The same of a map with the shape of the output.
-    fn output<'d>(&self, data: &'d [f32], image: usize, channel: usize) -> [&'d [f32]; 2] {
-        plane_and_next(data, image, channel, self.form.channels, self.form.grid.output())
-    }
-
     /// Sums the gradient of the output of a channel, by itself in each class and times the value
     /// under each tap. The source then holds the last image.
     fn sum_output_grad(
@@ -190,9 +180,9 @@ impl Pass<'_> {
         dots.reset();
         for image in 0..form.batch {
             let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-            let gate = self.gate.map(|(kind, values)| (kind, self.output(values, image, channel)));
-            let dy = self.output(self.dy, image, channel);
-            pad(arch, grid, self.input(image, channel), shift, strips, None);
+            let gate = self.gate.map(|(kind, values)| (kind, form.output(values, image, channel)));
+            let dy = form.output(self.dy, image, channel);
+            pad(arch, grid, form.input(self.x, image, channel), shift, strips, None);
             pitch(arch, grid, dy, gate, gradient, Some(&mut *summed));
             if let Some(planes) = self.d_residual {
                 let plane = image * form.channels + channel;
@@ -218,9 +208,9 @@ impl Pass<'_> {
                 let (strips, gradient) = scratch.source.split_at_mut(grid.strips_buffer());
                 let gate = self
                     .gate
-                    .map(|(kind, values)| (kind, [self.output(values, image, channel)[0], &[]]));
-                let dy = [self.output(self.dy, image, channel)[0], &[]];
-                let input = [self.input(image, channel)[0], target];
+                    .map(|(kind, values)| (kind, [form.output(values, image, channel)[0], &[]]));
+                let dy = [form.output(self.dy, image, channel)[0], &[]];
+                let input = [form.input(self.x, image, channel)[0], target];
                 pad(arch, grid, input, found.shift, strips, None);
                 pitch(arch, grid, dy, gate, gradient, None);
             }

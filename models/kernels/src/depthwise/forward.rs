@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::Arch;
 
 use super::Saved;
-use super::channels::{map_channels, plane_and_next, with_scratch};
+use super::channels::{map_channels, with_scratch};
 use super::convolve::{Base, Convolve};
 use super::copy::{pad, unpitch};
 use super::form::{Branches, Form};
@@ -117,11 +117,6 @@ impl Pass<'_> {
         })
     }
 
-    /// The plane of a channel, and the one that follows it in the order of the work.
-    fn input(&self, image: usize, channel: usize) -> [&[f32]; 2] {
-        plane_and_next(self.x, image, channel, self.form.channels, self.form.grid.input())
-    }
-
     /// Chooses the shift of a channel and, where a norm needs them, finds its moments. The strips
     /// then hold the last image.
     fn measure(
@@ -132,9 +127,10 @@ impl Pass<'_> {
         record: &mut [f64],
     ) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
+        let input = |image| form.input(self.x, image, channel);
         let Scratch { strips, summed, mask, row, .. } = scratch;
         let dims = [form.batch, grid.input()];
-        let mut shift = shift::guess(dims, |image| self.input(image, channel)[0]);
+        let mut shift = shift::guess(dims, |image| input(image)[0]);
         if !form.needs_moments {
             record[0] = shift.into();
             return;
@@ -144,7 +140,7 @@ impl Pass<'_> {
             summed.fill(0.0);
             pairs.reset();
             for image in 0..form.batch {
-                pad(arch, grid, self.input(image, channel), shift, strips, Some(&mut *summed));
+                pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
                 pairs.add(arch, grid, image, strips, mask);
             }
             let squares = pairs.finish(arch, grid, second) / form.inputs();
@@ -173,6 +169,7 @@ impl Pass<'_> {
     /// Writes the outputs of a channel.
     fn convolve(&self, channel: usize, shift: f32, weights: &[f32], scratch: &mut Scratch<'_>) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
+        let input = |image| form.input(self.x, image, channel);
         let Scratch { strips, bias, out, .. } = scratch;
         // Backwards: the strips hold the last image, and the cache the last ones.
         for image in (0..form.batch).rev() {
@@ -181,7 +178,7 @@ impl Pass<'_> {
             let target = unsafe { self.y.plane_mut(plane, grid.output()) };
             // Without moments the strips hold no image yet.
             if image + 1 < form.batch || !form.needs_moments {
-                pad(arch, grid, [self.input(image, channel)[0], target], shift, strips, None);
+                pad(arch, grid, [input(image)[0], target], shift, strips, None);
             }
             Convolve {
                 source: strips,

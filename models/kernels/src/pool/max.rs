@@ -128,7 +128,7 @@ pub fn max_backward(shape: &ConvShape, dy: &[f32], argmax: &[u8], dx: &mut [f32]
     check_window(shape);
     let ([height, width], [rows, columns]) = (shape.input, shape.output());
     // Of a place in the window, from the window's first value.
-    let offsets: Vec<usize> = (0..shape.kernel[0] * shape.kernel[1])
+    let offsets: Vec<usize> = (0..shape.window())
         .map(|place| place / shape.kernel[1] * width + place % shape.kernel[1])
         .collect();
     let padding = shape.padding[0] * width + shape.padding[1];
