@@ -2,6 +2,7 @@
 //! kernels, and the first block of MobileNetV1.
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use dbb_kernels::branches::Wanted;
 use dbb_kernels::dense::{DenseBlock, PaddedNorm};
 use dbb_kernels::{Activation, ConvNorm, ConvShape, Norm};
 
@@ -57,7 +58,7 @@ fn blocks(criterion: &mut Criterion) {
         });
         let (_, saved) = block.forward(&x, None, Activation::Relu, &mut y);
         // Images have no gradient.
-        let wanted = [inputs > 3, false];
+        let wanted = Wanted { input: inputs > 3, residual: false, parameters: true };
         group.bench_function("backward", |bencher| {
             bencher.iter(|| block.backward(&x, &y, &saved, &dy, wanted))
         });

@@ -27,6 +27,27 @@ pub(crate) const IDENTITY: u8 = 0;
 pub(crate) const CLAMP: u8 = 1;
 pub(crate) const HARD_SWISH: u8 = 2;
 
+/// Evaluates `$body` with the case of `$activation` as the constant `$kind`.
+macro_rules! with_kind {
+    ($activation:expr, |$kind:ident| $body:expr) => {
+        match $activation {
+            $crate::Activation::Identity => {
+                const $kind: u8 = $crate::activation::IDENTITY;
+                $body
+            }
+            $crate::Activation::Relu | $crate::Activation::Relu6 => {
+                const $kind: u8 = $crate::activation::CLAMP;
+                $body
+            }
+            $crate::Activation::HardSwish => {
+                const $kind: u8 = $crate::activation::HARD_SWISH;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_kind;
+
 impl Activation {
     /// The value after the activation.
     pub fn apply(self, value: f32) -> f32 {
@@ -181,11 +202,7 @@ impl WithSimd for Pass<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.activation {
-            Activation::Identity => self.run::<S, IDENTITY>(simd),
-            Activation::Relu | Activation::Relu6 => self.run::<S, CLAMP>(simd),
-            Activation::HardSwish => self.run::<S, HARD_SWISH>(simd),
-        }
+        with_kind!(self.activation, |KIND| self.run::<S, KIND>(simd))
     }
 }
 
@@ -195,7 +212,7 @@ impl Pass<'_> {
         let vectors = Vectors::new(simd, self.activation);
         let (len, values) = (self.values.len(), self.values.as_ptr());
         let to = self.to.range(0..len);
-        sweep!(S, len, |at, lanes, _TURN| {
+        sweep!(simd, len, |at, lanes, _TURN| {
             // SAFETY: `sweep` stays within slices of `len` values; this task alone writes these.
             unsafe {
                 let value = lanes.load(simd, values.add(at));

@@ -1,6 +1,7 @@
 //! The closing norms of a block's branches and the sum of their outputs.
 
 use crate::activation::{self, Activation};
+use crate::arithmetic::to_f32;
 use crate::buffer::{self, Buffer};
 use crate::norm::{self, Gate, Gradients, MAX_BRANCHES, Statistics, Sums, inverse_std};
 use crate::{BatchStatistics, Norm};
@@ -17,6 +18,8 @@ pub(crate) struct Closing {
     scale: Vec<f32>,
     /// Of all branches together, `[channels]`.
     shift: Vec<f32>,
+    /// Batch, channels and positions of the output.
+    dims: [usize; 3],
     activation: Activation,
     residual: bool,
     /// The activation's input, where its derivative needs it and the maps do not tell it.
@@ -42,8 +45,7 @@ pub(crate) fn statistics(maps: &[&[f32]], [batch, _, positions]: [usize; 3]) -> 
 
 /// Mean and variance of every channel, rounded.
 pub(crate) fn rounded(mean: &[f64], var: &[f64]) -> BatchStatistics {
-    let rounded = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
-    BatchStatistics { mean: rounded(mean), var: rounded(var) }
+    BatchStatistics { mean: to_f32(mean), var: to_f32(var) }
 }
 
 impl Closing {
@@ -75,7 +77,7 @@ impl Closing {
                 scale.push(factor as f32);
             }
         }
-        let shift: Vec<f32> = shift.into_iter().map(|value| value as f32).collect();
+        let shift = to_f32(&shift);
         let apart = residual.is_some() || norms.len() > MAX_BRANCHES;
         let mut before = (activation.needs_input() && apart).then(|| buffer::take(y.len()));
         match &mut before {
@@ -91,24 +93,22 @@ impl Closing {
             .map(|(mean, var)| rounded(mean, var))
             .collect();
         let residual = residual.is_some();
-        (Self { mean, inv_std, scale, shift, activation, residual, before }, statistics)
+        (Self { mean, inv_std, scale, shift, dims, activation, residual, before }, statistics)
     }
 
     /// The gradients of everything from that of `y`; two passes over the maps. Those of scale and
     /// shift are meaningless unless `parameters` asks for them.
-    #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &self,
         maps: &[&[f32]],
         norms: &[Norm],
         y: &[f32],
         grad: &[f32],
-        dims: [usize; 3],
         wants_residual: bool,
         parameters: bool,
     ) -> ClosingGrad {
+        let (activation, dims) = (self.activation, self.dims);
         let [batch, channels, positions] = dims;
-        let activation = self.activation;
         let gate = match (activation, &self.before) {
             (Activation::Identity, _) => Gate::Open,
             (_, Some(before)) => Gate::Values(activation, before),

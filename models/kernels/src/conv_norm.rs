@@ -58,12 +58,3 @@ pub struct BatchStatistics {
     /// Biased variance.
     pub var: Vec<f32>,
 }
-
-/// Gradients of a convolution and its norm.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ConvNormGrad {
-    /// `[out, in / groups, kh, kw]`.
-    pub weight: Vec<f32>,
-    /// Scale and shift, `[out]` each.
-    pub norm: [Vec<f32>; 2],
-}

@@ -48,6 +48,7 @@
 struct Readme;
 
 mod activation;
+mod arithmetic;
 pub mod branches;
 pub mod buffer;
 mod closing;
@@ -73,6 +74,6 @@ mod tests;
 
 pub use activation::Activation;
 pub use conv::Epilogue;
-pub use conv_norm::{BatchStatistics, ConvNorm, ConvNormGrad, FixedStatistics, Norm};
+pub use conv_norm::{BatchStatistics, ConvNorm, FixedStatistics, Norm};
 pub use instruction_set::{InstructionSet, InstructionSetError};
 pub use shape::{ConvShape, ShapeError};

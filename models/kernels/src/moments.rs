@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::simd::{Lanes, sweep};
-use crate::{instruction_set, planes, shape::map_len};
+use crate::{gemm, instruction_set, planes, shape::map_len};
 
 /// Values added in `f32` before they are flushed to `f64`.
 const BLOCK: usize = 1024;
@@ -40,7 +40,7 @@ impl WithSimd for Sums<'_> {
             let values = &self.map[plane * self.positions..][..self.positions];
             for block in values.chunks(BLOCK) {
                 let mut sum = [simd.splat_f32s(0.0); 2];
-                sweep!(S, block.len(), |at, lanes, TURN| {
+                sweep!(simd, block.len(), |at, lanes, TURN| {
                     // SAFETY: `sweep` stays within the block.
                     let value = unsafe { lanes.load(simd, block.as_ptr().add(at)) };
                     sum[TURN] = simd.add_f32s(sum[TURN], value);
@@ -78,7 +78,7 @@ pub fn covariance(x: &[f32], shift: &[f64], dims: [usize; 3]) -> Vec<f64> {
     let parts: Vec<Vec<f64>> = (0..tasks)
         .into_par_iter()
         .map(|task| {
-            let range = task * values / tasks..(task + 1) * values / tasks;
+            let range = gemm::part(0..values, 1, task, tasks);
             let mut products = vec![0.0; padded * padded];
             instruction_set::dispatch(Covariance {
                 x,

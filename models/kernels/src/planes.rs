@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::gemm;
+
 /// Values below which a second thread costs more than it saves. In tests few, so that small maps
 /// test several tasks.
 const SMALL: usize = if cfg!(test) { 1 << 6 } else { 1 << 14 };
@@ -19,15 +21,13 @@ fn tasks(planes: usize, positions: usize) -> usize {
     }
 }
 
-fn task(planes: usize, tasks: usize, index: usize) -> Range<usize> {
-    index * planes / tasks..(index + 1) * planes / tasks
-}
-
 /// Runs `work` on ranges that cover all planes, each once.
 pub(crate) fn for_each(planes: usize, positions: usize, work: impl Fn(Range<usize>) + Sync) {
     match tasks(planes, positions) {
         1 => work(0..planes),
-        tasks => (0..tasks).into_par_iter().for_each(|index| work(task(planes, tasks, index))),
+        tasks => (0..tasks)
+            .into_par_iter()
+            .for_each(|index| work(gemm::part(0..planes, 1, index, tasks))),
     }
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn reduce(
     parts
         .par_chunks_mut(len.max(1))
         .enumerate()
-        .for_each(|(index, part)| work(task(planes, tasks, index), part));
+        .for_each(|(index, part)| work(gemm::part(0..planes, 1, index, tasks), part));
     for part in parts.chunks(len.max(1)) {
         sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
     }

@@ -201,6 +201,11 @@ impl ConvShape {
         self.groups > 1 && self.groups == self.in_channels && self.groups == self.out_channels
     }
 
+    /// Taps of the kernel.
+    pub(crate) fn window(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
     /// Multiply-adds of the forward pass; `usize::MAX` if there are more.
     #[track_caller]
     pub fn macs(&self) -> usize {
@@ -239,6 +244,17 @@ impl Geometry {
     #[track_caller]
     pub fn with_weight(self, weight: usize) -> Self {
         assert_eq!(weight, self.weight_len(), "length of the weight");
+        self
+    }
+
+    /// With a residual, if there is one, that is added to the output.
+    ///
+    /// # Panics
+    /// If it does not have the length of the output.
+    #[track_caller]
+    pub fn with_residual(self, residual: Option<&[f32]>) -> Self {
+        let fits = residual.is_none_or(|map| map.len() == self.output_len());
+        assert!(fits, "length of the residual");
         self
     }
 }

@@ -1,8 +1,10 @@
 //! What the tests of the kernels share.
 
 use std::cell::Cell;
+use std::fmt::Display;
 
 use crate::InstructionSet;
+pub(crate) use crate::arithmetic::to_f64 as widen;
 
 /// Values between -1 and 1, a different sequence per seed.
 pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
@@ -15,6 +17,26 @@ pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     std::iter::repeat_with(next).take(len).collect()
+}
+
+/// Values between 0.5 and 1.5.
+pub(crate) fn positive(seed: u64, len: usize) -> Vec<f32> {
+    random(seed, len).iter().map(|value| 1.0 + 0.5 * value).collect()
+}
+
+/// The largest magnitude, but not less than `least`.
+pub(crate) fn largest(values: &[f64], least: f64) -> f64 {
+    values.iter().fold(least, |max, value| max.max(value.abs()))
+}
+
+/// Every value within `bound` of the expected one.
+#[track_caller]
+pub(crate) fn assert_within(what: impl Display, found: &[f32], expected: &[f64], bound: f64) {
+    assert_eq!(found.len(), expected.len(), "length of {what}");
+    for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let error = (f64::from(found) - expected).abs();
+        assert!(error <= bound, "{what} at {index}: {found} for {expected}, {error:.1e}");
+    }
 }
 
 /// Every value within `tolerance` of the expected one, relative to it where it is above 1.
@@ -63,11 +85,6 @@ pub(crate) fn assert_sums_close(found: &[f64], expected: &[f64], magnitudes: &[f
         let bound = SUM * magnitude;
         assert!((found - expected).abs() <= bound, "at {index}: {found} for {expected}");
     }
-}
-
-/// The values in `f64`.
-pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| value.into()).collect()
 }
 
 /// Whether a test takes a case of about so many operations: under Miri, a thousand times slower,

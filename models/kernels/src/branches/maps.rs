@@ -2,9 +2,10 @@
 //! kind of kernel, one pass for the sum of all norms, and one for the gradients of all maps.
 
 use super::opened::Opened;
-use super::source::InputGrad;
+use super::source::{InputGrad, MapGrads};
 use super::{BranchGrad, BranchMap, BranchSum, SumGrad, SumStatistics, Wanted};
 use crate::activation::Activation;
+use crate::arithmetic::to_f64;
 use crate::buffer::{self, Buffer};
 use crate::closing::{Closing, ClosingGrad, rounded};
 use crate::norm::{self, Statistics};
@@ -101,7 +102,6 @@ impl BranchSum<'_> {
         grad: &[f32],
         wanted: Wanted,
     ) -> SumGrad {
-        let dims = self.shape.output_dims();
         let Wanted { input: wants_input, residual: wants_residual, parameters } = wanted;
         let identity = Identity::new(self.shape.out_channels);
         let norms = self.norms(&saved.sources, &identity);
@@ -112,22 +112,26 @@ impl BranchSum<'_> {
         let ClosingGrad { norms, maps, .. } = match (&saved.outer, self.outer) {
             (Some((sum, outer)), Some(norm)) => {
                 let mut of_sum =
-                    outer.backward(&[sum], &[norm], y, grad, dims, wants_residual, parameters);
+                    outer.backward(&[sum], &[norm], y, grad, wants_residual, parameters);
                 outer_grad = of_sum.norms.pop();
                 residual = of_sum.residual;
                 let of_sum = of_sum.maps.remove(0);
-                closing.backward(&maps, &norms, &[], &of_sum, dims, false, parameters)
+                closing.backward(&maps, &norms, &[], &of_sum, false, parameters)
             }
             _ => {
                 let mut found =
-                    closing.backward(&maps, &norms, y, grad, dims, wants_residual, parameters);
+                    closing.backward(&maps, &norms, y, grad, wants_residual, parameters);
                 residual = found.residual.take();
                 found
             }
         };
 
-        let mut input = InputGrad::new(wants_input, x.len());
-        let mut branches = vec![BranchGrad::default(); self.branches.len()];
+        let mut grads = MapGrads {
+            branches: vec![BranchGrad::default(); self.branches.len()],
+            input: InputGrad::new(wants_input, x.len()),
+            parameters,
+        };
+        let branches = &mut grads.branches;
         let order = saved.sources.iter().flat_map(|source| &source.branches);
         for (place, (&index, norm)) in order.zip(norms).enumerate() {
             // Of the shift, times the scale: the sum of the gradient of a map with constants.
@@ -153,12 +157,12 @@ impl BranchSum<'_> {
         let mut parts: Vec<_> = saved.sources.iter().zip(maps).collect();
         parts.sort_by_key(|(source, _)| source.map.is_some());
         for (source, map_grad) in parts {
-            self.backward_source(x, source, map_grad, &mut branches, &mut input, parameters);
+            self.backward_source(x, source, map_grad, &mut grads);
         }
         SumGrad {
-            input: input.finish(),
+            input: grads.input.finish(),
             residual: residual.map(Buffer::into_vec),
-            branches,
+            branches: grads.branches,
             outer: outer_grad,
         }
     }
@@ -221,6 +225,5 @@ fn maps<'m>(sources: &'m [Source], x: &'m [f32]) -> Vec<&'m [f32]> {
 }
 
 pub(super) fn constants(fixed: &FixedStatistics<'_>) -> Statistics {
-    let widened = |values: &[f32]| values.iter().map(|&value| value.into()).collect();
-    Statistics { mean: widened(fixed.mean), var: widened(fixed.var) }
+    Statistics { mean: to_f64(fixed.mean), var: to_f64(fixed.var) }
 }

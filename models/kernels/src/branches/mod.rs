@@ -153,14 +153,13 @@ impl BranchSum<'_> {
         activation: Activation,
         y: &mut [f32],
     ) -> (SumStatistics, SumSaved) {
-        self.check(x, y);
-        assert!(residual.is_none_or(|map| map.len() == y.len()), "length of the residual");
+        self.check(x, y, residual);
         let (statistics, saved) = if depthwise::serves(self) {
             let (statistics, saved) = depthwise::forward(self, x, residual, activation, y);
             (statistics, Saved::Depthwise(saved))
         } else if let Some(block) = self.as_dense_dbb() {
             let (statistics, saved) = block.forward(x, residual, activation, y);
-            (self.statistics_of_dense(statistics), Saved::Dense(Box::new(saved)))
+            (statistics, Saved::Dense(Box::new(saved)))
         } else {
             let (statistics, saved) = self.forward_maps(x, residual, activation, y);
             (statistics, Saved::Maps(Box::new(saved)))
@@ -181,18 +180,21 @@ impl BranchSum<'_> {
         grad: &[f32],
         wanted: Wanted,
     ) -> SumGrad {
-        self.check(x, y);
+        self.check(x, y, None);
         assert_eq!(grad.len(), y.len(), "length of the output's gradient");
         match &saved.0 {
             Saved::Depthwise(saved) => depthwise::backward(self, x, y, saved, grad, wanted),
-            Saved::Dense(saved) => self.backward_dense(x, y, saved, grad, wanted),
+            Saved::Dense(saved) => {
+                let block = self.as_dense_dbb().expect("what the forward pass has computed");
+                block.backward(x, y, saved, grad, wanted)
+            }
             Saved::Maps(saved) => self.backward_maps(x, y, saved, grad, wanted),
         }
     }
 
-    fn check(&self, x: &[f32], y: &[f32]) {
-        let shape = &Geometry::new(&self.shape, x.len(), y.len());
-        let (window, outputs) = (shape.kernel[0] * shape.kernel[1], shape.out_channels);
+    fn check(&self, x: &[f32], y: &[f32], residual: Option<&[f32]>) {
+        let shape = &Geometry::new(&self.shape, x.len(), y.len()).with_residual(residual);
+        let (window, outputs) = (shape.window(), shape.out_channels);
         let count = shape.batch * shape.output_positions();
         let opening_count = shape.batch * shape.input_positions();
         assert!(!self.branches.is_empty(), "a sum has a branch");

@@ -2,7 +2,7 @@
 
 use super::BranchSum;
 use super::maps::constants;
-use super::source::{InputGrad, convolve};
+use super::source::{MapGrads, convolve};
 use crate::activation::Activation;
 use crate::buffer::{self, Buffer};
 use crate::closing::{Closing, rounded};
@@ -59,7 +59,7 @@ impl BranchSum<'_> {
 
     /// What the border value adds to a branch everywhere: the response of its kernel, `[out]`.
     pub(super) fn response(&self, weight: &[f32], internal: usize, border: &[f64]) -> Vec<f64> {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         let per_group = self.shape.out_channels / self.shape.groups;
         let kernels = weight.chunks_exact(internal * window).enumerate();
         let response = kernels.map(|(output, kernel)| {
@@ -78,7 +78,7 @@ impl BranchSum<'_> {
         border: &[f64],
         sums: &[f32],
     ) -> Vec<f32> {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         let per_group = self.shape.out_channels / self.shape.groups;
         let grad = (0..len).map(|index| {
             let output = index / (internal * window);
@@ -95,23 +95,18 @@ impl BranchSum<'_> {
         opening: &PaddedNorm<'_>,
         opened: &Opened,
         grad: Buffer,
-        input: &mut InputGrad,
-        parameters: bool,
+        grads: &mut MapGrads,
     ) -> PaddedNormGrad {
         let shape = self.opening_shape(opening);
         let beta = opening.shifts(&opened.border);
         let norm = opening.as_norm(&beta);
-        let dims = shape.output_dims();
+        let parameters = grads.parameters;
         let mut found =
-            opened.norm.backward(&[&opened.map], &[norm], &[], &grad, dims, false, parameters);
+            opened.norm.backward(&[&opened.map], &[norm], &[], &grad, false, parameters);
         drop(grad);
         let ([gamma, beta], map_grad) = (found.norms.remove(0), found.maps.remove(0));
-        let mut weight = Vec::new();
-        if parameters {
-            weight = vec![0.0; opening.weight.len()];
-            conv::backward_weight(&shape, x, &map_grad, &mut weight);
-        }
-        input.add(|input, accumulate| {
+        let weight = if parameters { conv::weight_grad(&shape, x, &map_grad) } else { vec![] };
+        grads.input.add(|input, accumulate| {
             conv::backward_input(&shape, &map_grad, opening.weight, input, accumulate);
         });
         PaddedNormGrad { weight, gamma, beta }

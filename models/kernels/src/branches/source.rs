@@ -7,7 +7,7 @@ use super::window::Window;
 use super::{Branch, BranchGrad, BranchMap, BranchSum, SumStatistics};
 use crate::buffer::{self, Buffer};
 use crate::norm::{self, Statistics};
-use crate::{ConvShape, Epilogue, conv, pool};
+use crate::{ConvShape, conv, pool};
 
 impl BranchSum<'_> {
     /// Computes a map, and its statistics where a norm needs them.
@@ -73,81 +73,95 @@ impl BranchSum<'_> {
         }
     }
 
-    /// The gradients of one map's parameters and of the input through it.
+    /// Computes the gradients of the parameters of one map, and of the input through it.
     pub(super) fn backward_source(
         &self,
         x: &[f32],
         source: &Source,
         map_grad: Buffer,
-        branches: &mut [BranchGrad],
-        input: &mut InputGrad,
-        parameters: bool,
+        grads: &mut MapGrads,
     ) {
         let shape = &self.shape;
         let first = source.branches[0];
-        match &self.branches[first].map {
-            BranchMap::Identity => input.add_map(map_grad),
-            BranchMap::Conv { kernel, .. } => {
+        match (&self.branches[first].map, &source.opened) {
+            (BranchMap::Identity, _) => grads.input.add_map(map_grad),
+            (BranchMap::Conv { kernel, .. }, _) => {
                 let window = Window::new(shape, *kernel, source.branches.len());
-                let cropped = window.crop(x);
-                let weight = self.stacked_weight(&source.branches);
-                if parameters {
-                    let mut weights = vec![0.0; weight.len()];
-                    let x = cropped.as_deref().unwrap_or(x);
-                    conv::backward_weight(&window.shape, x, &map_grad, &mut weights);
-                    match source.branches.as_slice() {
-                        &[index] => branches[index].weight = weights,
-                        all => {
-                            let parts = weights.chunks_exact(weight.len() / all.len());
-                            for (&index, part) in all.iter().zip(parts) {
-                                branches[index].weight = part.to_vec();
-                            }
-                        }
-                    }
-                }
-                match cropped {
-                    Some(mut cropped) => {
-                        if input.wanted {
-                            let shape = &window.shape;
-                            conv::backward_input(shape, &map_grad, &weight, &mut cropped, false);
-                            input.add(|input, accumulate| {
-                                window.add_cropped(&cropped, input, accumulate);
-                            });
-                        }
-                    }
-                    None => input.add(|input, accumulate| {
-                        conv::backward_input(&window.shape, &map_grad, &weight, input, accumulate);
-                    }),
-                }
+                self.backward_conv(x, &source.branches, &window, &map_grad, grads);
             }
-            BranchMap::Average => input.add(|input, accumulate| {
+            (BranchMap::Average, _) => grads.input.add(|input, accumulate| {
                 pool::average_backward(&pool_shape(shape), &map_grad, input, accumulate);
             }),
-            BranchMap::PaddedConv { opening, weight } => {
-                let Some(opened) = &source.opened else { return };
+            (BranchMap::PaddedConv { opening, weight }, Some(opened)) => {
                 let inner = ConvShape { in_channels: opening.gamma.len(), ..*shape };
-                if parameters {
-                    let mut grad = vec![0.0; weight.len()];
-                    conv::backward_weight(&inner, &opened.centred, &map_grad, &mut grad);
-                    let response = std::mem::take(&mut branches[first].weight);
+                if grads.parameters {
+                    let mut grad = conv::weight_grad(&inner, &opened.centred, &map_grad);
+                    let response = std::mem::take(&mut grads.branches[first].weight);
                     grad.iter_mut().zip(response).for_each(|(grad, response)| *grad += response);
-                    branches[first].weight = grad;
+                    grads.branches[first].weight = grad;
                 }
                 let mut centred = buffer::take(opened.map.len());
                 conv::backward_input(&inner, &map_grad, weight, &mut centred, false);
-                branches[first].opening =
-                    Some(self.backward_opening(x, opening, opened, centred, input, parameters));
+                let found = self.backward_opening(x, opening, opened, centred, grads);
+                grads.branches[first].opening = Some(found);
             }
-            BranchMap::PaddedAverage { opening } => {
-                let Some(opened) = &source.opened else { return };
+            (BranchMap::PaddedAverage { opening }, Some(opened)) => {
                 let inner = ConvShape { in_channels: shape.out_channels, ..*shape };
                 let mut centred = buffer::take(opened.map.len());
                 pool::average_backward(&pool_shape(&inner), &map_grad, &mut centred, false);
-                branches[first].opening =
-                    Some(self.backward_opening(x, opening, opened, centred, input, parameters));
+                let found = self.backward_opening(x, opening, opened, centred, grads);
+                grads.branches[first].opening = Some(found);
             }
+            _ => unreachable!("the forward pass has opened the branch"),
         }
     }
+
+    /// [`Self::backward_source`] of convolutions over the same windows.
+    fn backward_conv(
+        &self,
+        x: &[f32],
+        branches: &[usize],
+        window: &Window,
+        map_grad: &[f32],
+        grads: &mut MapGrads,
+    ) {
+        let shape = &window.shape;
+        let cropped = window.crop(x);
+        let weight = self.stacked_weight(branches);
+        if grads.parameters {
+            let weights = conv::weight_grad(shape, cropped.as_deref().unwrap_or(x), map_grad);
+            match branches {
+                &[index] => grads.branches[index].weight = weights,
+                all => {
+                    for (&index, part) in
+                        all.iter().zip(weights.chunks_exact(weights.len() / all.len()))
+                    {
+                        grads.branches[index].weight = part.to_vec();
+                    }
+                }
+            }
+        }
+        match cropped {
+            Some(mut cropped) if grads.input.wanted => {
+                conv::backward_input(shape, map_grad, &weight, &mut cropped, false);
+                grads.input.add(|input, accumulate| {
+                    window.add_cropped(&cropped, input, accumulate);
+                });
+            }
+            Some(_) => {}
+            None => grads.input.add(|input, accumulate| {
+                conv::backward_input(shape, map_grad, &weight, input, accumulate);
+            }),
+        }
+    }
+}
+
+/// Where the backward pass of the maps puts its gradients.
+pub(super) struct MapGrads {
+    pub branches: Vec<BranchGrad>,
+    pub input: InputGrad,
+    /// Whether the gradients of the parameters are wanted.
+    pub parameters: bool,
 }
 
 /// A convolution, and the statistics of its output where they are needed.
@@ -157,12 +171,12 @@ pub(super) fn convolve(
     weight: &[f32],
     needs: bool,
 ) -> (Buffer, Option<Statistics>) {
-    let mut map = buffer::take(shape.output_len());
     if needs && !shape.is_depthwise() {
+        let mut map = buffer::take(shape.output_len());
         let found = conv::forward_with_stats(shape, x, weight, &mut map);
         return (map, Some(found));
     }
-    conv::forward(shape, x, weight, &mut map, Epilogue::default());
+    let map = conv::convolve(shape, x, weight);
     let found = needs.then(|| norm::statistics(&map, shape.output_dims()));
     (map, found)
 }

@@ -2,7 +2,7 @@
 //! gradients by central differences.
 
 use super::*;
-use crate::testing::{for_each_set, random, widen};
+use crate::testing::{assert_within, for_each_set, largest, random, widen};
 use crate::{Activation, ConvShape, FixedStatistics};
 
 const EPSILON: f64 = 1e-3;
@@ -224,15 +224,8 @@ impl Case {
 
     /// Relative to the largest value.
     fn close(&self, what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
-        assert_eq!(found.len(), expected.len(), "length of {what} of {self:?}");
-        let scale = expected.iter().fold(0.1_f64, |max, v| max.max(v.abs()));
-        for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
-            let error = (f64::from(found) - expected).abs() / scale;
-            assert!(
-                error <= tolerance,
-                "{what} at {index}: {found} for {expected}, {error:.1e}, {self:?}"
-            );
-        }
+        let bound = tolerance * largest(expected, 0.1);
+        assert_within(format_args!("{what} of {self:?}"), found, expected, bound);
     }
 
     /// The gradients of everything by central differences of the definition.
@@ -265,6 +258,41 @@ impl Case {
         grads
     }
 
+    /// The 1x1 convolution and the norm that open a branch: the map, its statistics and the value
+    /// of its padding.
+    fn open(
+        &self,
+        x: &[f64],
+        internal: usize,
+        values: &[Vec<f64>],
+        stats: &[Vec<f32>; 2],
+    ) -> (Vec<f64>, Option<[Vec<f64>; 2]>, Vec<f64>) {
+        let first = ConvShape {
+            out_channels: internal,
+            kernel: [1, 1],
+            stride: [1, 1],
+            padding: [0, 0],
+            ..self.shape
+        };
+        let map = convolve(&first, x, &values[1], &vec![0.0; self.shape.in_channels]);
+        let dims = first.output_dims();
+        let (map, found) = normalise(&map, dims, self.opening, &values[2..], stats);
+        let count = (dims[0] * dims[2]) as f64;
+        let border = (0..internal).map(|c| {
+            let kept = [0, 1].map(|i| f64::from(stats[i][c]));
+            let [mean, var] = match &found {
+                None => kept,
+                Some([mean, var]) => [
+                    (1.0 - MOMENTUM) * kept[0] + MOMENTUM * mean[c],
+                    (1.0 - MOMENTUM) * kept[1] + MOMENTUM * var[c] * count / (count - 1.0),
+                ],
+            };
+            values[3][c] - values[2][c] * mean / (var + EPSILON).sqrt()
+        });
+        let border = border.collect();
+        (map, found, border)
+    }
+
     /// The block straight from its definition, with given values of the padding or its own.
     fn definition(
         &self,
@@ -281,33 +309,9 @@ impl Case {
         for (index, ((&(kind, of), values), stats)) in branches.zip(stats.chunks(2)).enumerate() {
             let internal = self.internal(kind);
             let opened = |truth: &mut Truth| {
-                let first = ConvShape {
-                    out_channels: internal,
-                    kernel: [1, 1],
-                    stride: [1, 1],
-                    padding: [0, 0],
-                    ..*shape
-                };
-                let zeros = vec![0.0; shape.in_channels];
-                let map = convolve(&first, x, &values[1], &zeros);
-                let dims = first.output_dims();
-                let (map, found) = normalise(&map, dims, self.opening, &values[2..], &stats[0]);
-                let count = (dims[0] * dims[2]) as f64;
-                let border = (0..internal).map(|c| {
-                    let kept = [0, 1].map(|i| f64::from(stats[0][i][c]));
-                    let [mean, var] = match &found {
-                        None => kept,
-                        Some([mean, var]) => [
-                            (1.0 - MOMENTUM) * kept[0] + MOMENTUM * mean[c],
-                            (1.0 - MOMENTUM) * kept[1] + MOMENTUM * var[c] * count / (count - 1.0),
-                        ],
-                    };
-                    values[3][c] - values[2][c] * mean / (var + EPSILON).sqrt()
-                });
-                let border = match borders {
-                    Some(borders) => borders[index].clone(),
-                    None => border.collect(),
-                };
+                let given = borders.map(|borders| borders[index].clone());
+                let (map, found, border) = self.open(x, internal, values, &stats[0]);
+                let border = given.unwrap_or(border);
                 truth.borders.push(border.clone());
                 truth.statistics.push(found);
                 (map, border)

@@ -6,32 +6,21 @@
 //! columns; where there are few, also blocks of rows. The forward pass reads the weight in place,
 //! the input gradient packs it once a call.
 
+mod epilogue;
 mod product;
 mod weight;
 
 use rayon::prelude::*;
 
+use crate::buffer::{self, Buffer};
 use crate::gemm::{self, Columns};
 use crate::norm::Statistics;
 use crate::shape::{Geometry, matrix_len};
-use crate::{Activation, ConvShape, depthwise};
+use crate::{ConvShape, depthwise};
 use product::{Output, Product, Run};
 
+pub use epilogue::Epilogue;
 pub use weight::backward_weight;
-
-/// What is done to an output while it is in cache, in this order: bias, residual, the output's
-/// earlier value, activation.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Epilogue<'a> {
-    /// Added per output channel.
-    pub bias: Option<&'a [f32]>,
-    /// Added per value, shaped as the output.
-    pub residual: Option<&'a [f32]>,
-    /// Whether the result is added to what the output holds.
-    pub accumulate: bool,
-    /// Applied last.
-    pub activation: Activation,
-}
 
 /// `y = conv(x, w)`, then the epilogue. `shape.macs()` multiply-adds; `x` is read once
 /// from memory and per tap from cache, `y` is written once.
@@ -39,13 +28,11 @@ pub struct Epilogue<'a> {
 /// # Panics
 /// If there is no such convolution or a length does not fit the shape.
 pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue: Epilogue) {
-    let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(w.len());
-    if let Some(bias) = epilogue.bias {
-        assert_eq!(bias.len(), shape.out_channels, "values of the bias");
-    }
-    if let Some(residual) = epilogue.residual {
-        assert_eq!(residual.len(), y.len(), "values of the residual");
-    }
+    let shape = &Geometry::new(shape, x.len(), y.len())
+        .with_weight(w.len())
+        .with_residual(epilogue.residual);
+    let biases = epilogue.bias.map(<[f32]>::len);
+    assert!(biases.is_none_or(|len| len == shape.out_channels), "length of the bias");
     if shape.is_depthwise() && !epilogue.accumulate && epilogue.residual.is_none() {
         return depthwise::conv_forward(shape, x, w, epilogue.bias, epilogue.activation, y);
     }
@@ -53,6 +40,20 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
         let product = forward_product(shape, group, x, w);
         gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
     }
+}
+
+/// [`forward`] without an epilogue to a new map.
+pub(crate) fn convolve(shape: &ConvShape, x: &[f32], w: &[f32]) -> Buffer {
+    let mut y = buffer::take(shape.output_len());
+    forward(shape, x, w, &mut y, Epilogue::default());
+    y
+}
+
+/// [`backward_weight`] to a new gradient.
+pub(crate) fn weight_grad(shape: &ConvShape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let mut dw = vec![0.0; shape.weight_len()];
+    backward_weight(shape, x, dy, &mut dw);
+    dw
 }
 
 /// `y = conv(x, w)` and per output channel the mean and the biased variance of `y` over batch and
@@ -152,46 +153,69 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], 
     }
 }
 
-/// `C (+)= A B` for `A` of `rows x depth` and `B` of `depth x columns`, each given with the
-/// strides between its rows and between its columns; `C` is dense and row-major. Fast where the
-/// columns of `B` are 1 or 2 apart. `rows * depth * columns` multiply-adds.
+/// A matrix in a slice: the value at row `i` and column `j` is
+/// `values[i * strides[0] + j * strides[1]]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    /// The values.
+    pub values: &'a [f32],
+    /// Rows and columns.
+    pub size: [usize; 2],
+    /// Between rows and between columns.
+    pub strides: [usize; 2],
+}
+
+impl<'a> Matrix<'a> {
+    /// A dense matrix, row by row.
+    pub fn row_major(values: &'a [f32], size: [usize; 2]) -> Self {
+        Self { values, size, strides: [size[1], 1] }
+    }
+
+    /// The transposed matrix, in the same slice.
+    pub fn transposed(self) -> Self {
+        let Self { values, size: [rows, columns], strides: [down, across] } = self;
+        Self { values, size: [columns, rows], strides: [across, down] }
+    }
+
+    fn check(&self, name: &str) {
+        let len = matrix_len(name, self.size, self.strides);
+        assert!(self.values.len() >= len, "{name} is too short");
+    }
+
+    /// The strides, those of a single row or column replaced: no slice bounds them.
+    fn bounded_strides(&self) -> [usize; 2] {
+        let ([rows, columns], [down, across]) = (self.size, self.strides);
+        [if rows > 1 { down } else { columns }, if columns > 1 { across } else { 1 }]
+    }
+}
+
+/// `C (+)= A B`, where `C` is dense and row-major. Fast where the columns of `B` are 1 or 2 apart.
+/// `rows * depth * columns` multiply-adds.
 ///
-/// For the sum over a batch of `A_n B_n^T` (covariances, for one) see [`backward_weight`] with a
-/// 1x1 kernel.
+/// For the sum over a batch of `A_n B_n^T` (covariances, for example) see [`backward_weight`] with
+/// a 1x1 kernel.
 ///
 /// # Panics
-/// If a matrix is longer than its slice, `C` has another length, or the columns of `B` coincide.
-#[allow(clippy::too_many_arguments)]
-pub fn matmul(
-    [rows, depth, columns]: [usize; 3],
-    a: &[f32],
-    a_strides: [usize; 2],
-    b: &[f32],
-    b_strides: [usize; 2],
-    c: &mut [f32],
-    accumulate: bool,
-) {
-    assert!(a.len() >= matrix_len("A", [rows, depth], a_strides), "A is too short");
-    assert!(b.len() >= matrix_len("B", [depth, columns], b_strides), "B is too short");
+/// If a matrix is longer than its slice, the sizes do not match, or the columns of `B` coincide.
+pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], accumulate: bool) {
+    let ([rows, depth], [_, columns]) = (a.size, b.size);
+    a.check("A");
+    b.check("B");
+    assert_eq!(b.size[0], depth, "rows of B, which are the columns of A");
     assert_eq!(c.len(), matrix_len("C", [rows, columns], [columns, 1]), "values of C");
-    assert!(b_strides[1] > 0, "the columns of B lie apart");
+    assert!(b.strides[1] > 0, "the columns of B lie apart");
     if c.is_empty() || depth == 0 {
         if !accumulate {
             c.fill(0.0);
         }
         return;
     }
-    // Of a single column or row the stride is not bounded by the slice.
-    let strides = |[m, n]: [usize; 2], [s, t]: [usize; 2]| {
-        [if m > 1 { s } else { n }, if n > 1 { t } else { 1 }]
-    };
-    let a_strides = strides([rows, depth], a_strides);
-    let b_strides = strides([depth, columns], b_strides);
+    let (a_strides, b_strides) = (a.bounded_strides(), b.bounded_strides());
     let product = Product {
         rows,
         channels: depth,
         images: 1,
-        weight: a,
+        weight: a.values,
         row_stride: a_strides[0],
         channel_stride: a_strides[1],
         places: vec![0],
@@ -204,11 +228,11 @@ pub fn matmul(
         },
         channel: 0,
         columns: Columns {
-            source: b,
+            source: b.values,
             start: 0,
             image_stride: 0,
             channel_stride: b_strides[0],
-            // Column j is `j * stride` on, whatever the width.
+            // One row, whose columns are `b_strides[1]` apart.
             size: [1, (columns - 1) * b_strides[1] + 1],
             stride: [1, b_strides[1]],
             taps: vec![[0, 0]],
@@ -249,7 +273,7 @@ fn flatten(columns: Columns) -> Columns {
 
 fn forward_product<'a>(shape: &Geometry, group: usize, x: &'a [f32], w: &'a [f32]) -> Product<'a> {
     let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
-    let taps = shape.kernel[0] * shape.kernel[1];
+    let taps = shape.window();
     let [height, width] = shape.output();
     let columns = input_columns(shape, group, x);
     Product {

@@ -5,9 +5,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Epilogue;
+use super::epilogue::{Epilogue, Finish};
 use crate::Activation;
-use crate::activation::{clamp, hard_swish};
 use crate::gemm::{self, Columns, Isa, Kernel, Rows};
 use crate::norm;
 use crate::shared::Shared;
@@ -116,6 +115,7 @@ impl Kernel for Run<'_, '_> {
                 gemm::pack_rows::<I>(rows, row_stride, &places, &steps, product.weight, packed);
                 &*packed
             });
+            let tasks = Tasks { product, packed, blocks: &blocks, out, epilogue: &epilogue };
             (0..column_parts * row_parts).into_par_iter().for_each(|task| {
                 let columns = gemm::part(0..total, width, task / row_parts, column_parts);
                 let panels =
@@ -123,54 +123,63 @@ impl Kernel for Run<'_, '_> {
                 let first = task / row_parts * product.rows;
                 let sums = all_sums.map(|sums| sums.part(first..first + product.rows));
                 // SAFETY: the processor has `I`, as the caller promises.
-                unsafe {
-                    product.task::<I>(packed, &blocks, columns, panels, out, &epilogue, sums);
-                }
+                unsafe { tasks.run::<I>(columns, panels, sums) };
             });
         });
         if let Some((mean, variance)) = moments {
+            let count = |part| gemm::part(0..total, width, part, column_parts).len() as f64;
             for row in 0..product.rows {
-                let (mut count, mut average, mut squares) = (0.0, 0.0, 0.0);
-                for chunk in 0..column_parts {
-                    let part = gemm::part(0..total, width, chunk, column_parts).len() as f64;
-                    let sum = &sums[chunk * product.rows + row];
-                    let ahead = f64::from(sum.sum) / part;
-                    let within = f64::from(sum.squares) - f64::from(sum.sum) * ahead;
-                    let apart = f64::from(sum.shift) + ahead - average;
-                    squares += within + apart * apart * count * part / (count + part);
-                    count += part;
-                    average += apart * part / count;
-                }
-                mean[row] = average;
-                variance[row] = norm::variance(squares / count);
+                let parts =
+                    (0..column_parts).map(|part| (count(part), &sums[part * product.rows + row]));
+                (mean[row], variance[row]) = combine(parts);
             }
         }
     }
 }
 
-impl Product<'_> {
-    /// The output's `columns` for the row panels `panels`.
+/// Mean and variance of all parts of a row, given the number of values and the sums of each.
+fn combine<'a>(parts: impl Iterator<Item = (f64, &'a Sums)>) -> (f64, f64) {
+    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for (part, sums) in parts {
+        let ahead = f64::from(sums.sum) / part;
+        let within = f64::from(sums.squares) - f64::from(sums.sum) * ahead;
+        let apart = f64::from(sums.shift) + ahead - mean;
+        squares += within + apart * apart * count * part / (count + part);
+        count += part;
+        mean += apart * part / count;
+    }
+    (mean, norm::variance(squares / count))
+}
+
+/// What the tasks of a product share.
+struct Tasks<'a, 'b> {
+    product: &'a Product<'b>,
+    /// The weight as [`gemm::pack_rows`] has packed it in these blocks, unless it is read in place.
+    packed: Option<&'a [f32]>,
+    /// Of the channels.
+    blocks: &'a [Range<usize>],
+    out: Shared<'a>,
+    epilogue: &'a Epilogue<'a>,
+}
+
+impl Tasks<'_, '_> {
+    /// Computes the output's `columns` for the row panels `panels`.
     ///
     /// # Safety
     /// The processor has `I`, and no other task writes these columns of these panels.
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn task<I: Isa>(
+    unsafe fn run<I: Isa>(
         &self,
-        packed: Option<&[f32]>,
-        blocks: &[Range<usize>],
         columns: Range<usize>,
         panels: Range<usize>,
-        out: Shared<'_>,
-        epilogue: &Epilogue,
         sums: Option<Shared<'_, Sums>>,
     ) {
-        let width = 2 * I::LANES;
-        let taps = self.places.len();
-        let stride = columns.len().next_multiple_of(width);
+        let (product, blocks) = (self.product, self.blocks);
+        let taps = product.places.len();
+        let stride = columns.len().next_multiple_of(2 * I::LANES);
         let deepest = blocks.iter().map(|block| block.len() * taps).max().unwrap_or(0);
-        let first_row = gemm::panel_rows::<I>(panels.start, self.rows).start;
-        let last_row = gemm::panel_rows::<I>(panels.end - 1, self.rows).end;
-        // One block of the depth needs room for one panel at a time only.
+        let first_row = gemm::panel_rows::<I>(panels.start, product.rows).start;
+        let last_row = gemm::panel_rows::<I>(panels.end - 1, product.rows).end;
+        // With a single block of the depth there is room for one panel at a time only.
         let kept = if blocks.len() == 1 { I::ROWS } else { last_row - first_row };
         gemm::with_scratch(stride * (deepest + kept), |scratch| {
             let (b, c) = scratch.split_at_mut(stride * deepest);
@@ -186,47 +195,29 @@ impl Product<'_> {
                     #[inline(always)]
                     || {
                         for (index, block) in blocks.iter().enumerate() {
-                            let last = index + 1 == blocks.len();
-                            let channels = block.clone();
-                            let step = block.start * taps;
-                            let a = match packed {
-                                Some(packed) => Rows::Packed(packed[self.rows * step..].as_ptr()),
-                                None => Rows::InPlace {
-                                    from: self.weight[step..].as_ptr(),
-                                    stride: self.row_stride,
-                                },
+                            product.columns.pack::<I>(
+                                block.clone(),
+                                columns.clone(),
+                                b.as_mut_ptr(),
+                            );
+                            let part = gemm::Block {
+                                panels: panels.clone(),
+                                rows: product.rows,
+                                depth: block.len() * taps,
+                                columns: columns.len(),
+                                a: self.weight(block.start * taps),
+                                b: b.as_ptr(),
+                                c_stride: stride,
+                                c_padded: true,
+                                accumulate: index > 0,
                             };
-                            self.columns.pack::<I>(channels, columns.clone(), b.as_mut_ptr());
-                            gemm::block::<I>(
-                                panels.clone(),
-                                self.rows,
-                                block.len() * taps,
-                                columns.len(),
-                                a,
-                                b.as_ptr(),
+                            part.run::<I>(
                                 place,
-                                stride,
-                                true,
-                                index > 0,
                                 #[inline(always)]
                                 |rows| {
-                                    if last {
+                                    if index + 1 == blocks.len() {
                                         let values = place(rows.start);
-                                        for (offset, row) in rows.enumerate() {
-                                            let values = values.add(offset * stride);
-                                            match epilogue.activation {
-                                                Activation::HardSwish => self.finish::<I, true>(
-                                                    row, &columns, values, out, epilogue,
-                                                ),
-                                                _ => self.finish::<I, false>(
-                                                    row, &columns, values, out, epilogue,
-                                                ),
-                                            }
-                                            if let Some(sums) = sums {
-                                                *sums.range(row..row + 1) =
-                                                    moments::<I>(values, columns.len());
-                                            }
-                                        }
+                                        self.finish::<I>(rows, &columns, values, stride, sums);
                                     }
                                 },
                             );
@@ -238,29 +229,72 @@ impl Product<'_> {
         });
     }
 
+    /// The weight from this place of its depth on.
+    fn weight(&self, step: usize) -> Rows {
+        match self.packed {
+            Some(packed) => Rows::Packed(packed[self.product.rows * step..].as_ptr()),
+            None => {
+                let from = self.product.weight[step..].as_ptr();
+                Rows::InPlace { from, stride: self.product.row_stride }
+            }
+        }
+    }
+
+    /// Writes the output of some rows, whose values are `stride` apart, and takes their sums.
+    ///
+    /// # Safety
+    /// Inside `enter`; there are `columns` values of each row, and no other task writes them.
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(
+        &self,
+        rows: Range<usize>,
+        columns: &Range<usize>,
+        values: *mut f32,
+        stride: usize,
+        sums: Option<Shared<'_, Sums>>,
+    ) {
+        for (offset, row) in rows.enumerate() {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let values = values.add(offset * stride);
+                match self.epilogue.activation {
+                    Activation::HardSwish => self.finish_row::<I, true>(row, columns, values),
+                    _ => self.finish_row::<I, false>(row, columns, values),
+                }
+                if let Some(sums) = sums {
+                    *sums.range(row..row + 1) = moments::<I>(values, columns.len());
+                }
+            }
+        }
+    }
+
     /// Writes one row's `values`, the output of `columns`; they may change. The activation is
     /// hard-swish, or else one that bounds the values.
+    ///
+    /// # Safety
+    /// As for [`Self::finish`].
     #[inline(always)]
-    unsafe fn finish<I: Isa, const HARD_SWISH: bool>(
+    unsafe fn finish_row<I: Isa, const HARD_SWISH: bool>(
         &self,
         row: usize,
         columns: &Range<usize>,
         mut values: *mut f32,
-        out: Shared<'_>,
-        epilogue: &Epilogue,
     ) {
-        let positions = self.columns.positions();
-        let output = &self.output;
-        let bias = epilogue.bias.map_or(0.0, |bias| bias[self.channel + row]);
-        let bounds = epilogue.activation.bounds();
-        let plain = epilogue.bias.is_none() && epilogue.activation == Activation::Identity;
-        let stream = self.images * output.image_stride > LARGE && !epilogue.accumulate;
+        let (product, epilogue) = (self.product, self.epilogue);
+        let (positions, output) = (product.columns.positions(), &product.output);
+        let finish = Finish {
+            bias: epilogue.bias.map_or(0.0, |bias| bias[product.channel + row]),
+            bounds: epilogue.activation.bounds(),
+            plain: epilogue.bias.is_none() && epilogue.activation == Activation::Identity,
+            accumulate: epilogue.accumulate,
+            stream: product.images * output.image_stride > LARGE && !epilogue.accumulate,
+        };
+        let [sy, sx] = output.position_strides;
         let dense = output.position_strides == [output.width, 1];
         let mut column = columns.start;
         while column < columns.end {
             let (image, position) = (column / positions, column % positions);
             let (py, px) = (position / output.width, position % output.width);
-            let [sy, sx] = output.position_strides;
             let run = if dense { positions - position } else { output.width - px };
             let run = run.min(columns.end - column);
             let start = output.start
@@ -268,68 +302,18 @@ impl Product<'_> {
                 + row * output.channel_stride
                 + py * sy
                 + px * sx;
+            let residual = epilogue.residual.map(|values| &values[start..start + run]);
+            let to = self.out.range(start..start + (run - 1) * sx + 1);
             // SAFETY: the output's places of these columns belong to this task; the lengths were
             // checked against the shape.
             unsafe {
-                let to = out.range(start..start + (run - 1) * sx + 1);
-                let residual = epilogue.residual.map(|values| &values[start..start + run]);
-                if sx == 1 && stream {
-                    let values = std::slice::from_raw_parts_mut(values, run);
-                    if let Some(residual) = residual {
-                        for (value, residual) in values.iter_mut().zip(residual) {
-                            *value = activate::<HARD_SWISH>(*value + bias + residual, bounds);
-                        }
-                    } else if !plain {
-                        for value in values.iter_mut() {
-                            *value = activate::<HARD_SWISH>(*value + bias, bounds);
-                        }
-                    }
-                    I::stream(to, values.as_ptr(), run);
-                } else if sx == 1 {
-                    let from = std::slice::from_raw_parts(values, run);
-                    let to = std::slice::from_raw_parts_mut(to, run);
-                    match (residual, epilogue.accumulate) {
-                        (None, false) if plain => to.copy_from_slice(from),
-                        (None, false) => {
-                            for (to, from) in to.iter_mut().zip(from) {
-                                *to = activate::<HARD_SWISH>(from + bias, bounds);
-                            }
-                        }
-                        (None, true) => {
-                            for (to, from) in to.iter_mut().zip(from) {
-                                *to = activate::<HARD_SWISH>(from + bias + *to, bounds);
-                            }
-                        }
-                        (Some(residual), false) => {
-                            for ((to, from), residual) in to.iter_mut().zip(from).zip(residual) {
-                                *to = activate::<HARD_SWISH>(from + bias + residual, bounds);
-                            }
-                        }
-                        (Some(residual), true) => {
-                            for ((to, from), residual) in to.iter_mut().zip(from).zip(residual) {
-                                *to = activate::<HARD_SWISH>(from + bias + residual + *to, bounds);
-                            }
-                        }
-                    }
-                } else {
-                    // The strided outputs of the input gradient, which has no other epilogue.
-                    for index in 0..run {
-                        let to = to.add(index * sx);
-                        let before = if epilogue.accumulate { *to } else { 0.0 };
-                        *to = before + *values.add(index);
-                    }
-                }
+                let from = std::slice::from_raw_parts_mut(values, run);
+                finish.write::<I, HARD_SWISH>(from, residual, to, sx);
                 values = values.add(run);
             }
             column += run;
         }
     }
-}
-
-/// A value after the activation; what is not a number stays so.
-#[inline(always)]
-fn activate<const HARD_SWISH: bool>(value: f32, bounds: [f32; 2]) -> f32 {
-    if HARD_SWISH { hard_swish(value) } else { clamp(value, bounds) }
 }
 
 /// The sums of `count` values about the first.

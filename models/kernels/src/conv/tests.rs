@@ -1,16 +1,6 @@
 use super::*;
-use crate::testing::{affordable, for_each_set, with_threads};
-
-fn random(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
+use crate::Activation;
+use crate::testing::{affordable, assert_within, for_each_set, largest, random, with_threads};
 
 /// Calls `term(x index, w index, y index)` for every multiply-add of the definition.
 fn each_term(shape: &ConvShape, mut term: impl FnMut(usize, usize, usize)) {
@@ -40,19 +30,9 @@ fn each_term(shape: &ConvShape, mut term: impl FnMut(usize, usize, usize)) {
     }
 }
 
-fn assert_close(name: &str, shape: &ConvShape, got: &[f32], want: &[f64]) {
-    assert_close_to_scale(name, shape, got, want, largest(want));
-}
-
-fn largest(values: &[f64]) -> f64 {
-    values.iter().fold(1e-3_f64, |max, value| max.max(value.abs()))
-}
-
-fn assert_close_to_scale(name: &str, shape: &ConvShape, got: &[f32], want: &[f64], scale: f64) {
-    for (index, (&got, &want)) in got.iter().zip(want).enumerate() {
-        let error = (f64::from(got) - want).abs() / scale;
-        assert!(error < 2e-6, "{name} of {shape:?} at {index}: {got}, not {want}");
-    }
+fn assert_close(name: &str, shape: &ConvShape, found: &[f32], expected: &[f64]) {
+    let bound = 2e-6 * largest(expected, 1e-3);
+    assert_within(format_args!("{name} of {shape:?}"), found, expected, bound);
 }
 
 fn shape(
@@ -107,11 +87,11 @@ fn every_instruction_set_agrees_with_the_definition() {
 
 fn agrees_with_the_definition(shape: ConvShape) {
     {
-        let x = random(shape.input_len(), 1);
-        let w = random(shape.weight_len(), 2);
-        let dy = random(shape.output_len(), 3);
-        let old = random(shape.output_len(), 4);
-        let bias = random(shape.out_channels, 5);
+        let x = random(1, shape.input_len());
+        let w = random(2, shape.weight_len());
+        let dy = random(3, shape.output_len());
+        let old = random(4, shape.output_len());
+        let bias = random(5, shape.out_channels);
         let mut y_want = vec![0.0; dy.len()];
         let mut dx_want = vec![0.0; x.len()];
         let mut dw_want = vec![0.0; w.len()];
@@ -164,8 +144,8 @@ fn agrees_with_the_definition(shape: ConvShape) {
             };
             let want: Vec<f64> = before.iter().map(activate).collect();
             // The steepest slope is that of hard-swish, 1.5.
-            let scale = 1.5 * largest(&before);
-            assert_close_to_scale("y with epilogue", &shape, &y, &want, scale);
+            let bound = 2e-6 * 1.5 * largest(&before, 1e-3);
+            assert_within(format_args!("y with epilogue of {shape:?}"), &y, &want, bound);
         }
 
         let mut dx = vec![f32::NAN; x.len()];
@@ -188,7 +168,7 @@ fn statistics_survive_a_large_mean() {
     for_each_set(|| {
         for (batch, side) in [(5, 17), (1, 1), (64, 4)] {
             let shape = shape(batch, [2, 5, 1], [side, side], [1, 1], [1, 1], [0, 0]);
-            let x: Vec<f32> = random(shape.input_len(), 1).iter().map(|v| v + 300.0).collect();
+            let x: Vec<f32> = random(1, shape.input_len()).iter().map(|v| v + 300.0).collect();
             let w = [1.0, 0.0, 0.0, 1.0, 0.5, 0.25, -1.0, 0.0, 0.0, 0.0];
             let mut y = vec![0.0; shape.output_len()];
             let found = forward_with_stats(&shape, &x, &w, &mut y);
@@ -213,11 +193,13 @@ fn statistics_survive_a_large_mean() {
 fn products_take_any_strides() {
     for_each_set(|| {
         let [m, k, n] = if affordable(37 * 300 * 45) { [37, 300, 45] } else { [9, 20, 7] };
-        let (a, b, old) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+        let (a, b, old) = (random(1, m * k), random(2, k * n), random(3, m * n));
         for (a_strides, b_strides) in [([k, 1], [n, 1]), ([1, m], [1, k]), ([k, 1], [1, k])] {
             for accumulate in [false, true] {
                 let mut c = old.clone();
-                matmul([m, k, n], &a, a_strides, &b, b_strides, &mut c, accumulate);
+                let [a_matrix, b_matrix] = [(&a, [m, k], a_strides), (&b, [k, n], b_strides)]
+                    .map(|(values, size, strides)| Matrix { values, size, strides });
+                matmul(a_matrix, b_matrix, &mut c, accumulate);
                 let at = |s: &[f32], i: usize| f64::from(s[i]);
                 let want: Vec<f64> = (0..m * n)
                     .map(|index| {
@@ -243,9 +225,9 @@ fn two_runs_are_equal_with_any_number_of_threads() {
     for_each_set(|| {
         for threads in if cfg!(miri) { &[1, 4][..] } else { &[1, 2, 3, 16] } {
             for shape in shapes() {
-                let x = random(shape.input_len(), 1);
-                let w = random(shape.weight_len(), 2);
-                let dy = random(shape.output_len(), 3);
+                let x = random(1, shape.input_len());
+                let w = random(2, shape.weight_len());
+                let dy = random(3, shape.output_len());
                 let run = || {
                     let mut y = vec![f32::NAN; dy.len()];
                     let (mut dx, mut dw) = (vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);

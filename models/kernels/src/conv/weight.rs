@@ -33,7 +33,7 @@ pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
     let shape = &Geometry::new(shape, x.len(), dy.len()).with_weight(dw.len());
     let outputs = shape.output().iter().product::<usize>();
     let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
-    let size = d * c * shape.kernel[0] * shape.kernel[1];
+    let size = d * c * shape.window();
     let dw = Shared::new(dw);
     for group in 0..shape.groups {
         let row = [1, outputs];
@@ -143,93 +143,37 @@ impl Sum<'_, '_> {
             let (flat, rest) = scratch.split_at_mut(lengths[0]);
             let (a, b) = rest.split_at_mut(lengths[1]);
             let chunks = columns.len().div_ceil(COLUMNS);
-            // SAFETY: the processor has `I`, as the caller promises; the buffers hold a
-            // chunk of columns and the slack; the tiles are written in columns of this task's own.
+            let [flat, a, b] = [flat, a, b].map(<[f32]>::as_mut_ptr);
+            // SAFETY: the processor has `I`, as the caller promises; the buffers hold a chunk of
+            // columns and the slack; the tiles are written in columns of this task alone.
             unsafe {
                 I::enter(
                     #[inline(always)]
                     || {
                         for chunk in 0..chunks {
                             let columns = gemm::part(columns.clone(), width, chunk, chunks);
-                            let depth = columns.len();
-                            let direct = self.gradient.holds_squares::<I>(&(0..rows), &columns);
-                            if !direct {
-                                self.gradient.pack::<I>(
-                                    0..rows,
-                                    columns.clone(),
-                                    flat.as_mut_ptr(),
-                                );
-                            }
-                            for panel in 0..gemm::panels::<I>(rows) {
-                                let band = gemm::panel_rows::<I>(panel, rows);
-                                for step in (0..depth).step_by(I::LANES) {
-                                    let (from, stride) = if direct {
-                                        let from =
-                                            self.gradient.square(band.start, columns.start + step);
-                                        (from, self.gradient.channel_stride)
-                                    } else {
-                                        let from = step / width * rows + band.start;
-                                        (flat.as_ptr().add(from * width + step % width), width)
-                                    };
-                                    // Each row of the square overwrites what the one before it
-                                    // wrote past the panel's height.
-                                    I::transpose(
-                                        from,
-                                        stride,
-                                        a.as_mut_ptr().add(band.start * depth + step * band.len()),
-                                        band.len(),
-                                    );
-                                }
-                            }
+                            self.pack_gradient::<I>(&columns, flat, a);
                             for block in &blocks {
                                 let inputs =
                                     channels.start + block.start..channels.start + block.end;
-                                let count = block.len() * taps;
-                                let first = inputs.start * taps;
-                                let direct = self.input.holds_squares::<I>(&inputs, &columns);
-                                if !direct {
-                                    self.input.pack::<I>(
-                                        inputs.clone(),
-                                        columns.clone(),
-                                        flat.as_mut_ptr(),
-                                    );
-                                }
-                                for column in (0..count).step_by(I::LANES) {
-                                    for step in (0..depth).step_by(I::LANES) {
-                                        let (from, stride) = if direct {
-                                            let channel = inputs.start + column;
-                                            let from =
-                                                self.input.square(channel, columns.start + step);
-                                            (from, self.input.channel_stride)
-                                        } else {
-                                            let from = step / width * count + column;
-                                            (flat.as_ptr().add(from * width + step % width), width)
-                                        };
-                                        let to = column / width * depth * width + column % width;
-                                        I::transpose(
-                                            from,
-                                            stride,
-                                            b.as_mut_ptr().add(to + step * width),
-                                            width,
-                                        );
-                                    }
-                                }
-                                gemm::block::<I>(
-                                    0..gemm::panels::<I>(rows),
+                                self.pack_input::<I>(&inputs, &columns, flat, b);
+                                let (first, count) = (inputs.start * taps, inputs.len() * taps);
+                                let block = gemm::Block {
+                                    panels: 0..gemm::panels::<I>(rows),
                                     rows,
-                                    depth,
-                                    count,
-                                    Rows::Packed(a.as_ptr()),
-                                    b.as_ptr(),
-                                    |row| {
-                                        let start = row * self.row_stride + first;
-                                        self.to.range(start..start + count)
-                                    },
-                                    self.row_stride,
-                                    false,
-                                    chunk > 0,
-                                    |_| (),
-                                );
+                                    depth: columns.len(),
+                                    columns: count,
+                                    a: Rows::Packed(a),
+                                    b,
+                                    c_stride: self.row_stride,
+                                    c_padded: false,
+                                    accumulate: chunk > 0,
+                                };
+                                let c = |row| {
+                                    let start = row * self.row_stride + first;
+                                    self.to.range(start..start + count)
+                                };
+                                block.run::<I>(c, |_| ());
                             }
                         }
                     },
@@ -244,5 +188,100 @@ impl Sum<'_, '_> {
                 }
             }
         });
+    }
+
+    /// Packs the gradient for [`Rows::Packed`], with `columns` as depth.
+    ///
+    /// # Safety
+    /// Inside `enter`; `flat` and `to` have room for whole squares.
+    #[inline(always)]
+    unsafe fn pack_gradient<I: Isa>(&self, columns: &Range<usize>, flat: *mut f32, to: *mut f32) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let squares = Squares::new::<I>(self.gradient, 0..self.rows, columns, flat);
+            for panel in 0..gemm::panels::<I>(self.rows) {
+                let band = gemm::panel_rows::<I>(panel, self.rows);
+                for step in (0..columns.len()).step_by(I::LANES) {
+                    let (from, stride) = squares.at::<I>(band.start, step);
+                    // Each row of the square overwrites what the one before it wrote past the
+                    // height of the panel.
+                    let to = to.add(band.start * columns.len() + step * band.len());
+                    I::transpose(from, stride, to, band.len());
+                }
+            }
+        }
+    }
+
+    /// Packs the input of `channels` in panels of two vectors of its rows, with `columns` as depth.
+    ///
+    /// # Safety
+    /// As for [`Self::pack_gradient`].
+    #[inline(always)]
+    unsafe fn pack_input<I: Isa>(
+        &self,
+        channels: &Range<usize>,
+        columns: &Range<usize>,
+        flat: *mut f32,
+        to: *mut f32,
+    ) {
+        let (width, depth) = (2 * I::LANES, columns.len());
+        // SAFETY: as the caller promises.
+        unsafe {
+            let squares = Squares::new::<I>(self.input, channels.clone(), columns, flat);
+            for row in (0..squares.rows).step_by(I::LANES) {
+                for step in (0..depth).step_by(I::LANES) {
+                    let (from, stride) = squares.at::<I>(row, step);
+                    let to = to.add(row / width * depth * width + row % width + step * width);
+                    I::transpose(from, stride, to, width);
+                }
+            }
+        }
+    }
+}
+
+/// The squares of a matrix of columns that are transposed.
+struct Squares<'a, 'b> {
+    source: &'a Columns<'b>,
+    /// The matrix as [`Columns::pack`] has written it, unless the source itself holds the squares.
+    packed: Option<*const f32>,
+    rows: usize,
+    /// First channel and first column.
+    first: [usize; 2],
+}
+
+impl<'a, 'b> Squares<'a, 'b> {
+    /// # Safety
+    /// Inside `enter`; `flat` has room for the packed matrix.
+    #[inline(always)]
+    unsafe fn new<I: Isa>(
+        source: &'a Columns<'b>,
+        channels: Range<usize>,
+        columns: &Range<usize>,
+        flat: *mut f32,
+    ) -> Self {
+        let rows = channels.len() * source.taps.len();
+        let first = [channels.start, columns.start];
+        let packed = !source.holds_squares::<I>(&channels, columns);
+        if packed {
+            // SAFETY: as the caller promises.
+            unsafe { source.pack::<I>(channels, columns.clone(), flat) }
+        }
+        Self { source, packed: packed.then_some(flat.cast_const()), rows, first }
+    }
+
+    /// Where the square at a row and a column begins, and how far its rows are apart.
+    #[inline(always)]
+    fn at<I: Isa>(&self, row: usize, column: usize) -> (*const f32, usize) {
+        let width = 2 * I::LANES;
+        match self.packed {
+            Some(packed) => {
+                let place = (column / width * self.rows + row) * width + column % width;
+                (packed.wrapping_add(place), width)
+            }
+            None => {
+                let from = self.source.square(self.first[0] + row, self.first[1] + column);
+                (from, self.source.channel_stride)
+            }
+        }
     }
 }

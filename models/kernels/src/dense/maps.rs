@@ -1,11 +1,15 @@
 //! The block by the four maps that its closing norms read.
 
 use super::border::Border;
-use super::opening::{Affine, Moments, MomentsGrad};
-use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
+use super::input_moments::MomentsGrad;
+use super::opening::Affine;
+use super::{BatchStatistics, DenseBlock, MergedGrad, Openings, PaddedNormGrad, taps_of};
+use crate::arithmetic::to_f32;
+use crate::branches::{BranchGrad, SumGrad, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::closing::{self, Closing, ClosingGrad};
-use crate::{Activation, ConvNormGrad, ConvShape, Epilogue, conv, moments, pool};
+use crate::conv::{self, convolve, weight_grad};
+use crate::{Activation, ConvShape, Epilogue, moments, pool};
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
@@ -51,59 +55,51 @@ impl DenseBlock<'_> {
         &self,
         x: &[f32],
         residual: Option<&[f32]>,
-        moments: &Moments,
-        [merged, averaged]: [&Affine; 2],
+        openings: &Openings,
         activation: Activation,
         y: &mut [f32],
     ) -> (Vec<BatchStatistics>, Maps) {
-        let shape = &self.shape;
-        let second = &self.pointwise_kxk.1;
-        let border = Border::new(shape);
+        let Openings { moments, merged, averaged } = openings;
+        let (shape, border) = (&self.shape, Border::new(&self.shape));
         let centred = moments.centred(x, shape.input_positions());
         let x = centred.as_deref().unwrap_or(x);
-        let (mut windows, second_map, between) = if self.merges() {
+        let mut between = None;
+        let (mut windows, second) = if self.merges() {
             let kernels = [self.kxk.weight, &self.merge(merged)].concat();
-            let mut map = buffer::take(2 * y.len());
-            conv::forward(&self.stacked(), x, &kernels, &mut map, Epilogue::default());
-            let taps = self.offset_taps(merged);
-            border.subtract_outside(&mut map, 2 * shape.out_channels, shape.out_channels, &taps);
-            (map, None, None)
+            let mut windows = convolve(&self.stacked(), x, &kernels);
+            let (channels, first) = (2 * shape.out_channels, shape.out_channels);
+            border.subtract_outside(&mut windows, channels, first, &self.offset_taps(merged));
+            (windows, None)
         } else {
-            let between = self.between(x, merged);
-            let mut map = buffer::take(y.len());
-            conv::forward(shape, x, self.kxk.weight, &mut map, Epilogue::default());
-            let mut second_map = buffer::take(y.len());
-            let inner = self.inner();
-            conv::forward(&inner, &between, second.weight, &mut second_map, Epilogue::default());
-            (map, Some(second_map), Some(between))
+            let map = between.insert(self.between(x, merged));
+            let second = convolve(&self.inner(), map, self.pointwise_kxk.1.weight);
+            (convolve(shape, x, self.kxk.weight), Some(second))
         };
         if let Some(shift) = &moments.shift {
             let channels = windows.len() / y.len() * shape.out_channels;
             border.subtract_outside(&mut windows, channels, 0, &self.shift_taps(shift));
         }
-
-        let mut pointwise = buffer::take(y.len());
-        let strided = self.strided();
-        conv::forward(&strided, x, self.pointwise.weight, &mut pointwise, Epilogue::default());
-        let mut average = buffer::take(y.len());
-        let pooled = self.pooled(x);
-        let pooled_shape = self.pooled_shape();
-        conv::forward(&pooled_shape, &pooled, &averaged.weight, &mut average, Epilogue::default());
+        let pointwise = convolve(&self.strided(), x, self.pointwise.weight);
+        let mut average = convolve(&self.pooled_shape(), &self.pooled(x), &averaged.weight);
         let mean_taps = self.mean_taps(averaged);
         border.subtract_outside(&mut average, shape.out_channels, 0, &mean_taps);
 
-        let maps = Inputs { windows, second: second_map, pointwise, average };
-        let dims = shape.output_dims();
-        let found = closing::statistics(&maps.all(), dims);
-        let norms = self.closing_norms();
+        let inputs = Inputs { windows, second, pointwise, average };
+        let (maps, norms, dims) = (inputs.all(), self.closing_norms(), shape.output_dims());
+        let found = closing::statistics(&maps, dims);
         let (closing, mut statistics) =
-            Closing::forward(&maps.all(), &found, &norms, residual, activation, dims, y);
-        // What the maps hold is without what is the same everywhere.
-        let window = shape.kernel[0] * shape.kernel[1];
+            Closing::forward(&maps, &found, &norms, residual, activation, dims, y);
+        self.add_constants(openings, &mut statistics);
+        (statistics, Maps { inputs, between, closing })
+    }
+
+    /// Adds to the means of the maps what is the same everywhere and was left out of them.
+    fn add_constants(&self, openings: &Openings, statistics: &mut [BatchStatistics]) {
+        let Openings { moments, merged, averaged } = openings;
+        let window = self.shape.window();
         if let Some(shift) = &moments.shift {
-            for (mean, taps) in
-                statistics[0].mean.iter_mut().zip(self.shift_taps(shift).chunks_exact(window))
-            {
+            let taps = self.shift_taps(shift);
+            for (mean, taps) in statistics[0].mean.iter_mut().zip(taps.chunks_exact(window)) {
                 *mean += taps.iter().sum::<f64>() as f32;
             }
             let answers = self.pointwise_shift(shift);
@@ -111,7 +107,7 @@ impl DenseBlock<'_> {
                 *mean += answer as f32;
             }
         }
-        let border_answer = taps_of(second.weight, &merged.border, window);
+        let border_answer = taps_of(self.pointwise_kxk.1.weight, &merged.border, window);
         let offset_answer = if self.merges() { self.offset_taps(merged) } else { Vec::new() };
         for (output, mean) in statistics[1].mean.iter_mut().enumerate() {
             let answer = |taps: &[f64]| -> f64 {
@@ -123,150 +119,79 @@ impl DenseBlock<'_> {
         for (mean, (offset, border)) in statistics[3].mean.iter_mut().zip(constants) {
             *mean += (offset + border) as f32;
         }
-        (statistics, Maps { inputs: maps, between, closing })
     }
 
     /// The gradients of everything from that of `y`.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn backward_maps(
         &self,
         x: &[f32],
         y: &[f32],
-        moments: &Moments,
-        [merged, averaged]: [&Affine; 2],
+        openings: &Openings,
         saved: &Maps,
         grad: &[f32],
-        [wants_input, wants_residual]: [bool; 2],
-    ) -> DenseGrad {
-        let shape = &self.shape;
-        let (inputs, outputs) = (shape.in_channels, shape.out_channels);
-        let window = shape.kernel[0] * shape.kernel[1];
-        let border = Border::new(shape);
-        let (opening, second) = &self.pointwise_kxk;
-        let Maps { inputs: maps, between, closing } = saved;
-        let centred = moments.centred(x, shape.input_positions());
+        wanted: Wanted,
+    ) -> SumGrad {
+        let Openings { moments, merged, .. } = openings;
+        let (inputs, positions) = (self.shape.in_channels, self.shape.input_positions());
+        let centred = moments.centred(x, positions);
         let x = centred.as_deref().unwrap_or(x);
-
-        let dims = shape.output_dims();
+        let Maps { inputs: maps, between, closing } = saved;
         let norms = self.closing_norms();
-        let ClosingGrad { norms, maps: grads, residual } =
-            closing.backward(&maps.all(), &norms, y, grad, dims, wants_residual, true);
+        let ClosingGrad { norms, maps, residual } =
+            closing.backward(&maps.all(), &norms, y, grad, wanted.residual, true);
         let Ok([kxk_norm, second_norm, pointwise_norm, average_norm]) =
             <[[Vec<f32>; 2]; 4]>::try_from(norms)
         else {
             unreachable!("one for each of the four norms");
         };
-        let grads = Inputs::from_all(grads);
-
-        let mut input = wants_input.then(|| buffer::take(x.len()));
-        let mut moments_grad = MomentsGrad::zero(inputs);
-
-        // 1x1 and the pooled 1x1.
-        let strided = self.strided();
-        let mut pointwise_weight = vec![0.0; self.pointwise.weight.len()];
-        conv::backward_weight(&strided, x, &grads.pointwise, &mut pointwise_weight);
-        let pooled_shape = self.pooled_shape();
-        let mut averaged_weight = vec![0.0; averaged.weight.len()];
-        let pooled = self.pooled(x);
-        conv::backward_weight(&pooled_shape, &pooled, &grads.average, &mut averaged_weight);
-        let outside = border.outside_sums(&grads.average, outputs, 0, outputs);
-        // The gradient of a norm's input sums to zero, so that the interior adds nothing.
-        let averaged_offset: Vec<f64> = outside
-            .chunks_exact(window)
-            .map(|taps| taps.iter().sum::<f64>() / window as f64)
-            .collect();
-        let average = self.average.0.backward(
+        let mut pass = Backward {
+            block: self,
+            x,
+            openings,
+            border: Border::new(&self.shape),
+            grads: Inputs::from_all(maps),
+            input: wanted.input.then(|| buffer::take(x.len())),
+            moments: MomentsGrad::zero(inputs),
+        };
+        let average = pass.average();
+        let pointwise = pass.pointwise();
+        let (mut kxk, second) = match between {
+            Some(between) => pass.separate_windows(between),
+            None => pass.merged_windows(),
+        };
+        if let Some(shift) = &moments.shift {
+            pass.add_shift(shift, &mut kxk);
+        }
+        let Backward { mut input, moments: mut moments_grad, .. } = pass;
+        let opening = self.pointwise_kxk.0.backward(
             moments,
-            averaged,
-            &averaged_weight,
-            &averaged_offset,
+            merged,
+            &second.weight,
+            &second.offset,
             &mut moments_grad,
         );
         if let Some(input) = &mut input {
-            let mut pooled_grad = pooled;
-            let weight = &averaged.weight;
-            conv::backward_input(&pooled_shape, &grads.average, weight, &mut pooled_grad, false);
-            self.pool_backward(&pooled_grad, input);
-            conv::backward_input(&strided, &grads.pointwise, self.pointwise.weight, input, true);
+            moments_grad.add_to(moments, x, [self.shape.batch, inputs, positions], input);
         }
-
-        // The windows.
-        let (mut kxk_weight, second_weight, opening_weight, opening_offset) =
-            match (between, &grads.second) {
-                (Some(between), Some(second_grad)) => {
-                    let inner = self.inner();
-                    let mut kxk_weight = vec![0.0; self.kxk.weight.len()];
-                    conv::backward_weight(shape, x, &grads.windows, &mut kxk_weight);
-                    let mut second_weight = vec![0.0; second.weight.len()];
-                    conv::backward_weight(&inner, between, second_grad, &mut second_weight);
-                    let mut between_grad = buffer::take(between.len());
-                    conv::backward_input(
-                        &inner,
-                        second_grad,
-                        second.weight,
-                        &mut between_grad,
-                        false,
-                    );
-                    let opening_shape = self.opening();
-                    let mut opening_weight = vec![0.0; merged.weight.len()];
-                    conv::backward_weight(&opening_shape, x, &between_grad, &mut opening_weight);
-                    let opening_offset = moments::sums(&between_grad, self.between_dims());
-                    if let Some(input) = &mut input {
-                        conv::backward_input(shape, &grads.windows, self.kxk.weight, input, true);
-                        let weight = &merged.weight;
-                        conv::backward_input(&opening_shape, &between_grad, weight, input, true);
-                    }
-                    (kxk_weight, second_weight, opening_weight, opening_offset)
-                }
-                _ => {
-                    let stacked = self.stacked();
-                    let mut both = vec![0.0; 2 * self.kxk.weight.len()];
-                    conv::backward_weight(&stacked, x, &grads.windows, &mut both);
-                    let merged_grad = both.split_off(self.kxk.weight.len());
-                    if let Some(input) = &mut input {
-                        let kernels = [self.kxk.weight, &self.merge(merged)].concat();
-                        conv::backward_input(&stacked, &grads.windows, &kernels, input, true);
-                    }
-                    let taps_grad =
-                        border.outside_sums(&grads.windows, 2 * outputs, outputs, outputs);
-                    let (second_weight, opening_weight, opening_offset) =
-                        self.unmerge(merged, &merged_grad, &taps_grad);
-                    (both, second_weight, opening_weight, opening_offset)
-                }
-            };
-        if let Some(shift) = &moments.shift {
-            // The gradient of a norm's input sums to zero: inside it sums to minus the outside.
-            let channels = grads.windows.len() / y.len() * outputs;
-            let outside = border.outside_sums(&grads.windows, channels, 0, outputs);
-            for (output, grad) in kxk_weight.chunks_exact_mut(inputs * window).enumerate() {
-                let sums = &outside[output * window..][..window];
-                for (grad, &shift) in grad.chunks_exact_mut(window).zip(shift) {
-                    for (grad, sum) in grad.iter_mut().zip(sums) {
-                        *grad += (f64::from(shift) * sum) as f32;
-                    }
-                }
-            }
-        }
-        let opening =
-            opening.backward(moments, merged, &opening_weight, &opening_offset, &mut moments_grad);
-        if let Some(input) = &mut input {
-            let dims = [shape.batch, inputs, shape.input_positions()];
-            moments_grad.add_to(moments, x, dims, input);
-        }
-        DenseGrad {
+        let branch = |weight, opening, norm| BranchGrad { weight, opening, norm: Some(norm) };
+        let branches = vec![
+            branch(kxk, None, kxk_norm),
+            branch(pointwise, None, pointwise_norm),
+            branch(second.second, Some(opening), second_norm),
+            branch(Vec::new(), Some(average), average_norm),
+        ];
+        SumGrad {
             input: input.map(Buffer::into_vec),
             residual: residual.map(Buffer::into_vec),
-            kxk: ConvNormGrad { weight: kxk_weight, norm: kxk_norm },
-            pointwise: ConvNormGrad { weight: pointwise_weight, norm: pointwise_norm },
-            pointwise_kxk: (opening, ConvNormGrad { weight: second_weight, norm: second_norm }),
-            average: (average, average_norm),
+            branches,
+            outer: None,
         }
     }
 
     /// Whether the 1x1 is merged into the KxK it stands before: that costs one product of the
     /// kernels forward and up to three backward, instead of one and two of the map.
     fn merges(&self) -> bool {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         self.shape.batch * self.shape.input_positions() > window * self.shape.out_channels
     }
 
@@ -318,11 +243,108 @@ impl DenseBlock<'_> {
     }
 
     fn between(&self, x: &[f32], merged: &Affine) -> Buffer {
-        let bias: Vec<f32> = merged.offset.iter().map(|&value| value as f32).collect();
+        let bias = to_f32(&merged.offset);
         let [batch, channels, positions] = self.between_dims();
         let mut between = buffer::take(batch * channels * positions);
         let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
         conv::forward(&self.opening(), x, &merged.weight, &mut between, epilogue);
         between
+    }
+}
+
+/// The backward pass behind the closing norms.
+struct Backward<'a> {
+    block: &'a DenseBlock<'a>,
+    /// Less the shift.
+    x: &'a [f32],
+    openings: &'a Openings,
+    border: Border,
+    /// The gradients of the maps.
+    grads: Inputs,
+    /// The gradient of the input, if it is wanted. [`Self::average`] writes it, the others add.
+    input: Option<Buffer>,
+    moments: MomentsGrad,
+}
+
+impl Backward<'_> {
+    /// The gradients of the norm that opens the average branch.
+    fn average(&mut self) -> PaddedNormGrad {
+        let Self { block, openings: Openings { moments, averaged, .. }, grads, .. } = self;
+        let (shape, outputs) = (block.pooled_shape(), block.shape.out_channels);
+        let window = block.shape.window();
+        let mut pooled = block.pooled(self.x);
+        let weight = weight_grad(&shape, &pooled, &grads.average);
+        // The gradient of a norm's input sums to zero, so that the interior adds nothing.
+        let outside = self.border.outside_sums(&grads.average, outputs, 0, outputs);
+        let offset: Vec<f64> = outside
+            .chunks_exact(window)
+            .map(|taps| taps.iter().sum::<f64>() / window as f64)
+            .collect();
+        if let Some(input) = &mut self.input {
+            conv::backward_input(&shape, &grads.average, &averaged.weight, &mut pooled, false);
+            block.pool_backward(&pooled, input);
+        }
+        block.average.0.backward(moments, averaged, &weight, &offset, &mut self.moments)
+    }
+
+    /// The gradient of the weight of the 1x1 branch.
+    fn pointwise(&mut self) -> Vec<f32> {
+        let (shape, grad) = (self.block.strided(), &self.grads.pointwise);
+        if let Some(input) = &mut self.input {
+            conv::backward_input(&shape, grad, self.block.pointwise.weight, input, true);
+        }
+        weight_grad(&shape, self.x, grad)
+    }
+
+    /// The gradients of the weight of the KxK branch and of what [`DenseBlock::merge`] merges.
+    fn merged_windows(&mut self) -> (Vec<f32>, MergedGrad) {
+        let (block, merged, grad) = (self.block, &self.openings.merged, &self.grads.windows);
+        let (stacked, outputs) = (block.stacked(), block.shape.out_channels);
+        let mut kxk = weight_grad(&stacked, self.x, grad);
+        let kernels_grad = kxk.split_off(block.kxk.weight.len());
+        if let Some(input) = &mut self.input {
+            let kernels = [block.kxk.weight, &block.merge(merged)].concat();
+            conv::backward_input(&stacked, grad, &kernels, input, true);
+        }
+        let taps_grad = self.border.outside_sums(grad, 2 * outputs, outputs, outputs);
+        (kxk, block.unmerge(merged, &kernels_grad, &taps_grad))
+    }
+
+    /// The same where the kernels are not merged.
+    fn separate_windows(&mut self, between: &[f32]) -> (Vec<f32>, MergedGrad) {
+        let (block, merged) = (self.block, &self.openings.merged);
+        let (shape, inner, opening) = (&block.shape, block.inner(), block.opening());
+        let second_grad = self.grads.second.as_deref().unwrap_or_default();
+        let mut between_grad = buffer::take(between.len());
+        let second_weight = block.pointwise_kxk.1.weight;
+        conv::backward_input(&inner, second_grad, second_weight, &mut between_grad, false);
+        if let Some(input) = &mut self.input {
+            conv::backward_input(shape, &self.grads.windows, block.kxk.weight, input, true);
+            conv::backward_input(&opening, &between_grad, &merged.weight, input, true);
+        }
+        let grad = MergedGrad {
+            second: weight_grad(&inner, between, second_grad),
+            weight: weight_grad(&opening, self.x, &between_grad),
+            offset: moments::sums(&between_grad, block.between_dims()),
+        };
+        (weight_grad(shape, self.x, &self.grads.windows), grad)
+    }
+
+    /// Adds what the shift adds to the gradient of the weight of the KxK branch.
+    fn add_shift(&self, shift: &[f32], kxk: &mut [f32]) {
+        let shape = &self.block.shape;
+        let (inputs, outputs) = (shape.in_channels, shape.out_channels);
+        let window = shape.window();
+        // The gradient of a norm's input sums to zero: inside it sums to minus the outside.
+        let channels = self.grads.windows.len() / shape.output_len() * outputs;
+        let outside = self.border.outside_sums(&self.grads.windows, channels, 0, outputs);
+        for (output, grad) in kxk.chunks_exact_mut(inputs * window).enumerate() {
+            let sums = &outside[output * window..][..window];
+            for (grad, &shift) in grad.chunks_exact_mut(window).zip(shift) {
+                for (grad, sum) in grad.iter_mut().zip(sums) {
+                    *grad += (f64::from(shift) * sum) as f32;
+                }
+            }
+        }
     }
 }

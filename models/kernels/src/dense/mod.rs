@@ -16,15 +16,19 @@
 //! `patches.rs`.
 
 mod border;
+mod input_moments;
 mod maps;
 mod opening;
 mod patches;
 
+use crate::arithmetic::to_f64;
+use crate::branches::{BranchStatistics, SumGrad, SumStatistics, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::shape::Geometry;
-use crate::{Activation, BatchStatistics, ConvNorm, ConvNormGrad, ConvShape, Epilogue, Norm, conv};
+use crate::{Activation, BatchStatistics, ConvNorm, ConvShape, Norm, conv};
+use input_moments::Moments;
 use maps::Maps;
-use opening::{Affine, Moments};
+use opening::Affine;
 use patches::Patches;
 
 #[cfg(test)]
@@ -32,7 +36,8 @@ mod tests;
 
 pub use opening::{PaddedNorm, PaddedNormGrad};
 
-/// A dense block with its four branches.
+/// A dense block with its four branches. Statistics and gradients of the branches are in the order
+/// of these fields.
 #[derive(Clone, Copy, Debug)]
 pub struct DenseBlock<'a> {
     /// Geometry of the KxK convolution; one group.
@@ -47,26 +52,31 @@ pub struct DenseBlock<'a> {
     pub average: (PaddedNorm<'a>, Norm<'a>),
 }
 
-/// The batch statistics of every norm of a block.
-#[derive(Clone, Debug)]
-pub struct DenseStatistics {
-    /// Of the KxK branch.
-    pub kxk: BatchStatistics,
-    /// Of the 1x1 branch.
-    pub pointwise: BatchStatistics,
-    /// Of the first and the closing norm of the 1x1-KxK branch.
-    pub pointwise_kxk: [BatchStatistics; 2],
-    /// Of the first and the closing norm of the average branch.
-    pub average: [BatchStatistics; 2],
-}
-
 /// What the backward pass needs besides input and output.
 #[derive(Clone, Debug)]
 pub struct DenseSaved {
-    moments: Moments,
-    merged: Affine,
-    averaged: Affine,
+    openings: Openings,
     form: Form,
+}
+
+/// The moments of the input, and the norms that open two of the branches.
+#[derive(Clone, Debug)]
+struct Openings {
+    moments: Moments,
+    /// Of the 1x1-KxK branch.
+    merged: Affine,
+    /// Of the average branch.
+    averaged: Affine,
+}
+
+/// Gradients of the 1x1-KxK branch behind the statistics of its first norm.
+struct MergedGrad {
+    /// Of `W2`.
+    second: Vec<f32>,
+    /// Of `A`.
+    weight: Vec<f32>,
+    /// Of `d`.
+    offset: Vec<f64>,
 }
 
 /// How the block was computed.
@@ -76,23 +86,6 @@ enum Form {
     Maps(Maps),
     /// As one convolution.
     Patches(Patches),
-}
-
-/// Gradients of a block.
-#[derive(Clone, Debug)]
-pub struct DenseGrad {
-    /// Of the input, if it was wanted.
-    pub input: Option<Vec<f32>>,
-    /// Of the residual, if it was wanted.
-    pub residual: Option<Vec<f32>>,
-    /// Of the KxK branch.
-    pub kxk: ConvNormGrad,
-    /// Of the 1x1 branch.
-    pub pointwise: ConvNormGrad,
-    /// Of the 1x1-KxK branch.
-    pub pointwise_kxk: (PaddedNormGrad, ConvNormGrad),
-    /// Of the average branch: its 1x1, and scale and shift of the closing norm.
-    pub average: (PaddedNormGrad, [Vec<f32>; 2]),
 }
 
 impl DenseBlock<'_> {
@@ -107,9 +100,8 @@ impl DenseBlock<'_> {
         residual: Option<&[f32]>,
         activation: Activation,
         y: &mut [f32],
-    ) -> (DenseStatistics, DenseSaved) {
-        self.check(x, y);
-        assert!(residual.is_none_or(|map| map.len() == y.len()), "length of the residual");
+    ) -> (SumStatistics, DenseSaved) {
+        self.check(x, y, residual);
         let shape = &self.shape;
         let dims = [shape.batch, shape.in_channels, shape.input_positions()];
         let by_patches = self.has_small_patches() && residual.is_none();
@@ -117,26 +109,29 @@ impl DenseBlock<'_> {
         let merged = self.pointwise_kxk.0.forward(&moments, &covariance);
         let averaged = self.average.0.forward(&moments, &covariance);
 
-        let affines = [&merged, &averaged];
+        let openings = Openings { moments, merged, averaged };
         let (statistics, form) = if by_patches {
-            let (statistics, patches) = self.forward_patches(x, &moments, affines, activation, y);
+            let (statistics, patches) = self.forward_patches(x, &openings, activation, y);
             (statistics, Form::Patches(patches))
         } else {
-            let (statistics, maps) =
-                self.forward_maps(x, residual, &moments, affines, activation, y);
+            let (statistics, maps) = self.forward_maps(x, residual, &openings, activation, y);
             (statistics, Form::Maps(maps))
         };
         let Ok([kxk, second, pointwise, average]) = <[BatchStatistics; 4]>::try_from(statistics)
         else {
             unreachable!("one for each of the four norms");
         };
-        let statistics = DenseStatistics {
-            kxk,
-            pointwise,
-            pointwise_kxk: [merged.statistics(), second],
-            average: [averaged.statistics(), average],
+        let branch = |opening: Option<&Affine>, closing| BranchStatistics {
+            opening: opening.map(Affine::statistics),
+            closing: Some(closing),
         };
-        (statistics, DenseSaved { moments, merged, averaged, form })
+        let branches = vec![
+            branch(None, kxk),
+            branch(None, pointwise),
+            branch(Some(&openings.merged), second),
+            branch(Some(&openings.averaged), average),
+        ];
+        (SumStatistics { branches, outer: None }, DenseSaved { openings, form })
     }
 
     /// The gradients of everything from that of `y`.
@@ -149,29 +144,27 @@ impl DenseBlock<'_> {
         y: &[f32],
         saved: &DenseSaved,
         grad: &[f32],
-        [wants_input, wants_residual]: [bool; 2],
-    ) -> DenseGrad {
-        self.check(x, y);
+        wanted: Wanted,
+    ) -> SumGrad {
+        self.check(x, y, None);
         assert_eq!(grad.len(), y.len(), "length of the output's gradient");
-        let DenseSaved { moments, merged, averaged, form } = saved;
-        let affines = [merged, averaged];
-        let wanted = [wants_input, wants_residual];
+        let DenseSaved { openings, form } = saved;
         match form {
-            Form::Maps(maps) => self.backward_maps(x, y, moments, affines, maps, grad, wanted),
-            Form::Patches(patches) if wants_input => {
-                // Images have no gradient; where one is wanted all the same, the maps are needed.
+            Form::Maps(maps) => self.backward_maps(x, y, openings, maps, grad, wanted),
+            Form::Patches(patches) if wanted.input => {
+                // Images have no gradient; where one is wanted nevertheless, the maps are needed.
                 let mut again = buffer::take(y.len());
                 let (_, maps) =
-                    self.forward_maps(x, None, moments, affines, patches.activation, &mut again);
+                    self.forward_maps(x, None, openings, patches.activation, &mut again);
                 drop(again);
-                self.backward_maps(x, y, moments, affines, &maps, grad, wanted)
+                self.backward_maps(x, y, openings, &maps, grad, wanted)
             }
-            Form::Patches(patches) => self.backward_patches(x, y, moments, affines, patches, grad),
+            Form::Patches(patches) => self.backward_patches(x, y, openings, patches, grad),
         }
     }
 
-    fn check(&self, x: &[f32], y: &[f32]) {
-        let shape = &Geometry::new(&self.shape, x.len(), y.len());
+    fn check(&self, x: &[f32], y: &[f32], residual: Option<&[f32]>) {
+        let shape = &Geometry::new(&self.shape, x.len(), y.len()).with_residual(residual);
         assert_eq!(shape.groups, 1, "a dense block has one group");
         let half = (0..2).all(|axis| 2 * shape.padding[axis] + 1 == shape.kernel[axis]);
         assert!(half, "a dense block pads an odd kernel by half of it");
@@ -203,37 +196,27 @@ impl DenseBlock<'_> {
     /// A 1x1 convolution over the kernels `[out, internal, kh, kw]`, seen as images: its weight is
     /// the transpose of `A`.
     fn kernel_shape(&self) -> ConvShape {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
         let channels = [self.internal(), self.shape.in_channels];
-        ConvShape::pointwise(self.shape.out_channels, channels, window)
+        ConvShape::pointwise(self.shape.out_channels, channels, self.shape.window())
     }
 
     /// `W2 A`, `[out, in, kh, kw]`.
     fn merge(&self, merged: &Affine) -> Buffer {
-        let mut kernels = buffer::take(self.kxk.weight.len());
         let weight = transpose(&merged.weight, self.internal());
-        let second = self.pointwise_kxk.1.weight;
-        conv::forward(&self.kernel_shape(), second, &weight, &mut kernels, Epilogue::default());
-        kernels
+        conv::convolve(&self.kernel_shape(), self.pointwise_kxk.1.weight, &weight)
     }
 
     /// The adjoint of [`Self::merge`] and of the answer to `d - p`: gradients of `W2`, `A`, `d`.
-    fn unmerge(
-        &self,
-        merged: &Affine,
-        kernels_grad: &[f32],
-        taps_grad: &[f64],
-    ) -> (Vec<f32>, Vec<f32>, Vec<f64>) {
+    fn unmerge(&self, merged: &Affine, kernels_grad: &[f32], taps_grad: &[f64]) -> MergedGrad {
         let shape = self.kernel_shape();
         let second = self.pointwise_kxk.1.weight;
         let weight = transpose(&merged.weight, self.internal());
         let mut second_grad = vec![0.0; second.len()];
         conv::backward_input(&shape, kernels_grad, &weight, &mut second_grad, false);
-        let mut weight_grad = vec![0.0; merged.weight.len()];
-        conv::backward_weight(&shape, second, kernels_grad, &mut weight_grad);
+        let weight_grad = conv::weight_grad(&shape, second, kernels_grad);
         let weight_grad = transpose(&weight_grad, self.shape.in_channels);
 
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         let internal = self.internal();
         let mut offset_grad = vec![0.0; internal];
         let kernels = second.chunks_exact(internal * window);
@@ -247,31 +230,27 @@ impl DenseBlock<'_> {
                 offset_grad[channel] += taps[tap] * f64::from(value);
             }
         }
-        (second_grad, weight_grad, offset_grad)
+        MergedGrad { second: second_grad, weight: weight_grad, offset: offset_grad }
     }
 
     /// Answer of every tap of `W2` to `d - p`, `[out, kh * kw]`.
     fn offset_taps(&self, merged: &Affine) -> Vec<f64> {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
-        taps_of(self.pointwise_kxk.1.weight, &merged.offset, window)
+        taps_of(self.pointwise_kxk.1.weight, &merged.offset, self.shape.window())
     }
 
     /// Answer of every tap of the first branch to the shift, `[out, kh * kw]`.
     fn shift_taps(&self, shift: &[f32]) -> Vec<f64> {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
-        let shift: Vec<f64> = shift.iter().map(|&value| value.into()).collect();
-        taps_of(self.kxk.weight, &shift, window)
+        taps_of(self.kxk.weight, &to_f64(shift), self.shape.window())
     }
 
     /// Answer of the 1x1 branch to the shift, `[out]`.
     fn pointwise_shift(&self, shift: &[f32]) -> Vec<f64> {
-        let shift: Vec<f64> = shift.iter().map(|&value| value.into()).collect();
-        taps_of(self.pointwise.weight, &shift, 1)
+        taps_of(self.pointwise.weight, &to_f64(shift), 1)
     }
 
     /// Answer of every tap of the average to `d - p`, `[out, kh * kw]`.
     fn mean_taps(&self, averaged: &Affine) -> Vec<f64> {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+        let window = self.shape.window();
         let taps = |&offset: &f64| std::iter::repeat_n(offset / window as f64, window);
         averaged.offset.iter().flat_map(taps).collect()
     }

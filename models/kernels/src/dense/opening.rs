@@ -9,149 +9,11 @@
 //! The norm is the same if `x` and `mu` are both taken about a shift, as a block does whose input
 //! is far from zero: see [`Moments`].
 
-use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
-
-use crate::buffer::{self, Buffer};
-use crate::norm::{Statistics, inverse_std, statistics, variance};
-use crate::{BatchStatistics, ConvShape, Epilogue, FixedStatistics, Norm};
-use crate::{conv, instruction_set, moments, norm, shift};
-
-/// Mean of a map over batch and positions, and the shift about which the map is to be taken.
-///
-/// In a product with a weight, an input loses as many digits as its means have more than its
-/// deviations. One whose means are far from zero is replaced by the input less `shift`, and
-/// what the shift adds is known: a number for each tap that lies inside.
-#[derive(Clone, Debug)]
-pub(crate) struct Moments {
-    /// The means, `[channels]`, or nothing where they are not far from zero.
-    pub shift: Option<Vec<f32>>,
-    /// Mean of the map less `shift`, `[channels]`.
-    pub mean: Vec<f64>,
-    /// Values per channel.
-    pub count: usize,
-}
-
-/// Covariance of a map over batch and positions.
-pub(crate) struct Covariance {
-    /// `[channels, channels]`, of the biased kind.
-    exact: Vec<f64>,
-    rounded: Vec<f32>,
-}
-
-impl Moments {
-    /// Of a map `[batch, channels, positions]`; reads it twice. With `shifts` there is a shift
-    /// whatever the means.
-    pub fn new(map: &[f32], dims: [usize; 3], shifts: bool) -> (Self, Covariance) {
-        let [batch, channels, positions] = dims;
-        let mut mean = statistics(map, dims).mean;
-        let mut exact = moments::covariance(map, &mean, dims);
-        let count = batch * positions;
-        exact.iter_mut().for_each(|value| *value /= count as f64);
-        let rounded = exact.iter().map(|&value| value as f32).collect();
-        // A product with a weight adds channels: what counts is the means of all of them.
-        let squares: f64 = mean.iter().map(|mean| mean * mean).sum();
-        let variance: f64 = exact.iter().step_by(channels + 1).sum();
-        let shift = (shifts || shift::is_far(squares.sqrt(), variance)).then(|| {
-            let shift: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
-            mean.iter_mut().zip(&shift).for_each(|(mean, &shift)| *mean -= f64::from(shift));
-            shift
-        });
-        (Self { shift, mean, count }, Covariance { exact, rounded })
-    }
-
-    /// The map less the shift, where there is one.
-    pub fn centred(&self, map: &[f32], positions: usize) -> Option<Buffer> {
-        let shift = self.shift.as_ref()?;
-        let mut centred = buffer::take(map.len());
-        centred
-            .par_chunks_exact_mut(positions)
-            .zip(map.par_chunks_exact(positions))
-            .enumerate()
-            .for_each(|(plane, (centred, map))| {
-                let shift = shift[plane % shift.len()];
-                centred.iter_mut().zip(map).for_each(|(to, &from)| *to = from - shift);
-            });
-        Some(centred)
-    }
-}
-
-impl Covariance {
-    /// `W S` for a weight of so many rows and the products of its rows with those of `W`, which
-    /// are the variances.
-    ///
-    /// Where channels rise and fall together, rows whose weights cancel are left with less than
-    /// the rounding of the products in `f32`: these are computed again in `f64`.
-    fn multiply(&self, weight: &[f32], outputs: usize) -> (Vec<f32>, Vec<f64>) {
-        let inputs = weight.len() / outputs;
-        let mut product = vec![0.0; outputs * inputs];
-        conv::matmul(
-            [outputs, inputs, inputs],
-            weight,
-            [inputs, 1],
-            &self.rounded,
-            [inputs, 1],
-            &mut product,
-            false,
-        );
-        let mut variances: Vec<f64> = weight
-            .chunks_exact(inputs)
-            .zip(product.chunks_exact(inputs))
-            .map(|(weight, product)| dot(weight, product))
-            .collect();
-        let cancels = |&output: &usize| {
-            let diagonal = self.exact.iter().step_by(inputs + 1);
-            let weight = weight[output * inputs..][..inputs].iter().map(|&w| f64::from(w));
-            let apart: f64 = diagonal.zip(weight).map(|(var, w)| var * w * w).sum();
-            variances[output] < apart / 64.0
-        };
-        let cancelled: Vec<usize> = (0..outputs).filter(cancels).collect();
-        // A few rows at once, which share the lines of the covariance.
-        let exact: Vec<Vec<f64>> = cancelled
-            .par_chunks(8)
-            .flat_map_iter(|outputs| {
-                let mut exact = vec![vec![0.0; inputs]; outputs.len()];
-                instruction_set::dispatch(ExactRows {
-                    covariance: &self.exact,
-                    weight,
-                    outputs,
-                    exact: &mut exact,
-                });
-                exact
-            })
-            .collect();
-        for (output, exact) in cancelled.into_iter().zip(exact) {
-            let row = output * inputs..(output + 1) * inputs;
-            variances[output] = mixed_dot(&weight[row.clone()], &exact);
-            product[row].iter_mut().zip(&exact).for_each(|(to, &from)| *to = from as f32);
-        }
-        variances.iter_mut().for_each(|found| *found = variance(*found));
-        (product, variances)
-    }
-}
-
-/// Some rows of `W S` in `f64`.
-struct ExactRows<'a> {
-    covariance: &'a [f64],
-    weight: &'a [f32],
-    outputs: &'a [usize],
-    exact: &'a mut [Vec<f64>],
-}
-
-impl WithSimd for ExactRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let inputs = self.exact[0].len();
-        for (input, line) in self.covariance.chunks_exact(inputs).enumerate() {
-            for (exact, &output) in self.exact.iter_mut().zip(self.outputs) {
-                let weight = f64::from(self.weight[output * inputs + input]);
-                exact.iter_mut().zip(line).for_each(|(sum, s)| *sum += weight * s);
-            }
-        }
-    }
-}
+use super::input_moments::{Covariance, Moments, MomentsGrad};
+use crate::arithmetic::dot;
+use crate::conv::{self, Matrix};
+use crate::norm::{self, Statistics, inverse_std};
+use crate::{BatchStatistics, FixedStatistics, Norm};
 
 /// A 1x1 convolution without bias and its norm, whose output is padded with the norm's image of
 /// zero.
@@ -236,20 +98,23 @@ impl<'a> PaddedNorm<'a> {
     /// The border values, from the batch statistics of `count` values a channel or, without them,
     /// the running ones as they are.
     pub(crate) fn borders(&self, found: Option<&Statistics>, count: usize) -> Vec<f64> {
+        let unbiased = unbiased(count);
         let border = (0..self.gamma.len()).map(|channel| {
-            let [gamma, beta] = [self.gamma[channel], self.beta[channel]].map(f64::from);
-            let kept = [self.running_mean[channel], self.running_var[channel]].map(f64::from);
-            let [mean, var] = match found {
-                None => kept,
-                Some(found) => {
-                    let unbiased = count as f64 / (count as f64 - 1.0);
-                    let newest = [found.mean[channel], found.var[channel] * unbiased];
-                    [0, 1].map(|i| (1.0 - self.momentum) * kept[i] + self.momentum * newest[i])
-                }
-            };
-            beta - mean * gamma / (var + self.epsilon).sqrt()
+            let newest = found.map(|found| [found.mean[channel], found.var[channel] * unbiased]);
+            self.border(channel, newest)
         });
         border.collect()
+    }
+
+    /// The border value of a channel: the image of zero under the running statistics, after their
+    /// update with the mean and the unbiased variance of the batch, if there are any.
+    pub(crate) fn border(&self, channel: usize, newest: Option<[f64; 2]>) -> f64 {
+        let [gamma, beta] = [self.gamma[channel], self.beta[channel]].map(f64::from);
+        let kept = [self.running_mean[channel], self.running_var[channel]].map(f64::from);
+        let [mean, var] = newest.map_or(kept, |newest| {
+            [0, 1].map(|i| (1.0 - self.momentum) * kept[i] + self.momentum * newest[i])
+        });
+        beta - mean * gamma / (var + self.epsilon).sqrt()
     }
 
     /// The shifts above the border values.
@@ -273,7 +138,7 @@ impl<'a> PaddedNorm<'a> {
     pub(crate) fn forward(&self, input: &Moments, covariance: &Covariance) -> Affine {
         let (outputs, inputs) = (self.gamma.len(), input.mean.len());
         let (weight_covariance, variances) = covariance.multiply(self.weight, outputs);
-        let unbiased = input.count as f64 / (input.count as f64 - 1.0);
+        let unbiased = unbiased(input.count);
         let mut affine = Affine {
             weight: vec![0.0; outputs * inputs],
             offset: vec![0.0; outputs],
@@ -286,20 +151,15 @@ impl<'a> PaddedNorm<'a> {
         for (output, var) in variances.into_iter().enumerate() {
             let row = output * inputs..(output + 1) * inputs;
             let weight = &self.weight[row.clone()];
-            let centre = mixed_dot(weight, &input.mean);
+            let centre = dot(weight, &input.mean);
             let mean = centre + input.shift.as_ref().map_or(0.0, |shift| dot(weight, shift));
             let (gamma, beta) = (f64::from(self.gamma[output]), f64::from(self.beta[output]));
             let scale = gamma * inverse_std(var, self.epsilon);
             let rounded = &mut affine.weight[row];
             rounded.iter_mut().zip(weight).for_each(|(a, &w)| *a = (scale * f64::from(w)) as f32);
             // Of the rounded weight, so that the map has the mean `beta`.
-            let offset = beta - mixed_dot(rounded, &input.mean);
-            let updated = |old: f32, batch: f64| {
-                (1.0 - self.momentum) * f64::from(old) + self.momentum * batch
-            };
-            let running_mean = updated(self.running_mean[output], mean);
-            let running_var = updated(self.running_var[output], var * unbiased);
-            let border = beta - running_mean * gamma / (running_var + self.epsilon).sqrt();
+            let offset = beta - dot(rounded, &input.mean);
+            let border = self.border(output, Some([mean, var * unbiased]));
             affine.border[output] = border;
             affine.offset[output] = offset - border;
             affine.mean[output] = mean as f32;
@@ -347,63 +207,14 @@ impl<'a> PaddedNorm<'a> {
                 input_grad.mean[column] += mean_grad * f64::from(w);
             }
         }
-        conv::matmul(
-            [inputs, outputs, inputs],
-            self.weight,
-            [1, inputs],
-            &scaled,
-            [inputs, 1],
-            &mut input_grad.covariance,
-            true,
-        );
+        let [weight, scaled] =
+            [self.weight, &scaled].map(|values| Matrix::row_major(values, [outputs, inputs]));
+        conv::matmul(weight.transposed(), scaled, &mut input_grad.covariance, true);
         grad
     }
 }
 
-/// Gradients of [`Moments`].
-#[derive(Debug)]
-pub(crate) struct MomentsGrad {
-    mean: Vec<f64>,
-    covariance: Vec<f32>,
-}
-
-impl MomentsGrad {
-    pub fn zero(channels: usize) -> Self {
-        Self { mean: vec![0.0; channels], covariance: vec![0.0; channels * channels] }
-    }
-
-    /// Adds the gradient of the map itself to `grad`: `2 / count dS (x - mu) + dmu / count`, a
-    /// 1x1 convolution. `map` is less the shift.
-    pub fn add_to(
-        self,
-        moments: &Moments,
-        map: &[f32],
-        [batch, channels, positions]: [usize; 3],
-        grad: &mut [f32],
-    ) {
-        let count = moments.count as f64;
-        let weight: Vec<f32> =
-            self.covariance.iter().map(|&value| (2.0 * f64::from(value) / count) as f32).collect();
-        let bias: Vec<f32> = weight
-            .chunks_exact(channels)
-            .zip(&self.mean)
-            .map(|(row, mean)| (mean / count - mixed_dot(row, &moments.mean)) as f32)
-            .collect();
-        let shape = ConvShape::pointwise(batch, [channels; 2], positions);
-        conv::forward(
-            &shape,
-            map,
-            &weight,
-            grad,
-            Epilogue { bias: Some(&bias), accumulate: true, ..Epilogue::default() },
-        );
-    }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
-}
-
-fn mixed_dot(a: &[f32], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(&a, b)| f64::from(a) * b).sum()
+/// What a biased variance of this many values is multiplied with.
+fn unbiased(count: usize) -> f64 {
+    count as f64 / (count as f64 - 1.0)
 }

@@ -10,11 +10,13 @@
 use rayon::prelude::*;
 
 use super::border::Border;
-use super::opening::{Affine, Moments, MomentsGrad};
-use super::{BatchStatistics, DenseBlock, DenseGrad, taps_of};
+use super::input_moments::{Moments, MomentsGrad};
+use super::{BatchStatistics, DenseBlock, Openings, taps_of};
+use crate::arithmetic::{dot, to_f32, to_f64};
+use crate::branches::{BranchGrad, SumGrad};
 use crate::buffer::{self, Buffer};
 use crate::norm::{inverse_std, variance};
-use crate::{Activation, ConvNormGrad, ConvShape, Epilogue, activation, conv, moments};
+use crate::{Activation, ConvShape, Epilogue, activation, conv, moments};
 
 /// Longest `phi`: its moments take the square of that many products a window.
 const LONGEST: usize = 64;
@@ -41,7 +43,7 @@ struct Branch {
 }
 
 /// Gradients of a branch up to its closing norm, and of scale and shift.
-struct BranchGrad {
+struct PatchGrad {
     /// Of the taps over the input, `[out, in, kh, kw]`.
     values: Vec<f32>,
     /// Of the taps over the indicator, `[out, kh * kw]`.
@@ -52,7 +54,7 @@ struct BranchGrad {
 impl DenseBlock<'_> {
     /// Whether the windows are small enough.
     pub(super) fn has_small_patches(&self) -> bool {
-        (self.shape.in_channels + 1) * self.shape.kernel[0] * self.shape.kernel[1] <= LONGEST
+        (self.shape.in_channels + 1) * self.shape.window() <= LONGEST
     }
 
     /// Computes `y`. The statistics are those of the closing norms' inputs in the order of
@@ -60,23 +62,22 @@ impl DenseBlock<'_> {
     pub(super) fn forward_patches(
         &self,
         x: &[f32],
-        moments: &Moments,
-        [merged, averaged]: [&Affine; 2],
+        openings: &Openings,
         activation: Activation,
         y: &mut [f32],
     ) -> (Vec<BatchStatistics>, Patches) {
         let shape = self.with_indicator();
         let outputs = shape.out_channels;
         let length = shape.weight_len() / outputs;
-        let shift = moments.shift.as_deref().unwrap_or(&[]);
+        let shift = openings.moments.shift.as_deref().unwrap_or(&[]);
         let augmented = self.augment(x, shift);
         let (mean, covariance) = patch_moments(&shape, &augmented);
 
-        let constants = self.constants(shift, merged, averaged);
+        let constants = self.constants(shift, openings);
         let norms = self.closing_norms();
         let (mut kernel, mut bias) = (vec![0.0; outputs * length], vec![0.0; outputs]);
         let mut statistics = Vec::new();
-        let kernels = self.branch_kernels(shift, merged, averaged);
+        let kernels = self.branch_kernels(shift, openings);
         let branches = std::array::from_fn(|index| {
             let branch = &kernels[index];
             let (norm, constant) = (&norms[index], &constants[index]);
@@ -109,7 +110,7 @@ impl DenseBlock<'_> {
         let kernel = to_f32(&kernel);
         // Of the rounded kernel, so that the mean is that of the norms.
         for (bias, kernel) in bias.iter_mut().zip(kernel.chunks_exact(length)) {
-            *bias -= kernel.iter().zip(&mean).map(|(&k, m)| f64::from(k) * m).sum::<f64>();
+            *bias -= dot(kernel, &mean);
         }
         let bias = to_f32(&bias);
         let before = activation.needs_input().then(|| {
@@ -131,22 +132,21 @@ impl DenseBlock<'_> {
         &self,
         x: &[f32],
         y: &[f32],
-        moments: &Moments,
-        [merged, averaged]: [&Affine; 2],
+        openings: &Openings,
         saved: &Patches,
         grad: &[f32],
-    ) -> DenseGrad {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+    ) -> SumGrad {
+        let Openings { moments, merged, averaged } = openings;
+        let window = self.shape.window();
         let [kxk, second, pointwise, average] = self.branch_grads(x, y, moments, saved, grad);
         // The input has no gradient.
         let mut moments_grad = MomentsGrad::zero(self.shape.in_channels);
-        let (second_weight, opening_weight, opening_offset) =
-            self.unmerge(merged, &second.values, &second.inside);
+        let found = self.unmerge(merged, &second.values, &second.inside);
         let opening = self.pointwise_kxk.0.backward(
             moments,
             merged,
-            &opening_weight,
-            &opening_offset,
+            &found.weight,
+            &found.offset,
             &mut moments_grad,
         );
         let share = 1.0 / window as f64;
@@ -169,14 +169,14 @@ impl DenseBlock<'_> {
         );
         let pointwise_weight =
             pointwise.values.chunks_exact(window).map(|taps| taps[window / 2]).collect();
-        DenseGrad {
-            input: None,
-            residual: None,
-            kxk: ConvNormGrad { weight: kxk.values, norm: kxk.norm },
-            pointwise: ConvNormGrad { weight: pointwise_weight, norm: pointwise.norm },
-            pointwise_kxk: (opening, ConvNormGrad { weight: second_weight, norm: second.norm }),
-            average: (average_opening, average.norm),
-        }
+        let branch = |weight, opening, norm| BranchGrad { weight, opening, norm: Some(norm) };
+        let branches = vec![
+            branch(kxk.values, None, kxk.norm),
+            branch(pointwise_weight, None, pointwise.norm),
+            branch(found.second, Some(opening), second.norm),
+            branch(Vec::new(), Some(average_opening), average.norm),
+        ];
+        SumGrad { branches, ..SumGrad::default() }
     }
 
     /// Gradients of every branch in the order of [`Self::closing_norms`].
@@ -187,10 +187,10 @@ impl DenseBlock<'_> {
         moments: &Moments,
         saved: &Patches,
         grad: &[f32],
-    ) -> [BranchGrad; 4] {
+    ) -> [PatchGrad; 4] {
         let shape = &self.shape;
         let outputs = shape.out_channels;
-        let window = shape.kernel[0] * shape.kernel[1];
+        let window = shape.window();
         let length = (shape.in_channels + 1) * window;
         let count = (shape.batch * shape.output_positions()) as f64;
         let behind = (saved.activation != Activation::Identity).then(|| {
@@ -201,8 +201,7 @@ impl DenseBlock<'_> {
         });
         let g = behind.as_deref().unwrap_or(grad);
         let centred = moments.centred(x, shape.input_positions());
-        let mut products = vec![0.0; shape.weight_len()];
-        conv::backward_weight(shape, centred.as_deref().unwrap_or(x), g, &mut products);
+        let products = conv::weight_grad(shape, centred.as_deref().unwrap_or(x), g);
         let sums = self::moments::sums(g, shape.output_dims());
         // The indicators' products are sums over the windows in which a tap lies inside.
         let outside = Border::new(shape).outside_sums(g, outputs, 0, outputs);
@@ -211,7 +210,7 @@ impl DenseBlock<'_> {
         let norms = self.closing_norms();
         std::array::from_fn(|index| {
             let (branch, norm) = (&saved.branches[index], &norms[index]);
-            let mut found = BranchGrad {
+            let mut found = PatchGrad {
                 values: Vec::with_capacity(outputs * (length - window)),
                 inside: Vec::with_capacity(outputs * window),
                 norm: [Vec::new(), Vec::new()],
@@ -275,10 +274,10 @@ impl DenseBlock<'_> {
     }
 
     /// Every branch as a convolution of the augmented input, `[out, in + 1, kh, kw]`.
-    fn branch_kernels(&self, shift: &[f32], merged: &Affine, averaged: &Affine) -> [Vec<f64>; 4] {
+    fn branch_kernels(&self, shift: &[f32], openings: &Openings) -> [Vec<f64>; 4] {
+        let Openings { merged, averaged, .. } = openings;
         let (inputs, outputs) = (self.shape.in_channels, self.shape.out_channels);
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
-        let wide = |weight: &[f32]| weight.iter().map(|&w| f64::from(w)).collect::<Vec<_>>();
+        let window = self.shape.window();
         let mut pointwise = vec![0.0; outputs * inputs * window];
         for (taps, &weight) in pointwise.chunks_exact_mut(window).zip(self.pointwise.weight) {
             taps[window / 2] = f64::from(weight);
@@ -290,8 +289,8 @@ impl DenseBlock<'_> {
             .flat_map(|&weight| std::iter::repeat_n(f64::from(weight) * share, window))
             .collect();
         [
-            (wide(self.kxk.weight), self.shift_taps(shift)),
-            (wide(&self.merge(merged)), self.offset_taps(merged)),
+            (to_f64(self.kxk.weight), self.shift_taps(shift)),
+            (to_f64(&self.merge(merged)), self.offset_taps(merged)),
             (pointwise, vec![0.0; outputs * window]),
             (average, self.mean_taps(averaged)),
         ]
@@ -308,8 +307,9 @@ impl DenseBlock<'_> {
     }
 
     /// What border values and shift add to every branch, everywhere.
-    fn constants(&self, shift: &[f32], merged: &Affine, averaged: &Affine) -> [Vec<f64>; 4] {
-        let window = self.shape.kernel[0] * self.shape.kernel[1];
+    fn constants(&self, shift: &[f32], openings: &Openings) -> [Vec<f64>; 4] {
+        let Openings { merged, averaged, .. } = openings;
+        let window = self.shape.window();
         let none = vec![0.0; self.shape.out_channels];
         let taps = taps_of(self.pointwise_kxk.1.weight, &merged.border, window);
         let second = taps.chunks_exact(window).map(|taps| taps.iter().sum()).collect();
@@ -348,12 +348,4 @@ fn patch_moments(shape: &ConvShape, map: &[f32]) -> (Vec<f64>, Vec<f64>) {
     let covariance =
         moments::covariance(&patches, &mean, dims).into_iter().map(|sum| sum / count).collect();
     (mean, covariance)
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn to_f32(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&value| value as f32).collect()
 }

@@ -2,27 +2,11 @@
 //! differences.
 
 use super::*;
-use crate::testing::{affordable, for_each_set};
+use crate::arithmetic::to_f32;
+use crate::testing::{affordable, assert_within, for_each_set, largest, random, widen};
 
 const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
-
-/// Deterministic numbers in [-1, 1].
-fn numbers(length: usize, seed: usize) -> Vec<f64> {
-    let mut state = (seed as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (0..length)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-        })
-        .collect()
-}
-
-fn to_f32(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&value| value as f32).collect()
-}
 
 /// A convolution over a map already padded.
 fn conv(shape: &ConvShape, x: &[f64], weight: &[f64]) -> Vec<f64> {
@@ -178,15 +162,18 @@ impl Case {
             outputs,
             outputs,
         ];
-        let mut parameters: Vec<_> =
-            lengths.iter().enumerate().map(|(seed, &length)| numbers(length, seed)).collect();
+        let mut parameters: Vec<_> = lengths
+            .iter()
+            .enumerate()
+            .map(|(seed, &length)| widen(&random(seed as u64 + 1, length)))
+            .collect();
         parameters[0].iter_mut().for_each(|value| *value += self.mean);
         // What the kernels see is rounded.
         parameters.iter().map(|p| p.iter().map(|&v| f64::from(v as f32)).collect()).collect()
     }
 
     /// The map before the activation, and means and variances of the norms in the order of
-    /// [`DenseStatistics`]. The border values are constants.
+    /// [`SumStatistics`]. The border values are constants.
     fn definition(
         &self,
         p: &[Vec<f64>],
@@ -346,116 +333,112 @@ impl Case {
             before.iter().zip(&active).map(|(&v, &active)| if active { v } else { 0.0 }).collect();
 
         let p: Vec<Vec<f32>> = exact.iter().map(|values| to_f32(values)).collect();
-        let running = |length: usize| {
-            let mean: Vec<f32> = (0..length).map(|c| running_mean(c) as f32).collect();
-            let var: Vec<f32> = (0..length).map(|c| running_var(c) as f32).collect();
-            (mean, var)
-        };
-        let (opening_running, average_running) =
-            (running(self.internal), running(self.shape.out_channels));
+        let running = [self.internal, self.shape.out_channels].map(|channels| {
+            [running_mean, running_var]
+                .map(|value| (0..channels).map(|c| value(c) as f32).collect())
+        });
+        let block = self.block(&p, &running);
+        let mut y = vec![f32::NAN; self.shape.output_len()];
+        let added = residual.then_some(&p[1][..]);
+        let activation = if self.relu { Activation::Relu } else { Activation::Identity };
+        let (statistics, saved) = block.forward(&p[0], added, activation, &mut y);
+        assert_within("output", &y, &expected, tolerance * largest(&expected, 1e-3));
+        let found =
+            statistics.branches.into_iter().flat_map(|found| [found.opening, found.closing]);
+        let found: Vec<_> = found.flatten().collect();
+        assert_eq!(found.len(), expected_statistics.len());
+        for (index, (found, expected)) in found.iter().zip(&expected_statistics).enumerate() {
+            for (name, found, expected) in
+                [("mean", &found.mean, &expected[0]), ("variance", &found.var, &expected[1])]
+            {
+                let bound = tolerance * largest(expected, 1e-3);
+                assert_within(format_args!("{name} {index}"), found, expected, bound);
+            }
+        }
+
+        let dy = random(99, y.len());
+        let weights = widen(&dy);
+        let wanted = Wanted { input: wants_input, residual, parameters: true };
+        let grad = block.backward(&p[0], &y, &saved, &dy, wanted);
+        let mut gradients = vec![grad.input.unwrap_or_default(), grad.residual.unwrap_or_default()];
+        for grad in grad.branches {
+            gradients.extend(grad.opening.into_iter().flat_map(|o| [o.weight, o.gamma, o.beta]));
+            // An average has none.
+            gradients.extend(Some(grad.weight).filter(|weight| !weight.is_empty()));
+            gradients.extend(grad.norm.into_iter().flatten());
+        }
+        // The differences take hours under Miri.
+        if !cfg!(miri) {
+            let truth = Truth { case: self, exact, borders, active, weights };
+            truth.check_gradients(&gradients, [wants_input, residual], tolerance);
+        }
+    }
+
+    fn block<'a>(&self, p: &'a [Vec<f32>], running: &'a [[Vec<f32>; 2]; 2]) -> DenseBlock<'a> {
         let norm = |gamma: usize| Norm {
             gamma: &p[gamma],
             beta: &p[gamma + 1],
             epsilon: EPSILON,
             fixed: None,
         };
-        let block = DenseBlock {
+        let opening = |weight: usize, running: &'a [Vec<f32>; 2]| PaddedNorm {
+            weight: &p[weight],
+            gamma: &p[weight + 1],
+            beta: &p[weight + 2],
+            running_mean: &running[0],
+            running_var: &running[1],
+            momentum: MOMENTUM,
+            epsilon: EPSILON,
+            fixed: false,
+        };
+        DenseBlock {
             shape: self.shape,
             kxk: ConvNorm { weight: &p[2], norm: norm(3) },
             pointwise: ConvNorm { weight: &p[5], norm: norm(6) },
-            pointwise_kxk: (
-                PaddedNorm {
-                    weight: &p[8],
-                    gamma: &p[9],
-                    beta: &p[10],
-                    running_mean: &opening_running.0,
-                    running_var: &opening_running.1,
-                    momentum: MOMENTUM,
-                    epsilon: EPSILON,
-                    fixed: false,
-                },
-                ConvNorm { weight: &p[11], norm: norm(12) },
-            ),
-            average: (
-                PaddedNorm {
-                    weight: &p[14],
-                    gamma: &p[15],
-                    beta: &p[16],
-                    running_mean: &average_running.0,
-                    running_var: &average_running.1,
-                    momentum: MOMENTUM,
-                    epsilon: EPSILON,
-                    fixed: false,
-                },
-                norm(17),
-            ),
-        };
-        let mut y = vec![f32::NAN; self.shape.output_len()];
-        let added = residual.then_some(&p[1][..]);
-        let activation = if self.relu { Activation::Relu } else { Activation::Identity };
-        let (statistics, saved) = block.forward(&p[0], added, activation, &mut y);
-        close("output", &y, &expected, tolerance);
-        let DenseStatistics { kxk, pointwise, pointwise_kxk, average } = statistics;
-        let found = [vec![kxk, pointwise], pointwise_kxk.into(), average.into()].concat();
-        for (index, (found, expected)) in found.iter().zip(&expected_statistics).enumerate() {
-            close(&format!("mean {index}"), &found.mean, &expected[0], tolerance);
-            close(&format!("variance {index}"), &found.var, &expected[1], tolerance);
+            pointwise_kxk: (opening(8, &running[0]), ConvNorm { weight: &p[11], norm: norm(12) }),
+            average: (opening(14, &running[1]), norm(17)),
         }
+    }
+}
 
-        let weights = numbers(y.len(), 99);
-        let grad = block.backward(&p[0], &y, &saved, &to_f32(&weights), [wants_input, residual]);
-        let gradients = [
-            vec![grad.input.unwrap_or_default(), grad.residual.unwrap_or_default()],
-            vec![grad.kxk.weight],
-            grad.kxk.norm.into(),
-            vec![grad.pointwise.weight],
-            grad.pointwise.norm.into(),
-            vec![
-                grad.pointwise_kxk.0.weight,
-                grad.pointwise_kxk.0.gamma,
-                grad.pointwise_kxk.0.beta,
-            ],
-            vec![grad.pointwise_kxk.1.weight],
-            grad.pointwise_kxk.1.norm.into(),
-            vec![grad.average.0.weight, grad.average.0.gamma, grad.average.0.beta],
-            grad.average.1.into(),
-        ]
-        .concat();
-        if cfg!(miri) {
-            // The differences take hours.
-            return;
-        }
-        let loss = |parameters: &[Vec<f64>]| -> f64 {
-            let (y, _) = self.definition(parameters, &borders);
-            y.iter()
-                .zip(&active)
-                .zip(&weights)
-                .filter(|((_, active), _)| **active)
-                .map(|((y, _), w)| y * w)
-                .sum()
-        };
-        let openings = self.opening_terms(&exact, &borders, &active, &weights);
-        for (index, gradient) in gradients.iter().enumerate() {
-            let wanted = [wants_input, residual].get(index).copied().unwrap_or(true);
+/// What the gradients are compared with.
+struct Truth<'a> {
+    case: &'a Case,
+    exact: Vec<Vec<f64>>,
+    borders: [Vec<f64>; 2],
+    /// Where the activation passes the gradient.
+    active: Vec<bool>,
+    /// The gradient of the output.
+    weights: Vec<f64>,
+}
+
+impl Truth<'_> {
+    fn loss(&self, parameters: &[Vec<f64>]) -> f64 {
+        let (y, _) = self.case.definition(parameters, &self.borders);
+        let terms = y.iter().zip(&self.active).zip(&self.weights);
+        terms.filter(|((_, active), _)| **active).map(|((y, _), w)| y * w).sum()
+    }
+
+    fn difference(&self, index: usize, i: usize) -> f64 {
+        let step = 1e-5;
+        let [above, below] = [step, -step].map(|by| {
+            let mut moved = self.exact.clone();
+            moved[index][i] += by;
+            self.loss(&moved)
+        });
+        (above - below) / (2.0 * step)
+    }
+
+    fn check_gradients(&self, gradients: &[Vec<f32>], wanted: [bool; 2], tolerance: f64) {
+        let Self { case, exact, borders, active, weights } = self;
+        let openings = case.opening_terms(exact, borders, active, weights);
+        for (index, (gradient, name)) in gradients.iter().zip(NAMES).enumerate() {
+            let wanted = wanted.get(index).copied().unwrap_or(true);
             let expected = if wanted { exact[index].len() } else { 0 };
-            assert_eq!(gradient.len(), expected, "{}", NAMES[index]);
+            assert_eq!(gradient.len(), expected, "{name}");
             if !wanted {
                 continue;
             }
-            let picked: Vec<usize> =
-                (0..gradient.len()).step_by(gradient.len().div_ceil(9)).collect();
-            let expected: Vec<f64> = picked
-                .iter()
-                .map(|&i| {
-                    let mut moved = exact.clone();
-                    let step = 1e-5;
-                    moved[index][i] += step;
-                    let above = loss(&moved);
-                    moved[index][i] -= 2.0 * step;
-                    (above - loss(&moved)) / (2.0 * step)
-                })
-                .collect();
-            let largest = gradient.iter().fold(0.0f32, |max, v| max.max(v.abs()));
             // The gradient of a norm's input is orthogonal to that input, so that the gradients of
             // an opening's weight and scale cancel to what the border and epsilon leave: their
             // error is relative to the terms, whichever order they are added in. With one input
@@ -465,11 +448,11 @@ impl Case {
                 14 | 15 => &openings[1][index - 14],
                 _ => &[],
             };
-            let least = f64::from(largest).max(0.1);
-            for (&i, expected) in picked.iter().zip(&expected) {
+            let least = largest(&widen(gradient), 0.1);
+            for i in (0..gradient.len()).step_by(gradient.len().div_ceil(9)) {
+                let (found, expected) = (gradient[i], self.difference(index, i));
                 let scale = terms.get(i).copied().unwrap_or(0.0).max(least);
-                let (found, error) = (gradient[i], (f64::from(gradient[i]) - expected).abs());
-                let name = NAMES[index];
+                let error = (f64::from(found) - expected).abs();
                 assert!(error <= tolerance * scale, "{name} at {i}: {found} for {expected}");
             }
         }
@@ -482,15 +465,6 @@ fn running_mean(channel: usize) -> f64 {
 
 fn running_var(channel: usize) -> f64 {
     0.5 + 0.125 * channel as f64
-}
-
-fn close(what: &str, found: &[f32], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let scale = expected.iter().fold(1e-3f64, |max, v| max.max(v.abs()));
-    for (index, (&found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = (f64::from(found) - expected).abs() / scale;
-        assert!(error < tolerance, "{what} at {index}: {found} for {expected}");
-    }
 }
 
 fn case(

@@ -7,6 +7,7 @@
 //! and the second moments over all positions.
 
 use super::grid::Grid;
+use crate::arithmetic::{add_scaled, dot};
 use crate::norm;
 
 /// Batch norm of one channel.
@@ -230,38 +231,24 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// The norm of `weight * x`.
-    pub(super) fn new(moments: &Moments<'_>, weight: f64, settings: ChannelNorm) -> Self {
-        let variance = weight * weight * moments.variance;
-        let inverse_std = norm::inverse_std(variance, settings.epsilon);
-        let scale = settings.gamma * weight * inverse_std;
-        Self {
-            mean: weight * moments.mean,
-            variance,
-            scale,
-            shift: settings.beta - scale * moments.mean,
-            inverse_std,
-            weight,
-            gamma: settings.gamma,
-            epsilon: settings.epsilon,
-            fixed: false,
-        }
-    }
-
-    /// The norm of `weight * x` with a constant mean and variance.
-    pub(super) fn fixed(weight: f64, settings: ChannelNorm, mean: f64, variance: f64) -> Self {
-        let inverse_std = norm::inverse_std(variance, settings.epsilon);
-        Self {
-            mean,
-            variance,
-            scale: settings.gamma * weight * inverse_std,
-            shift: settings.beta - settings.gamma * inverse_std * mean,
-            inverse_std,
-            weight,
-            gamma: settings.gamma,
-            epsilon: settings.epsilon,
-            fixed: true,
-        }
+    /// The norm of `weight * x`, with the statistics of the batch unless a mean and a variance are
+    /// given as constants.
+    pub(super) fn new(
+        moments: &Moments<'_>,
+        weight: f64,
+        norm: ChannelNorm,
+        fixed: Option<[f64; 2]>,
+    ) -> Self {
+        let batch = [weight * moments.mean, weight * weight * moments.variance];
+        let [mean, variance] = fixed.unwrap_or(batch);
+        let ChannelNorm { gamma, beta, epsilon } = norm;
+        let inverse_std = norm::inverse_std(variance, epsilon);
+        let scale = gamma * weight * inverse_std;
+        let (shift, fixed) = match fixed {
+            None => (beta - scale * moments.mean, false),
+            Some(_) => (beta - gamma * inverse_std * mean, true),
+        };
+        Self { mean, variance, scale, shift, inverse_std, weight, gamma, epsilon, fixed }
     }
 
     /// From the gradients of scale and shift those of weight, gamma and beta, and of the
@@ -278,14 +265,6 @@ impl Inner {
         let weight = self.gamma * self.epsilon * cube * scale;
         [weight, scale * self.weight * self.inverse_std, shift, mean, variance]
     }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn add_scaled(factor: f64, values: &[f64], sum: &mut [f64]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
 }
 
 /// `product = matrix * vector` for the upper triangle of a symmetric matrix.

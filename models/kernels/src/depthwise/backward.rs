@@ -6,13 +6,14 @@ use std::ops::Range;
 use pulp::Arch;
 
 use super::Saved;
-use super::algebra::{GradSums, Moments};
-use super::channels::{map_channels, plane_and_next, with_scratch};
+use super::algebra::GradSums;
+use super::channels::{map_channels, with_scratch};
+use super::convolve::{Base, Convolve};
 use super::copy::{crop, pad, pitch, unpitch};
 use super::form::{Branches, ChannelGrads, Form};
-use super::grid::{Grid, SLACK};
-use super::rows::ErrorRow;
-use super::sweep::{Base, Sums, add_dots, class_sums, convolve};
+use super::grid::SLACK;
+use super::rows::{ErrorRow, InputSweeps};
+use super::sums::{Sums, add_dots, class_sums};
 use crate::activation::Activation;
 use crate::branches::{BranchGrad, BranchMap, BranchSum, SumGrad, Wanted};
 use crate::buffer::{self, Buffer};
@@ -38,11 +39,8 @@ pub(crate) fn backward(
     dy: &[f32],
     wanted: Wanted,
 ) -> SumGrad {
-    let arch = instruction_set::arch();
     let form = &Form::new(block, &Geometry::new(&block.shape, x.len(), dy.len()));
-    let (grid, channels, batch) = (&form.grid, form.channels, form.batch);
-    let (taps, classes) = (grid.taps(), grid.classes());
-    assert_eq!(saved.records.len(), channels * form.record(), "saved state");
+    assert_eq!(saved.records.len(), form.channels * form.record(), "saved state");
     let mut dx = buffer::take(x.len());
     let mut d_residual = wanted.residual.then(|| buffer::take(dy.len()));
     let gate = match (saved.activation, &saved.before) {
@@ -50,16 +48,77 @@ pub(crate) fn backward(
         (activation, Some(before)) => Some((activation, &**before)),
         (activation, None) => Some((activation, y)),
     };
-    let planes = Shared::new(&mut dx);
-    let residual_planes = d_residual.as_deref_mut().map(Shared::new);
-    let sweeps = &InputSweeps::new(form);
+    let pass = Pass {
+        arch: instruction_set::arch(),
+        form,
+        x,
+        dy,
+        gate,
+        records: &saved.records,
+        dx: Shared::new(&mut dx),
+        d_residual: d_residual.as_deref_mut().map(Shared::new),
+        sweeps: InputSweeps::new(form),
+        offsets: form.grid.offsets.iter().copied().chain([form.grid.strips_buffer()]).collect(),
+    };
+    let mut grads = empty(form);
+    for part in map_channels(form.channels, |range| pass.channels(range)) {
+        append(&mut grads, part);
+    }
+    grads.input = wanted.input.then(|| dx.into_vec());
+    SumGrad { residual: d_residual.map(Buffer::into_vec), ..grads }
+}
 
-    let work = |range: Range<usize>| {
-        let count = form.rows();
+/// What all channels share.
+struct Pass<'a> {
+    arch: Arch,
+    form: &'a Form<'a>,
+    x: &'a [f32],
+    dy: &'a [f32],
+    /// The activation and the values that its derivative needs.
+    gate: Option<(Activation, &'a [f32])>,
+    records: &'a [f64],
+    dx: Shared<'a>,
+    d_residual: Option<Shared<'a>>,
+    sweeps: InputSweeps,
+    /// Where the taps lie in [`Scratch::source`], with the gradient of the output as one more.
+    offsets: Vec<usize>,
+}
+
+/// Strips that a task reuses from channel to channel.
+struct Scratch<'a> {
+    /// The strips of the input, and behind them that of the gradient of the output.
+    source: &'a mut [f32],
+    /// The gradients of the outputs of the branches.
+    errors: &'a mut [f32],
+    /// What is added to these, a strip for each branch.
+    constants: &'a mut [f32],
+    /// The gradient of the input.
+    out: &'a mut [f32],
+    /// The sum over all images of the gradient of the output.
+    summed: &'a mut [f32],
+    row: &'a mut [f32],
+}
+
+/// How the gradient of the input of a channel is computed: by the kernels of the branches from the
+/// gradients of their outputs, plus `slope * (x - shift) + constant`.
+struct InputGrad<'a> {
+    /// Of each branch, the weights of the values under [`Pass::offsets`].
+    error_weights: &'a [f32],
+    /// In the order of [`InputSweeps`].
+    input_weights: &'a [f32],
+    shift: f32,
+    slope: f32,
+    constant: f32,
+}
+
+impl Pass<'_> {
+    /// The gradients of the parameters of some channels.
+    fn channels(&self, range: Range<usize>) -> SumGrad {
+        let (form, grid, count) = (self.form, &self.form.grid, self.form.rows());
         let output = grid.output_buffer();
         let lengths = [
             grid.lead + grid.strips_buffer() + output,
-            count * sweeps.pitch,
+            count * self.sweeps.pitch,
             count * output,
             grid.lead + grid.strips_len() + SLACK,
             output,
@@ -67,192 +126,150 @@ pub(crate) fn backward(
         ];
         with_scratch(lengths, |[source, errors, constants, out, summed, row]| {
             let (source, out) = (&mut source[grid.lead..], &mut out[grid.lead..]);
-            // The input's strips, and behind them the gradient of the output as one more tap.
-            let mut offsets = grid.offsets.clone();
-            offsets.push(grid.strips_buffer());
-
-            let mut dots = Sums::new(taps);
-            let mut class = vec![0.0; classes];
+            let scratch = &mut Scratch { source, errors, constants, out, summed, row };
+            let mut dots = Sums::new(grid.taps());
+            let mut class = vec![0.0; grid.classes()];
             let mut branches = Branches::new(form);
             let mut channel_grads = ChannelGrads::new(form);
             let mut rows = vec![ErrorRow::new(grid); count];
-            let mut weights = vec![0.0_f32; count * (taps + 1)];
-            let mut input_weights = Vec::new();
+            let (mut error_weights, mut input_weights) = (Vec::new(), Vec::new());
             let mut grads = empty(form);
             for channel in range {
-                let record = &saved.records[channel * form.record()..][..form.record()];
+                let record = &self.records[channel * form.record()..][..form.record()];
                 let moments = form.moments(record);
-                let input = |image| plane_and_next(x, image, channel, channels, grid.input());
-                let output =
-                    |data, image| plane_and_next(data, image, channel, channels, grid.output());
                 let shift = moments.shift as f32;
-
-                // Sums of the output gradient.
-                summed.fill(0.0);
-                dots.reset();
-                for image in 0..batch {
-                    let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                    let gate = gate.map(|(kind, values)| (kind, output(values, image)));
-                    pad(arch, grid, input(image), shift, strips, None);
-                    pitch(arch, grid, output(dy, image), gate, gradient, Some(&mut *summed));
-                    if let Some(planes) = residual_planes {
-                        let plane = image * channels + channel;
-                        // SAFETY: this task alone has the channel, one image at a time.
-                        let target = unsafe { planes.plane_mut(plane, grid.output()) };
-                        unpitch(arch, grid, gradient, Activation::Identity, target);
-                    }
-                    add_dots(arch, strips, &grid.offsets, gradient, grid.positions(), &mut dots);
-                }
-                dots.flush();
-                class_sums(arch, grid, summed, 1, row, &mut class);
+                self.sum_output_grad(channel, shift, scratch, &mut dots, &mut class);
                 let sums = GradSums { class: &class, tap: &dots.total };
 
-                // Algebra.
                 branches.open(form, channel, &moments);
                 branches.close(form, channel, &moments, form.borders(record));
                 branches.backward(form, channel, &moments, &sums, &mut channel_grads);
-                let borders = form.borders(record);
                 let [mean, variance] =
-                    push(&mut grads, form, channel, &branches, &channel_grads, &moments, borders);
+                    push(&mut grads, form, channel, &branches, &channel_grads, record);
 
-                // Gradients of the branches' outputs, and from these that of the input.
                 branches.error_rows(form, &channel_grads, &mut rows);
-                for (i, row) in rows.iter().enumerate() {
-                    let weights = &mut weights[i * (taps + 1)..][..taps + 1];
-                    weights.iter_mut().zip(&row.window).for_each(|(w, k)| *w = *k as f32);
-                    weights[taps] = row.scale as f32;
-                    let strip = &mut constants[i * grid.output_buffer()..][..grid.output_buffer()];
+                error_weights.clear();
+                for (row, strip) in rows.iter().zip(scratch.constants.chunks_exact_mut(output)) {
+                    error_weights.extend(row.window.iter().chain([&row.scale]).map(|&w| w as f32));
                     grid.fill(|class| row.constant[class] as f32, strip);
                 }
-                sweeps.weights(&rows, &mut input_weights);
+                self.sweeps.weights(&rows, &mut input_weights);
                 let slope = 2.0 * variance / form.inputs();
                 let constant = mean / form.inputs() + slope * (moments.shift - moments.mean);
-                for image in (0..batch).rev() {
-                    // SAFETY: this task alone has the channel, one image at a time.
-                    let target =
-                        unsafe { planes.plane_mut(image * channels + channel, grid.input()) };
-                    if image + 1 < batch {
-                        let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                        let [dy, _] = output(dy, image);
-                        let gate =
-                            gate.map(|(kind, values)| (kind, [output(values, image)[0], &[]]));
-                        pad(arch, grid, [input(image)[0], target], shift, strips, None);
-                        pitch(arch, grid, [dy, &[]], gate, gradient, None);
-                    }
-                    let errors_of = ErrorSweep {
-                        arch,
-                        grid,
-                        source,
-                        offsets: &offsets,
-                        weights: &weights,
-                        constants,
-                    };
-                    for first in (0..count).step_by(SWEPT) {
-                        let errors = &mut errors[first * sweeps.pitch..];
-                        match count - first {
-                            1 => errors_of.run::<1>(first, errors, sweeps.pitch),
-                            2 => errors_of.run::<2>(first, errors, sweeps.pitch),
-                            _ => errors_of.run::<SWEPT>(first, errors, sweeps.pitch),
-                        }
-                    }
-                    let mut weights = &input_weights[..];
-                    for (phase, offsets) in sweeps.phases.iter().enumerate() {
-                        let start = phase * grid.phase_len();
-                        let base = Base {
-                            strip: &source[start + grid.used_positions()[0]..],
-                            scale: slope as f32,
-                            constant: constant as f32,
-                        };
-                        let (own, rest) = weights.split_at(offsets.len());
-                        let [first, count] = grid.used_positions();
-                        let target = &mut out[start + first..];
-                        convolve(arch, &errors[first..], offsets, [own], [base], [target], count);
-                        weights = rest;
-                    }
-                    crop(arch, grid, out, target);
-                }
+                let (slope, constant) = (slope as f32, constant as f32);
+                let (error_weights, input_weights) = (&error_weights[..], &input_weights[..]);
+                let found = InputGrad { error_weights, input_weights, shift, slope, constant };
+                self.write_input_grad(channel, &found, scratch);
             }
             grads
         })
-    };
-
-    let mut grads = empty(form);
-    for part in map_channels(channels, work) {
-        append(&mut grads, part);
     }
-    grads.input = wanted.input.then(|| dx.into_vec());
-    SumGrad { residual: d_residual.map(Buffer::into_vec), ..grads }
-}
 
-/// How the gradients of the branches' outputs follow from the input and the output gradient.
-struct ErrorSweep<'a> {
-    arch: Arch,
-    grid: &'a Grid,
-    source: &'a [f32],
-    offsets: &'a [usize],
-    /// Of each branch.
-    weights: &'a [f32],
-    /// A strip for each branch.
-    constants: &'a [f32],
-}
+    /// Sums the gradient of the output of a channel, by itself in each class and times the value
+    /// under each tap. The source then holds the last image.
+    fn sum_output_grad(
+        &self,
+        channel: usize,
+        shift: f32,
+        Scratch { source, summed, row, .. }: &mut Scratch<'_>,
+        dots: &mut Sums,
+        class: &mut [f64],
+    ) {
+        let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
+        summed.fill(0.0);
+        dots.reset();
+        for image in 0..form.batch {
+            let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
+            let gate = self.gate.map(|(kind, values)| (kind, form.output(values, image, channel)));
+            let dy = form.output(self.dy, image, channel);
+            pad(arch, grid, form.input(self.x, image, channel), shift, strips, None);
+            pitch(arch, grid, dy, gate, gradient, Some(&mut *summed));
+            if let Some(planes) = self.d_residual {
+                let plane = image * form.channels + channel;
+                // SAFETY: this task alone has the channel, one image at a time.
+                let target = unsafe { planes.plane_mut(plane, grid.output()) };
+                unpitch(arch, grid, gradient, Activation::Identity, target);
+            }
+            add_dots(arch, strips, &grid.offsets, gradient, grid.positions(), dots);
+        }
+        dots.flush();
+        class_sums(arch, grid, summed, 1, row, class);
+    }
 
-impl ErrorSweep<'_> {
-    /// Fills the strips of `N` branches from the `first` on, `pitch` apart.
-    fn run<const N: usize>(&self, first: usize, errors: &mut [f32], pitch: usize) {
-        let (grid, taps) = (self.grid, self.offsets.len());
-        let weights = std::array::from_fn(|i| &self.weights[(first + i) * taps..][..taps]);
-        let bases = std::array::from_fn(|i| Base {
-            strip: &self.constants[(first + i) * grid.output_buffer()..],
-            scale: 1.0,
-            constant: 0.0,
-        });
-        let mut rest = errors.chunks_exact_mut(pitch);
-        let outs: [&mut [f32]; N] = std::array::from_fn(|_| {
-            &mut rest.next().expect("a strip for each branch")[grid.margin()..]
-        });
-        convolve(self.arch, self.source, self.offsets, weights, bases, outs, grid.positions());
-        for error in errors.chunks_exact_mut(pitch).take(N) {
-            grid.clear_gaps(&mut error[grid.margin()..]);
+    /// Writes the gradient of the input of a channel.
+    fn write_input_grad(&self, channel: usize, found: &InputGrad<'_>, scratch: &mut Scratch<'_>) {
+        let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
+        // Backwards: the source holds the last image, and the cache the last ones.
+        for image in (0..form.batch).rev() {
+            let plane = image * form.channels + channel;
+            // SAFETY: this task alone has the channel, one image at a time.
+            let target = unsafe { self.dx.plane_mut(plane, grid.input()) };
+            if image + 1 < form.batch {
+                let (strips, gradient) = scratch.source.split_at_mut(grid.strips_buffer());
+                let gate = self
+                    .gate
+                    .map(|(kind, values)| (kind, [form.output(values, image, channel)[0], &[]]));
+                let dy = [form.output(self.dy, image, channel)[0], &[]];
+                let input = [form.input(self.x, image, channel)[0], target];
+                pad(arch, grid, input, found.shift, strips, None);
+                pitch(arch, grid, dy, gate, gradient, None);
+            }
+            for first in (0..form.rows()).step_by(SWEPT) {
+                match form.rows() - first {
+                    1 => self.sweep_errors::<1>(first, found, scratch),
+                    2 => self.sweep_errors::<2>(first, found, scratch),
+                    _ => self.sweep_errors::<SWEPT>(first, found, scratch),
+                }
+            }
+            let Scratch { source, errors, out, .. } = scratch;
+            let [first, count] = grid.used_positions();
+            let mut weights = found.input_weights;
+            for (phase, offsets) in self.sweeps.phases.iter().enumerate() {
+                let start = phase * grid.phase_len() + first;
+                let own;
+                (own, weights) = weights.split_at(offsets.len());
+                let strip = &source[start..];
+                Convolve {
+                    source: &errors[first..],
+                    offsets,
+                    weights: [own],
+                    bases: [Base { strip, scale: found.slope, constant: found.constant }],
+                    outs: [&mut out[start..]],
+                    count,
+                }
+                .run(arch);
+            }
+            crop(arch, grid, out, target);
         }
     }
-}
 
-/// How the gradients of the branches' outputs are gathered at the input, phase by phase.
-struct InputSweeps {
-    /// Length of the strip of one branch.
-    pitch: usize,
-    /// Of each phase: where the taps that write to it lie in the strips of all branches.
-    phases: Vec<Vec<usize>>,
-    /// The taps in the same order.
-    taps: Vec<Vec<usize>>,
-}
-
-impl InputSweeps {
-    fn new(form: &Form<'_>) -> Self {
-        let grid = &form.grid;
-        let pitch = grid.margin() + grid.phase_len().max(grid.output_buffer()) + SLACK;
-        let phase_of = |tap: usize| grid.offsets[tap] / grid.phase_len();
-        let phases = grid.rows.stride * grid.cols.stride;
-        let taps: Vec<Vec<usize>> = (0..phases)
-            .map(|phase| (0..grid.taps()).filter(|&tap| phase_of(tap) == phase).collect())
-            .collect();
-        let offset = |branch: usize, tap: usize| {
-            branch * pitch + grid.margin() - grid.offsets[tap] % grid.phase_len()
-        };
-        let phases = taps.iter().map(|taps| {
-            let rows = 0..form.rows();
-            rows.flat_map(|branch| taps.iter().map(move |&tap| offset(branch, tap))).collect()
-        });
-        Self { pitch, phases: phases.collect(), taps }
-    }
-
-    /// The kernels of all branches in the order of the sweeps.
-    fn weights(&self, rows: &[ErrorRow], weights: &mut Vec<f32>) {
-        weights.clear();
-        for taps in &self.taps {
-            for row in rows {
-                weights.extend(taps.iter().map(|&tap| row.kernel[tap] as f32));
-            }
+    /// Computes the gradients of the outputs of `N` branches, from `first` on.
+    fn sweep_errors<const N: usize>(
+        &self,
+        first: usize,
+        found: &InputGrad<'_>,
+        Scratch { source, errors, constants, .. }: &mut Scratch<'_>,
+    ) {
+        let (grid, pitch, taps) = (&self.form.grid, self.sweeps.pitch, self.offsets.len());
+        let errors = &mut errors[first * pitch..];
+        let mut rest = errors.chunks_exact_mut(pitch);
+        Convolve::<N> {
+            source,
+            offsets: &self.offsets,
+            weights: std::array::from_fn(|i| &found.error_weights[(first + i) * taps..][..taps]),
+            bases: std::array::from_fn(|i| Base {
+                strip: &constants[(first + i) * grid.output_buffer()..],
+                scale: 1.0,
+                constant: 0.0,
+            }),
+            outs: std::array::from_fn(|_| {
+                &mut rest.next().expect("a strip for each branch")[grid.margin()..]
+            }),
+            count: grid.positions(),
+        }
+        .run(self.arch);
+        for error in errors.chunks_exact_mut(pitch).take(N) {
+            grid.clear_gaps(&mut error[grid.margin()..]);
         }
     }
 }
@@ -280,10 +297,10 @@ fn push(
     channel: usize,
     branches: &Branches,
     found: &ChannelGrads,
-    moments: &Moments<'_>,
-    mut borders: &[f64],
+    record: &[f64],
 ) -> [f64; 2] {
-    let taps = form.grid.taps();
+    let (taps, moments) = (form.grid.taps(), form.moments(record));
+    let mut borders = form.borders(record);
     let mut input = [0.0; 2];
     let all = grads.branches.iter_mut().zip(form.block.branches);
     for ((((to, branch), closed), grad), &width) in
@@ -317,7 +334,7 @@ fn push(
                         to.weight.push((through + border * constant) as f32);
                     }
                     let [weight, gamma, beta, mean, variance] =
-                        inner.backward(moments, scale, shift);
+                        inner.backward(&moments, scale, shift);
                     if let Some(opening) = &mut to.opening {
                         opening.weight.push(weight as f32);
                         opening.gamma.push(gamma as f32);

@@ -15,7 +15,7 @@ pub(super) fn map_channels<R: Send>(
 ) -> Vec<R> {
     // A few tasks for each thread, so that a late one does not hold up the others for long.
     let tasks = channels.min(8 * rayon::current_num_threads());
-    let range = |task: usize| task * channels / tasks..(task + 1) * channels / tasks;
+    let range = |task| gemm::part(0..channels, 1, task, tasks);
     (0..tasks).into_par_iter().map(|task| work(range(task))).collect()
 }
 
@@ -39,8 +39,8 @@ pub(super) fn with_scratch<R, const N: usize>(
     })
 }
 
-/// A plane of `[batch, channels, len]` and the one to be worked on after it: that of the next
-/// image, or of the next channel's first.
+/// A plane of `[batch, channels, len]` and the one that is used after it: that of the next image,
+/// or the first of the next channel.
 pub(super) fn plane_and_next(
     data: &[f32],
     image: usize,
@@ -48,14 +48,11 @@ pub(super) fn plane_and_next(
     channels: usize,
     len: usize,
 ) -> [&[f32]; 2] {
-    let this = &data[plane(image, channel, channels, len)];
-    let next = data.get(plane(image + 1, channel, channels, len));
-    let next = next.or_else(|| data.get(plane(0, channel + 1, channels, len)));
-    [this, next.unwrap_or(&[])]
-}
-
-/// Where a plane lies in `[batch, channels, plane]`.
-pub(super) fn plane(image: usize, channel: usize, channels: usize, plane: usize) -> Range<usize> {
-    let start = (image * channels + channel) * plane;
-    start..start + plane
+    let plane = |image: usize, channel: usize| {
+        let start = (image * channels + channel) * len;
+        start..start + len
+    };
+    let next = data.get(plane(image + 1, channel));
+    let next = next.or_else(|| data.get(plane(0, channel + 1)));
+    [&data[plane(image, channel)], next.unwrap_or(&[])]
 }

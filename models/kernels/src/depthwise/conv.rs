@@ -1,9 +1,9 @@
 //! Plain depthwise convolutions.
 
 use super::channels::{map_channels, plane_and_next, with_scratch};
+use super::convolve::{Base, Convolve};
 use super::copy::{pad, unpitch};
 use super::grid::Grid;
-use super::sweep::{Base, convolve};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::{Activation, ConvShape, instruction_set};
@@ -28,10 +28,6 @@ pub fn conv_forward(
     let arch = instruction_set::arch();
     let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(weight.len());
     let channels = shape.out_channels;
-    assert!(
-        shape.in_channels == channels && shape.groups == channels,
-        "a depthwise convolution has as many groups and inputs as outputs"
-    );
     assert!(bias.is_none_or(|bias| bias.len() == channels), "length of the bias");
     let grid = &Grid::new(shape);
     let planes = Shared::new(y);
@@ -46,9 +42,15 @@ pub fn conv_forward(
                 for image in 0..shape.batch {
                     let input = plane_and_next(x, image, channel, channels, grid.input());
                     pad(arch, grid, input, 0.0, strips, None);
-                    let base = Base { strip: zeros, scale: 0.0, constant };
-                    let count = grid.positions();
-                    convolve(arch, strips, &grid.offsets, [weight], [base], [&mut *out], count);
+                    Convolve {
+                        source: strips,
+                        offsets: &grid.offsets,
+                        weights: [weight],
+                        bases: [Base { strip: zeros, scale: 0.0, constant }],
+                        outs: [&mut *out],
+                        count: grid.positions(),
+                    }
+                    .run(arch);
                     // SAFETY: this task alone has the channel, one image at a time.
                     let target =
                         unsafe { planes.plane_mut(image * channels + channel, grid.output()) };

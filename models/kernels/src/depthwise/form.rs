@@ -1,8 +1,10 @@
 //! The form of a block, and its branches in one channel.
 
 use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
+use super::channels::plane_and_next;
 use super::grid::Grid;
 use crate::Norm;
+use crate::arithmetic::add_scaled;
 use crate::branches::{Branch, BranchMap, BranchSum};
 use crate::dense::PaddedNorm;
 use crate::shape::Geometry;
@@ -22,10 +24,6 @@ pub(super) struct Form<'a> {
 impl<'a> Form<'a> {
     pub(super) fn new(block: &'a BranchSum<'a>, shape: &Geometry) -> Self {
         let channels = shape.out_channels;
-        assert!(
-            shape.in_channels == channels && shape.groups == channels,
-            "a depthwise block has as many groups and inputs as outputs"
-        );
         let widths = block.branches.iter().map(|branch| match &branch.map {
             BranchMap::PaddedConv { opening, .. } => opening.gamma.len() / channels,
             _ => 0,
@@ -71,6 +69,16 @@ impl<'a> Form<'a> {
 
     pub(super) fn borders_mut<'r>(&self, record: &'r mut [f64]) -> &'r mut [f64] {
         &mut record[3..3 + self.width()]
+    }
+
+    /// A plane of the input, and the one that is used after it.
+    pub(super) fn input<'x>(&self, x: &'x [f32], image: usize, channel: usize) -> [&'x [f32]; 2] {
+        plane_and_next(x, image, channel, self.channels, self.grid.input())
+    }
+
+    /// A plane of a map with the shape of the output, and the one that is used after it.
+    pub(super) fn output<'y>(&self, y: &'y [f32], image: usize, channel: usize) -> [&'y [f32]; 2] {
+        plane_and_next(y, image, channel, self.channels, self.grid.output())
     }
 
     pub(super) fn outputs(&self) -> f64 {
@@ -186,14 +194,9 @@ impl Branches {
             found.inner.clear();
             if let BranchMap::PaddedConv { opening, .. } = &branch.map {
                 found.inner.extend((channel * width..(channel + 1) * width).map(|j| {
-                    let (weight, norm) = (opening.weight[j].into(), opening_norm(opening, j));
-                    match opening.fixed {
-                        true => {
-                            let [mean, var] = [opening.running_mean[j], opening.running_var[j]];
-                            Inner::fixed(weight, norm, mean.into(), var.into())
-                        }
-                        false => Inner::new(moments, weight, norm),
-                    }
+                    let running = [opening.running_mean[j], opening.running_var[j]];
+                    let fixed = opening.fixed.then(|| running.map(f64::from));
+                    Inner::new(moments, opening.weight[j].into(), opening_norm(opening, j), fixed)
                 }));
             }
         }
@@ -336,22 +339,11 @@ impl ChannelGrads {
     }
 }
 
-/// Value of the padding of an inner channel: the image of zero under the running statistics as
-/// this step leaves them.
+/// The border value of an inner channel.
 fn border(form: &Form<'_>, opening: &PaddedNorm<'_>, j: usize, inner: &Inner) -> f64 {
     if opening.fixed {
         return inner.shift;
     }
     let inputs = form.inputs();
-    let kept = |stat: f32, newest: f64| {
-        (1.0 - opening.momentum) * f64::from(stat) + opening.momentum * newest
-    };
-    let mean = kept(opening.running_mean[j], inner.mean);
-    let variance = kept(opening.running_var[j], inner.variance * inputs / (inputs - 1.0));
-    let norm = opening_norm(opening, j);
-    norm.beta - norm.gamma * mean / (variance + norm.epsilon).sqrt()
-}
-
-pub(super) fn add_scaled(factor: f64, values: &[f64], sum: &mut [f64]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
+    opening.border(j, Some([inner.mean, inner.variance * inputs / (inputs - 1.0)]))
 }

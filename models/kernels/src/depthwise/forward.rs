@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 
+use pulp::Arch;
+
 use super::Saved;
-use super::channels::{map_channels, plane_and_next, with_scratch};
+use super::channels::{map_channels, with_scratch};
+use super::convolve::{Base, Convolve};
 use super::copy::{pad, unpitch};
 use super::form::{Branches, Form};
 use super::second::SecondSums;
-use super::sweep::{Base, class_sums, convolve};
+use super::sums::class_sums;
 use crate::activation::Activation;
 use crate::branches::{BranchSum, SumStatistics};
 use crate::shape::Geometry;
@@ -33,15 +36,53 @@ pub(crate) fn forward(
     activation: Activation,
     y: &mut [f32],
 ) -> (SumStatistics, Saved) {
-    let arch = instruction_set::arch();
     let form = &Form::new(block, &Geometry::new(&block.shape, x.len(), y.len()));
-    let (grid, channels, batch) = (&form.grid, form.channels, form.batch);
-    let (taps, classes) = (grid.taps(), grid.classes());
     let mut before = activation.needs_input().then(|| buffer::take(y.len()));
-    let planes = Shared::new(y);
-    let before_planes = before.as_deref_mut().map(Shared::new);
+    let pass = Pass {
+        arch: instruction_set::arch(),
+        form,
+        x,
+        residual,
+        activation,
+        y: Shared::new(y),
+        before: before.as_deref_mut().map(Shared::new),
+    };
+    let mut stats = SumStatistics::of(block);
+    let mut records = Vec::with_capacity(form.channels * form.record());
+    for (mut part, record) in map_channels(form.channels, |range| pass.channels(range)) {
+        stats.all_mut().zip(part.all_mut()).for_each(|(to, from)| to.append(from));
+        records.extend(record);
+    }
+    (stats, Saved { records, activation, before })
+}
 
-    let work = |range: Range<usize>| {
+/// What all channels share.
+struct Pass<'a> {
+    arch: Arch,
+    form: &'a Form<'a>,
+    x: &'a [f32],
+    residual: Option<&'a [f32]>,
+    activation: Activation,
+    y: Shared<'a>,
+    before: Option<Shared<'a>>,
+}
+
+/// Strips that a task reuses from channel to channel.
+struct Scratch<'a> {
+    strips: &'a mut [f32],
+    /// The sum over all images of their strips.
+    summed: &'a mut [f32],
+    /// 1 at the outputs, 0 between their rows.
+    mask: &'a mut [f32],
+    bias: &'a mut [f32],
+    out: &'a mut [f32],
+    row: &'a mut [f32],
+}
+
+impl Pass<'_> {
+    /// The statistics and the records of some channels.
+    fn channels(&self, range: Range<usize>) -> (SumStatistics, Vec<f64>) {
+        let (form, grid) = (self.form, &self.form.grid);
         let output = grid.output_buffer();
         let lengths = [
             grid.lead + grid.strips_buffer(),
@@ -51,106 +92,119 @@ pub(crate) fn forward(
             output,
             output,
         ];
-        with_scratch(lengths, |[strips, summed, mask, bias_strip, out, row]| {
-            let (strips, summed) = (&mut strips[grid.lead..], &mut summed[grid.lead..]);
+        with_scratch(lengths, |[strips, summed, mask, bias, out, row]| {
             grid.fill(|_| 1.0, mask);
-
-            let mut pairs = SecondSums::new(grid, batch);
+            let (strips, summed) = (&mut strips[grid.lead..], &mut summed[grid.lead..]);
+            let scratch = &mut Scratch { strips, summed, mask, bias, out, row };
+            let mut pairs = SecondSums::new(grid, form.batch);
             let mut branches = Branches::new(form);
-            let (mut kernel, mut bias) = (vec![0.0; taps], vec![0.0; classes]);
-            let mut weights = vec![0.0_f32; taps];
+            let (mut kernel, mut bias) = (vec![0.0; grid.taps()], vec![0.0; grid.classes()]);
+            let mut weights = vec![0.0_f32; grid.taps()];
             let mut records = vec![0.0; range.len() * form.record()];
-            let mut stats = SumStatistics::of(block);
-            for (channel, record) in range.clone().zip(records.chunks_exact_mut(form.record())) {
-                let input = |image| plane_and_next(x, image, channel, channels, grid.input());
-                // Moments.
-                let mut shift = shift::guess([batch, grid.input()], |image| input(image)[0]);
-                if form.needs_moments {
-                    let (first, second) = form.moments_mut(record);
-                    let mut about = |shift: f32| {
-                        summed.fill(0.0);
-                        pairs.reset();
-                        for image in 0..batch {
-                            pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
-                            pairs.add(arch, grid, image, strips, mask);
-                        }
-                        let squares = pairs.finish(arch, grid, second) / form.inputs();
-                        let sum: f64 = summed.iter().map(|&v| f64::from(v)).sum();
-                        let mean = sum / form.inputs();
-                        (mean, norm::variance(squares - mean * mean))
-                    };
-                    let (mut mean, mut variance) = about(shift);
-                    if shift::is_far(mean, variance) {
-                        shift = (f64::from(shift) + mean) as f32;
-                        (mean, variance) = about(shift);
-                    }
-                    let outputs = form.outputs();
-                    let width = grid.cols.kernel;
-                    for y in 0..grid.rows.kernel {
-                        for x in 0..width.min(grid.cols.stride) {
-                            let (tap, count) =
-                                (y * width + x, (width - x).div_ceil(grid.cols.stride));
-                            let strip = &summed[grid.offsets[tap]..];
-                            class_sums(arch, grid, strip, count, row, &mut first[tap * classes..]);
-                        }
-                    }
-                    first.iter_mut().for_each(|sum| *sum /= outputs);
-                    second.iter_mut().for_each(|sum| *sum /= outputs);
-                    record[1..3].copy_from_slice(&[f64::from(shift) + mean, variance]);
-                }
-                record[0] = shift.into();
-
-                // Algebra.
+            let mut stats = SumStatistics::of(form.block);
+            for (channel, record) in range.zip(records.chunks_exact_mut(form.record())) {
+                self.measure(channel, &mut pairs, scratch, record);
                 branches.open(form, channel, &form.moments(record));
                 branches.set_borders(form, channel, form.borders_mut(record));
                 branches.close(form, channel, &form.moments(record), form.borders(record));
                 branches.merge(form, channel, &mut kernel, &mut bias);
                 stats.push(&branches);
-
-                // Convolution.
-                to_f32(&kernel, &mut weights);
-                grid.fill(|class| bias[class] as f32, bias_strip);
-                // Backwards: the strips hold the last image, the cache the last ones.
-                for image in (0..batch).rev() {
-                    // SAFETY: this task alone has the channel, one image at a time.
-                    let target =
-                        unsafe { planes.plane_mut(image * channels + channel, grid.output()) };
-                    // Without moments the strips hold nothing yet.
-                    if image + 1 < batch || !form.needs_moments {
-                        pad(arch, grid, [input(image)[0], target], shift, strips, None);
-                    }
-                    let base = Base { strip: bias_strip, scale: 1.0, constant: 0.0 };
-                    let count = grid.positions();
-                    convolve(arch, strips, &grid.offsets, [&weights], [base], [&mut *out], count);
-                    if residual.is_none() && before_planes.is_none() {
-                        unpitch(arch, grid, out, activation, target);
-                        continue;
-                    }
-                    unpitch(arch, grid, out, Activation::Identity, target);
-                    let plane = image * channels + channel;
-                    if let Some(residual) = residual {
-                        let residual = &residual[plane * grid.output()..][..grid.output()];
-                        target.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
-                    }
-                    if let Some(before) = before_planes {
-                        // SAFETY: as above.
-                        let before = unsafe { before.plane_mut(plane, grid.output()) };
-                        before.copy_from_slice(target);
-                    }
-                    activation::forward_plane(activation, target);
-                }
+                weights.iter_mut().zip(&kernel).for_each(|(to, &from)| *to = from as f32);
+                grid.fill(|class| bias[class] as f32, scratch.bias);
+                self.convolve(channel, record[0] as f32, &weights, scratch);
             }
             (stats, records)
         })
-    };
-
-    let mut stats = SumStatistics::of(block);
-    let mut records = Vec::with_capacity(channels * form.record());
-    for (mut part, record) in map_channels(channels, work) {
-        stats.all_mut().zip(part.all_mut()).for_each(|(to, from)| to.append(from));
-        records.extend(record);
     }
-    (stats, Saved { records, activation, before })
+
+    /// Chooses the shift of a channel and, where a norm needs them, finds its moments. The strips
+    /// then hold the last image.
+    fn measure(
+        &self,
+        channel: usize,
+        pairs: &mut SecondSums,
+        scratch: &mut Scratch<'_>,
+        record: &mut [f64],
+    ) {
+        let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
+        let input = |image| form.input(self.x, image, channel);
+        let Scratch { strips, summed, mask, row, .. } = scratch;
+        let dims = [form.batch, grid.input()];
+        let mut shift = shift::guess(dims, |image| input(image)[0]);
+        if !form.needs_moments {
+            record[0] = shift.into();
+            return;
+        }
+        let (first, second) = form.moments_mut(record);
+        let mut about = |shift: f32| {
+            summed.fill(0.0);
+            pairs.reset();
+            for image in 0..form.batch {
+                pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
+                pairs.add(arch, grid, image, strips, mask);
+            }
+            let squares = pairs.finish(arch, grid, second) / form.inputs();
+            let sum: f64 = summed.iter().map(|&v| f64::from(v)).sum();
+            let mean = sum / form.inputs();
+            (mean, norm::variance(squares - mean * mean))
+        };
+        let (mut mean, mut variance) = about(shift);
+        if shift::is_far(mean, variance) {
+            shift = (f64::from(shift) + mean) as f32;
+            (mean, variance) = about(shift);
+        }
+        let (width, stride) = (grid.cols.kernel, grid.cols.stride);
+        for y in 0..grid.rows.kernel {
+            for x in 0..width.min(stride) {
+                let (tap, count) = (y * width + x, (width - x).div_ceil(stride));
+                let sums = &mut first[tap * grid.classes()..];
+                class_sums(arch, grid, &summed[grid.offsets[tap]..], count, row, sums);
+            }
+        }
+        first.iter_mut().for_each(|sum| *sum /= form.outputs());
+        second.iter_mut().for_each(|sum| *sum /= form.outputs());
+        record[..3].copy_from_slice(&[shift.into(), f64::from(shift) + mean, variance]);
+    }
+
+    /// Writes the outputs of a channel.
+    fn convolve(&self, channel: usize, shift: f32, weights: &[f32], scratch: &mut Scratch<'_>) {
+        let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
+        let input = |image| form.input(self.x, image, channel);
+        let Scratch { strips, bias, out, .. } = scratch;
+        // Backwards: the strips hold the last image, and the cache the last ones.
+        for image in (0..form.batch).rev() {
+            let plane = image * form.channels + channel;
+            // SAFETY: this task alone has the channel, one image at a time.
+            let target = unsafe { self.y.plane_mut(plane, grid.output()) };
+            // Without moments the strips hold no image yet.
+            if image + 1 < form.batch || !form.needs_moments {
+                pad(arch, grid, [input(image)[0], target], shift, strips, None);
+            }
+            Convolve {
+                source: strips,
+                offsets: &grid.offsets,
+                weights: [weights],
+                bases: [Base { strip: bias, scale: 1.0, constant: 0.0 }],
+                outs: [&mut **out],
+                count: grid.positions(),
+            }
+            .run(arch);
+            if self.residual.is_none() && self.before.is_none() {
+                unpitch(arch, grid, out, self.activation, target);
+                continue;
+            }
+            unpitch(arch, grid, out, Activation::Identity, target);
+            if let Some(residual) = self.residual {
+                let residual = &residual[plane * grid.output()..][..grid.output()];
+                target.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+            }
+            if let Some(before) = self.before {
+                // SAFETY: as above.
+                unsafe { before.plane_mut(plane, grid.output()) }.copy_from_slice(target);
+            }
+            activation::forward_plane(self.activation, target);
+        }
+    }
 }
 
 impl BatchStatistics {
@@ -180,8 +234,4 @@ impl SumStatistics {
             outer.push(found);
         }
     }
-}
-
-fn to_f32(values: &[f64], target: &mut [f32]) {
-    target.iter_mut().zip(values).for_each(|(t, &v)| *t = v as f32);
 }

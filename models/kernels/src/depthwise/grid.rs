@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::shape::{Geometry, LARGEST_PLANE};
 
 /// Values that may be read or written past the last position: the widest vector.
-pub(super) const SLACK: usize = super::vector::WIDEST;
+pub(super) const SLACK: usize = crate::simd::WIDEST;
 
 /// Neighbouring outputs whose kernel reaches into the input with the same taps.
 #[derive(Clone, Debug)]
@@ -84,6 +84,10 @@ pub(super) struct Grid {
 
 impl Grid {
     pub(super) fn new(shape: &Geometry) -> Self {
+        assert!(
+            [shape.in_channels, shape.groups] == [shape.out_channels; 2],
+            "a depthwise convolution has as many groups and inputs as outputs"
+        );
         let (rows, cols) = (Axis::new(shape, 0), Axis::new(shape, 1));
         let plane = (rows.len * cols.len).next_multiple_of(SLACK) + SLACK;
         let strips = (rows.stride * cols.stride).saturating_mul(plane);

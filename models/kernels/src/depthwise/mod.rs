@@ -7,16 +7,17 @@ mod algebra;
 mod backward;
 mod channels;
 mod conv;
+mod convolve;
 mod copy;
 mod form;
 mod forward;
 mod grid;
 mod rows;
 mod second;
-mod sweep;
+mod shuffle;
+mod sums;
 #[cfg(test)]
 mod tests;
-mod vector;
 
 pub use conv::conv_forward;
 pub(crate) use {backward::backward, form::serves, forward::forward};

@@ -1,7 +1,8 @@
 //! How the gradients of the branches of a channel reach its input.
 
-use super::form::{Branches, ChannelGrads, Form, add_scaled};
-use super::grid::Grid;
+use super::form::{Branches, ChannelGrads, Form};
+use super::grid::{Grid, SLACK};
+use crate::arithmetic::add_scaled;
 
 /// The gradient of the output of a branch: `scale * g + window . phi + constant`, which `kernel`
 /// carries to the input.
@@ -74,6 +75,46 @@ impl Branches {
                 add_scaled(row.scale * grad.slope, &outer.affine.kernel, &mut row.window);
                 add_scaled(row.scale, &grad.constant, &mut row.constant);
                 row.scale *= grad.scale;
+            }
+        }
+    }
+}
+
+/// How the gradients of the branches' outputs are gathered at the input, phase by phase.
+pub(super) struct InputSweeps {
+    /// Length of the strip of one branch.
+    pub pitch: usize,
+    /// Of each phase: where the taps that write to it lie in the strips of all branches.
+    pub phases: Vec<Vec<usize>>,
+    /// The taps in the same order.
+    taps: Vec<Vec<usize>>,
+}
+
+impl InputSweeps {
+    pub(super) fn new(form: &Form<'_>) -> Self {
+        let grid = &form.grid;
+        let pitch = grid.margin() + grid.phase_len().max(grid.output_buffer()) + SLACK;
+        let phase_of = |tap: usize| grid.offsets[tap] / grid.phase_len();
+        let phases = grid.rows.stride * grid.cols.stride;
+        let taps: Vec<Vec<usize>> = (0..phases)
+            .map(|phase| (0..grid.taps()).filter(|&tap| phase_of(tap) == phase).collect())
+            .collect();
+        let offset = |branch: usize, tap: usize| {
+            branch * pitch + grid.margin() - grid.offsets[tap] % grid.phase_len()
+        };
+        let phases = taps.iter().map(|taps| {
+            let rows = 0..form.rows();
+            rows.flat_map(|branch| taps.iter().map(move |&tap| offset(branch, tap))).collect()
+        });
+        Self { pitch, phases: phases.collect(), taps }
+    }
+
+    /// The kernels of all branches in the order of the sweeps.
+    pub(super) fn weights(&self, rows: &[ErrorRow], weights: &mut Vec<f32>) {
+        weights.clear();
+        for taps in &self.taps {
+            for row in rows {
+                weights.extend(taps.iter().map(|&tap| row.kernel[tap] as f32));
             }
         }
     }

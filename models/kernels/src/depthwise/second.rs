@@ -3,7 +3,7 @@
 use pulp::Arch;
 
 use super::grid::{Axis, Grid, SLACK};
-use super::sweep::{Sums, add_dots, add_pairs};
+use super::sums::{Sums, add_dots, add_pairs};
 
 /// Sums, over the outputs of a channel, of the products of the values under each pair of taps,
 /// and the sum of the squares of its inputs.

@@ -4,23 +4,8 @@
 use super::*;
 use crate::branches::{Branch, BranchMap, BranchSum, SumGrad, SumStatistics, Wanted};
 use crate::dense::PaddedNorm;
-use crate::testing::{affordable, for_each_set};
+use crate::testing::{affordable, for_each_set, positive, random};
 use crate::{BatchStatistics, ConvShape, Norm};
-
-/// Numbers in -1 .. 1 from a counter.
-fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..8).for_each(|_| {
-        next();
-    });
-    (0..count).map(|_| next()).collect()
-}
 
 fn shape(batch: usize, channels: usize, input: [usize; 2], k: usize, stride: usize) -> ConvShape {
     ConvShape {
@@ -52,13 +37,17 @@ struct Params {
 impl Params {
     fn new(shape: &ConvShape, m: usize, present: [bool; 3]) -> Self {
         let (c, taps) = (shape.out_channels, shape.kernel[0] * shape.kernel[1]);
-        let gamma = |seed, n| noise(seed, n).iter().map(|v| 1.0 + 0.5 * v).collect::<Vec<f32>>();
-        let positive = gamma(9, c * m);
         Self {
-            kxk: [noise(1, c * taps), gamma(2, c), noise(3, c)],
-            inner: [noise(4, c * m), gamma(5, c * m), noise(6, c * m), noise(7, c * m), positive],
-            second: [noise(10, c * m * taps), gamma(11, c), noise(12, c)],
-            average: [gamma(13, c), noise(14, c)],
+            kxk: [random(1, c * taps), positive(2, c), random(3, c)],
+            inner: [
+                random(4, c * m),
+                positive(5, c * m),
+                random(6, c * m),
+                random(7, c * m),
+                positive(9, c * m),
+            ],
+            second: [random(10, c * m * taps), positive(11, c), random(12, c)],
+            average: [positive(13, c), random(14, c)],
             present,
         }
     }
@@ -286,7 +275,7 @@ fn check(shape: &ConvShape, params: &Params, x: &[f32], relu: bool, tolerance: f
         assert!(e < tolerance, "variance {i} {e:e} {label}");
     }
 
-    let dy = noise(99, y.len());
+    let dy = random(99, y.len());
     let grad = block.backward(x, &y, &saved, &dy, WANTED);
     let dx = grad.input.clone().unwrap_or_default();
     if cfg!(miri) {
@@ -365,7 +354,7 @@ fn matches_the_definition() {
             }
             let shape = shape(3, 2, input, k, stride);
             let params = Params::new(&shape, m, ALL);
-            let x = noise(17, shape.input_len());
+            let x = random(17, shape.input_len());
             check(&shape, &params, &x, stride == 1, 1e-5);
         }
     });
@@ -383,7 +372,7 @@ fn takes_any_branches() {
         ] {
             let shape = shape(2, 2, if cfg!(miri) { [2, 3] } else { [5, 4] }, 3, 1);
             let params = Params::new(&shape, 2, present);
-            check(&shape, &params, &noise(5, shape.input_len()), true, 1e-5);
+            check(&shape, &params, &random(5, shape.input_len()), true, 1e-5);
         }
     });
 }
@@ -395,7 +384,7 @@ fn keeps_precision_far_from_zero() {
         for stride in [1, 2] {
             let shape = shape(2, 2, [6, 7], 3, stride);
             let params = Params::new(&shape, 2, ALL);
-            let x: Vec<f32> = noise(5, shape.input_len()).iter().map(|v| 300.0 + v).collect();
+            let x: Vec<f32> = random(5, shape.input_len()).iter().map(|v| 300.0 + v).collect();
             check(&shape, &params, &x, true, 1e-4);
         }
     });
@@ -419,8 +408,8 @@ fn plain_convolutions_of_any_geometry() {
             if !affordable(shape.macs()) {
                 continue;
             }
-            let [x, weight] = [shape.input_len(), shape.weight_len()].map(|n| noise(3, n));
-            let bias = noise(4, 5);
+            let [x, weight] = [shape.input_len(), shape.weight_len()].map(|n| random(3, n));
+            let bias = random(4, 5);
             let map = Map { data: to_f64(&x), dims: [batch, 5, input[0], input[1]] };
             let expected = conv(&map, &to_f64(&weight), &shape, &[0.0; 5]);
             let area = shape.output_len() / (5 * batch);
@@ -459,7 +448,7 @@ fn norms_of_any_geometry() {
             let shape = ConvShape { kernel, stride, padding, ..shape(2, 2, input, 3, 1) };
             for present in [[true, false, false], ALL] {
                 let params = Params::new(&shape, 1, present);
-                check(&shape, &params, &noise(5, shape.input_len()), true, 1e-5);
+                check(&shape, &params, &random(5, shape.input_len()), true, 1e-5);
             }
         }
     });
@@ -473,7 +462,7 @@ fn runs_are_equal_bit_for_bit() {
             false => shape(3, 40, [9, 18], 3, 1),
         };
         let params = Params::new(&shape, 2, ALL);
-        let x = noise(5, shape.input_len());
+        let x = random(5, shape.input_len());
         let run = || {
             let mut y = vec![0.0; shape.output_len()];
             let branches = params.branches(&shape);
@@ -497,7 +486,7 @@ fn a_constant_channel_is_finite() {
         let block = BranchSum { shape, branches: &branches, outer: None };
         let (stats, saved) = block.forward(&x, None, Activation::Identity, &mut y);
         assert_eq!(statistics(&stats, ALL)[1].var, [0.0; 2]);
-        let dx = block.backward(&x, &y, &saved, &noise(1, y.len()), WANTED).input.unwrap();
+        let dx = block.backward(&x, &y, &saved, &random(1, y.len()), WANTED).input.unwrap();
         assert!(y.iter().chain(&dx).all(|v| v.is_finite()));
     });
 }

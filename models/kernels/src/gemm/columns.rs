@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::simd::Isa;
+use crate::simd::WIDEST;
 
 /// A matrix of `channels * taps` rows and `images * grid` columns that is never stored: row
 /// `(c, t)`, column `(n, oy, ox)` is `source[n, c, oy * sy + ty, ox * sx + tx]`, zero outside the
@@ -20,9 +21,6 @@ pub(crate) struct Columns<'a> {
     /// Height and width of the grid of positions.
     pub grid: [usize; 2],
 }
-
-/// Most lanes of a vector.
-const LANES: usize = 16;
 
 /// Lanes of one vector that lie in one row of the grid.
 #[derive(Clone, Copy, Default)]
@@ -72,7 +70,7 @@ impl Columns<'_> {
     }
 
     /// The runs of the columns `from..to`, at most a vector of them.
-    fn runs(&self, from: usize, to: usize, runs: &mut [Run; LANES]) -> usize {
+    fn runs(&self, from: usize, to: usize, runs: &mut [Run; WIDEST]) -> usize {
         let (mut count, mut column) = (0, from);
         while column < to {
             let (image, position) = (column / self.positions(), column % self.positions());
@@ -97,7 +95,7 @@ impl Columns<'_> {
         &self,
         [ty, tx]: [isize; 2],
         runs: &[Run],
-        pieces: &mut [Piece<I::Mask>; LANES],
+        pieces: &mut [Piece<I::Mask>; WIDEST],
     ) -> usize {
         let [height, width] = self.size.map(|size| size as isize);
         let stride = self.stride[1] as isize;
@@ -147,8 +145,8 @@ impl Columns<'_> {
         let depth = channels.len() * taps;
         // SAFETY: the caller runs inside `enter`.
         let none = unsafe { I::mask(0, 0) };
-        let mut pieces = [Piece { offset: 0, lanes: (0, 0), masks: [none; 2] }; LANES];
-        let mut runs = [Run::default(); LANES];
+        let mut pieces = [Piece { offset: 0, lanes: (0, 0), masks: [none; 2] }; WIDEST];
+        let mut runs = [Run::default(); WIDEST];
         let first = self.start + channels.start * self.channel_stride;
         let source = self.source.as_ptr().wrapping_add(first);
         for half in 0..2 * columns.len().div_ceil(width) {

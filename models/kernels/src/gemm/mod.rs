@@ -74,7 +74,7 @@ pub(crate) fn panels<I: Isa>(rows: usize) -> usize {
 /// The rows of panel `panel`; heights differ by one at most.
 pub(crate) fn panel_rows<I: Isa>(panel: usize, rows: usize) -> Range<usize> {
     let count = panels::<I>(rows);
-    panel * rows / count..(panel + 1) * rows / count
+    part(0..rows, 1, panel, count)
 }
 
 /// `start..end` divided evenly, in units of `unit`, in `parts`: part `part`.
@@ -84,7 +84,7 @@ pub(crate) fn part(range: Range<usize>, unit: usize, part: usize, parts: usize) 
     at(part)..at(part + 1)
 }
 
-/// The first operand of `block`.
+/// The first operand of a [`Block`].
 #[derive(Clone, Copy)]
 pub(crate) enum Rows {
     /// Packed by `pack_rows`.
@@ -93,48 +93,64 @@ pub(crate) enum Rows {
     InPlace { from: *const f32, stride: usize },
 }
 
-/// `c (+)= a b` for one tile of `ROWS` rows and `VECTORS` vectors of columns. The rows of `a` are
-/// `a_stride` apart, or interleaved if it is `PACKED`.
-#[allow(clippy::too_many_arguments)]
-#[inline(always)]
-unsafe fn tile_of<I: Isa, const ROWS: usize, const VECTORS: usize, const PACKED: bool>(
+/// A product `c (+)= a b` of a register tile. The rows of `a` are `a_stride` apart, unless they are
+/// packed.
+#[derive(Clone, Copy)]
+struct Tile {
     depth: usize,
     a: *const f32,
     a_stride: usize,
     b: *const f32,
-    b_stride: usize,
     c: *mut f32,
     c_stride: usize,
     accumulate: bool,
+}
+
+/// Computes a tile of `ROWS` rows and `VECTORS` vectors of columns of `Part`, which is `I` or its
+/// half. The rows of `a` are interleaved if it is `PACKED`.
+unsafe fn multiply<
+    I: Isa,
+    Part: Isa,
+    const ROWS: usize,
+    const VECTORS: usize,
+    const PACKED: bool,
+>(
+    tile: Tile,
 ) {
-    let lanes = I::LANES;
+    let Tile { depth, a, a_stride, b, c, c_stride, accumulate } = tile;
     // SAFETY: the packed panels hold `depth` columns and rows, `c` a whole tile.
     unsafe {
-        let mut sums = [[I::splat(0.0); VECTORS]; ROWS];
-        for step in 0..depth {
-            let b = b.add(step * b_stride);
-            let columns: [_; VECTORS] = std::array::from_fn(
-                #[inline(always)]
-                |vector| I::load(b.add(vector * lanes)),
-            );
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let place = if PACKED { step * ROWS + row } else { row * a_stride + step };
-                let value = I::splat(*a.add(place));
-                for (sum, &column) in sums.iter_mut().zip(&columns) {
-                    *sum = I::mul_add(value, column, *sum);
+        I::enter(
+            #[inline(always)]
+            || {
+                let mut sums = [[Part::splat(0.0); VECTORS]; ROWS];
+                for step in 0..depth {
+                    let b = b.add(step * 2 * I::LANES);
+                    let columns: [_; VECTORS] = std::array::from_fn(
+                        #[inline(always)]
+                        |vector| Part::load(b.add(vector * Part::LANES)),
+                    );
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let place = if PACKED { step * ROWS + row } else { row * a_stride + step };
+                        let value = Part::splat(*a.add(place));
+                        for (sum, &column) in sums.iter_mut().zip(&columns) {
+                            *sum = Part::mul_add(value, column, *sum);
+                        }
+                    }
                 }
-            }
-        }
-        for (row, sums) in sums.into_iter().enumerate() {
-            for (vector, sum) in sums.into_iter().enumerate() {
-                let c = c.add(row * c_stride + vector * lanes);
-                I::store(c, if accumulate { I::add(I::load(c), sum) } else { sum });
-            }
-        }
+                for (row, sums) in sums.into_iter().enumerate() {
+                    for (vector, sum) in sums.into_iter().enumerate() {
+                        let c = c.add(row * c_stride + vector * Part::LANES);
+                        let sum = if accumulate { Part::add(Part::load(c), sum) } else { sum };
+                        Part::store(c, sum);
+                    }
+                }
+            },
+        )
     }
 }
 
-/// Of a tile.
+/// The width of a tile.
 #[derive(Clone, Copy)]
 enum Width {
     /// Two vectors.
@@ -169,45 +185,15 @@ fn widths<I: Isa>(columns: usize) -> [Option<(usize, Width)>; 2] {
     }
 }
 
-type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool);
-
-/// The tile of every height and width.
-fn tile<I: Isa, const PACKED: bool>(rows: usize, width: Width) -> Tile {
-    unsafe fn entered<
-        I: Isa,
-        Part: Isa,
-        const ROWS: usize,
-        const VECTORS: usize,
-        const PACKED: bool,
-    >(
-        depth: usize,
-        a: *const f32,
-        a_stride: usize,
-        b: *const f32,
-        c: *mut f32,
-        c_stride: usize,
-        accumulate: bool,
-    ) {
-        let b_stride = 2 * I::LANES;
-        // SAFETY: as the caller promises.
-        unsafe {
-            I::enter(
-                #[inline(always)]
-                || {
-                    tile_of::<Part, ROWS, VECTORS, PACKED>(
-                        depth, a, a_stride, b, b_stride, c, c_stride, accumulate,
-                    )
-                },
-            )
-        }
-    }
+/// The function for tiles of these rows and this width.
+fn multiply_of<I: Isa, const PACKED: bool>(rows: usize, width: Width) -> unsafe fn(Tile) {
     macro_rules! heights {
         ($($rows:literal)*) => {
             match (rows, width) {
                 $(
-                    ($rows, Width::Two) => entered::<I, I, $rows, 2, PACKED>,
-                    ($rows, Width::One) => entered::<I, I, $rows, 1, PACKED>,
-                    ($rows, Width::Half) => entered::<I, I::Half, $rows, 1, PACKED>,
+                    ($rows, Width::Two) => multiply::<I, I, $rows, 2, PACKED>,
+                    ($rows, Width::One) => multiply::<I, I, $rows, 1, PACKED>,
+                    ($rows, Width::Half) => multiply::<I, I::Half, $rows, 1, PACKED>,
                 )*
                 _ => unreachable!("a tile of {rows} rows"),
             }
@@ -216,72 +202,98 @@ fn tile<I: Isa, const PACKED: bool>(rows: usize, width: Width) -> Tile {
     heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
 }
 
-/// `c (+)= a b` over the row panels `range` of a product of `rows` rows and `columns` columns.
-///
-/// `b` holds panels of two vectors, each `[depth, 2 * LANES]`. `c` gives the place of a row, its rows are `c_stride` apart. If
-/// `c_padded`, whole tiles may be written past the last column. `finish` is called with the rows
-/// of each panel when they are done.
-///
-/// # Safety
-/// The operands are packed as said, `c` points to room enough, the processor has `I`.
-#[allow(clippy::too_many_arguments)]
-#[inline(always)]
-pub(crate) unsafe fn block<I: Isa>(
-    range: Range<usize>,
-    rows: usize,
-    depth: usize,
-    columns: usize,
-    a: Rows,
-    b: *const f32,
-    c: impl Fn(usize) -> *mut f32,
-    c_stride: usize,
-    c_padded: bool,
-    accumulate: bool,
-    mut finish: impl FnMut(Range<usize>),
-) {
-    let width = 2 * I::LANES;
-    for panel in range {
-        let band = panel_rows::<I>(panel, rows);
-        let (a, a_stride, packed) = match a {
-            Rows::Packed(from) => (from.wrapping_add(band.start * depth), 0, true),
-            Rows::InPlace { from, stride } => {
-                (from.wrapping_add(band.start * stride), stride, false)
-            }
-        };
-        let c = c(band.start);
-        for (index, column) in (0..columns).step_by(width).enumerate() {
-            let count = (columns - column).min(width);
-            for (start, part) in widths::<I>(count).into_iter().flatten() {
-                let kernel = if packed {
-                    tile::<I, true>(band.len(), part)
-                } else {
-                    tile::<I, false>(band.len(), part)
-                };
-                // SAFETY: the caller's promise; a ragged tile goes through a buffer of its own.
-                unsafe {
-                    let b = b.add(index * depth * width + start);
-                    let c = c.add(column + start);
-                    if c_padded || count == width {
-                        kernel(depth, a, a_stride, b, c, c_stride, accumulate);
+/// A part of a product `c (+)= a b`: the panels `panels` of `rows` rows, and `columns` columns.
+pub(crate) struct Block {
+    pub panels: Range<usize>,
+    pub rows: usize,
+    pub depth: usize,
+    pub columns: usize,
+    pub a: Rows,
+    /// Panels of two vectors of columns, each `[depth, 2 * LANES]`.
+    pub b: *const f32,
+    /// Between the rows of `c`.
+    pub c_stride: usize,
+    /// Whether whole tiles may be written past the last column of `c`.
+    pub c_padded: bool,
+    pub accumulate: bool,
+}
+
+impl Block {
+    /// Computes the product. `c` is the place of a row; `finish` is called with the rows of each
+    /// panel once they are computed.
+    ///
+    /// # Safety
+    /// The operands are packed as described, `c` points to enough room, and the processor has `I`.
+    #[inline(always)]
+    pub unsafe fn run<I: Isa>(
+        self,
+        c: impl Fn(usize) -> *mut f32,
+        mut finish: impl FnMut(Range<usize>),
+    ) {
+        let Self { panels, rows, depth, columns, a, b, c_stride, c_padded, accumulate } = self;
+        let width = 2 * I::LANES;
+        for panel in panels {
+            let band = panel_rows::<I>(panel, rows);
+            let (a, a_stride, packed) = match a {
+                Rows::Packed(from) => (from.wrapping_add(band.start * depth), 0, true),
+                Rows::InPlace { from, stride } => {
+                    (from.wrapping_add(band.start * stride), stride, false)
+                }
+            };
+            let c = c(band.start);
+            for (index, column) in (0..columns).step_by(width).enumerate() {
+                let count = (columns - column).min(width);
+                for (start, part) in widths::<I>(count).into_iter().flatten() {
+                    let multiply = if packed {
+                        multiply_of::<I, true>(band.len(), part)
                     } else {
-                        let mut ragged = [0.0_f32; 14 * 32];
-                        kernel(depth, a, a_stride, b, ragged.as_mut_ptr(), width, false);
-                        for row in 0..band.len() {
-                            for lane in 0..(count - start).min(part.lanes::<I>()) {
-                                let to = c.add(row * c_stride + lane);
-                                let before = if accumulate { *to } else { 0.0 };
-                                *to = before + ragged[row * width + lane];
-                            }
+                        multiply_of::<I, false>(band.len(), part)
+                    };
+                    // SAFETY: as the caller promises; a partial tile goes through a buffer.
+                    unsafe {
+                        let b = b.add(index * depth * width + start);
+                        let c = c.add(column + start);
+                        let tile = Tile { depth, a, a_stride, b, c, c_stride, accumulate };
+                        if c_padded || count == width {
+                            multiply(tile);
+                        } else {
+                            let size = [band.len(), (count - start).min(part.lanes::<I>())];
+                            multiply_partial::<I>(multiply, tile, size);
                         }
                     }
                 }
             }
+            finish(band);
         }
-        finish(band);
     }
 }
 
-/// Packs the rows of a matrix for `block`: all panels of rows, each `[depth, height]`, for every
+/// Computes a tile of which only the first rows and columns exist in `c`.
+///
+/// # Safety
+/// As for `multiply`, and `c` has this many rows and columns.
+#[inline(always)]
+unsafe fn multiply_partial<I: Isa>(
+    multiply: unsafe fn(Tile),
+    tile: Tile,
+    [rows, columns]: [usize; 2],
+) {
+    let width = 2 * I::LANES;
+    let mut buffer = [0.0_f32; 14 * 32];
+    // SAFETY: no tile is larger than the buffer; otherwise as the caller promises.
+    unsafe {
+        multiply(Tile { c: buffer.as_mut_ptr(), c_stride: width, accumulate: false, ..tile });
+        for row in 0..rows {
+            for lane in 0..columns {
+                let to = tile.c.add(row * tile.c_stride + lane);
+                let before = if tile.accumulate { *to } else { 0.0 };
+                *to = before + buffer[row * width + lane];
+            }
+        }
+    }
+}
+
+/// Packs the rows of a matrix for [`Block`]: all panels of rows, each `[depth, height]`, for every
 /// block of the depth one after the other. The value of row `r` at depth `k` is
 /// `from[r * row_stride + places[k]]`.
 pub(crate) fn pack_rows<I: Isa>(

@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::branches::{Branch, MAX_BRANCHES, affine, for_branches, load_branches, splat_branches};
-use crate::activation::{Activation, CLAMP, HARD_SWISH, IDENTITY, Vectors};
+use crate::activation::{Activation, Vectors, with_kind};
 use crate::shape::map_len;
 use crate::shared::Shared;
 use crate::simd::{Lanes, sweep};
@@ -79,22 +79,13 @@ impl<const B: usize> WithSimd for Apply<'_, B> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match self.added {
-            Added::Nothing => self.added::<S, false>(simd),
-            Added::Map(_) | Added::Output => self.added::<S, true>(simd),
+            Added::Nothing => with_kind!(self.activation, |KIND| self.run::<S, false, KIND>(simd)),
+            _ => with_kind!(self.activation, |KIND| self.run::<S, true, KIND>(simd)),
         }
     }
 }
 
 impl<const B: usize> Apply<'_, B> {
-    #[inline(always)]
-    fn added<S: Simd, const ADDED: bool>(self, simd: S) {
-        match self.activation {
-            Activation::Identity => self.run::<S, ADDED, IDENTITY>(simd),
-            Activation::Relu | Activation::Relu6 => self.run::<S, ADDED, CLAMP>(simd),
-            Activation::HardSwish => self.run::<S, ADDED, HARD_SWISH>(simd),
-        }
-    }
-
     #[inline(always)]
     fn run<S: Simd, const ADDED: bool, const KIND: u8>(self, simd: S) {
         let Self { branches, positions, y, .. } = self;
@@ -111,7 +102,7 @@ impl<const B: usize> Apply<'_, B> {
                 Added::Map(map) => map[plane * positions..][..positions].as_ptr(),
                 Added::Output => to.cast_const(),
             };
-            sweep!(S, positions, |at, lanes, _TURN| {
+            sweep!(simd, positions, |at, lanes, _TURN| {
                 // SAFETY: `sweep` stays within planes of `positions` values. This task alone has
                 // the plane of `y`.
                 unsafe {

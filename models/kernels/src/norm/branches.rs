@@ -142,7 +142,7 @@ pub(super) fn splat_branches<S: Simd, const B: usize>(
 /// # Safety
 /// The pointers are valid for reads of these lanes.
 #[inline(always)]
-pub(super) unsafe fn load_branches<S: Simd, L: Lanes, const B: usize>(
+pub(super) unsafe fn load_branches<S: Simd, L: Lanes<S>, const B: usize>(
     simd: S,
     lanes: L,
     at: usize,

@@ -29,44 +29,28 @@ pub enum Gate<'a> {
     },
 }
 
-/// Calls `$run` of an operation with the case of its gate: the case of the activation, and
-/// whether its values come from a map.
+/// Evaluates `$body` with the case of the activation of a gate as the constant `$kind`, and with
+/// `$map`: whether the values of the activation come from a map.
 macro_rules! for_gate {
-    ($gate:expr, |$kind:ident, $map:ident| $body:expr) => {{
-        use $crate::activation::{Activation, CLAMP, HARD_SWISH, IDENTITY};
-        let case = match $gate {
-            Gate::Open => (Activation::Identity, false),
-            Gate::Values(activation, _) => (activation, true),
-            Gate::Affine { activation, .. } => (activation, false),
-        };
-        match case {
-            (Activation::Identity, _) => {
-                const $kind: u8 = IDENTITY;
+    ($gate:expr, |$kind:ident, $map:ident| $body:expr) => {
+        match $gate {
+            Gate::Open => {
+                const $kind: u8 = $crate::activation::IDENTITY;
                 const $map: bool = false;
                 $body
             }
-            (Activation::Relu | Activation::Relu6, true) => {
-                const $kind: u8 = CLAMP;
+            Gate::Values(activation, _) => $crate::activation::with_kind!(activation, |$kind| {
                 const $map: bool = true;
                 $body
-            }
-            (Activation::Relu | Activation::Relu6, false) => {
-                const $kind: u8 = CLAMP;
-                const $map: bool = false;
-                $body
-            }
-            (Activation::HardSwish, true) => {
-                const $kind: u8 = HARD_SWISH;
-                const $map: bool = true;
-                $body
-            }
-            (Activation::HardSwish, false) => {
-                const $kind: u8 = HARD_SWISH;
-                const $map: bool = false;
-                $body
+            }),
+            Gate::Affine { activation, .. } => {
+                $crate::activation::with_kind!(activation, |$kind| {
+                    const $map: bool = false;
+                    $body
+                })
             }
         }
-    }};
+    };
 }
 pub(super) use for_gate;
 
@@ -131,7 +115,7 @@ impl<S: Simd, const B: usize> PlaneGate<S, B> {
     /// # Safety
     /// The lanes at `at` lie in the plane, and `KIND` and `MAP` are the case of the gate.
     #[inline(always)]
-    pub(super) unsafe fn pass<L: Lanes, const KIND: u8, const MAP: bool>(
+    pub(super) unsafe fn pass<L: Lanes<S>, const KIND: u8, const MAP: bool>(
         &self,
         simd: S,
         lanes: L,

@@ -8,6 +8,7 @@ use super::Dims;
 use super::branches::{Branch, MAX_BRANCHES, for_branches, load_branches};
 use super::gate::{Gate, for_gate};
 use super::reduce::Sums;
+use crate::arithmetic::to_f32;
 use crate::instruction_set;
 use crate::planes;
 use crate::shape::map_len;
@@ -68,7 +69,7 @@ impl Gradients {
             .zip(inv_std)
             .map(|(sum, inv_std)| (sum * inv_std) as f32)
             .collect();
-        let beta = sums.gradient.iter().map(|&sum| sum as f32).collect();
+        let beta = to_f32(&sums.gradient);
         Self { gamma, beta, coefficients }
     }
 }
@@ -163,7 +164,7 @@ impl<const B: usize> BackwardInput<'_, B> {
             let gate = self.gate.of_plane::<S, B>(simd, plane, channel, self.dims);
             let d_residual =
                 self.d_residual.map_or(std::ptr::null_mut(), |map| map.plane(plane, positions));
-            sweep!(S, positions, |at, lanes, _TURN| {
+            sweep!(simd, positions, |at, lanes, _TURN| {
                 // SAFETY: `sweep` stays within planes of `positions` values, and this task alone
                 // has those that are written.
                 unsafe {

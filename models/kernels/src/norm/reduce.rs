@@ -8,6 +8,7 @@ use super::branches::{Branch, MAX_BRANCHES, for_branches, load_branches, splat_b
 use super::gate::{Gate, for_gate};
 use super::statistics::total;
 use super::{BLOCK, Dims};
+use crate::arithmetic::to_f32;
 use crate::instruction_set;
 use crate::planes;
 use crate::shape::map_len;
@@ -35,7 +36,7 @@ pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usiz
     assert_eq!(dy.len(), len, "length of the gradient");
     gate.check(branches.len(), dims);
     assert_eq!(mean.len(), branches.len() * channels, "one mean per branch and channel");
-    let rounded: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
+    let rounded = to_f32(mean);
     let (mut gradient, mut products) = (Vec::new(), Vec::with_capacity(mean.len()));
     for (branches, about) in
         branches.chunks(MAX_BRANCHES).zip(rounded.chunks(MAX_BRANCHES * channels))
@@ -97,7 +98,7 @@ impl<const B: usize> Reduce<'_, B> {
             for start in (0..positions).step_by(BLOCK) {
                 let mut gradient = [simd.splat_f32s(0.0); 2];
                 let mut products = [gradient; B];
-                sweep!(S, BLOCK.min(positions - start), |at, lanes, TURN| {
+                sweep!(simd, BLOCK.min(positions - start), |at, lanes, TURN| {
                     let at = start + at;
                     // SAFETY: `sweep` stays within planes of `positions` values.
                     unsafe {

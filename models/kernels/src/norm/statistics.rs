@@ -115,10 +115,10 @@ impl WithSimd for Spread<'_> {
             for block in plane.chunks(BLOCK) {
                 let mut sum = [simd.splat_f32s(0.0); 2];
                 let mut squares = sum;
-                sweep!(S, block.len(), |at, lanes, TURN| {
+                sweep!(simd, block.len(), |at, lanes, TURN| {
                     // SAFETY: `sweep` stays within the block.
-                    let value = unsafe { lanes.load_or(simd, block.as_ptr().add(at), about) };
-                    let value = simd.sub_f32s(value, about);
+                    let value = unsafe { lanes.load(simd, block.as_ptr().add(at)) };
+                    let value = lanes.keep(simd, simd.sub_f32s(value, about));
                     sum[TURN] = simd.add_f32s(sum[TURN], value);
                     squares[TURN] = simd.mul_add_e_f32s(value, value, squares[TURN]);
                 });

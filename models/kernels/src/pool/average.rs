@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::{SLACK, geometry, sort_columns, taps};
+use super::{geometry, sort_columns, taps};
 use crate::ConvShape;
 use crate::instruction_set;
 use crate::planes;
 use crate::shape::Geometry;
 use crate::shared::Shared;
-use crate::simd::{Full, Lanes, sweep};
+use crate::simd::{Lanes, WIDEST, load, sweep};
 
 /// Output rows whose vertical sums are made before the first horizontal one, so that no load
 /// waits for a store.
@@ -69,7 +69,7 @@ impl Average<'_> {
         let (padding, window) = (shape.padding[1], (shape.kernel[0] * kernel) as f32);
         let scale = simd.splat_f32s(1.0 / window);
         // A padded row of vertical sums, its columns sorted by their remainder modulo the stride.
-        let pitch = (width + 2 * padding).div_ceil(stride) + SLACK;
+        let pitch = (width + 2 * padding).div_ceil(stride) + WIDEST;
         let mut sums = vec![0.0f32; BAND * stride * pitch];
         let mut row_sums = vec![0.0f32; width];
         for plane in range {
@@ -89,14 +89,13 @@ impl Average<'_> {
                     }
                 }
                 for (row, sums) in band.zip(sums.chunks_exact(stride * pitch)) {
-                    sweep!(S, columns, |at, lanes, _TURN| {
+                    sweep!(simd, columns, |at, lanes, _TURN| {
                         let mut sum = simd.splat_f32s(0.0);
                         for tap in 0..kernel {
                             let from = tap % stride * pitch + tap / stride + at;
-                            debug_assert!(from + S::F32_LANES <= sums.len());
                             // SAFETY: the last window ends within the padded row, and the slack
                             // behind it is as wide as a vector. This task alone has the plane.
-                            let value = unsafe { Full.load(simd, sums.as_ptr().add(from)) };
+                            let value = unsafe { load(simd, sums, from) };
                             sum = simd.add_f32s(sum, value);
                         }
                         let mean = simd.mul_f32s(scale, sum);
@@ -125,7 +124,7 @@ fn add_rows<S: Simd>(simd: S, from: &[f32], to: &mut [f32]) {
 fn add_some_rows<S: Simd>(simd: S, from: &[f32], to: &mut [f32], rows: usize) {
     let width = to.len();
     assert_eq!(from.len(), rows * width);
-    sweep!(S, width, |at, lanes, _TURN| {
+    sweep!(simd, width, |at, lanes, _TURN| {
         let mut sum = simd.splat_f32s(0.0);
         for row in 0..rows {
             // SAFETY: `sweep` stays within a row, and there are `rows` of them.
@@ -167,7 +166,7 @@ impl AverageBackward<'_> {
         let scale = simd.splat_f32s(1.0 / window);
         // A row of vertical sums between zeros.
         let left = (kernel - 1) / stride;
-        let pitch = left + columns.max((width + padding).div_ceil(stride)) + SLACK;
+        let pitch = left + columns.max((width + padding).div_ceil(stride)) + WIDEST;
         let mut sums = vec![0.0f32; BAND * pitch];
         // The gradients of a row, its columns sorted by their remainder modulo the stride.
         let class = width.div_ceil(stride);
@@ -189,14 +188,13 @@ impl AverageBackward<'_> {
                         let (phase, first) =
                             ((column + padding) % stride, (column + padding) / stride);
                         let count = (width - column).div_ceil(stride);
-                        sweep!(S, count, |at, lanes, _TURN| {
+                        sweep!(simd, count, |at, lanes, _TURN| {
                             let mut sum = simd.splat_f32s(0.0);
                             for back in 0..kernel.saturating_sub(phase).div_ceil(stride) {
                                 let from = left + first + at - back;
-                                debug_assert!(from + S::F32_LANES <= sums.len());
                                 // SAFETY: the zeros before the row are as many as windows reach
                                 // back; the slack behind it is as wide as a vector.
-                                let value = unsafe { Full.load(simd, sums.as_ptr().add(from)) };
+                                let value = unsafe { load(simd, sums, from) };
                                 sum = simd.add_f32s(sum, value);
                             }
                             let mut gradient = simd.mul_f32s(scale, sum);

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::{LARGEST_WINDOW, SLACK, geometry, sort_columns, taps};
+use super::{LARGEST_WINDOW, geometry, sort_columns, taps};
 use crate::ConvShape;
 use crate::instruction_set;
 use crate::planes;
 use crate::shape::Geometry;
 use crate::shared::Shared;
-use crate::simd::{Full, Lanes, sweep};
+use crate::simd::{Lanes, WIDEST, load, sweep};
 
 /// Maximum of each window, and which of its values that is: `argmax` is the row in the window
 /// times the kernel's width, plus the column, of the first maximum. NaN counts as a maximum.
@@ -60,7 +60,7 @@ impl Max<'_> {
         let Self { shape, x, y, argmax, range } = self;
         let ([height, width], [rows, columns]) = (shape.input, shape.output());
         let padding = shape.padding[1];
-        let pitch = (width + 2 * padding).div_ceil(stride) + SLACK;
+        let pitch = (width + 2 * padding).div_ceil(stride) + WIDEST;
         // The rows padded, their columns sorted by their remainder modulo the stride.
         let mut sorted = vec![f32::NEG_INFINITY; height * stride * pitch];
         // Places are kept as floats to be selected along with the values; above 2^23, so that
@@ -84,7 +84,7 @@ impl Max<'_> {
                 let start = row * shape.stride[0] + taps.start - shape.padding[0];
                 let sorted = &sorted[start * stride * pitch..][..taps.len() * stride * pitch];
                 let first_row = simd.splat_f32s((taps.start * kernel) as f32);
-                sweep!(S, columns, |at, lanes, _TURN| {
+                sweep!(simd, columns, |at, lanes, _TURN| {
                     let mut best = simd.splat_f32s(f32::NEG_INFINITY);
                     // SAFETY: `sweep` stays within `columns` values.
                     let mut place = unsafe { lanes.load(simd, first.as_ptr().add(at)) };
@@ -92,10 +92,9 @@ impl Max<'_> {
                     for (line, row) in taps.clone().enumerate() {
                         for tap in 0..kernel {
                             let from = (line * stride + tap % stride) * pitch + tap / stride + at;
-                            debug_assert!(from + S::F32_LANES <= sorted.len());
                             // SAFETY: the last window ends within the padded row, and the slack
                             // behind it is as wide as a vector.
-                            let value = unsafe { Full.load(simd, sorted.as_ptr().add(from)) };
+                            let value = unsafe { load(simd, sorted, from) };
                             let wins = simd.or_m32s(
                                 simd.greater_than_f32s(value, best),
                                 simd.not_m32s(simd.equal_f32s(value, value)),
@@ -129,7 +128,7 @@ pub fn max_backward(shape: &ConvShape, dy: &[f32], argmax: &[u8], dx: &mut [f32]
     check_window(shape);
     let ([height, width], [rows, columns]) = (shape.input, shape.output());
     // Of a place in the window, from the window's first value.
-    let offsets: Vec<usize> = (0..shape.kernel[0] * shape.kernel[1])
+    let offsets: Vec<usize> = (0..shape.window())
         .map(|place| place / shape.kernel[1] * width + place % shape.kernel[1])
         .collect();
     let padding = shape.padding[0] * width + shape.padding[1];

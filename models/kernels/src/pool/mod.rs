@@ -15,9 +15,6 @@ use crate::shape::Geometry;
 pub use average::{average, average_backward};
 pub use max::{max, max_backward};
 
-/// Values behind a row of scratch that a vector may read over its end: those of the widest one.
-const SLACK: usize = 16;
-
 /// Most values of a window whose maximum is sought: its place is a byte.
 pub const LARGEST_WINDOW: usize = 256;
 

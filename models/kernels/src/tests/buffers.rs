@@ -56,8 +56,9 @@ fn dense_blocks_keep_none() {
                 let residual = residual.then_some(&*dy);
                 let (_, saved) = block.forward(&x, residual, Activation::Relu, &mut y);
                 let saved = if copied { saved.clone() } else { saved };
-                let wants = [wants_input, residual.is_some()];
-                let grad = block.backward(&x, &y, &saved, &dy, wants);
+                let residual = residual.is_some();
+                let wanted = Wanted { input: wants_input, residual, parameters: true };
+                let grad = block.backward(&x, &y, &saved, &dy, wanted);
                 [grad.input, grad.residual].into_iter().flatten().for_each(give);
             });
             assert_eq!(kept, 0, "{shape:?} residual {residual} input {wants_input}");

@@ -2,11 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::parameters::{Parameters, SHAPE};
-use crate::branches::{BranchSum, SumSaved};
+use super::parameters::{Parameters, SHAPE, WANTED};
+use crate::branches::{BranchSum, SumGrad, SumSaved, SumStatistics, Wanted};
+use crate::conv::{self, Matrix};
 use crate::norm::{self, Gate, Gradients};
 use crate::testing::{affordable, for_each_set, random};
-use crate::{Activation, ConvShape, Epilogue, Norm, conv, depthwise, moments, pool};
+use crate::{Activation, ConvShape, Epilogue, Norm, depthwise, moments, pool};
 
 const IDENTITY: Epilogue<'static> =
     Epilogue { bias: None, residual: None, accumulate: false, activation: Activation::Identity };
@@ -65,7 +66,7 @@ fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
             dense.forward(&[], None, Activation::Identity, &mut []);
         }),
         ("DenseBlock::backward", &mut || {
-            dense.backward(&[], &[], &saved.dense, &[], [true; 2]);
+            dense.backward(&[], &[], &saved.dense, &[], WANTED);
         }),
         ("depthwise::conv_forward", &mut || {
             depthwise::conv_forward(shape, &[], &[], None, Activation::Relu, &mut []);
@@ -162,11 +163,22 @@ fn padding_that_takes_more_room_than_any_map_is_refused() {
     assert!(text.contains("the padding is too large"), "{text}");
 }
 
+fn matmul(
+    [rows, depth, columns]: [usize; 3],
+    [a, b]: [(&[f32], [usize; 2]); 2],
+    c: &mut [f32],
+    accumulate: bool,
+) {
+    let [a, b] = [(a, [rows, depth]), (b, [depth, columns])]
+        .map(|((values, strides), size)| Matrix { values, size, strides });
+    conv::matmul(a, b, c, accumulate);
+}
+
 #[test]
 fn matrices_that_leave_their_slices_are_refused() {
     let (a, b) = ([1.0; 12], [1.0; 12]);
     let product = |sizes, a_strides, b_strides, c: usize| {
-        move || conv::matmul(sizes, &a, a_strides, &b, b_strides, &mut vec![0.0; c], false)
+        move || matmul(sizes, [(&a, a_strides), (&b, b_strides)], &mut vec![0.0; c], false)
     };
     for (call, reason) in [
         (product([3, 4, 3], [1 << 61, 1], [3, 1], 9), "A has more values"),
@@ -187,14 +199,14 @@ fn a_stride_that_no_slice_bounds_is_that_of_a_single_value() {
     const FAR: usize = 1 << 61;
     for_each_set(|| {
         let (a, b, mut c) = ([2.0, 3.0], [5.0, 7.0], [0.0]);
-        conv::matmul([1, 2, 1], &a, [FAR, 1], &b, [1, FAR], &mut c, false);
+        matmul([1, 2, 1], [(&a, [FAR, 1]), (&b, [1, FAR])], &mut c, false);
         assert_eq!(c, [31.0]);
-        conv::matmul([1, 1, 1], &a, [FAR; 2], &b, [FAR; 2], &mut c, true);
+        matmul([1, 1, 1], [(&a, [FAR; 2]), (&b, [FAR; 2])], &mut c, true);
         assert_eq!(c, [41.0]);
         // A product over nothing.
-        conv::matmul([1, 0, 1], &[], [FAR; 2], &[], [FAR; 2], &mut c, true);
+        matmul([1, 0, 1], [(&[], [FAR; 2]); 2], &mut c, true);
         assert_eq!(c, [41.0]);
-        conv::matmul([1, 0, 1], &[], [FAR; 2], &[], [FAR; 2], &mut c, false);
+        matmul([1, 0, 1], [(&[], [FAR; 2]); 2], &mut c, false);
         assert_eq!(c, [0.0]);
 
         for groups in [1, 4] {
@@ -256,35 +268,29 @@ fn block_results(
     dy: &[f32],
 ) -> Vec<(&'static str, Vec<f32>)> {
     let mut y = vec![f32::NAN; dy.len()];
+    let mut results = Vec::new();
     if shape.groups == 1 {
         let block = parameters.dense();
-        let mut results = Vec::new();
-        for wants_input in [true, false] {
+        for input in [true, false] {
             let (found, saved) = block.forward(x, None, Activation::Identity, &mut y);
-            let grad = block.backward(x, &y, &saved, dy, [wants_input, false]);
-            let (opening, second) = grad.pointwise_kxk;
-            let (average_opening, average) = grad.average;
-            results.extend([
-                ("block", y.clone()),
-                ("block's dx", grad.input.unwrap_or_default()),
-                ("kxk", grad.kxk.weight),
-                ("1x1", grad.pointwise.weight),
-                ("opening", opening.weight),
-                ("opening's scale", opening.gamma),
-                ("second", second.weight),
-                ("average's opening", average_opening.weight),
-                ("average's opening's scale", average_opening.gamma),
-            ]);
-            results.extend(average.map(|grad| ("average's norm", grad)));
-            let statistics = [found.kxk, found.pointwise].into_iter();
-            let statistics = statistics.chain(found.pointwise_kxk).chain(found.average);
-            results.extend(statistics.flat_map(|found| [("mean", found.mean), ("var", found.var)]));
+            let grad = block.backward(x, &y, &saved, dy, Wanted { input, ..WANTED });
+            push_results(&mut results, y.clone(), found, grad);
         }
-        return results;
+    } else {
+        let (found, saved) = parameters.forward(3, x, &mut y);
+        let grad = parameters.backward(3, x, &y, &saved, dy);
+        push_results(&mut results, y, found, grad);
     }
-    let (found, saved) = parameters.forward(3, x, &mut y);
-    let grad = parameters.backward(3, x, &y, &saved, dy);
-    let mut results = vec![("block", y), ("block's dx", grad.input.unwrap())];
+    results
+}
+
+fn push_results(
+    results: &mut Vec<(&'static str, Vec<f32>)>,
+    y: Vec<f32>,
+    found: SumStatistics,
+    grad: SumGrad,
+) {
+    results.extend([("block", y), ("block's dx", grad.input.unwrap_or_default())]);
     for grad in grad.branches {
         results.push(("weight", grad.weight));
         if let Some(opening) = grad.opening {
@@ -297,7 +303,6 @@ fn block_results(
     let statistics = found.branches.into_iter().flat_map(|found| [found.opening, found.closing]);
     results
         .extend(statistics.flatten().flat_map(|found| [("mean", found.mean), ("var", found.var)]));
-    results
 }
 
 #[test]

@@ -2,11 +2,12 @@
 //! the gradients that depend on it by the definition.
 
 use crate::branches::{Branch, BranchMap, BranchSum, Wanted};
+use crate::conv::{self, Matrix};
 use crate::dense::{DenseBlock, PaddedNorm};
 use crate::depthwise;
 use crate::norm::{self, Gate};
-use crate::testing::{random, widen, with_threads};
-use crate::{Activation, ConvNorm, ConvShape, Epilogue, Norm, conv, moments, pool};
+use crate::testing::{positive, random, widen, with_threads};
+use crate::{Activation, ConvNorm, ConvShape, Epilogue, Norm, moments, pool};
 
 const NAN: &[f32] = &[f32::NAN];
 /// What no activation cuts off.
@@ -45,11 +46,6 @@ fn check<const N: usize>(label: &str, probes: [Probe; N], run: impl Fn(&[Vec<f32
             }
         }
     }
-}
-
-/// Values between 0.5 and 1.5.
-fn positive(seed: u64, len: usize) -> Vec<f32> {
-    random(seed, len).iter().map(|value| 1.0 + 0.5 * value).collect()
 }
 
 fn square(batch: usize, [inputs, outputs]: [usize; 2], size: usize, stride: usize) -> ConvShape {
@@ -171,7 +167,7 @@ fn products_and_moments_show_it() {
     let probes = [("a", random(1, 35), BROKEN, &["c"][..]), ("b", random(2, 42), BROKEN, &["c"])];
     check("product", probes, |[a, b]| {
         let mut c = vec![0.0; 30];
-        conv::matmul([5, 7, 6], a, [7, 1], b, [6, 1], &mut c, false);
+        conv::matmul(Matrix::row_major(a, [5, 7]), Matrix::row_major(b, [7, 6]), &mut c, false);
         vec![("c", c)]
     });
     let dims = [2, 3, 41];
@@ -494,20 +490,22 @@ fn dense_blocks_show_it() {
             };
             let mut y = vec![0.0; dy.len()];
             let (found, saved) = block.forward(x, None, Activation::Relu, &mut y);
-            let grad = block.backward(x, &y, &saved, dy, [wants_input, false]);
-            let [a, b] = found.pointwise_kxk;
-            let [c, d] = found.average;
-            let var = [found.kxk.var, found.pointwise.var, a.var, b.var, c.var, d.var].concat();
+            let wanted = Wanted { input: wants_input, ..WANTED };
+            let grad = block.backward(x, &y, &saved, dy, wanted);
+            let found = found.branches.into_iter().flat_map(|found| [found.opening, found.closing]);
+            let var: Vec<Vec<f32>> = found.flatten().map(|found| found.var).collect();
+            let [d_kxk, d_one, d_second, d_average] = <[_; 4]>::try_from(grad.branches).unwrap();
+            let [d_gamma, _] = d_kxk.norm.unwrap();
             vec![
                 ("y", y),
-                ("statistics", var),
+                ("statistics", var.concat()),
                 ("dx", grad.input.unwrap_or_default()),
-                ("d_kxk", grad.kxk.weight),
-                ("d_1x1", grad.pointwise.weight),
-                ("d_opening", grad.pointwise_kxk.0.weight),
-                ("d_second", grad.pointwise_kxk.1.weight),
-                ("d_average", grad.average.0.weight),
-                ("d_gamma", grad.kxk.norm[0].clone()),
+                ("d_kxk", d_kxk.weight),
+                ("d_1x1", d_one.weight),
+                ("d_opening", d_second.opening.unwrap().weight),
+                ("d_second", d_second.weight),
+                ("d_average", d_average.opening.unwrap().weight),
+                ("d_gamma", d_gamma),
             ]
         });
     }

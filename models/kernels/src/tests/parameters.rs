@@ -2,7 +2,7 @@
 
 use crate::branches::{Branch, BranchMap, BranchSum, SumGrad, SumSaved, SumStatistics, Wanted};
 use crate::dense::{DenseBlock, PaddedNorm};
-use crate::testing::random;
+use crate::testing::{positive, random};
 use crate::{Activation, ConvNorm, ConvShape, Norm};
 
 const EPSILON: f64 = 1e-5;
@@ -31,13 +31,16 @@ pub struct Parameters {
 impl Parameters {
     pub fn new(shape: &ConvShape) -> Self {
         let channels = shape.out_channels;
-        let positive =
-            |seed| random(seed, channels).iter().map(|value| value.abs() + 0.5).collect();
         Self {
             shape: *shape,
             weight: random(1, shape.weight_len()),
             pointwise: random(2, channels * shape.in_channels / shape.groups),
-            norm: [positive(3), random(4, channels), random(5, channels), positive(6)],
+            norm: [
+                positive(3, channels),
+                random(4, channels),
+                random(5, channels),
+                positive(6, channels),
+            ],
         }
     }
 

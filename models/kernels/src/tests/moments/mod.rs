@@ -2,16 +2,11 @@
 
 mod definition;
 
-use crate::branches::{Branch as Summand, BranchMap, BranchSum, Wanted};
-use crate::dense::{DenseBlock, DenseStatistics, PaddedNorm};
-use crate::testing::{ROUNDOFF, affordable, for_each_set, random, widen};
-use crate::{Activation, BatchStatistics, ConvNorm, ConvShape, Norm};
+use crate::branches::{Branch as Summand, BranchMap, BranchSum, SumGrad, SumStatistics, Wanted};
+use crate::dense::{DenseBlock, PaddedNorm};
+use crate::testing::{ROUNDOFF, affordable, for_each_set, positive, random, widen};
+use crate::{Activation, ConvNorm, ConvShape, Norm};
 use definition::{Branch, EPSILON, Found, MOMENTUM, Opening};
-
-/// Values between 0.5 and 1.5.
-fn positive(seed: u64, len: usize) -> Vec<f32> {
-    random(seed, len).iter().map(|value| 1.0 + 0.5 * value).collect()
-}
 
 fn norm(seed: u64, channels: usize) -> definition::Norm {
     definition::Norm { gamma: positive(seed, channels), beta: random(seed + 1, channels) }
@@ -70,6 +65,24 @@ struct Case {
     x: Vec<f32>,
     /// Adds zeros, which keeps a dense block from the form for few channels.
     residual: bool,
+}
+
+/// Everything that a block computes, in the order of the definition.
+fn results(y: Vec<f32>, stats: SumStatistics, grad: SumGrad) -> Vec<Vec<f64>> {
+    let mut found = vec![y, grad.input.unwrap_or_default()];
+    for (stats, grad) in stats.branches.into_iter().zip(grad.branches) {
+        let opening = stats.opening.into_iter();
+        found.extend(opening.chain(stats.closing).flat_map(|stats| [stats.mean, stats.var]));
+        found.extend(grad.norm.unwrap());
+        // An average has none.
+        found.extend(Some(grad.weight).filter(|weight| !weight.is_empty()));
+        found.extend(
+            grad.opening
+                .into_iter()
+                .flat_map(|opening| [opening.gamma, opening.beta, opening.weight]),
+        );
+    }
+    found.iter().map(|values| widen(values)).collect()
 }
 
 impl Case {
@@ -138,20 +151,7 @@ impl Case {
         let (stats, saved) = block.forward(&self.x, None, Activation::Identity, &mut y);
         let wanted = Wanted { input: true, residual: false, parameters: true };
         let grad = block.backward(&self.x, &y, &saved, &self.grad(), wanted);
-        let mut found = vec![y, grad.input.unwrap()];
-        for (stats, grad) in stats.branches.into_iter().zip(grad.branches) {
-            let opening = stats.opening.into_iter();
-            found.extend(opening.chain(stats.closing).flat_map(|stats| [stats.mean, stats.var]));
-            found.extend(grad.norm.unwrap());
-            // An average has none.
-            found.extend(Some(grad.weight).filter(|weight| !weight.is_empty()));
-            found.extend(
-                grad.opening
-                    .into_iter()
-                    .flat_map(|opening| [opening.gamma, opening.beta, opening.weight]),
-            );
-        }
-        found.iter().map(|values| widen(values)).collect()
+        results(y, stats, grad)
     }
 
     fn dense_kernel(&self) -> Vec<Vec<f64>> {
@@ -167,27 +167,9 @@ impl Case {
         let zeros = vec![0.0; y.len()];
         let residual = self.residual.then_some(&zeros[..]);
         let (stats, saved) = block.forward(&self.x, residual, Activation::Identity, &mut y);
-        let grad = block.backward(&self.x, &y, &saved, &self.grad(), [self.residual, false]);
-        let DenseStatistics { kxk, pointwise, pointwise_kxk, average } = stats;
-        let mut found = vec![y, grad.input.unwrap_or_default()];
-        for (BatchStatistics { mean, var }, grad) in [(kxk, grad.kxk), (pointwise, grad.pointwise)]
-        {
-            let [gamma, beta] = grad.norm;
-            found.extend([mean, var, gamma, beta, grad.weight]);
-        }
-        let (opening, closing) = grad.pointwise_kxk;
-        for BatchStatistics { mean, var } in pointwise_kxk {
-            found.extend([mean, var]);
-        }
-        let [gamma, beta] = closing.norm;
-        found.extend([gamma, beta, closing.weight]);
-        found.extend([opening.gamma, opening.beta, opening.weight]);
-        let (opening, [gamma, beta]) = grad.average;
-        for BatchStatistics { mean, var } in average {
-            found.extend([mean, var]);
-        }
-        found.extend([gamma, beta, opening.gamma, opening.beta, opening.weight]);
-        found.iter().map(|values| widen(values)).collect()
+        let wanted = Wanted { input: self.residual, residual: false, parameters: true };
+        let grad = block.backward(&self.x, &y, &saved, &self.grad(), wanted);
+        results(y, stats, grad)
     }
 
     /// The first values of each channel, as many as `count` says, become zero.
