@@ -15,7 +15,7 @@
 use rayon::prelude::*;
 
 use crate::buffer::{self, Buffer};
-use crate::conv::matmul;
+use crate::conv::{Matrix, matmul};
 
 /// Rows of the scales.
 pub const BRANCHES: usize = 6;
@@ -167,7 +167,7 @@ impl OrepaShape {
         grad: &[f32],
     ) -> OrepaParts<Vec<f32>> {
         self.check(parts, constants, grad.len());
-        let Self { outputs, per_group, taps, groups, internal, expansion } = *self;
+        let Self { outputs, per_group, taps, internal, expansion, .. } = *self;
         let mut found = OrepaParts::from_list(self.lengths().into_list().map(|len| vec![0.0; len]));
         // The rows of the separable kernel are interleaved; outputs write theirs in order first.
         let mut separable = buffer::take(outputs * per_group * expansion);
@@ -219,7 +219,7 @@ impl OrepaShape {
         self.backward_depthwise(parts, grad, &mut found.depthwise);
 
         let grad = self.taps_outermost(grad, per_group, |_, value| value);
-        let first = self.effective_first(parts, constants);
+        let first = self.transposed(&self.effective_first(parts, constants));
         let mut product = buffer::take(outputs * taps * internal);
         self.product(Product::Second, [&grad, &first], &mut product);
         let scale_of = |output: usize| parts.scales[3 * outputs + output];
@@ -247,7 +247,6 @@ impl OrepaShape {
                 found.scales[branch * outputs + output] = *value;
             }
         }
-        debug_assert_eq!(groups * internal * per_group, found.first.len());
         found
     }
 
@@ -306,6 +305,20 @@ impl OrepaShape {
         first
     }
 
+    /// `[groups, internal, per group]` as `[groups, per group, internal]`.
+    fn transposed(&self, first: &[f32]) -> Buffer {
+        let Self { per_group, internal, .. } = *self;
+        let mut to = buffer::take(first.len());
+        let groups =
+            to.chunks_exact_mut(per_group * internal).zip(first.chunks_exact(per_group * internal));
+        for (to, from) in groups {
+            for (place, to) in to.iter_mut().enumerate() {
+                *to = from[place % internal * per_group + place / internal];
+            }
+        }
+        to
+    }
+
     /// `[outputs, channels, taps]` as `[outputs, taps, channels]`; `value` sees the output.
     fn taps_outermost(
         &self,
@@ -328,43 +341,36 @@ impl OrepaShape {
         to
     }
 
-    /// One of the products of the sequence, group by group.
+    /// A product of the sequence, group by group: `C = A B`, or `A^T B`; `A` is `rows x depth` and row
+    /// by row, or its transpose is.
     fn product(&self, which: Product, [a, b]: [&[f32]; 2], c: &mut [f32]) {
         let Self { outputs, per_group, taps, groups, internal, .. } = *self;
         let rows = outputs / groups * taps;
-        let matrices = match which {
-            Product::Forward => {
-                Matrices { sizes: [rows, internal, per_group], a: [internal, 1], b: [per_group, 1] }
-            }
-            Product::Second => Matrices {
-                sizes: [rows, per_group, internal],
-                a: [per_group, 1],
-                b: [1, per_group],
-            },
-            Product::First => {
-                Matrices { sizes: [internal, rows, per_group], a: [1, internal], b: [per_group, 1] }
-            }
+        let [m, k, n] = match which {
+            Product::Forward => [rows, internal, per_group],
+            Product::Second => [rows, per_group, internal],
+            Product::First => [internal, rows, per_group],
         };
-        let Matrices { sizes: [m, k, n], a: a_strides, b: b_strides } = matrices;
+        let factors = |group: usize| {
+            let (a, b) = (&a[group * m * k..][..m * k], &b[group * k * n..][..k * n]);
+            let a = match which {
+                Product::First => Matrix::row_major(a, [k, m]).transposed(),
+                _ => Matrix::row_major(a, [m, k]),
+            };
+            (a, Matrix::row_major(b, [k, n]))
+        };
         if m * k * n >= LEAST_PRODUCT {
-            for group in 0..groups {
-                let a = &a[group * m * k..][..m * k];
-                let b = &b[group * k * n..][..k * n];
-                let c = &mut c[group * m * n..][..m * n];
-                matmul([m, k, n], a, a_strides, b, b_strides, c, false);
+            for (group, c) in c.chunks_exact_mut(m * n).enumerate() {
+                let (a, b) = factors(group);
+                matmul(a, b, c, false);
             }
             return;
         }
         c.par_chunks_exact_mut(m * n).enumerate().for_each(|(group, c)| {
-            let (a, b) = (&a[group * m * k..][..m * k], &b[group * k * n..][..k * n]);
+            let (a, b) = factors(group);
             for (place, value) in c.iter_mut().enumerate() {
-                let (row, column) = (place / n, place % n);
-                *value = (0..k)
-                    .map(|inner| {
-                        a[row * a_strides[0] + inner * a_strides[1]]
-                            * b[inner * b_strides[0] + column * b_strides[1]]
-                    })
-                    .sum();
+                let term = |inner: usize| a.at(place / n, inner) * b.at(inner, place % n);
+                *value = (0..k).map(term).sum();
             }
         });
     }
@@ -399,13 +405,6 @@ enum Product {
     Forward,
     Second,
     First,
-}
-
-/// Rows, depth and columns of a product, and the strides of its factors.
-struct Matrices {
-    sizes: [usize; 3],
-    a: [usize; 2],
-    b: [usize; 2],
 }
 
 /// What one output channel is made of.

@@ -177,6 +177,11 @@ impl<'a> Matrix<'a> {
         Self { values, size: [columns, rows], strides: [across, down] }
     }
 
+    /// A value.
+    pub(crate) fn at(&self, row: usize, column: usize) -> f32 {
+        self.values[row * self.strides[0] + column * self.strides[1]]
+    }
+
     fn check(&self, name: &str) {
         let len = matrix_len(name, self.size, self.strides);
         assert!(self.values.len() >= len, "{name} is too short");
