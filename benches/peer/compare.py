@@ -34,6 +34,11 @@ ROWS = [
     ("train", "mobilenet_v1", "dbb", 96, 16),
     ("train", "resnet18-cifar", "base", 32, 64),
     ("train", "resnet18-cifar", "dbb", 32, 64),
+    *[
+        ("train", arch, block, res, batch)
+        for block in ("acb", "repvgg", "mobileone", "orepa", "qarepvgg")
+        for arch, res, batch in (("resnet18-cifar", 32, 64), ("mobilenet_v1", 96, 16))
+    ],
     ("train", "resnet18", "base", 224, 16),
     ("train", "resnet18", "dbb", 224, 16),
     ("train", "resnet50", "base", 224, 8),

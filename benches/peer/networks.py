@@ -1,4 +1,4 @@
-"""ResNets and MobileNetV1 with plain convolutions, Diverse Branch Blocks or folded
+"""ResNets and MobileNetV1 with plain convolutions, the blocks of `models/src/blocks` or folded
 convolutions, in PyTorch: layer by layer the networks of `models/src/backbones`.
 
 A Diverse Branch Block is written as the paper defines it (Ding et al., CVPR 2021, section 3.3):
@@ -103,13 +103,144 @@ class DiverseBranchBlock(nn.Module):
         return y + self.pointwise_kxk(x) + self.average(x)
 
 
+class AsymmetricConvBlock(nn.Module):
+    """ACNet (Ding et al., ICCV 2019): KxK, Kx1 and 1xK, each with a batch norm, added up."""
+
+    def __init__(self, inputs, outputs, kernel, stride=1, groups=1):
+        super().__init__()
+        half = kernel // 2
+        self.square = ConvBn(inputs, outputs, kernel, stride, groups)
+        self.strips = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, shape, stride, padding, groups=groups, bias=False),
+                nn.BatchNorm2d(outputs),
+            )
+            for shape, padding in [((kernel, 1), (half, 0)), ((1, kernel), (0, half))]
+        )
+
+    def forward(self, x):
+        return self.square(x) + sum(strip(x) for strip in self.strips)
+
+
+class MultiBranch(nn.Module):
+    """RepVGG (Ding et al., CVPR 2021) with one copy, MobileOne (Vasu et al., CVPR 2023) with more:
+    copies of KxK, 1x1 and, where the shape stays, the input, each with a batch norm, added up."""
+
+    def __init__(self, inputs, outputs, kernel, stride=1, groups=1, copies=1):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            ConvBn(inputs, outputs, kernel, stride, groups) for _ in range(copies)
+        )
+        self.convs.append(ConvBn(inputs, outputs, 1, stride, groups))
+        same = inputs == outputs and stride == 1
+        self.identity = nn.BatchNorm2d(inputs) if same else None
+
+    def forward(self, x):
+        y = sum(conv(x) for conv in self.convs)
+        return y if self.identity is None else y + self.identity(x)
+
+
+class QaRepVgg(nn.Module):
+    """QARepVGG (Chu et al., AAAI 2024): a batch norm of BN(KxK) + 1x1 + input."""
+
+    def __init__(self, inputs, outputs, kernel, stride=1, groups=1):
+        super().__init__()
+        self.origin = ConvBn(inputs, outputs, kernel, stride, groups)
+        self.pointwise = nn.Conv2d(inputs, outputs, 1, stride, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.same = inputs == outputs and stride == 1
+
+    def forward(self, x):
+        y = self.origin(x) + self.pointwise(x)
+        return self.bn(y + x if self.same else y)
+
+
+class Orepa(nn.Module):
+    """OREPA (Hu et al., CVPR 2022, section 3): one convolution, whose kernel is the sum of its
+    linear branches, computed anew from their weights at every step, and one batch norm."""
+
+    EXPANSION = 8
+
+    def __init__(self, inputs, outputs, kernel, stride=1, groups=1):
+        super().__init__()
+        self.shape = (outputs, inputs // groups, kernel, kernel)
+        self.stride, self.groups, width = stride, groups, inputs // groups
+        internal = inputs if groups <= 4 else 2 * inputs
+
+        def fresh(*shape):
+            bound = (6 / (shape[1] * shape[2] * shape[3])) ** 0.5
+            return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+        self.origin = fresh(*self.shape)
+        self.average = fresh(outputs, width, 1, 1)
+        self.frequency = fresh(outputs, width, 1, 1)
+        self.first = nn.Parameter(torch.zeros(internal, width, 1, 1))
+        self.second = fresh(outputs, internal // groups, kernel, kernel)
+        self.pointwise = fresh(outputs, width, 1, 1)
+        self.depthwise = fresh(self.EXPANSION * inputs, 1, kernel, kernel)
+        self.separable = fresh(outputs, self.EXPANSION * width, 1, 1)
+        scales = torch.tensor([0.25, 0.25, 0.0, 0.5, 1.0, 0.5])
+        self.vector = nn.Parameter(scales.view(6, 1).repeat(1, outputs))
+        rows = -(-internal // width)
+        identity = torch.eye(width).repeat(rows, 1)[:internal].view(internal, width, 1, 1)
+        self.register_buffer("identity", identity, persistent=False)
+        self.register_buffer("prior", self.filters(outputs, kernel), persistent=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+    @staticmethod
+    def filters(outputs, kernel):
+        """Cosines along the height for the first half of the outputs, along the width for the rest."""
+        position = torch.pi * (torch.arange(kernel) + 0.5) / kernel
+        frequency = torch.arange(1, outputs + 1).double()
+        half = outputs / 2
+        rows = torch.cos(position.view(1, -1, 1) * frequency.view(-1, 1, 1))
+        columns = torch.cos(position.view(1, 1, -1) * (frequency - half).view(-1, 1, 1))
+        first = (frequency - 1 < half).view(-1, 1, 1)
+        return torch.where(first, rows, columns).float().expand(-1, kernel, kernel).contiguous()
+
+    def kernel(self):
+        outputs, width, size, _ = self.shape
+        groups, of_group = self.groups, outputs // self.groups
+        v = self.vector.view(6, outputs, 1, 1, 1)
+        first = (self.first + self.identity).view(groups, -1, width)
+        second = self.second.view(groups, of_group, -1, size, size)
+        sequence = torch.einsum("gmi,gomhw->goihw", first, second).reshape(self.shape)
+        filters = self.depthwise.view(groups, width, self.EXPANSION, size, size)
+        weights = self.separable.view(of_group, groups, width, self.EXPANSION)
+        separable = torch.einsum("gitxy,ogit->goixy", filters, weights).reshape(self.shape)
+        return (
+            v[0] * self.origin
+            + v[1] * self.average / size**2
+            + v[2] * self.frequency * self.prior.view(outputs, 1, size, size)
+            + v[3] * sequence
+            + v[4] * F.pad(self.pointwise, [size // 2] * 4)
+            + v[5] * separable
+        )
+
+    def forward(self, x):
+        padding = self.shape[2] // 2
+        y = F.conv2d(x, self.kernel(), None, self.stride, padding, groups=self.groups)
+        return self.bn(y)
+
+
+BLOCKS = {
+    "base": ConvBn,
+    "dbb": DiverseBranchBlock,
+    "acb": AsymmetricConvBlock,
+    "repvgg": MultiBranch,
+    "mobileone": lambda *shape: MultiBranch(*shape, copies=4),
+    "orepa": Orepa,
+    "qarepvgg": QaRepVgg,
+}
+
+
 def unit(block, inputs, outputs, kernel, stride=1, groups=1):
-    """What stands in the place of a convolution; `block` is base, dbb or fused."""
+    """What stands in the place of a convolution: a name of `BLOCKS`, or fused."""
     if block == "fused":
         return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
-    # As in the paper's code, 1x1 convolutions and the 7x7 stem stay plain.
-    if block == "dbb" and 1 < kernel < 7:
-        return DiverseBranchBlock(inputs, outputs, kernel, stride, groups)
+    # As in the papers' code, 1x1 convolutions and the 7x7 stem stay plain.
+    if 1 < kernel < 7:
+        return BLOCKS[block](inputs, outputs, kernel, stride, groups)
     return ConvBn(inputs, outputs, kernel, stride, groups)
 
 

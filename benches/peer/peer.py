@@ -24,7 +24,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from networks import ARCHS, build
+from networks import ARCHS, BLOCKS, build
 
 WARM_UP = 2
 LEARNING_RATE = 0.01
@@ -112,7 +112,7 @@ def main():
     )
     parser.add_argument("what", choices=["train", "infer", "empty"])
     parser.add_argument("--arch", choices=ARCHS, default="resnet18-cifar")
-    parser.add_argument("--block", choices=["base", "dbb"], default="base")
+    parser.add_argument("--block", choices=sorted(BLOCKS), default="base")
     parser.add_argument("--form", choices=["deploy", "train"], default="deploy", help="of infer")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--res", type=int, help="height and width; by default the paper's")

@@ -14,6 +14,7 @@
 //! | sums and covariances of channels | [`moments`] |
 //! | max and average pools | [`pool`] |
 //! | memory for maps, reused from step to step | [`buffer`] |
+//! | the kernel of an OREPA block from its branches | [`orepa`] |
 //! | which vector instructions are used | [`InstructionSet`] |
 //!
 //! ```
@@ -58,6 +59,7 @@ mod gemm;
 mod instruction_set;
 pub mod moments;
 pub mod norm;
+pub mod orepa;
 mod planes;
 pub mod pool;
 mod shape;

@@ -18,6 +18,7 @@ use super::conv_spec::{ConvSpec, host, host_kernel, weights};
 use super::orepa_kernel as kernel;
 use super::unit::Block;
 use crate::algebra::{ConvParams, Kernel, fuse_conv_bn};
+use crate::cpu_ops;
 use crate::error::ConfigError;
 use crate::weights::StateDict;
 
@@ -138,7 +139,11 @@ impl OrepaBlock {
     fn kernel(&self) -> Tensor<4> {
         let (origin, vector) = (self.origin.val(), self.vector.val());
         match (&self.branches, &self.product) {
-            (Some(branches), _) => kernel::of_branches(origin, vector, branches, self.spec.groups),
+            (Some(branches), _) => {
+                let groups = self.spec.groups;
+                cpu_ops::orepa_kernel(&origin, &vector, branches, groups)
+                    .unwrap_or_else(|| kernel::of_branches(origin, vector, branches, groups))
+            }
             (None, Some(product)) => {
                 kernel::of_product(origin, vector, product.first.val(), product.second.val())
             }

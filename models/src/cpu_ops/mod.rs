@@ -14,12 +14,15 @@ mod norms;
 #[cfg(feature = "flex")]
 mod operation;
 #[cfg(feature = "flex")]
+mod orepa;
+#[cfg(feature = "flex")]
 mod pool;
 
 #[cfg(feature = "flex")]
 pub(crate) use self::{
     branch_sum::branch_sum,
     conv::{conv, serves_conv},
+    orepa::orepa_kernel,
     pool::max_pool,
 };
 
@@ -29,7 +32,7 @@ mod absent {
     use burn::nn::pool::MaxPool2d;
     use burn::tensor::Tensor;
 
-    use crate::blocks::{BranchSum, Epilogue};
+    use crate::blocks::{BranchSum, Epilogue, OrepaBranches};
 
     pub(crate) fn serves_conv(_: &Conv2d, _: &Tensor<4>) -> bool {
         false
@@ -43,10 +46,19 @@ mod absent {
         pool.forward(input)
     }
 
+    pub(crate) fn orepa_kernel(
+        _: &Tensor<4>,
+        _: &Tensor<2>,
+        _: &OrepaBranches,
+        _: usize,
+    ) -> Option<Tensor<4>> {
+        None
+    }
+
     pub(crate) fn branch_sum(_: &BranchSum<'_>, _: &Tensor<4>, _: &Epilogue) -> Option<Tensor<4>> {
         None
     }
 }
 
 #[cfg(not(feature = "flex"))]
-pub(crate) use absent::{branch_sum, conv, max_pool, serves_conv};
+pub(crate) use absent::{branch_sum, conv, max_pool, orepa_kernel, serves_conv};

@@ -1,0 +1,571 @@
+//! The kernel of an OREPA block (Hu et al., Online Convolutional Re-parameterization, CVPR 2022)
+//! from the weights of its branches, and their gradients from that of the kernel.
+//!
+//! For output `o` of group `g`, input `i` of the group, tap `t` and `v_r` the row `r` of the scales:
+//!
+//! ```text
+//! W[o,i,t] = v0[o] origin[o,i,t] + v1[o] average[o,i] window[t] + v2[o] frequency[o,i] prior[o,t]
+//!          + v3[o] sum_m second[o,m,t] (first + identity)[m,i] + v4[o] pointwise[o,i] at the centre
+//!          + v5[o] sum_e separable[r(o),i,e] depthwise[i,e,t]
+//! ```
+//!
+//! The sum over the internal channels `m` is a matrix product with `t` outermost; everything else
+//! takes one pass over the kernel.
+
+use rayon::prelude::*;
+
+use crate::buffer::{self, Buffer};
+use crate::conv::matmul;
+
+/// Rows of the scales.
+pub const BRANCHES: usize = 6;
+
+/// Multiply-adds of a group from which on its product is worth a call of its own.
+const LEAST_PRODUCT: usize = 1 << 14;
+
+/// The extents of the kernel and its branches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrepaShape {
+    /// Output channels.
+    pub outputs: usize,
+    /// Input channels of a group.
+    pub per_group: usize,
+    /// Taps of the window.
+    pub taps: usize,
+    /// Groups.
+    pub groups: usize,
+    /// Internal channels of a group between the two kernels of the sequence.
+    pub internal: usize,
+    /// Depthwise filters for every input.
+    pub expansion: usize,
+}
+
+/// Something for every tensor that the kernel is made of.
+#[derive(Clone, Debug)]
+pub struct OrepaParts<T> {
+    /// `[outputs, per group, taps]`.
+    pub origin: T,
+    /// `[outputs, per group]`.
+    pub average: T,
+    /// `[outputs, per group]`.
+    pub frequency: T,
+    /// `[groups * internal, per group]`, without the identity.
+    pub first: T,
+    /// `[outputs, internal, taps]`.
+    pub second: T,
+    /// `[outputs, per group]`.
+    pub pointwise: T,
+    /// `[groups * per group * expansion, taps]`.
+    pub depthwise: T,
+    /// `[outputs, per group * expansion]`; output `j` of group `g` has row `j groups + g`.
+    pub separable: T,
+    /// `[branches, outputs]`.
+    pub scales: T,
+}
+
+/// What is not learnt.
+#[derive(Clone, Copy, Debug)]
+pub struct OrepaConstants<'a> {
+    /// `[taps]`.
+    pub window: &'a [f32],
+    /// `[outputs, taps]`.
+    pub prior: &'a [f32],
+    /// Added to the first kernel of the sequence, of its shape.
+    pub identity: &'a [f32],
+}
+
+impl<T> OrepaParts<T> {
+    /// As a list in an order that is always the same.
+    pub fn into_list(self) -> [T; 9] {
+        [
+            self.origin,
+            self.average,
+            self.frequency,
+            self.first,
+            self.second,
+            self.pointwise,
+            self.depthwise,
+            self.separable,
+            self.scales,
+        ]
+    }
+
+    /// From the list of [`Self::into_list`].
+    pub fn from_list(list: [T; 9]) -> Self {
+        let [origin, average, frequency, first, second, pointwise, depthwise, separable, scales] =
+            list;
+        Self { origin, average, frequency, first, second, pointwise, depthwise, separable, scales }
+    }
+}
+
+impl OrepaShape {
+    /// The lengths of the parts.
+    pub fn lengths(&self) -> OrepaParts<usize> {
+        let Self { outputs, per_group, taps, groups, internal, expansion } = *self;
+        let pairs = outputs * per_group;
+        OrepaParts {
+            origin: pairs * taps,
+            average: pairs,
+            frequency: pairs,
+            first: groups * internal * per_group,
+            second: outputs * internal * taps,
+            pointwise: pairs,
+            depthwise: groups * per_group * expansion * taps,
+            separable: pairs * expansion,
+            scales: BRANCHES * outputs,
+        }
+    }
+
+    /// The kernel, `[outputs, per group, taps]`.
+    ///
+    /// # Panics
+    /// If a length does not fit the shape, or the groups do not divide the outputs.
+    pub fn forward(
+        &self,
+        parts: &OrepaParts<&[f32]>,
+        constants: &OrepaConstants<'_>,
+        kernel: &mut [f32],
+    ) {
+        self.check(parts, constants, kernel.len());
+        let first = self.effective_first(parts, constants);
+        let second = self.taps_outermost(parts.second, self.internal, |_, value| value);
+        let mut product = buffer::take(kernel.len());
+        self.product(Product::Forward, [&second, &first], &mut product);
+        let Self { per_group, taps, .. } = *self;
+        let centre = taps / 2;
+        kernel.par_chunks_exact_mut(per_group * taps).enumerate().for_each(|(output, kernel)| {
+            let row = self.row(parts, constants, output);
+            let product = &product[output * per_group * taps..][..per_group * taps];
+            for (input, values) in kernel.chunks_exact_mut(taps).enumerate() {
+                let origin = &row.origin[input * taps..][..taps];
+                let average = row.scales[1] * row.average[input];
+                let frequency = row.scales[2] * row.frequency[input];
+                for (tap, value) in values.iter_mut().enumerate() {
+                    *value = row.scales[0] * origin[tap]
+                        + average * constants.window[tap]
+                        + frequency * row.prior[tap]
+                        + row.scales[3] * product[tap * per_group + input];
+                }
+                values[centre] += row.scales[4] * row.pointwise[input];
+                let filters = row.filters(self, input).chunks_exact(taps);
+                for (weight, filter) in row.separable(self, input).iter().zip(filters) {
+                    let weight = row.scales[5] * weight;
+                    values.iter_mut().zip(filter).for_each(|(value, f)| *value += weight * f);
+                }
+            }
+        });
+    }
+
+    /// The gradients of the parts from that of the kernel.
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
+    pub fn backward(
+        &self,
+        parts: &OrepaParts<&[f32]>,
+        constants: &OrepaConstants<'_>,
+        grad: &[f32],
+    ) -> OrepaParts<Vec<f32>> {
+        self.check(parts, constants, grad.len());
+        let Self { outputs, per_group, taps, groups, internal, expansion } = *self;
+        let mut found = OrepaParts::from_list(self.lengths().into_list().map(|len| vec![0.0; len]));
+        // The rows of the separable kernel are interleaved; outputs write theirs in order first.
+        let mut separable = buffer::take(outputs * per_group * expansion);
+        let mut scales = vec![[0.0f32; BRANCHES]; outputs];
+        let rows = (&mut found.origin)
+            .par_chunks_exact_mut(per_group * taps)
+            .zip(found.average.par_chunks_exact_mut(per_group))
+            .zip(found.frequency.par_chunks_exact_mut(per_group))
+            .zip(found.pointwise.par_chunks_exact_mut(per_group))
+            .zip(separable.par_chunks_exact_mut(per_group * expansion))
+            .zip(&mut scales)
+            .enumerate();
+        rows.for_each(
+            |(output, (((((origin, average), frequency), pointwise), separable), scales))| {
+                let row = self.row(parts, constants, output);
+                let grad = &grad[output * per_group * taps..][..per_group * taps];
+                for (input, grad) in grad.chunks_exact(taps).enumerate() {
+                    let own = &row.origin[input * taps..][..taps];
+                    let [mut of_origin, mut of_window, mut of_prior] = [0.0; 3];
+                    for tap in 0..taps {
+                        origin[input * taps + tap] = row.scales[0] * grad[tap];
+                        of_origin += grad[tap] * own[tap];
+                        of_window += grad[tap] * constants.window[tap];
+                        of_prior += grad[tap] * row.prior[tap];
+                    }
+                    average[input] = row.scales[1] * of_window;
+                    frequency[input] = row.scales[2] * of_prior;
+                    pointwise[input] = row.scales[4] * grad[taps / 2];
+                    scales[0] += of_origin;
+                    scales[1] += row.average[input] * of_window;
+                    scales[2] += row.frequency[input] * of_prior;
+                    scales[4] += row.pointwise[input] * grad[taps / 2];
+                    let filters = row.filters(self, input).chunks_exact(taps);
+                    let weights = row.separable(self, input).iter();
+                    let grads = separable[input * expansion..][..expansion].iter_mut();
+                    for ((filter, weight), found) in filters.zip(weights).zip(grads) {
+                        let sum: f32 = filter.iter().zip(grad).map(|(f, g)| f * g).sum();
+                        *found = row.scales[5] * sum;
+                        scales[5] += weight * sum;
+                    }
+                }
+            },
+        );
+        for (output, values) in separable.chunks_exact(per_group * expansion).enumerate() {
+            found.separable[self.separable_row(output) * per_group * expansion..]
+                [..per_group * expansion]
+                .copy_from_slice(values);
+        }
+        self.backward_depthwise(parts, grad, &mut found.depthwise);
+
+        let grad = self.taps_outermost(grad, per_group, |_, value| value);
+        let first = self.effective_first(parts, constants);
+        let mut product = buffer::take(outputs * taps * internal);
+        self.product(Product::Second, [&grad, &first], &mut product);
+        let scale_of = |output: usize| parts.scales[3 * outputs + output];
+        found.second.par_chunks_exact_mut(internal * taps).zip(&mut scales).enumerate().for_each(
+            |(output, (second, scales))| {
+                let own = &parts.second[output * internal * taps..][..internal * taps];
+                let product = &product[output * internal * taps..][..internal * taps];
+                let scale = scale_of(output);
+                for (channel, (second, own)) in
+                    second.chunks_exact_mut(taps).zip(own.chunks_exact(taps)).enumerate()
+                {
+                    for (tap, (second, own)) in second.iter_mut().zip(own).enumerate() {
+                        let value = product[tap * internal + channel];
+                        *second = scale * value;
+                        scales[3] += own * value;
+                    }
+                }
+            },
+        );
+        let scaled =
+            self.taps_outermost(parts.second, internal, |output, value| scale_of(output) * value);
+        self.product(Product::First, [&scaled, &grad], &mut found.first);
+        for (output, of_output) in scales.iter().enumerate() {
+            for (branch, value) in of_output.iter().enumerate() {
+                found.scales[branch * outputs + output] = *value;
+            }
+        }
+        debug_assert_eq!(groups * internal * per_group, found.first.len());
+        found
+    }
+
+    /// The gradient of the depthwise filters: sums over the outputs of a group, for a few inputs at a
+    /// time.
+    fn backward_depthwise(&self, parts: &OrepaParts<&[f32]>, grad: &[f32], found: &mut [f32]) {
+        const INPUTS: usize = 16;
+        let Self { outputs, per_group, taps, groups, expansion, .. } = *self;
+        let of_group = outputs / groups;
+        let of_input = expansion * taps;
+        let found = found.par_chunks_exact_mut(per_group * of_input).enumerate();
+        found.for_each(|(group, found)| {
+            let parts_of = found.par_chunks_mut(INPUTS * of_input).enumerate();
+            parts_of.for_each(|(part, found)| {
+                for output in group * of_group..(group + 1) * of_group {
+                    let scale = parts.scales[5 * outputs + output];
+                    let row = self.separable_row(output) * per_group * expansion;
+                    for (place, found) in found.chunks_exact_mut(of_input).enumerate() {
+                        let input = part * INPUTS + place;
+                        let grad = &grad[(output * per_group + input) * taps..][..taps];
+                        let weights = &parts.separable[row + input * expansion..][..expansion];
+                        for (found, weight) in found.chunks_exact_mut(taps).zip(weights) {
+                            let weight = scale * weight;
+                            found.iter_mut().zip(grad).for_each(|(f, g)| *f += weight * g);
+                        }
+                    }
+                }
+            });
+        });
+    }
+
+    fn check(&self, parts: &OrepaParts<&[f32]>, constants: &OrepaConstants<'_>, kernel: usize) {
+        let Self { outputs, taps, groups, .. } = *self;
+        assert!(groups > 0 && outputs.is_multiple_of(groups) && taps > 0, "an OREPA shape");
+        let lengths = self.lengths();
+        assert_eq!(kernel, lengths.origin, "values of the kernel");
+        let constants = [constants.window.len(), constants.prior.len(), constants.identity.len()];
+        assert_eq!(constants, [taps, outputs * taps, lengths.first], "values of the constants");
+        let given = parts.clone().into_list().map(<[f32]>::len);
+        assert_eq!(given, lengths.into_list(), "values of the parts");
+    }
+
+    fn separable_row(&self, output: usize) -> usize {
+        let of_group = self.outputs / self.groups;
+        output % of_group * self.groups + output / of_group
+    }
+
+    fn effective_first(
+        &self,
+        parts: &OrepaParts<&[f32]>,
+        constants: &OrepaConstants<'_>,
+    ) -> Buffer {
+        let mut first = buffer::take(parts.first.len());
+        let values = parts.first.iter().zip(constants.identity);
+        first.iter_mut().zip(values).for_each(|(sum, (weight, one))| *sum = weight + one);
+        first
+    }
+
+    /// `[outputs, channels, taps]` as `[outputs, taps, channels]`; `value` sees the output.
+    fn taps_outermost(
+        &self,
+        from: &[f32],
+        channels: usize,
+        value: impl Fn(usize, f32) -> f32 + Sync,
+    ) -> Buffer {
+        let mut to = buffer::take(from.len());
+        let taps = self.taps;
+        to.par_chunks_exact_mut(channels * taps)
+            .zip(from.par_chunks_exact(channels * taps))
+            .enumerate()
+            .for_each(|(output, (to, from))| {
+                for (tap, to) in to.chunks_exact_mut(channels).enumerate() {
+                    for (channel, to) in to.iter_mut().enumerate() {
+                        *to = value(output, from[channel * taps + tap]);
+                    }
+                }
+            });
+        to
+    }
+
+    /// One of the products of the sequence, group by group.
+    fn product(&self, which: Product, [a, b]: [&[f32]; 2], c: &mut [f32]) {
+        let Self { outputs, per_group, taps, groups, internal, .. } = *self;
+        let rows = outputs / groups * taps;
+        let matrices = match which {
+            Product::Forward => {
+                Matrices { sizes: [rows, internal, per_group], a: [internal, 1], b: [per_group, 1] }
+            }
+            Product::Second => Matrices {
+                sizes: [rows, per_group, internal],
+                a: [per_group, 1],
+                b: [1, per_group],
+            },
+            Product::First => {
+                Matrices { sizes: [internal, rows, per_group], a: [1, internal], b: [per_group, 1] }
+            }
+        };
+        let Matrices { sizes: [m, k, n], a: a_strides, b: b_strides } = matrices;
+        if m * k * n >= LEAST_PRODUCT {
+            for group in 0..groups {
+                let a = &a[group * m * k..][..m * k];
+                let b = &b[group * k * n..][..k * n];
+                let c = &mut c[group * m * n..][..m * n];
+                matmul([m, k, n], a, a_strides, b, b_strides, c, false);
+            }
+            return;
+        }
+        c.par_chunks_exact_mut(m * n).enumerate().for_each(|(group, c)| {
+            let (a, b) = (&a[group * m * k..][..m * k], &b[group * k * n..][..k * n]);
+            for (place, value) in c.iter_mut().enumerate() {
+                let (row, column) = (place / n, place % n);
+                *value = (0..k)
+                    .map(|inner| {
+                        a[row * a_strides[0] + inner * a_strides[1]]
+                            * b[inner * b_strides[0] + column * b_strides[1]]
+                    })
+                    .sum();
+            }
+        });
+    }
+
+    fn row<'a>(
+        &self,
+        parts: &OrepaParts<&'a [f32]>,
+        constants: &OrepaConstants<'a>,
+        output: usize,
+    ) -> Row<'a> {
+        let Self { outputs, per_group, taps, groups, expansion, .. } = *self;
+        let pairs = output * per_group..(output + 1) * per_group;
+        let group = output / (outputs / groups);
+        let filters = per_group * expansion * taps;
+        let separable = self.separable_row(output) * per_group * expansion;
+        Row {
+            origin: &parts.origin[output * per_group * taps..][..per_group * taps],
+            average: &parts.average[pairs.clone()],
+            frequency: &parts.frequency[pairs.clone()],
+            pointwise: &parts.pointwise[pairs],
+            prior: &constants.prior[output * taps..][..taps],
+            filters: &parts.depthwise[group * filters..][..filters],
+            separable: &parts.separable[separable..][..per_group * expansion],
+            scales: std::array::from_fn(|branch| parts.scales[branch * outputs + output]),
+        }
+    }
+}
+
+/// A product of the sequence: the kernel, or the gradient of one of its two factors.
+#[derive(Clone, Copy)]
+enum Product {
+    Forward,
+    Second,
+    First,
+}
+
+/// Rows, depth and columns of a product, and the strides of its factors.
+struct Matrices {
+    sizes: [usize; 3],
+    a: [usize; 2],
+    b: [usize; 2],
+}
+
+/// What one output channel is made of.
+struct Row<'a> {
+    origin: &'a [f32],
+    average: &'a [f32],
+    frequency: &'a [f32],
+    pointwise: &'a [f32],
+    prior: &'a [f32],
+    /// Of all inputs of its group.
+    filters: &'a [f32],
+    separable: &'a [f32],
+    scales: [f32; BRANCHES],
+}
+
+impl Row<'_> {
+    fn filters(&self, shape: &OrepaShape, input: usize) -> &[f32] {
+        let len = shape.expansion * shape.taps;
+        &self.filters[input * len..][..len]
+    }
+
+    fn separable(&self, shape: &OrepaShape, input: usize) -> &[f32] {
+        &self.separable[input * shape.expansion..][..shape.expansion]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{affordable, assert_close, for_each_set, random, widen};
+
+    const SHAPES: [[usize; 6]; 5] = [
+        [4, 3, 9, 1, 5, 8],
+        [6, 2, 9, 2, 3, 8],
+        [5, 1, 9, 5, 2, 8],
+        [3, 4, 25, 1, 4, 2],
+        [16, 24, 9, 1, 24, 8],
+    ];
+
+    fn shape([outputs, per_group, taps, groups, internal, expansion]: [usize; 6]) -> OrepaShape {
+        OrepaShape { outputs, per_group, taps, groups, internal, expansion }
+    }
+
+    struct Values {
+        parts: OrepaParts<Vec<f32>>,
+        window: Vec<f32>,
+        prior: Vec<f32>,
+        identity: Vec<f32>,
+    }
+
+    impl Values {
+        fn new(shape: &OrepaShape) -> Self {
+            let mut seed = 0;
+            let parts = shape.lengths().into_list().map(|len| {
+                seed += 1;
+                random(seed, len)
+            });
+            Self {
+                parts: OrepaParts::from_list(parts),
+                window: random(10, shape.taps),
+                prior: random(11, shape.outputs * shape.taps),
+                identity: random(12, shape.lengths().first),
+            }
+        }
+
+        fn parts(&self) -> OrepaParts<&[f32]> {
+            OrepaParts::from_list(self.parts.clone().into_list().map(|v| &*v.leak()))
+        }
+
+        fn constants(&self) -> OrepaConstants<'_> {
+            OrepaConstants { window: &self.window, prior: &self.prior, identity: &self.identity }
+        }
+
+        /// The formula above, in `f64`.
+        fn kernel(&self, shape: &OrepaShape, parts: &OrepaParts<Vec<f64>>) -> Vec<f64> {
+            let OrepaShape { outputs, per_group, taps, groups, internal, expansion } = *shape;
+            let [window, prior, identity] =
+                [&self.window, &self.prior, &self.identity].map(|values| widen(values));
+            let mut kernel = Vec::new();
+            for o in 0..outputs {
+                let (g, j) = (o / (outputs / groups), o % (outputs / groups));
+                let v = |branch: usize| parts.scales[branch * outputs + o];
+                for i in 0..per_group {
+                    let pair = o * per_group + i;
+                    for t in 0..taps {
+                        let sequence: f64 = (0..internal)
+                            .map(|m| {
+                                let place = (g * internal + m) * per_group + i;
+                                parts.second[(o * internal + m) * taps + t]
+                                    * (parts.first[place] + identity[place])
+                            })
+                            .sum();
+                        let separable: f64 = (0..expansion)
+                            .map(|e| {
+                                let row = j * groups + g;
+                                parts.separable[(row * per_group + i) * expansion + e]
+                                    * parts.depthwise
+                                        [((g * per_group + i) * expansion + e) * taps + t]
+                            })
+                            .sum();
+                        let centre = if t == taps / 2 { v(4) * parts.pointwise[pair] } else { 0.0 };
+                        kernel.push(
+                            v(0) * parts.origin[pair * taps + t]
+                                + v(1) * parts.average[pair] * window[t]
+                                + v(2) * parts.frequency[pair] * prior[o * taps + t]
+                                + v(3) * sequence
+                                + centre
+                                + v(5) * separable,
+                        );
+                    }
+                }
+            }
+            kernel
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_the_sum_of_its_branches() {
+        for_each_set(|| {
+            for shape in SHAPES.map(shape) {
+                let values = Values::new(&shape);
+                let wide = values.parts.clone().into_list().map(|part| widen(&part));
+                let expected = values.kernel(&shape, &OrepaParts::from_list(wide));
+                let mut kernel = vec![f32::NAN; expected.len()];
+                shape.forward(&values.parts(), &values.constants(), &mut kernel);
+                assert_close(&kernel, &expected, 1e-5);
+            }
+        });
+    }
+
+    /// The kernel is linear in every part by itself, so that a central difference is exact.
+    #[test]
+    fn gradients_are_finite_differences() {
+        for_each_set(|| {
+            for shape in SHAPES.map(shape) {
+                let values = Values::new(&shape);
+                let grad = random(20, shape.lengths().origin);
+                let found = shape.backward(&values.parts(), &values.constants(), &grad);
+                let wide = values.parts.clone().into_list().map(|part| widen(&part));
+                let loss = |parts: &[Vec<f64>; 9]| -> f64 {
+                    let kernel = values.kernel(&shape, &OrepaParts::from_list(parts.clone()));
+                    kernel.iter().zip(&grad).map(|(k, &g)| k * f64::from(g)).sum()
+                };
+                for (part, found) in found.into_list().into_iter().enumerate() {
+                    // Some of a long part are enough.
+                    let step = (found.len() / 24).max(1);
+                    for place in (0..found.len()).step_by(step) {
+                        if !affordable(shape.lengths().origin * shape.internal) {
+                            continue;
+                        }
+                        let moved = |by: f64| {
+                            let mut parts = wide.clone();
+                            parts[part][place] += by;
+                            loss(&parts)
+                        };
+                        let expected = moved(0.5) - moved(-0.5);
+                        assert_close(&found[place..=place], &[expected], 2e-5);
+                    }
+                }
+            }
+        });
+    }
+}
