@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use burn::tensor::{Device, Tensor};
-use dbb_models::blocks::Activation;
+use burn::tensor::{Device, Tensor, TensorData};
+use dbb_models::blocks::{Activation, ConvUnit};
 use dbb_models::weights::{Dialect, KeyMap, LoadOptions, StateDict, adopt, as_conv_bn};
 use dbb_models::weights::{WeightsFile, write_foreign};
 use dbb_models::{Arch, BlockKind, Classifier, Form, ModelConfig, Reparameterize};
@@ -99,6 +99,61 @@ fn mobilenet_v3() {
     assert_names(Arch::MobileNetV3Small, 34 * 5 + 9 * 4 + 4, some);
 }
 
+/// `vgg16_bn`, whose convolutions have biases.
+#[test]
+fn vgg16() {
+    let model = ModelConfig { width: 0.125, ..ModelConfig::new(Arch::Vgg16, BlockKind::Base, 10) };
+    let tensors = names(&model);
+    // 13 convolutions with norms of six tensors and three layers of two.
+    assert_eq!(tensors.len(), 13 * 6 + 6);
+    let some: &[(&str, &[usize])] = &[
+        ("features.0.weight", &[8, 3, 3, 3]),
+        ("features.0.bias", &[8]),
+        ("features.1.running_var", &[8]),
+        ("features.7.weight", &[16, 8, 3, 3]),
+        ("features.20.weight", &[32, 32, 3, 3]),
+        ("features.34.bias", &[64]),
+        ("features.40.weight", &[64, 64, 3, 3]),
+        ("features.41.bias", &[64]),
+        ("classifier.0.weight", &[512, 64 * 7 * 7]),
+        ("classifier.3.weight", &[512, 512]),
+        ("classifier.6.bias", &[10]),
+    ];
+    for (name, shape) in some {
+        let found = tensors.get(*name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(found.shape().to_vec(), *shape, "{name}");
+    }
+}
+
+/// A bias moves the running mean of the norm behind it as it moves the map; what is missing or of
+/// another size is named.
+#[test]
+fn biases_before_norms_are_taken_from_the_running_means() {
+    let device = Device::default();
+    let model = ModelConfig { width: 0.125, ..ModelConfig::new(Arch::Vgg16, BlockKind::Base, 3) };
+    let network = model.init(Form::Train, &device).expect("a network");
+    let native = KeyMap::new(Dialect::Native, &model, &network).expect("native names");
+    let network = crate::support::randomise(network, &native, 5);
+    let keys = KeyMap::new(Dialect::Torchvision, &model, &network).expect("names");
+    let mut state = keys.save(&network);
+    // Halves, so that no rounding remains.
+    let biases: Vec<_> = (0..64).map(|channel| (channel % 7) as f32 / 2.0).collect();
+    let mean: Vec<f32> = (0..64).map(|channel| channel as f32).collect();
+    let moved: Vec<_> = mean.iter().zip(&biases).map(|(mean, bias)| mean + bias).collect();
+    state.insert("features.40.bias".into(), TensorData::new(biases, [64]));
+    state.insert("features.41.running_mean".into(), TensorData::new(moved, [64]));
+    let loaded = keys.load(network, &state).expect("loaded");
+    let Classifier::Vgg(vgg) = &loaded else { panic!("a VGG") };
+    let ConvUnit::Base(last) = &vgg.stage5[2] else { panic!("a plain unit") };
+    last.bn.running_mean.value().into_data().assert_eq(&TensorData::new(mean, [64]), true);
+
+    state.insert("features.0.bias".into(), TensorData::zeros::<f32, _>([9]));
+    state.remove("features.3.bias");
+    let error = keys.load(loaded, &state).expect_err("keys that do not fit").to_string();
+    assert!(error.contains("features.0.bias [9] (expected [8])"), "{error}");
+    assert!(error.contains("features.3.bias"), "{error}");
+}
+
 /// Two layers never get the same name, in any architecture.
 #[test]
 fn names_are_unique() {
@@ -122,6 +177,7 @@ fn a_folded_network_loads_as_the_plain_one() {
         (Arch::ResNet50, Dialect::Torchvision),
         (Arch::MobileNetV2, Dialect::Torchvision),
         (Arch::MobileNetV3Small, Dialect::Torchvision),
+        (Arch::Vgg16, Dialect::Torchvision),
         (Arch::MobileNetV1, Dialect::Timm),
         (Arch::MobileNetV2, Dialect::Timm),
         (Arch::ResNet20, Dialect::Akamaster),
@@ -175,12 +231,14 @@ fn every_name_is_the_librarys() {
         (Dialect::Torchvision, Arch::MobileNetV2, 262, "7abb0d3441db5855"),
         (Dialect::Torchvision, Arch::MobileNetV3Large, 266, "0692ecb8f00ec469"),
         (Dialect::Torchvision, Arch::MobileNetV3Small, 210, "17774ef707f7135b"),
+        // Worked out from the layers of `vgg16_bn`.
+        (Dialect::Torchvision, Arch::Vgg16, 84, "b3372d34016ee025"),
         (Dialect::Timm, Arch::MobileNetV1, 137, "73f3c8112c20777c"),
         (Dialect::Timm, Arch::MobileNetV2, 262, "6d15a2002986888a"),
         (Dialect::Akamaster, Arch::ResNet20, 97, "f7e84def05c9ee5a"),
     ] {
-        // A narrow MobileNet has blocks that expand nothing; names of ResNets know no width.
-        let width = if arch.name().starts_with("resnet") { 0.125 } else { 1.0 };
+        // A narrow MobileNet has blocks that expand nothing; the other names know no width.
+        let width = if arch.name().starts_with("mobilenet") { 1.0 } else { 0.125 };
         let model = ModelConfig { width, ..ModelConfig::new(arch, BlockKind::Base, 2) };
         let network = model.init(Form::Train, &Device::default()).expect("a network");
         let state = KeyMap::new(dialect, &model, &network).expect("names").save(&network);

@@ -93,7 +93,7 @@ arch::architectures! {
         "mobileone_s3", MobileOneNetConfig::of_widths([2.0, 2.5, 3.0, 4.0]), 224,
         [official::MOBILEONE];
     MobileOneS4 = "mobileone_s4", MobileOneNetConfig::s4(), 224, [official::MOBILEONE];
-    Vgg16 = "vgg16", VggConfig::ImageNet, 224, [];
+    Vgg16 = "vgg16", VggConfig::ImageNet, 224, [torchvision::VGG16];
     /// VGG-16 with the classifier for images of 32x32.
     Vgg16Cifar = "vgg16-cifar", VggConfig::Cifar, 32, [];
     AlexNet = "alexnet", AlexNetConfig, 224, [official::ALEXNET];

@@ -44,6 +44,8 @@ pub(crate) struct Names {
     pub units: UnitNames,
     /// The name of a tensor that belongs to no convolution unit, from its native one.
     pub others: fn(&Layers, &str) -> String,
+    /// Whether its convolutions have a bias although a batch norm follows.
+    pub conv_bias: bool,
     /// The nonlinearity that the code base gives a network where ours leaves it open.
     pub activation: Option<Activation>,
     /// The networks that the code base makes by name, if that matters to anyone.

@@ -53,6 +53,7 @@ const fn names(layer: fn(&str) -> String) -> Names {
         dialect: Dialect::Official,
         units: UnitNames::Blocks(layer),
         others: |_, native| native.into(),
+        conv_bias: false,
         activation: None,
         models: None,
     }

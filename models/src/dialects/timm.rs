@@ -35,6 +35,7 @@ const fn mobilenet(units: fn(&Layers, &str) -> [String; 2]) -> Names {
         dialect: Dialect::Timm,
         units: UnitNames::ConvBn(units),
         others: |_, native| native.replace("linear", "classifier"),
+        conv_bias: false,
         activation: None,
         models: None,
     }

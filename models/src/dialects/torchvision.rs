@@ -16,6 +16,17 @@ pub(crate) const MOBILENET_V3: Names =
         None => native.replace("hidden", "classifier.0").replace("linear", "classifier.3"),
     });
 
+/// `vgg16_bn`.
+pub(crate) const VGG16: Names = Names {
+    conv_bias: true,
+    ..names(vgg16, |_, native| {
+        native
+            .replace("hidden.0", "classifier.0")
+            .replace("hidden.1", "classifier.3")
+            .replace("linear", "classifier.6")
+    })
+};
+
 const fn names(
     units: fn(&Layers, &str) -> [String; 2],
     others: fn(&Layers, &str) -> String,
@@ -24,9 +35,24 @@ const fn names(
         dialect: Dialect::Torchvision,
         units: UnitNames::ConvBn(units),
         others,
+        conv_bias: false,
         activation: None,
         models: None,
     }
+}
+
+/// Modules are counted through: three for a convolution with norm and ReLU, one for the max pool after
+/// a stage.
+fn vgg16(_: &Layers, layer: &str) -> [String; 2] {
+    /// The first module of each stage.
+    const STAGES: [usize; 5] = [0, 7, 14, 24, 34];
+    let index = |part: Option<&str>| part.and_then(|part| part.parse::<usize>().ok());
+    let (stage, position) = layer.split_once('.').unwrap_or((layer, ""));
+    // The names come from the network's own layers.
+    let stage = index(stage.strip_prefix("stage")).expect("a stage has a number");
+    let position = index(Some(position)).expect("a layer has an index");
+    let conv = STAGES[stage - 1] + 3 * position;
+    [conv, conv + 1].map(|module| format!("features.{module}"))
 }
 
 /// `stage1.0.conv2` is `layer1.0.conv2` and `layer1.0.bn2`, a shortcut `layer2.0.downsample`.

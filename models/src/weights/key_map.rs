@@ -13,7 +13,10 @@ use crate::walk::Walk;
 
 /// The tensors of a module under the names of a dialect.
 #[derive(Clone, Debug)]
-pub struct KeyMap(Vec<Key>);
+pub struct KeyMap {
+    keys: Vec<Key>,
+    biases: Vec<Bias>,
+}
 
 #[derive(Clone, Debug)]
 struct Key {
@@ -22,6 +25,15 @@ struct Key {
     /// Burn keeps the weight of a linear layer as `[in, out]`, PyTorch as `[out, in]`.
     transpose: bool,
     shape: Vec<usize>,
+}
+
+/// The bias that a code base gives a convolution before a batch norm, which takes it away again. It is
+/// written as zero, and what is read is taken from the running mean.
+#[derive(Clone, Debug)]
+struct Bias {
+    foreign: String,
+    running_mean: String,
+    channels: usize,
 }
 
 impl KeyMap {
@@ -44,7 +56,7 @@ impl KeyMap {
             return Err(WeightsError::Unfolded { dialect });
         }
         let (units, layers) = (network.units(), Layers(network.layer_names()));
-        Ok(Self::build(network, true, |native| {
+        let mut map = Self::build(network, true, |native| {
             let placed = units.iter().find_map(|(layer, unit)| {
                 Some((layer, *unit, native.strip_prefix(layer.as_str())?.strip_prefix('.')?))
             });
@@ -55,7 +67,16 @@ impl KeyMap {
                     in_unit(names, &layers, layer, unit, block, tensor)
                 }
             }
-        }))
+        });
+        if let (true, UnitNames::ConvBn(modules)) = (names.conv_bias, &names.units) {
+            let bias = |(layer, unit): &(String, &ConvUnit)| Bias {
+                foreign: format!("{}.bias", modules(&layers, layer)[0]),
+                running_mean: format!("{layer}.bn.running_mean"),
+                channels: unit.spec().channels[1],
+            };
+            map.biases = units.iter().map(bias).collect();
+        }
+        Ok(map)
     }
 
     /// The official keys of a single unit, without any prefix. `kind` is the block the unit is,
@@ -75,23 +96,29 @@ impl KeyMap {
             }
             Key { native, foreign, transpose, shape }
         };
-        Self(shapes(module).into_iter().map(key).collect())
+        Self { keys: shapes(module).into_iter().map(key).collect(), biases: Vec::new() }
     }
 
     /// How many keys a state dict has in common with this map.
     pub fn matches(&self, tensors: &StateDict) -> usize {
-        self.0.iter().filter(|key| tensors.contains_key(&key.foreign)).count()
+        self.foreign().filter(|key| tensors.contains_key(*key)).count()
     }
 
     /// How many tensors of a state dict have another shape, if it has those of this map and no
     /// others.
     pub(super) fn misshapen(&self, tensors: &StateDict) -> Option<usize> {
         let count = tensors.keys().filter(|key| !Self::is_counter(key)).count();
-        if count != self.0.len() || self.matches(tensors) != count {
+        if count != self.foreign().count() || self.matches(tensors) != count {
             return None;
         }
         let misshapen = |key: &&Key| tensors[&key.foreign].shape().to_vec() != key.shape;
-        Some(self.0.iter().filter(misshapen).count())
+        Some(self.keys.iter().filter(misshapen).count())
+    }
+
+    /// The names of all tensors in the dialect.
+    fn foreign(&self) -> impl Iterator<Item = &String> {
+        let keys = self.keys.iter().map(|key| &key.foreign);
+        keys.chain(self.biases.iter().map(|bias| &bias.foreign))
     }
 
     /// Whether a key counts batches or averaged steps, which no network needs.
@@ -101,18 +128,20 @@ impl KeyMap {
 
     /// The tensor of a state dict that stands for the module's own of a native path.
     pub fn find<'a>(&self, native: &str, tensors: &'a StateDict) -> Option<&'a TensorData> {
-        tensors.get(&self.0.iter().find(|key| key.native == native)?.foreign)
+        tensors.get(&self.keys.iter().find(|key| key.native == native)?.foreign)
     }
 
     /// The tensors of a module under the names and in the layouts of the dialect.
     pub fn save(&self, module: &impl Module) -> StateDict {
         let mut tensors = collect(module);
-        let named = self.0.iter().filter_map(|key| {
+        let named = self.keys.iter().filter_map(|key| {
             let data = tensors.remove(&key.native)?;
             let data = if key.transpose { transposed(data) } else { data };
             Some((key.foreign.clone(), data))
         });
-        named.collect()
+        let zeros =
+            |bias: &Bias| (bias.foreign.clone(), TensorData::zeros::<f32, _>([bias.channels]));
+        named.chain(self.biases.iter().map(zeros)).collect()
     }
 
     /// Puts tensors into a module, all of them or none. Counters of batches
@@ -123,7 +152,7 @@ impl KeyMap {
     pub fn load<M: Module>(&self, mut module: M, tensors: &StateDict) -> Result<M, WeightsError> {
         let (mut missing, mut misshapen, mut classes) = (Vec::new(), Vec::new(), None);
         let mut native = StateDict::new();
-        for key in &self.0 {
+        for key in &self.keys {
             let Some(data) = tensors.get(&key.foreign) else {
                 missing.push(key.foreign.clone());
                 continue;
@@ -140,8 +169,19 @@ impl KeyMap {
             let data = data.clone().convert_dtype(DType::F32);
             native.insert(key.native.clone(), if key.transpose { transposed(data) } else { data });
         }
-        let known =
-            |name: &str| Self::is_counter(name) || self.0.iter().any(|key| key.foreign == name);
+        for Bias { foreign, running_mean, channels } in &self.biases {
+            match (tensors.get(foreign), native.get_mut(running_mean)) {
+                (None, _) => missing.push(foreign.clone()),
+                (Some(bias), _) if bias.shape().to_vec() != [*channels] => {
+                    let found = bias.shape().to_vec();
+                    misshapen.push(format!("{foreign} {found:?} (expected [{channels}])"));
+                }
+                (Some(bias), Some(mean)) => *mean = difference(mean, bias),
+                // The mean is among those missing or misshapen.
+                (Some(_), None) => {}
+            }
+        }
+        let known = |name: &str| Self::is_counter(name) || self.foreign().any(|key| key == name);
         let unexpected: Vec<_> = tensors.keys().filter(|name| !known(name)).cloned().collect();
         if !(missing.is_empty() && misshapen.is_empty() && unexpected.is_empty()) {
             let (path, lookalike, classes) = (None, None, classes.map(Box::new));
@@ -150,7 +190,7 @@ impl KeyMap {
             return Err(keys);
         }
         let applied = apply(&mut module, native);
-        assert_eq!(applied, self.0.len(), "the map was made for this module");
+        assert_eq!(applied, self.keys.len(), "the map was made for this module");
         Ok(module)
     }
 }
@@ -181,6 +221,13 @@ fn in_unit(
 /// Whether every unit is a plain convolution with batch norm.
 fn is_plain(network: &Classifier) -> bool {
     network.units().iter().all(|(_, unit)| matches!(unit, ConvUnit::Base(_)))
+}
+
+/// Of two vectors of floats.
+fn difference(left: &TensorData, right: &TensorData) -> TensorData {
+    let values: Vec<_> = left.iter::<f64>().zip(right.iter::<f64>()).map(|(l, r)| l - r).collect();
+    let channels = values.len();
+    TensorData::new(values, [channels]).convert_dtype(DType::F32)
 }
 
 /// A matrix of 32-bit floats with its axes exchanged.
