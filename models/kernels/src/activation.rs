@@ -1,4 +1,4 @@
-//! The nonlinearities that kernels apply while a value is in a register.
+//! Activation functions, which kernels apply while a value is in a register.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::shared::Shared;
 use crate::simd::{Lanes, sweep};
 use crate::{instruction_set, planes};
 
-/// A nonlinearity without parameters. What is NaN stays NaN.
+/// An activation function without parameters. NaN is propagated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     /// `x`.
@@ -22,7 +22,7 @@ pub enum Activation {
     HardSwish,
 }
 
-/// The cases of [`Activation`] that differ in code, for the compiler.
+/// The cases of [`Activation`] that need different code, as constants for generic parameters.
 pub(crate) const IDENTITY: u8 = 0;
 pub(crate) const CLAMP: u8 = 1;
 pub(crate) const HARD_SWISH: u8 = 2;
@@ -57,7 +57,8 @@ impl Activation {
         }
     }
 
-    /// The bounds that values are clamped to; NaN, with which every comparison fails, is none.
+    /// The bounds to which values are clamped. NaN means that there is no bound: every comparison
+    /// with it is false.
     pub(crate) fn bounds(self) -> [f32; 2] {
         match self {
             Self::Identity | Self::HardSwish => [f32::NAN; 2],
@@ -66,13 +67,14 @@ impl Activation {
         }
     }
 
-    /// Whether the derivative needs the activation's input; for the others the output tells it.
+    /// Whether the derivative is computed from the activation's input. For the other activations it
+    /// is computed from the output.
     pub(crate) fn needs_input(self) -> bool {
         self == Self::HardSwish
     }
 }
 
-/// Clamps by comparisons, which let a NaN pass.
+/// Clamps by comparisons, which propagate NaN.
 #[inline(always)]
 pub(crate) fn clamp(value: f32, [low, high]: [f32; 2]) -> f32 {
     let value = if value < low { low } else { value };
@@ -85,7 +87,7 @@ pub(crate) fn hard_swish(value: f32) -> f32 {
     value * clamp(value + 3.0, [0.0, 6.0]) * (1.0 / 6.0)
 }
 
-/// An activation in vectors.
+/// An activation of vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Vectors<S: Simd> {
     simd: S,
@@ -100,7 +102,7 @@ impl<S: Simd> Vectors<S> {
         Self { simd, low: simd.splat_f32s(low), high: simd.splat_f32s(high) }
     }
 
-    /// The values after the activation, which is of the case `KIND`.
+    /// Applies the activation, whose case is `KIND`.
     #[inline(always)]
     pub fn apply<const KIND: u8>(&self, value: S::f32s) -> S::f32s {
         let simd = self.simd;
@@ -116,9 +118,9 @@ impl<S: Simd> Vectors<S> {
         }
     }
 
-    /// The gradient of the activation's input, from that of its output and its values: the output
-    /// of a clamp, or its input, and the input of hard-swish. Where a value is NaN the gradient
-    /// does not vanish.
+    /// The gradient of the activation's input, from the gradient of its output and from `value`:
+    /// the input or the output of a clamp, the input of hard-swish. Where the value is NaN, the
+    /// gradient is not set to zero.
     #[inline(always)]
     pub fn backward<const KIND: u8>(&self, value: S::f32s, grad: S::f32s) -> S::f32s {
         let (simd, zero) = (self.simd, self.simd.splat_f32s(0.0));
@@ -149,12 +151,12 @@ pub(crate) fn clamp_vectors<S: Simd>(
     low: S::f32s,
     high: S::f32s,
 ) -> S::f32s {
-    // Not `max`, which may make a number of what is none.
+    // Not `max`, which may return a number for NaN.
     let value = simd.select_f32s(simd.less_than_f32s(value, low), low, value);
     simd.select_f32s(simd.greater_than_f32s(value, high), high, value)
 }
 
-/// Values of one task of a pass over a whole map.
+/// The number of values that one task of a pass over a whole map processes.
 const CHUNK: usize = 1 << 12;
 
 /// `y = activation(x)`; one pass.
@@ -165,7 +167,7 @@ pub(crate) fn forward(activation: Activation, x: &[f32], y: &mut [f32]) {
     });
 }
 
-/// `dx = dy activation'(values)`, with the values that [`Vectors::backward`] takes; one pass.
+/// `dx = dy * activation'(values)`, for the values that [`Vectors::backward`] takes; one pass.
 pub(crate) fn backward(activation: Activation, values: &[f32], dy: &[f32], dx: &mut [f32]) {
     assert_eq!([values.len(), dy.len()], [dx.len(); 2], "length of the gradient");
     over(dx.len(), Shared::new(dx), |range, dx| {
@@ -174,7 +176,7 @@ pub(crate) fn backward(activation: Activation, values: &[f32], dy: &[f32], dx: &
     });
 }
 
-/// Applies the activation to values in the cache, on this thread.
+/// Applies the activation in place on this thread, to values that are in the cache.
 pub(crate) fn forward_plane(activation: Activation, values: &mut [f32]) {
     if activation != Activation::Identity {
         for value in values {

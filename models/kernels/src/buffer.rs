@@ -1,25 +1,26 @@
-//! Reuse of the memory of maps.
+//! A memory pool for feature maps.
 //!
-//! Fresh memory costs as much as a kernel: the system clears every page when it is first touched.
-//! The maps of a training step have the same lengths as those of the step before, so a pool keeps
-//! buffers that are given back and hands them out again. Three bounds keep the pool small:
+//! Newly allocated memory costs as much as a kernel: the operating system zeroes every page when it
+//! is first touched. The maps of a training step have the same lengths as those of the previous
+//! step, so a pool keeps the buffers that are returned and lends them again. Three bounds keep the
+//! pool small:
 //!
-//! - Of every length it accepts at most as many buffers as it has lent. A buffer that somebody
-//!   else allocated, such as a batch of images, does not pile up.
-//! - A buffer that was not needed during a whole window of 8192 requests is freed.
-//! - What is lent and what is kept together never exceed the most that was lent at once; beyond
-//!   that, the length that has gone unused for the longest time is freed first.
+//! - Of each length it accepts at most as many buffers as it has lent. Buffers that were allocated
+//!   elsewhere, such as batches of images, do not accumulate.
+//! - A buffer that was not needed during a window of 8192 requests is freed.
+//! - The buffers lent and kept together never exceed the most that was lent at once. If they would,
+//!   the length that has been unused for the longest time is freed first.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
-/// Values below which a buffer is not worth keeping. In tests few, so that kernels get buffers
-/// that others have written to.
+/// The length below which buffers are not kept. In tests it is small, so that kernels get buffers
+/// with old contents.
 const SMALL: usize = if cfg!(test) { 1 << 4 } else { 1 << 14 };
 
-/// Requests after which unneeded buffers are freed: more than a training step of the deepest
-/// network makes. Under Miri few, which runs a thousand times slower.
+/// The number of requests after which unneeded buffers are freed: more than a training step of the
+/// deepest network makes. Under Miri, which is a thousand times slower, it is smaller.
 const WINDOW: u64 = if cfg!(miri) { 1 << 6 } else { 1 << 13 };
 
 /// The buffers of one length.
@@ -30,7 +31,7 @@ struct Shelf {
     lent: usize,
     /// Buffers handed out in this window.
     taken: usize,
-    /// The fewest free buffers at any time of this window: nobody needed as many.
+    /// The fewest free buffers at any time in this window: so many were never needed.
     idle: usize,
     /// The request that last took from here.
     last: u64,
@@ -52,17 +53,17 @@ struct Pool {
 static POOL: Mutex<Option<Pool>> = Mutex::new(None);
 
 fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
-    // Nothing in here leaves a pool half-changed.
+    // No operation panics in the middle of an update, so a poisoned pool is consistent.
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     work(pool.get_or_insert_default())
 }
 
-/// A buffer of the pool: a slice that goes back when it is dropped.
+/// A buffer of the pool: a slice that returns to the pool when it is dropped.
 #[derive(Debug, Default)]
 pub struct Buffer(Vec<f32>);
 
-/// A buffer of `len` values with arbitrary contents: every value must be overwritten. What never
-/// comes back, such as the gradient of a parameter, is better allocated.
+/// Borrows a buffer of `len` values with arbitrary contents: every value must be overwritten.
+/// Memory that is never returned, such as the gradient of a parameter, is better allocated.
 pub fn take(len: usize) -> Buffer {
     if len < SMALL {
         return Buffer(vec![0.0; len]);
@@ -72,18 +73,18 @@ pub fn take(len: usize) -> Buffer {
     Buffer(with_pool(|pool| pool.take(len)).unwrap_or_else(|| vec![0.0; len]))
 }
 
-/// Gives the memory of [`Buffer::into_vec`] back for [`take`].
+/// Returns the memory of [`Buffer::into_vec`] to the pool, for [`take`].
 pub fn give(buffer: Vec<f32>) {
     if buffer.len() >= SMALL {
         #[cfg(test)]
         tests::count(-1);
-        // What is not kept is freed here, outside the lock.
+        // Buffers that are not kept are freed here, outside the lock.
         drop(with_pool(|pool| pool.give(buffer)));
     }
 }
 
 impl Buffer {
-    /// The memory for a tensor, whose last owner may [`give`] it back.
+    /// Takes the memory out, for a tensor whose last owner may [`give`] it back.
     pub fn into_vec(mut self) -> Vec<f32> {
         std::mem::take(&mut self.0)
     }
@@ -137,7 +138,7 @@ impl Pool {
         found
     }
 
-    /// Takes a buffer in and returns what there is no room for.
+    /// Keeps a buffer, and returns the buffers that exceed the bounds.
     fn give(&mut self, buffer: Vec<f32>) -> Vec<Vec<f32>> {
         let len = buffer.len();
         let Some(shelf) = self.shelves.get_mut(&len).filter(|shelf| shelf.lent > 0) else {
@@ -158,8 +159,8 @@ impl Pool {
         surplus
     }
 
-    /// Frees what nobody needed, and forgets loans older than a window: those buffers were dropped
-    /// elsewhere.
+    /// Frees the buffers that were not needed, and forgets loans older than a window: those buffers
+    /// were dropped elsewhere.
     fn end_window(&mut self) {
         for shelf in self.shelves.values_mut() {
             shelf.free.truncate(shelf.free.len() - shelf.idle);

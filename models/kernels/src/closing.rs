@@ -6,7 +6,7 @@ use crate::buffer::{self, Buffer};
 use crate::norm::{self, Gate, Gradients, MAX_BRANCHES, Statistics, Sums, inverse_std};
 use crate::{BatchStatistics, Norm};
 
-/// The norms of all branches over their maps, as the forward pass has found them. A map may hold
+/// The closing norms of all branches, with the statistics of the forward pass. A map may hold
 /// several branches, image by image; branches are in the order in which the maps hold them.
 #[derive(Clone, Debug)]
 pub(crate) struct Closing {
@@ -22,7 +22,8 @@ pub(crate) struct Closing {
     dims: [usize; 3],
     activation: Activation,
     residual: bool,
-    /// The activation's input, where its derivative needs it and the maps do not tell it.
+    /// The activation's input, if its derivative needs it and it cannot be recomputed from the
+    /// maps.
     before: Option<Buffer>,
 }
 
@@ -43,16 +44,17 @@ pub(crate) fn statistics(maps: &[&[f32]], [batch, _, positions]: [usize; 3]) -> 
     maps.iter().map(of).collect()
 }
 
-/// Mean and variance of every channel, rounded.
+/// Rounds the mean and the variance of every channel.
 pub(crate) fn rounded(mean: &[f64], var: &[f64]) -> BatchStatistics {
     BatchStatistics { mean: to_f32(mean), var: to_f32(var) }
 }
 
 impl Closing {
-    /// `y = act(sum of the normalised maps + residual)`; and the statistics of every branch.
+    /// Computes `y = act(sum of the normalised maps + residual)` and returns the statistics of
+    /// every branch.
     ///
-    /// `found` holds what the norms normalise with, in their order: the statistics of the maps, or
-    /// of a norm with constants those.
+    /// `found` holds the statistics that each norm uses, in the order of the norms: those of its
+    /// map, or its constants.
     pub fn forward(
         maps: &[&[f32]],
         found: &[Statistics],
@@ -96,8 +98,8 @@ impl Closing {
         (Self { mean, inv_std, scale, shift, dims, activation, residual, before }, statistics)
     }
 
-    /// The gradients of everything from that of `y`; two passes over the maps. Those of scale and
-    /// shift are meaningless unless `parameters` asks for them.
+    /// Computes all gradients from that of `y`, in two passes over the maps. The gradients of scale
+    /// and shift are undefined unless `parameters` is set.
     pub fn backward(
         &self,
         maps: &[&[f32]],
@@ -119,7 +121,7 @@ impl Closing {
         let fixed: Vec<bool> = norms.iter().map(|norm| norm.fixed.is_some()).collect();
         let sums = match parameters || fixed.contains(&false) {
             true => norm::reduce(maps, &self.mean, grad, gate, dims),
-            // Constant statistics need no sums.
+            // Norms with constant statistics need no sums for the gradient of their input.
             false => Sums { gradient: vec![0.0; channels], products: vec![0.0; self.mean.len()] },
         };
         let count = batch * positions;
@@ -136,7 +138,7 @@ impl Closing {
         ClosingGrad { norms, maps: map_grads, residual }
     }
 
-    /// What the norm of a branch multiplies its channels with.
+    /// The factor by which the norm of a branch multiplies each channel.
     pub fn scale(&self, branch: usize) -> &[f32] {
         let channels = self.shift.len();
         &self.scale[branch * channels..][..channels]

@@ -11,14 +11,14 @@ pub struct Norm<'a> {
     pub beta: &'a [f32],
     /// Added to the variance.
     pub epsilon: f64,
-    /// What the norm normalises with, if not the statistics of the batch.
+    /// Constant statistics, which replace those of the batch.
     pub fixed: Option<FixedStatistics<'a>>,
 }
 
 impl Norm<'_> {
     /// # Panics
-    /// If there is not one value for each channel, or a norm with the statistics of the batch has
-    /// but `count` 1 of them per channel.
+    /// If there is not one value for each channel, or the norm uses the statistics of the batch and
+    /// `count`, the number of values per channel, is 1.
     #[track_caller]
     pub(crate) fn check(&self, channels: usize, count: usize) {
         assert_eq!([self.gamma.len(), self.beta.len()], [channels; 2], "scale and shift of a norm");
@@ -32,7 +32,7 @@ impl Norm<'_> {
     }
 }
 
-/// Mean and variance that a norm takes as constants, `[channels]` each.
+/// Mean and variance that a norm uses as constants, `[channels]` each.
 #[derive(Clone, Copy, Debug)]
 pub struct FixedStatistics<'a> {
     /// Mean.

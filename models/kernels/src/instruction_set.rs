@@ -6,10 +6,10 @@ use std::sync::LazyLock;
 
 use pulp::{Arch, WithSimd};
 
-/// A set of vector instructions that there are kernels for, in rising order of width.
+/// A set of vector instructions that the kernels support, in rising order of width.
 ///
-/// Results are equal bit for bit with equally many threads *and* the same set; another one adds
-/// in another order.
+/// Results are bit-identical for the same number of threads *and* the same set; different sets add
+/// in different orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum InstructionSet {
@@ -26,7 +26,7 @@ pub enum InstructionSet {
 /// The environment variable that chooses the set.
 const VARIABLE: &str = "DBB_INSTRUCTION_SET";
 
-/// What the environment asks for, read once.
+/// The choice of the environment, read once.
 static CHOSEN: LazyLock<Result<InstructionSet, InstructionSetError>> = LazyLock::new(|| {
     let value = std::env::var_os(VARIABLE).unwrap_or_default();
     InstructionSet::choose(&value.to_string_lossy())
@@ -57,8 +57,8 @@ impl InstructionSet {
     /// The set that the kernels use: that of [`InstructionSet::from_env`].
     ///
     /// # Panics
-    /// If the environment variable is wrong, which a program finds out with
-    /// [`InstructionSet::from_env`] before.
+    /// If the environment variable is invalid. A program checks it with
+    /// [`InstructionSet::from_env`] first.
     pub fn current() -> Self {
         #[cfg(test)]
         if let Some(set) = crate::testing::forced_set() {
@@ -78,7 +78,7 @@ impl InstructionSet {
         if set.is_available() { Ok(set) } else { Err(InstructionSetError::Unavailable(set)) }
     }
 
-    /// The set as `pulp` names it: the proof that the processor has it.
+    /// The set as a token of `pulp`, which proves that the processor has it.
     pub(crate) fn arch(self) -> Option<Arch> {
         match self {
             Self::Portable => Some(Arch::Scalar),
@@ -94,7 +94,7 @@ impl InstructionSet {
     }
 }
 
-/// The current set as `pulp` names it. Every kernel takes its instructions from here.
+/// The current set as a token of `pulp`. Every kernel takes its instructions from here.
 #[inline]
 pub(crate) fn arch() -> Arch {
     InstructionSet::current().arch().expect("the current set is one of the processor's")
@@ -126,7 +126,7 @@ impl FromStr for InstructionSet {
     }
 }
 
-/// Why there is no such instruction set.
+/// Why an instruction set cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InstructionSetError {

@@ -31,15 +31,15 @@
 //!
 //! # Safety and errors
 //!
-//! Every public function is safe. It checks the shape it is given ([`ConvShape::check`]) and the
-//! lengths of its slices against it, and panics on a mismatch, which is a defect of the caller. No
-//! map is empty: every extent of a shape is at least 1.
+//! Every public function is safe. It checks its shape ([`ConvShape::check`]) and the lengths of its
+//! slices, and panics on a mismatch, which is a bug in the caller. No map is empty: every extent of
+//! a shape is at least 1.
 //!
 //! # Threads and determinism
 //!
-//! Work is divided among the threads of Rayon's current pool. Sums are added in an order that depends
-//! on the shape, the number of threads and the instruction set alone: results are equal bit for bit
-//! with equal threads and instruction set.
+//! Work is divided among the threads of Rayon's current pool. Sums are added in an order that
+//! depends on the shape, the number of threads and the instruction set alone: results are
+//! bit-identical for the same number of threads and the same instruction set.
 //!
 //! `docs/PERFORMANCE.md` in the repository has the equations of the blocks and their costs.
 

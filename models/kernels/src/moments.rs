@@ -52,17 +52,18 @@ impl WithSimd for Sums<'_> {
     }
 }
 
-/// Channels in a tile of products, and so the multiple to which their number is rounded up.
+/// Channels along one side of a tile of products. The number of channels is rounded up to a
+/// multiple of it.
 const TILE: usize = 4;
 
 /// Sum over batch and positions of `(x_i - shift_i) (x_j - shift_j)` for all pairs of channels,
 /// `[channels, channels]`: with the means as shift, the covariance times the number of values.
 ///
-/// One pass over the map and `batch * positions * channels^2 / 2` multiply-adds. The values about
-/// the shift are packed, a few hundred positions of all channels at a time; a tile of products is
-/// taken as dot products along the positions. All of it is `f64`: where channels rise and fall
-/// together, the variance of a combination of them is a small difference of covariances. A sum beyond
-/// `f32` is infinite.
+/// One pass over the map and `batch * positions * channels^2 / 2` multiply-adds. The values less
+/// the shift are packed, a few hundred positions of all channels at a time, and a tile of products
+/// is computed as dot products along the positions. Everything is in `f64`: where channels are
+/// correlated, the variance of a combination of them is a small difference of large covariances. A
+/// sum that overflows `f32` is infinite.
 ///
 /// # Panics
 /// If the map is empty or a length does not fit `dims`.
@@ -71,7 +72,7 @@ pub fn covariance(x: &[f32], shift: &[f64], dims: [usize; 3]) -> Vec<f64> {
     assert_eq!(x.len(), map_len(dims), "length of the map");
     assert_eq!(shift.len(), channels, "one shift per channel");
     let padded = channels.next_multiple_of(TILE);
-    // Each task has products of its own, so that it must be worth their memory.
+    // Each task has its own products, whose memory needs enough positions to pay off.
     const POSITIONS_PER_TASK: usize = 1024;
     let values = batch * positions;
     let tasks = rayon::current_num_threads().min(values / POSITIONS_PER_TASK).max(1);
@@ -94,7 +95,7 @@ pub fn covariance(x: &[f32], shift: &[f64], dims: [usize; 3]) -> Vec<f64> {
     for i in 0..channels {
         for j in 0..=i {
             let sum: f64 = parts.iter().map(|part| part[i * padded + j]).sum();
-            // What overflows `f32` is to be seen.
+            // An overflow of `f32` must be visible in the result.
             let sum = if (sum as f32).is_finite() { sum } else { f64::from(sum as f32) };
             covariance[i * channels + j] = sum;
             covariance[j * channels + i] = sum;
@@ -109,7 +110,7 @@ struct Covariance<'a> {
     dims: [usize; 3],
     /// Of the positions of all images, one image after the other.
     range: Range<usize>,
-    /// The tiles on and below the diagonal are added to.
+    /// Only the tiles on and below the diagonal are computed.
     products: &'a mut [f64],
 }
 
@@ -118,7 +119,7 @@ impl WithSimd for Covariance<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // A tile of 4x4 accumulators wants 32 registers.
+        // A tile of 4x4 accumulators needs 32 registers.
         match S::REGISTER_COUNT {
             32.. => self.run::<S, TILE>(simd),
             _ => self.run::<S, { TILE / 2 }>(simd),
@@ -131,9 +132,9 @@ impl Covariance<'_> {
     fn run<S: Simd, const J: usize>(self, simd: S) {
         let Self { x, shift, dims: [_, channels, positions], range, products } = self;
         let padded = channels.next_multiple_of(TILE);
-        // What is packed stays in a cache of 1 MiB.
+        // The packed values fit a cache of 1 MiB.
         let block = (96 * 1024 / padded.max(1)).clamp(192, BLOCK);
-        // Rows a power of two apart would share the sets of a cache.
+        // Rows that are a power of two apart would compete for the same cache sets.
         let pitch = block + S::F64_LANES;
         let mut packed = vec![0.0; padded * pitch];
         let mut start = range.start;

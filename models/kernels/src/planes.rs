@@ -1,4 +1,4 @@
-//! Work on the planes of a map, divided among threads.
+//! Division of the planes of a map among threads.
 
 use std::ops::Range;
 
@@ -6,11 +6,11 @@ use rayon::prelude::*;
 
 use crate::gemm;
 
-/// Values below which a second thread costs more than it saves. In tests few, so that small maps
-/// test several tasks.
+/// The number of values below which a second thread costs more than it saves. In tests it is small,
+/// so that small maps are divided as well.
 const SMALL: usize = if cfg!(test) { 1 << 6 } else { 1 << 14 };
 
-/// Tasks a thread gets, so that a late one does not leave the others idle for long.
+/// Tasks per thread: several, so that a slow task does not leave the other threads idle for long.
 const TASKS_PER_THREAD: usize = 4;
 
 fn tasks(planes: usize, positions: usize) -> usize {
@@ -31,8 +31,8 @@ pub(crate) fn for_each(planes: usize, positions: usize, work: impl Fn(Range<usiz
     }
 }
 
-/// Lets `work` add to `len` sums over ranges that cover all planes, each once. The sums of the
-/// ranges are added in their order, which the number of threads determines.
+/// Calls `work` on ranges that cover all planes, each once, to add to `len` sums. The sums of the
+/// ranges are added in the order of the ranges, which depend on the number of threads.
 pub(crate) fn reduce(
     planes: usize,
     positions: usize,

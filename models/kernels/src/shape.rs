@@ -3,13 +3,13 @@
 use std::fmt;
 use std::ops::Deref;
 
-/// Most values of a plane with its padding.
+/// The largest number of values of a plane with its padding.
 ///
-/// No image comes near it. It bounds everything that kernels compute from the extents along
-/// height and width, of which padding and stride are not tied to any memory.
+/// No image comes near it. It bounds everything that kernels compute from the extents along height
+/// and width: padding and stride are not bounded by the memory of any slice.
 pub(crate) const LARGEST_PLANE: usize = i32::MAX as usize;
 
-/// Most values of a slice.
+/// The largest number of values of a slice.
 const LONGEST: usize = isize::MAX as usize / size_of::<f32>();
 
 /// Batch, channels, image and kernel of a two-dimensional convolution without dilation.
@@ -36,7 +36,7 @@ pub struct ConvShape {
     pub groups: usize,
 }
 
-/// Why there is no convolution of a [`ConvShape`].
+/// Why a [`ConvShape`] is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShapeError {
@@ -68,7 +68,7 @@ impl fmt::Display for ShapeError {
 
 impl std::error::Error for ShapeError {}
 
-/// What follows from a shape.
+/// The extents that follow from a shape.
 struct Lengths {
     output: [usize; 2],
     input_len: usize,
@@ -77,7 +77,7 @@ struct Lengths {
 }
 
 impl ConvShape {
-    /// Checks that there is such a convolution, over maps whose lengths can be counted.
+    /// Checks that the convolution exists and that the lengths of its maps do not overflow.
     ///
     /// # Errors
     /// If a field is zero (the padding excepted), the groups do not divide the channels, the kernel
@@ -138,7 +138,7 @@ impl ConvShape {
         self.lengths().output
     }
 
-    /// A 1x1 convolution of stride 1 over images of so many positions.
+    /// A 1x1 convolution of stride 1 over images of `positions` positions.
     pub fn pointwise(batch: usize, channels: [usize; 2], positions: usize) -> Self {
         Self {
             batch,
@@ -196,7 +196,7 @@ impl ConvShape {
         self.lengths().weight_len
     }
 
-    /// Whether every channel is convolved for itself.
+    /// Whether every channel is convolved by itself.
     pub fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.groups == self.in_channels && self.groups == self.out_channels
     }
@@ -214,11 +214,11 @@ impl ConvShape {
     }
 }
 
-/// A shape that has been checked, and the maps that go with it.
+/// A shape that has been checked together with the lengths of its maps.
 ///
-/// What lies behind the public functions takes its extents from here, so that none of them can
-/// forget the check. A stride beyond the padded input does what one of its size does, and is cut
-/// to that.
+/// The code behind the public functions takes its extents from here, so that no function can forget
+/// the check. A stride larger than the padded input is reduced to the size of the padded input,
+/// which gives the same result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry(ConvShape);
 

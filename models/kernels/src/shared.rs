@@ -1,13 +1,13 @@
-//! Outputs that tasks on several threads fill together.
+//! Outputs that tasks on several threads fill jointly.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// An output that tasks fill, each in places of its own.
+/// An output that tasks fill, each at its own places.
 ///
-/// It is made once, of the exclusive borrow of the output, and holds that borrow: as long as a
-/// copy lives, all that is written goes through it, and the compiler lets nobody touch the slice
-/// beside it. A `&mut` that a function holds meanwhile would make the tasks' writes undefined.
+/// It is created once, from the exclusive borrow of the output, and holds that borrow: as long as a
+/// copy lives, all writes go through it, and the compiler prevents other access to the slice. A
+/// `&mut` to the slice that a function holds meanwhile would make the writes undefined behaviour.
 pub(crate) struct Shared<'a, T = f32> {
     start: *mut T,
     len: usize,
@@ -54,7 +54,7 @@ impl<'a, T> Shared<'a, T> {
     /// These places.
     ///
     /// # Safety
-    /// No one else uses one of them as long as the slice lives.
+    /// Nothing else uses one of them as long as the slice lives.
     #[inline(always)]
     pub unsafe fn slice_mut(self, range: Range<usize>) -> &'a mut [T] {
         let len = range.len();
@@ -65,7 +65,7 @@ impl<'a, T> Shared<'a, T> {
     /// A plane of `len` values.
     ///
     /// # Safety
-    /// No one else uses it as long as the slice lives.
+    /// Nothing else uses it as long as the slice lives.
     #[inline(always)]
     pub unsafe fn plane_mut(self, index: usize, len: usize) -> &'a mut [T] {
         // SAFETY: as the caller promises.

@@ -1,18 +1,20 @@
-//! Shifts: values near the mean of a channel, about which its sums lose no digits.
+//! Shifts: values near the mean of a channel, which are subtracted before sums to avoid
+//! cancellation.
 //!
 //! A variance from sums about a shift has `1 + offset^2 / variance` times the relative error of the
-//! sums, `offset` being the distance of the mean from the shift. A shift is guessed from a few
-//! values, and checked once the sums are known: one that proves to be far off is replaced by the
-//! mean they gave, and the sums are taken again. No single row or image can spoil it.
+//! sums, `offset` being the distance of the mean from the shift. A shift is estimated from a few
+//! values and checked once the sums are known. If it is far from the mean, it is replaced by the
+//! mean that the sums gave, and the sums are computed again: a few atypical values cost time, but
+//! no accuracy.
 
-/// Whether a mean so far from the shift costs digits of the variance, more than two bits. Not so if
-/// anything is NaN: no other shift would help.
+/// Whether the offset of the mean from the shift costs more than two bits of the variance. False if
+/// an argument is NaN: no other shift would help.
 pub(crate) fn is_far(offset: f64, variance: f64) -> bool {
     offset * offset > 4.0 * variance
 }
 
-/// A rough mean of a channel: of a few values at eight places, spread evenly over its
-/// planes, one per image.
+/// An estimate of the mean of a channel, from a few values at eight places that are spread evenly
+/// over its planes, one per image.
 pub(crate) fn guess<'a>([batch, positions]: [usize; 2], plane: impl Fn(usize) -> &'a [f32]) -> f32 {
     const PLACES: usize = 8;
     const VALUES: usize = 16;

@@ -5,8 +5,8 @@ use crate::ConvNorm;
 use crate::dense::DenseBlock;
 
 impl<'a> BranchSum<'a> {
-    /// The dense block that the sum is: KxK, 1x1, 1x1 and KxK, 1x1 and average, every norm with the
-    /// statistics of the batch.
+    /// The sum as a dense block, if it is one: KxK, 1x1, 1x1-KxK and 1x1-average branches, in which
+    /// every norm uses the statistics of the batch.
     pub(super) fn as_dense_dbb(&self) -> Option<DenseBlock<'a>> {
         let shape = self.shape;
         let [kxk, pointwise, second, average] = self.branches else { return None };

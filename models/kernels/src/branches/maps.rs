@@ -1,5 +1,6 @@
-//! A sum of branches by the maps that its norms read: a convolution with its statistics for each
-//! kind of kernel, one pass for the sum of all norms, and one for the gradients of all maps.
+//! A sum of branches, computed from the maps that its norms read: one convolution with its
+//! statistics for each kernel size, one pass for the sum of all norms, and one pass for the
+//! gradients of all maps.
 
 use super::opened::Opened;
 use super::source::{InputGrad, MapGrads};
@@ -25,12 +26,12 @@ pub(super) struct Maps {
 pub(super) struct Source {
     /// One, or several whose convolutions have the same geometry.
     pub branches: Vec<usize>,
-    /// None where it is the input.
+    /// `None` if it is the input itself.
     pub map: Option<Buffer>,
     pub opened: Option<Opened>,
 }
 
-/// Scale, shift, mean and variance of the norm that changes nothing, `[channels]` each.
+/// The parameters of the identity norm, `[channels]` each.
 struct Identity {
     ones: Vec<f32>,
     zeros: Vec<f32>,
@@ -134,7 +135,8 @@ impl BranchSum<'_> {
         let branches = &mut grads.branches;
         let order = saved.sources.iter().flat_map(|source| &source.branches);
         for (place, (&index, norm)) in order.zip(norms).enumerate() {
-            // Of the shift, times the scale: the sum of the gradient of a map with constants.
+            // The gradient of the shift times the scale is the sum of the gradient of a map whose
+            // norm uses constants.
             if let BranchMap::PaddedConv { opening, weight } = &self.branches[index].map
                 && self.branches[index].is_fixed()
                 && parameters
@@ -153,7 +155,8 @@ impl BranchSum<'_> {
             }
             branches[index].norm = self.branches[index].norm.map(|_| norm);
         }
-        // An identity first: the gradient of its map is that of the input.
+        // An identity branch comes first: the gradient of its map becomes the gradient of the
+        // input.
         let mut parts: Vec<_> = saved.sources.iter().zip(maps).collect();
         parts.sort_by_key(|(source, _)| source.map.is_some());
         for (source, map_grad) in parts {
@@ -167,7 +170,7 @@ impl BranchSum<'_> {
         }
     }
 
-    /// The branches of every map: those whose convolutions have one geometry share one.
+    /// The branches of every map: branches whose convolutions have the same geometry share one.
     fn sources(&self) -> Vec<Vec<usize>> {
         let mut sources: Vec<Vec<usize>> = Vec::new();
         for (index, branch) in self.branches.iter().enumerate() {
@@ -185,7 +188,7 @@ impl BranchSum<'_> {
         sources
     }
 
-    /// What the norm of a branch normalises the part of its map with.
+    /// The statistics that the norm of a branch uses for its part of the map.
     fn statistics_of(
         &self,
         index: usize,
@@ -205,7 +208,7 @@ impl BranchSum<'_> {
             (Some(Norm { fixed: Some(fixed), .. }), _) => constants(fixed),
             _ => Statistics { mean: vec![0.0; channels], var: vec![1.0; channels] },
         };
-        // The map is without what the border value adds everywhere.
+        // The map does not contain the constant that the border value adds to every position.
         if let Some(opened) = &source.opened {
             constants.mean.iter_mut().zip(&opened.constant).for_each(|(mean, c)| *mean -= c);
         }
@@ -219,7 +222,7 @@ impl BranchSum<'_> {
     }
 }
 
-/// Every map.
+/// All maps.
 fn maps<'m>(sources: &'m [Source], x: &'m [f32]) -> Vec<&'m [f32]> {
     sources.iter().map(|source| source.map.as_deref().unwrap_or(x)).collect()
 }

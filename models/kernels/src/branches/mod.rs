@@ -28,7 +28,7 @@ use maps::Maps;
 /// A sum of branches over one input.
 #[derive(Clone, Copy, Debug)]
 pub struct BranchSum<'a> {
-    /// The geometry of the window that holds the kernels of all branches.
+    /// The geometry of the largest kernel, which contains the kernels of all branches.
     pub shape: ConvShape,
     /// At least one.
     pub branches: &'a [Branch<'a>],
@@ -36,7 +36,7 @@ pub struct BranchSum<'a> {
     pub outer: Option<Norm<'a>>,
 }
 
-/// A linear map of the input and the norm that closes it; without one the map is added as it is.
+/// A linear map of the input and its closing norm. Without a norm the map is added unchanged.
 #[derive(Clone, Copy, Debug)]
 pub struct Branch<'a> {
     /// The map.
@@ -52,30 +52,31 @@ pub enum BranchMap<'a> {
     Conv {
         /// `[out, in / groups, height, width]`.
         weight: &'a [f32],
-        /// Height and width, in the middle of the window and smaller by an even number. Where the
-        /// window has less padding than it is larger, the convolution reads less of the input.
+        /// Height and width. The kernel lies in the middle of the window, which is larger by an
+        /// even number. If the margin exceeds the padding, the convolution does not read the edge
+        /// of the input.
         kernel: [usize; 2],
     },
-    /// The input itself, where the block keeps its shape.
+    /// The input itself; the block must keep its shape.
     Identity,
-    /// The mean over the window, in which padding counts as zero, where the block keeps the
-    /// number of channels.
+    /// The mean over the window, in which padding counts as zero; the block must keep the number of
+    /// channels.
     Average,
-    /// 1x1 convolution, batch norm padded with its image of zero, convolution with the window.
+    /// 1x1 convolution, batch norm padded with its output for zero, convolution with the window.
     PaddedConv {
         /// The 1x1 convolution and its norm.
         opening: PaddedNorm<'a>,
         /// `[out, internal / groups, height, width]`.
         weight: &'a [f32],
     },
-    /// 1x1 convolution, batch norm padded with its image of zero, mean over the window.
+    /// 1x1 convolution, batch norm padded with its output for zero, mean over the window.
     PaddedAverage {
         /// The 1x1 convolution and its norm.
         opening: PaddedNorm<'a>,
     },
 }
 
-/// The batch statistics of the norms of a sum; there are none of a norm that uses constants.
+/// The batch statistics of the norms of a sum. A norm that uses constants has none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SumStatistics {
     /// Of each branch.
@@ -144,8 +145,8 @@ impl BranchSum<'_> {
     /// `y` and `residual` `[batch, out, height', width']`.
     ///
     /// # Panics
-    /// If a length does not fit the shape, there is no branch, or a norm of the batch has but one
-    /// value per channel.
+    /// If a length does not match the shape, there is no branch, or a norm that uses the statistics
+    /// of the batch has only one value per channel.
     pub fn forward(
         &self,
         x: &[f32],
@@ -167,8 +168,8 @@ impl BranchSum<'_> {
         (statistics, SumSaved(saved))
     }
 
-    /// The gradients from that of `y`. The statistics of norms that use constants, and the values
-    /// that pad an opening norm, have none.
+    /// Computes the gradients from that of `y`. Statistics of norms that use constants, and border
+    /// values, have no gradient.
     ///
     /// # Panics
     /// If a length does not fit the shape.
@@ -265,7 +266,7 @@ impl SumStatistics {
         Self { branches: branches.collect(), outer: batch(&sum.outer) }
     }
 
-    /// Every vector, in an order of its own.
+    /// All statistics, in a fixed order.
     pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut BatchStatistics> {
         self.branches
             .iter_mut()

@@ -1,4 +1,4 @@
-//! Branches that a 1x1 convolution and a padded norm open.
+//! Branches that begin with a 1x1 convolution and a padded norm.
 
 use super::BranchSum;
 use super::maps::constants;
@@ -14,12 +14,12 @@ use crate::{BatchStatistics, ConvShape, conv};
 pub(super) struct Opened {
     /// The 1x1 convolution of the input.
     pub map: Buffer,
-    /// Its norm less the border value.
+    /// The output of its norm, less the border value.
     pub centred: Buffer,
     norm: Closing,
     /// The value that pads the norm, `[internal]`.
     pub border: Vec<f64>,
-    /// What the border value adds to the branch everywhere, `[out]`.
+    /// The constant that the border value adds to the branch, `[out]`.
     pub constant: Vec<f64>,
 }
 
@@ -57,7 +57,8 @@ impl BranchSum<'_> {
         Opened { map, centred, norm, border, constant: Vec::new() }
     }
 
-    /// What the border value adds to a branch everywhere: the response of its kernel, `[out]`.
+    /// The constant that the border value adds to a branch: the sum of the kernel over its taps,
+    /// times the border value, `[out]`.
     pub(super) fn response(&self, weight: &[f32], internal: usize, border: &[f64]) -> Vec<f64> {
         let window = self.shape.window();
         let per_group = self.shape.out_channels / self.shape.groups;
@@ -70,7 +71,7 @@ impl BranchSum<'_> {
         response.collect()
     }
 
-    /// The adjoint of [`Self::response`] in the weight.
+    /// The gradient of the weight through [`Self::response`].
     pub(super) fn response_grad(
         &self,
         len: usize,

@@ -1,4 +1,4 @@
-//! The map of one kind of kernel and its gradients.
+//! One map of a sum of branches, and its gradients.
 
 use std::borrow::Cow;
 
@@ -156,7 +156,7 @@ impl BranchSum<'_> {
     }
 }
 
-/// Where the backward pass of the maps puts its gradients.
+/// The gradients that the backward passes of the maps fill in.
 pub(super) struct MapGrads {
     pub branches: Vec<BranchGrad>,
     pub input: InputGrad,
@@ -194,7 +194,7 @@ fn average(shape: &ConvShape, x: &[f32], needs: bool) -> (Buffer, Option<Statist
     (map, found)
 }
 
-/// The gradient of the input, to which the branches add one after the other.
+/// The gradient of the input, to which the branches add in turn.
 pub(super) struct InputGrad {
     wanted: bool,
     grad: Option<Buffer>,
@@ -207,7 +207,7 @@ impl InputGrad {
         Self { wanted, grad: None, len }
     }
 
-    /// Lets `write` add to the gradient or, if it is the first, write it.
+    /// Calls `write` to add to the gradient or, the first time, to overwrite it.
     pub fn add(&mut self, write: impl FnOnce(&mut [f32], bool)) {
         if self.wanted {
             let accumulate = self.grad.is_some();

@@ -1,18 +1,18 @@
-//! What happens to the output of a convolution while it is in cache.
+//! Epilogues of convolutions: operations on an output while it is in the cache.
 
 use crate::Activation;
 use crate::activation::{clamp, hard_swish};
 use crate::gemm::Isa;
 
-/// What is done to an output while it is in cache, in this order: bias, residual, the output's
-/// earlier value, activation.
+/// Operations on an output while it is in the cache, in this order: add the bias, the residual and
+/// the earlier value of the output, then apply the activation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// Added per output channel.
     pub bias: Option<&'a [f32]>,
     /// Added per value, shaped as the output.
     pub residual: Option<&'a [f32]>,
-    /// Whether the result is added to what the output holds.
+    /// Whether the result is added to the earlier value of the output.
     pub accumulate: bool,
     /// Applied last.
     pub activation: Activation,
@@ -27,7 +27,7 @@ pub(super) struct Finish {
     /// Whether there is neither bias nor activation.
     pub plain: bool,
     pub accumulate: bool,
-    /// Whether the output is written past the caches.
+    /// Whether the output is written with non-temporal stores.
     pub stream: bool,
 }
 

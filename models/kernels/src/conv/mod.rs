@@ -2,9 +2,9 @@
 //! images (`im2col` that is never stored).
 //!
 //! The output of one group is `Y[D, J] = W[D, C k k] X[C k k, J]` with the columns `J` of all
-//! images in a row, so that small maps of several images fill one panel. Tasks take blocks of
-//! columns; where there are few, also blocks of rows. The forward pass reads the weight in place,
-//! the input gradient packs it once a call.
+//! images in a row, so that small maps of several images fill one panel. Tasks compute blocks of
+//! columns and, if there are few columns, blocks of rows. The forward pass reads the weight in
+//! place; the input gradient packs it once per call.
 
 mod epilogue;
 mod product;
@@ -22,8 +22,8 @@ use product::{Output, Product, Run};
 pub use epilogue::Epilogue;
 pub use weight::backward_weight;
 
-/// `y = conv(x, w)`, then the epilogue. `shape.macs()` multiply-adds; `x` is read once
-/// from memory and per tap from cache, `y` is written once.
+/// `y = conv(x, w)`, then the epilogue. `shape.macs()` multiply-adds; `x` is read once from memory
+/// and once per tap from the cache, `y` is written once.
 ///
 /// # Panics
 /// If there is no such convolution or a length does not fit the shape.
@@ -42,14 +42,14 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
     }
 }
 
-/// [`forward`] without an epilogue to a new map.
+/// [`forward`] without an epilogue, into a new map.
 pub(crate) fn convolve(shape: &ConvShape, x: &[f32], w: &[f32]) -> Buffer {
     let mut y = buffer::take(shape.output_len());
     forward(shape, x, w, &mut y, Epilogue::default());
     y
 }
 
-/// [`backward_weight`] to a new gradient.
+/// [`backward_weight`], into a new gradient.
 pub(crate) fn weight_grad(shape: &ConvShape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let mut dw = vec![0.0; shape.weight_len()];
     backward_weight(shape, x, dy, &mut dw);
@@ -79,8 +79,8 @@ pub fn forward_with_stats(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]
 
 /// `dx (+)= ` the gradient of the input: `shape.macs()` multiply-adds.
 ///
-/// The inputs of one phase of the stride (all of them at stride 1) are a convolution of `dy` with
-/// the part of the flipped, transposed kernel that reaches them, so no zero is multiplied.
+/// The inputs of one phase of the stride (all inputs at stride 1) are a convolution of `dy` with
+/// the taps of the flipped, transposed kernel that reach them, so that no zeros are multiplied.
 ///
 /// # Panics
 /// As [`forward`].
@@ -187,7 +187,7 @@ impl<'a> Matrix<'a> {
         assert!(self.values.len() >= len, "{name} is too short");
     }
 
-    /// The strides, those of a single row or column replaced: no slice bounds them.
+    /// The strides, except those of a single row or column, which no slice bounds.
     fn bounded_strides(&self) -> [usize; 2] {
         let ([rows, columns], [down, across]) = (self.size, self.strides);
         [if rows > 1 { down } else { columns }, if columns > 1 { across } else { 1 }]
@@ -265,7 +265,7 @@ fn input_columns<'a>(shape: &Geometry, group: usize, x: &'a [f32]) -> Columns<'a
     })
 }
 
-/// An image that is read whole is one row.
+/// If an image is read as a whole, it is treated as one row.
 fn flatten(columns: Columns) -> Columns {
     let whole = columns.stride == [1, 1] && columns.size == columns.grid;
     if whole && columns.taps == [[0, 0]] {

@@ -1,5 +1,5 @@
-//! A product of a weight with the columns of a batch, cut into tasks, whose results get their
-//! epilogue while they are in cache.
+//! The product of a weight with the columns of a batch, divided into tasks, with the epilogue
+//! applied while results are in the cache.
 
 use std::ops::Range;
 
@@ -16,13 +16,13 @@ const DEPTH: usize = 256;
 /// Columns of one task's block.
 const COLUMNS: usize = 256;
 
-/// Rows that are a multiple of so many values apart, a page, compete for one set of the first cache.
-/// Reading them in place costs a sixth of the speed, packing them pays from `COLUMNS` columns on
-/// (measured at 98, 196, 392, 784 columns). Any other rows are as fast in place.
+/// Rows whose distance is a multiple of this many values, a page, compete for one set of the L1
+/// cache. Reading them in place is slower by a sixth, and packing them pays off from `COLUMNS`
+/// columns on (measured at 98, 196, 392, 784 columns). Other rows are as fast in place.
 const ALIASED: usize = 1024;
 
-/// Values of an output that no cache keeps until its reader comes: larger ones are written past
-/// the caches. In tests few, so that both ways are tested.
+/// The number of values above which an output does not stay in a cache until it is read again, so
+/// that it is written with non-temporal stores. In tests it is small, so that both ways are tested.
 const LARGE: usize = if cfg!(test) { 1 << 10 } else { 1 << 22 };
 
 /// Where the results go.
@@ -240,7 +240,7 @@ impl Tasks<'_, '_> {
         }
     }
 
-    /// Writes the output of some rows, whose values are `stride` apart, and takes their sums.
+    /// Writes the output of rows whose values are `stride` apart, and computes their sums.
     ///
     /// # Safety
     /// Inside `enter`; there are `columns` values of each row, and no other task writes them.
@@ -268,8 +268,8 @@ impl Tasks<'_, '_> {
         }
     }
 
-    /// Writes one row's `values`, the output of `columns`; they may change. The activation is
-    /// hard-swish, or else one that bounds the values.
+    /// Writes the output of one row and `columns` from `values`, which may be overwritten. The
+    /// activation is hard-swish, or else a clamp.
     ///
     /// # Safety
     /// As for [`Self::finish`].
@@ -316,7 +316,7 @@ impl Tasks<'_, '_> {
     }
 }
 
-/// The sums of `count` values about the first.
+/// The sums of `count` values less the first one.
 #[inline(always)]
 unsafe fn moments<I: Isa>(values: *const f32, count: usize) -> Sums {
     // SAFETY: the caller runs inside `enter` and gives `count` values, at least one.

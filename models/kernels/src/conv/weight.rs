@@ -14,15 +14,16 @@ use crate::shared::Shared;
 /// Columns summed at once.
 const COLUMNS: usize = 256;
 
-/// Values of a weight up to which tasks sum gradients of their own over shares of the columns;
-/// of a larger one they take channels, although each then packs the whole output gradient.
+/// The largest weight of which each task sums its own gradient over a part of the columns. For a
+/// larger weight tasks divide the input channels, although each then packs the whole output
+/// gradient.
 const PRIVATE: usize = 1 << 17;
 
 /// `dw =` the gradient of the weight: `shape.macs()` multiply-adds.
 ///
-/// Both operands are packed with the columns in depth: as in the forward pass, then transposed
-/// in registers. For a large weight tasks take input channels, else shares of the columns, whose
-/// sums are added in order.
+/// The columns are the depth of this product: both operands are packed as in the forward pass, then
+/// transposed in registers. For a large weight tasks divide the input channels, otherwise the
+/// columns, whose sums are added in order.
 ///
 /// With a 1x1 kernel this is the sum over a batch of `dY_n X_n^T`; with `dy = x` the second
 /// moments of the channels.
@@ -132,7 +133,7 @@ impl Sum<'_, '_> {
         let blocks = channel_blocks(channels.len(), taps);
         let deepest = blocks.iter().map(|block| block.len() * taps).max().unwrap_or(0);
         let deepest = deepest.next_multiple_of(width);
-        // A transpose reads and writes whole squares: up to a vector of rows past the end.
+        // A transpose reads and writes whole squares, up to one vector of rows past the end.
         let slack = I::LANES * width;
         let lengths = [
             COLUMNS * rows.max(deepest) + slack,

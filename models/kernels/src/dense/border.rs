@@ -1,8 +1,8 @@
-//! What a map padded with a constant misses at the border of one padded with zeros.
+//! The difference at the border between a map padded with a constant and one padded with zeros.
 //!
-//! A kernel over a map that holds the constant `c` inside and zero around it answers with the sum
-//! of its taps that lie inside times `c`. Away from the border that is one number per output
-//! channel; only positions whose window reaches out differ from it, by the taps outside.
+//! Convolved with a kernel, a map that is `c` inside the image and zero around it gives `c` times
+//! the sum of the taps that lie inside. Away from the border that is one number per output channel;
+//! only positions whose window extends past the image differ from it, by the taps outside.
 
 use rayon::prelude::*;
 
@@ -10,7 +10,8 @@ use crate::ConvShape;
 
 /// Which taps of the window lie inside, for every output row or column.
 struct Axis {
-    /// First and last-but-one inside tap of each class of positions; class 0 has all taps.
+    /// The range of taps that lie inside, `[first, end]`, for each class of positions; class 0 has
+    /// all taps.
     classes: Vec<[usize; 2]>,
     /// The class of every position.
     class: Vec<usize>,
@@ -36,7 +37,7 @@ impl Axis {
     }
 }
 
-/// The rows and columns of an output whose windows reach over the border.
+/// The rows and columns of an output whose windows extend past the border.
 pub(crate) struct Border {
     rows: Axis,
     columns: Axis,
@@ -52,9 +53,9 @@ impl Border {
         Self { rows: Axis::new(shape, 0), columns, border_columns, kernel: shape.kernel }
     }
 
-    /// Subtracts from every position the sum of the taps outside: `map` holds planes of
-    /// `channels` channels image after image, of which those from `first` on have the `taps`
-    /// `[out, kh * kw]`. Touches the border alone.
+    /// Subtracts from every position the sum of the taps outside. `map` has `channels` channels, of
+    /// which those from `first` on have the `taps` `[out, kh * kw]`. Only positions at the border
+    /// are accessed.
     pub(crate) fn subtract_outside(
         &self,
         map: &mut [f32],

@@ -11,12 +11,12 @@ use crate::{ConvShape, Epilogue, instruction_set, moments, shift};
 
 /// Mean of a map over batch and positions, and the shift about which the map is to be taken.
 ///
-/// In a product with a weight, an input loses as many digits as its means have more than its
-/// deviations. One whose means are far from zero is replaced by the input less `shift`, and
-/// what the shift adds is known: a number for each tap that lies inside.
+/// Where the means of an input are large in comparison with its deviations, a product with a weight
+/// loses digits to cancellation. Such an input is replaced by the input less `shift`; what the
+/// shift adds is known: a number for each tap that lies inside.
 #[derive(Clone, Debug)]
 pub(crate) struct Moments {
-    /// The means, `[channels]`, or nothing where they are not far from zero.
+    /// The means, `[channels]`, or `None` if they are not far from zero.
     pub shift: Option<Vec<f32>>,
     /// Mean of the map less `shift`, `[channels]`.
     pub mean: Vec<f64>,
@@ -32,8 +32,8 @@ pub(crate) struct Covariance {
 }
 
 impl Moments {
-    /// Of a map `[batch, channels, positions]`; reads it twice. With `shifts` there is a shift
-    /// whatever the means.
+    /// The moments of a map `[batch, channels, positions]`, in two passes. If `shifts` is set,
+    /// there is a shift whatever the means.
     pub fn new(map: &[f32], dims: [usize; 3], shifts: bool) -> (Self, Covariance) {
         let [batch, channels, positions] = dims;
         let mut mean = statistics(map, dims).mean;
@@ -41,7 +41,8 @@ impl Moments {
         let count = batch * positions;
         exact.iter_mut().for_each(|value| *value /= count as f64);
         let rounded = to_f32(&exact);
-        // A product with a weight adds channels: what counts is the means of all of them.
+        // A product with a weight adds the channels, so the means of all channels are compared
+        // together.
         let squares: f64 = mean.iter().map(|mean| mean * mean).sum();
         let variance: f64 = exact.iter().step_by(channels + 1).sum();
         let shift = (shifts || shift::is_far(squares.sqrt(), variance)).then(|| {
@@ -69,11 +70,11 @@ impl Moments {
 }
 
 impl Covariance {
-    /// `W S` for a weight of so many rows and the products of its rows with those of `W`, which
-    /// are the variances.
+    /// `W S` for a weight with `outputs` rows, and the dot products of its rows with those of `W`,
+    /// which are the variances.
     ///
-    /// Where channels rise and fall together, rows whose weights cancel are left with less than
-    /// the rounding of the products in `f32`: these are computed again in `f64`.
+    /// Where channels are correlated, the products of a row can cancel to less than their rounding
+    /// errors in `f32`. Such rows are computed again in `f64`.
     pub fn multiply(&self, weight: &[f32], outputs: usize) -> (Vec<f32>, Vec<f64>) {
         let inputs = weight.len() / outputs;
         let mut product = vec![0.0; outputs * inputs];
@@ -92,7 +93,7 @@ impl Covariance {
             variances[output] < apart / 64.0
         };
         let cancelled: Vec<usize> = (0..outputs).filter(cancels).collect();
-        // A few rows at once, which share the lines of the covariance.
+        // Several rows at once share the loads of the covariance.
         let exact: Vec<Vec<f64>> = cancelled
             .par_chunks(8)
             .flat_map_iter(|outputs| {

@@ -1,4 +1,4 @@
-//! The block by the four maps that its closing norms read.
+//! The block computed from the four maps that its closing norms read.
 
 use super::border::Border;
 use super::input_moments::MomentsGrad;
@@ -49,8 +49,8 @@ impl Inputs {
 }
 
 impl DenseBlock<'_> {
-    /// Computes `y`. All maps are those of the input less its shift. The statistics are those of
-    /// the closing norms' inputs in the order of [`Self::closing_norms`].
+    /// Computes `y`. All maps are computed from the input less its shift. The statistics are those
+    /// of the inputs of the closing norms, in the order of [`Self::closing_norms`].
     pub(super) fn forward_maps(
         &self,
         x: &[f32],
@@ -93,7 +93,7 @@ impl DenseBlock<'_> {
         (statistics, Maps { inputs, between, closing })
     }
 
-    /// Adds to the means of the maps what is the same everywhere and was left out of them.
+    /// Adds to the means the constants that the maps do not contain.
     fn add_constants(&self, openings: &Openings, statistics: &mut [BatchStatistics]) {
         let Openings { moments, merged, averaged } = openings;
         let window = self.shape.window();
@@ -121,7 +121,7 @@ impl DenseBlock<'_> {
         }
     }
 
-    /// The gradients of everything from that of `y`.
+    /// Computes all gradients from that of `y`.
     pub(super) fn backward_maps(
         &self,
         x: &[f32],
@@ -188,8 +188,9 @@ impl DenseBlock<'_> {
         }
     }
 
-    /// Whether the 1x1 is merged into the KxK it stands before: that costs one product of the
-    /// kernels forward and up to three backward, instead of one and two of the map.
+    /// Whether the 1x1 convolution is merged into the KxK convolution that follows it. That costs
+    /// one product of the kernels in the forward pass and up to three in the backward pass, instead
+    /// of one and two products of the map.
     fn merges(&self) -> bool {
         let window = self.shape.window();
         self.shape.batch * self.shape.input_positions() > window * self.shape.out_channels
@@ -252,7 +253,7 @@ impl DenseBlock<'_> {
     }
 }
 
-/// The backward pass behind the closing norms.
+/// The backward pass up to the closing norms.
 struct Backward<'a> {
     block: &'a DenseBlock<'a>,
     /// Less the shift.
@@ -274,7 +275,7 @@ impl Backward<'_> {
         let window = block.shape.window();
         let mut pooled = block.pooled(self.x);
         let weight = weight_grad(&shape, &pooled, &grads.average);
-        // The gradient of a norm's input sums to zero, so that the interior adds nothing.
+        // The gradient of a norm's input sums to zero, so the interior contributes nothing.
         let outside = self.border.outside_sums(&grads.average, outputs, 0, outputs);
         let offset: Vec<f64> = outside
             .chunks_exact(window)
@@ -335,7 +336,8 @@ impl Backward<'_> {
         let shape = &self.block.shape;
         let (inputs, outputs) = (shape.in_channels, shape.out_channels);
         let window = shape.window();
-        // The gradient of a norm's input sums to zero: inside it sums to minus the outside.
+        // The gradient of a norm's input sums to zero, so the sum over the positions where a tap
+        // lies inside is minus the sum over the others.
         let channels = self.grads.windows.len() / shape.output_len() * outputs;
         let outside = self.border.outside_sums(&self.grads.windows, channels, 0, outputs);
         for (output, grad) in kxk.chunks_exact_mut(inputs * window).enumerate() {

@@ -1,18 +1,18 @@
 //! The dense Diverse Branch Block in training (Ding et al., CVPR 2021), with every batch
 //! statistic, border value and gradient of its definition.
 //!
-//! Two things make it cheaper than its definition. The norms after the 1x1 convolutions that
-//! open two of the branches come from the moments of the block's input, which both share: see
-//! [`PaddedNorm`]. And then everything up to the closing norm of each branch is linear:
+//! Two properties make it cheaper than its definition. First, the norms after the 1x1 convolutions
+//! that open two of the branches follow from the moments of the block's input, which both share:
+//! see [`PaddedNorm`]. Second, each branch is then linear up to its closing norm:
 //!
 //! - 1x1, norm, KxK is one KxK convolution with the kernel `W2 A`, over the same windows as the
-//!   first branch: both are one convolution of twice the outputs. What the padding adds, `W2`'s
-//!   answer to the constant `d - p`, varies at the border alone. Where an image has fewer
-//!   positions than merging costs, `A x + d - p` is computed instead.
+//!   first branch: both are one convolution of twice the outputs. The contribution of the padding,
+//!   the response of `W2` to the constant `d - p`, varies only at the border. Where the batch has
+//!   too few positions for merging to pay off, `A x + d - p` is computed instead.
 //! - 1x1, norm, average pool is a 1x1 convolution with `A` of the pooled input.
 //!
-//! Four maps remain, the inputs of the closing norms; they, the input and the output are all that
-//! is kept for the backward pass. Where the input has few channels even they are not needed: see
+//! Four maps remain: the inputs of the closing norms. Only they, the input and the output are kept
+//! for the backward pass. If the input has few channels, they are not needed either: see
 //! `patches.rs`.
 
 mod border;
@@ -69,7 +69,7 @@ struct Openings {
     averaged: Affine,
 }
 
-/// Gradients of the 1x1-KxK branch behind the statistics of its first norm.
+/// Gradients of the 1x1-KxK branch, before those through the statistics of its opening norm.
 struct MergedGrad {
     /// Of `W2`.
     second: Vec<f32>,
@@ -82,18 +82,19 @@ struct MergedGrad {
 /// How the block was computed.
 #[derive(Clone, Debug)]
 enum Form {
-    /// By the four maps that the closing norms read.
+    /// From the four maps that the closing norms read.
     Maps(Maps),
     /// As one convolution.
     Patches(Patches),
 }
 
 impl DenseBlock<'_> {
-    /// `y = act(sum of the branches of x + residual)`; `x` is `[batch, in, height, width]`, `y` and `residual` `[batch, out, height', width']`.
+    /// `y = act(sum of the branches of x + residual)`; `x` is `[batch, in, height, width]`, `y` and
+    /// `residual` are `[batch, out, height', width']`.
     ///
     /// # Panics
-    /// If a length does not fit the shape, the shape has groups or a padding other than half of an
-    /// odd kernel, or a norm has but one value per channel.
+    /// If a length does not match the shape, the shape has several groups, its padding is not half
+    /// of an odd kernel, or a norm has only one value per channel.
     pub fn forward(
         &self,
         x: &[f32],
@@ -134,7 +135,7 @@ impl DenseBlock<'_> {
         (SumStatistics { branches, outer: None }, DenseSaved { openings, form })
     }
 
-    /// The gradients of everything from that of `y`.
+    /// Computes all gradients from that of `y`.
     ///
     /// # Panics
     /// As [`Self::forward`].
@@ -152,7 +153,8 @@ impl DenseBlock<'_> {
         match form {
             Form::Maps(maps) => self.backward_maps(x, y, openings, maps, grad, wanted),
             Form::Patches(patches) if wanted.input => {
-                // Images have no gradient; where one is wanted nevertheless, the maps are needed.
+                // Usually the input is an image, whose gradient is not wanted. If it is, the maps
+                // are needed.
                 let mut again = buffer::take(y.len());
                 let (_, maps) =
                     self.forward_maps(x, None, openings, patches.activation, &mut again);
@@ -193,8 +195,8 @@ impl DenseBlock<'_> {
         self.pointwise_kxk.0.gamma.len()
     }
 
-    /// A 1x1 convolution over the kernels `[out, internal, kh, kw]`, seen as images: its weight is
-    /// the transpose of `A`.
+    /// A 1x1 convolution over the kernels `[out, internal, kh, kw]` as images. Its weight is the
+    /// transpose of `A`.
     fn kernel_shape(&self) -> ConvShape {
         let channels = [self.internal(), self.shape.in_channels];
         ConvShape::pointwise(self.shape.out_channels, channels, self.shape.window())
@@ -206,7 +208,7 @@ impl DenseBlock<'_> {
         conv::convolve(&self.kernel_shape(), self.pointwise_kxk.1.weight, &weight)
     }
 
-    /// The adjoint of [`Self::merge`] and of the answer to `d - p`: gradients of `W2`, `A`, `d`.
+    /// The gradients of `W2`, `A` and `d` through [`Self::merge`] and [`Self::offset_taps`].
     fn unmerge(&self, merged: &Affine, kernels_grad: &[f32], taps_grad: &[f64]) -> MergedGrad {
         let shape = self.kernel_shape();
         let second = self.pointwise_kxk.1.weight;
@@ -233,22 +235,22 @@ impl DenseBlock<'_> {
         MergedGrad { second: second_grad, weight: weight_grad, offset: offset_grad }
     }
 
-    /// Answer of every tap of `W2` to `d - p`, `[out, kh * kw]`.
+    /// Response of every tap of `W2` to `d - p`, `[out, kh * kw]`.
     fn offset_taps(&self, merged: &Affine) -> Vec<f64> {
         taps_of(self.pointwise_kxk.1.weight, &merged.offset, self.shape.window())
     }
 
-    /// Answer of every tap of the first branch to the shift, `[out, kh * kw]`.
+    /// Response of every tap of the KxK branch to the shift, `[out, kh * kw]`.
     fn shift_taps(&self, shift: &[f32]) -> Vec<f64> {
         taps_of(self.kxk.weight, &to_f64(shift), self.shape.window())
     }
 
-    /// Answer of the 1x1 branch to the shift, `[out]`.
+    /// Response of the 1x1 branch to the shift, `[out]`.
     fn pointwise_shift(&self, shift: &[f32]) -> Vec<f64> {
         taps_of(self.pointwise.weight, &to_f64(shift), 1)
     }
 
-    /// Answer of every tap of the average to `d - p`, `[out, kh * kw]`.
+    /// Response of every tap of the average to `d - p`, `[out, kh * kw]`.
     fn mean_taps(&self, averaged: &Affine) -> Vec<f64> {
         let window = self.shape.window();
         let taps = |&offset: &f64| std::iter::repeat_n(offset / window as f64, window);
@@ -256,7 +258,7 @@ impl DenseBlock<'_> {
     }
 }
 
-/// Every tap's answer to a map that is constant in each channel, `[out, kh * kw]`.
+/// The response of every tap to a map that is constant in each channel, `[out, kh * kw]`.
 fn taps_of(weight: &[f32], constant: &[f64], window: usize) -> Vec<f64> {
     let mut taps = Vec::with_capacity(weight.len() / constant.len());
     for kernel in weight.chunks_exact(constant.len() * window) {

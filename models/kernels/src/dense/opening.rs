@@ -6,8 +6,8 @@
 //! backward pass turns gradients of `A` and `d` into those of `W`, `gamma`, `beta` and, through
 //! `mu` and `S`, of `x`.
 //!
-//! The norm is the same if `x` and `mu` are both taken about a shift, as a block does whose input
-//! is far from zero: see [`Moments`].
+//! The norm does not change if a shift is subtracted from both `x` and `mu`, as a block does whose
+//! input has means far from zero: see [`Moments`].
 
 use super::input_moments::{Covariance, Moments, MomentsGrad};
 use crate::arithmetic::dot;
@@ -15,8 +15,8 @@ use crate::conv::{self, Matrix};
 use crate::norm::{self, Statistics, inverse_std};
 use crate::{BatchStatistics, FixedStatistics, Norm};
 
-/// A 1x1 convolution without bias and its norm, whose output is padded with the norm's image of
-/// zero.
+/// A 1x1 convolution without bias and its norm, whose output is padded with the border value: the
+/// norm's output for zero.
 #[derive(Clone, Copy, Debug)]
 pub struct PaddedNorm<'a> {
     /// Weight, `[out, in]`.
@@ -33,7 +33,7 @@ pub struct PaddedNorm<'a> {
     pub momentum: f64,
     /// Added to the variance.
     pub epsilon: f64,
-    /// Whether the running statistics take the place of those of the batch, as constants.
+    /// Whether the running statistics replace those of the batch, as constants.
     pub fixed: bool,
 }
 
@@ -42,15 +42,15 @@ pub struct PaddedNorm<'a> {
 pub(crate) struct Affine {
     /// `A`, `[out, in]`.
     pub weight: Vec<f32>,
-    /// `d - p`: the offset above the border value, `[out]`.
+    /// `d - p`: the offset less the border value, `[out]`.
     pub offset: Vec<f64>,
     /// `p`: the border value, from the running statistics after this step, `[out]`.
     pub border: Vec<f64>,
     /// Batch mean of the convolution's output.
     pub mean: Vec<f32>,
-    /// The same less the share of the shift.
+    /// The batch mean without the contribution of the shift.
     centre: Vec<f64>,
-    /// Biased batch variance of it.
+    /// Biased batch variance of the convolution's output.
     pub var: Vec<f32>,
     /// `W S`, `[out, in]`.
     weight_covariance: Vec<f32>,
@@ -75,8 +75,8 @@ impl Affine {
 
 impl<'a> PaddedNorm<'a> {
     /// # Panics
-    /// If the lengths are not those of a norm after a 1x1 convolution of these channels and groups,
-    /// or it uses the statistics of the batch and there is but one value per channel.
+    /// If the lengths do not match a norm after a 1x1 convolution with these channels and groups,
+    /// or it uses the statistics of the batch and there is only one value per channel.
     #[track_caller]
     pub(crate) fn check(&self, [inputs, outputs]: [usize; 2], groups: usize, count: usize) {
         let Self { gamma, beta, running_mean, running_var, .. } = self;
@@ -90,13 +90,13 @@ impl<'a> PaddedNorm<'a> {
         }
     }
 
-    /// The statistics that a fixed norm takes as constants.
+    /// The statistics that a norm with constant statistics uses.
     pub(crate) fn running(&self) -> FixedStatistics<'a> {
         FixedStatistics { mean: self.running_mean, var: self.running_var }
     }
 
-    /// The border values, from the batch statistics of `count` values a channel or, without them,
-    /// the running ones as they are.
+    /// The border values, from the batch statistics of `count` values per channel or, without them,
+    /// from the running statistics alone.
     pub(crate) fn borders(&self, found: Option<&Statistics>, count: usize) -> Vec<f64> {
         let unbiased = unbiased(count);
         let border = (0..self.gamma.len()).map(|channel| {
@@ -106,8 +106,8 @@ impl<'a> PaddedNorm<'a> {
         border.collect()
     }
 
-    /// The border value of a channel: the image of zero under the running statistics, after their
-    /// update with the mean and the unbiased variance of the batch, if there are any.
+    /// The border value of a channel: the norm's output for zero with the running statistics,
+    /// updated with the mean and the unbiased variance of the batch if they are given.
     pub(crate) fn border(&self, channel: usize, newest: Option<[f64; 2]>) -> f64 {
         let [gamma, beta] = [self.gamma[channel], self.beta[channel]].map(f64::from);
         let kept = [self.running_mean[channel], self.running_var[channel]].map(f64::from);
@@ -117,7 +117,7 @@ impl<'a> PaddedNorm<'a> {
         beta - mean * gamma / (var + self.epsilon).sqrt()
     }
 
-    /// The shifts above the border values.
+    /// The shifts of the norm less the border values.
     pub(crate) fn shifts(&self, border: &[f64]) -> Vec<f32> {
         self.beta
             .iter()
@@ -126,7 +126,7 @@ impl<'a> PaddedNorm<'a> {
             .collect()
     }
 
-    /// The norm itself, with other shifts.
+    /// The norm, with other shifts.
     pub(crate) fn as_norm<'n>(&self, beta: &'n [f32]) -> Norm<'n>
     where
         'a: 'n,
@@ -157,7 +157,7 @@ impl<'a> PaddedNorm<'a> {
             let scale = gamma * inverse_std(var, self.epsilon);
             let rounded = &mut affine.weight[row];
             rounded.iter_mut().zip(weight).for_each(|(a, &w)| *a = (scale * f64::from(w)) as f32);
-            // Of the rounded weight, so that the map has the mean `beta`.
+            // Computed from the rounded weight, so that the mean of the map is `beta`.
             let offset = beta - dot(rounded, &input.mean);
             let border = self.border(output, Some([mean, var * unbiased]));
             affine.border[output] = border;
@@ -169,7 +169,8 @@ impl<'a> PaddedNorm<'a> {
         affine
     }
 
-    /// From the gradients of `A` and `d`; adds the input's share to `input_grad`.
+    /// Computes the gradients from those of `A` and `d`, and adds those of the moments to
+    /// `input_grad`.
     pub(crate) fn backward(
         &self,
         input: &Moments,
@@ -214,7 +215,7 @@ impl<'a> PaddedNorm<'a> {
     }
 }
 
-/// What a biased variance of this many values is multiplied with.
+/// The ratio of the unbiased to the biased variance of `count` values.
 fn unbiased(count: usize) -> f64 {
     count as f64 / (count as f64 - 1.0)
 }

@@ -1,11 +1,12 @@
-//! The block of few input channels, such as a network's first, from the moments of its windows.
+//! A block with few input channels, such as the first of a network, computed from the moments of
+//! its patches.
 //!
-//! Let `phi` hold the values under a window and, for each tap, whether it lies inside. Every
-//! branch is linear in `phi` up to the closing norm, so that with the mean `m` and the covariance
-//! `S` of `phi` a branch `u phi` has the mean `u m` and the variance `u S u^T`, and the whole block
-//! is one convolution. Its weight gradient, the sums of `g phi`, holds those of all branches. The
-//! values are taken about the input's means, which adds constants to the branches: in the KxK branch
-//! one for each indicator, in the others one that a norm takes away.
+//! Let `phi` hold the values under a window and, for each tap, whether it lies inside. Every branch
+//! is linear in `phi` up to the closing norm, so that with the mean `m` and the covariance `S` of
+//! `phi` a branch `u phi` has the mean `u m` and the variance `u S u^T`, and the whole block is one
+//! convolution. Its weight gradient, the sum of `g phi`, determines those of all branches. The
+//! means of the input are subtracted from the values, which adds constants to the branches: in the
+//! KxK branch one for each indicator, in the others one that the closing norm removes.
 
 use rayon::prelude::*;
 
@@ -18,7 +19,7 @@ use crate::buffer::{self, Buffer};
 use crate::norm::{inverse_std, variance};
 use crate::{Activation, ConvShape, Epilogue, activation, conv, moments};
 
-/// Longest `phi`: its moments take the square of that many products a window.
+/// The largest length of `phi`. Its moments take the square of the length in products per window.
 const LONGEST: usize = 64;
 
 /// What the backward pass needs.
@@ -28,7 +29,7 @@ pub(super) struct Patches {
     mean: Vec<f64>,
     branches: [Branch; 4],
     pub activation: Activation,
-    /// The activation's input, where its derivative needs it.
+    /// The activation's input, if its derivative needs it.
     before: Option<Buffer>,
 }
 
@@ -108,7 +109,7 @@ impl DenseBlock<'_> {
             Branch { kernel: branch.clone(), product, inv_std }
         });
         let kernel = to_f32(&kernel);
-        // Of the rounded kernel, so that the mean is that of the norms.
+        // Computed from the rounded kernel, so that the mean of the output is exact.
         for (bias, kernel) in bias.iter_mut().zip(kernel.chunks_exact(length)) {
             *bias -= dot(kernel, &mean);
         }
@@ -203,7 +204,7 @@ impl DenseBlock<'_> {
         let centred = moments.centred(x, shape.input_positions());
         let products = conv::weight_grad(shape, centred.as_deref().unwrap_or(x), g);
         let sums = self::moments::sums(g, shape.output_dims());
-        // The indicators' products are sums over the windows in which a tap lies inside.
+        // The products with an indicator are sums over the positions at which the tap lies inside.
         let outside = Border::new(shape).outside_sums(g, outputs, 0, outputs);
 
         let shift = moments.shift.as_deref().unwrap_or(&[]);
@@ -237,7 +238,7 @@ impl DenseBlock<'_> {
                     .collect();
                 let (values, inside) = kernel.split_at(length - window);
                 for (values, &shift) in values.chunks_exact(window).zip(shift) {
-                    // The others have it in no indicator.
+                    // In the other branches the shift has no effect on an indicator.
                     let shift = if index == 0 { f64::from(shift) } else { 0.0 };
                     let grads = values.iter().zip(inside);
                     found.values.extend(grads.map(|(v, i)| (v + shift * i) as f32));
@@ -253,7 +254,7 @@ impl DenseBlock<'_> {
         ConvShape { in_channels: self.shape.in_channels + 1, ..self.shape }
     }
 
-    /// The input about its means and a channel of ones.
+    /// The input less its means, and a channel of ones.
     fn augment(&self, x: &[f32], shift: &[f32]) -> Buffer {
         let (inputs, positions) = (self.shape.in_channels, self.shape.input_positions());
         let mut augmented = buffer::take(self.with_indicator().input_len());
@@ -306,7 +307,7 @@ impl DenseBlock<'_> {
         })
     }
 
-    /// What border values and shift add to every branch, everywhere.
+    /// The constants that border values and shift add to every branch.
     fn constants(&self, shift: &[f32], openings: &Openings) -> [Vec<f64>; 4] {
         let Openings { merged, averaged, .. } = openings;
         let window = self.shape.window();

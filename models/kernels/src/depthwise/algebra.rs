@@ -21,7 +21,8 @@ pub(super) struct ChannelNorm {
 /// Moments of one channel of a batch. `x - shift` stands for the input.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moments<'a> {
-    /// About the mean of the channel; the moments are those of the values less the shift.
+    /// Near the mean of the channel; the first and second moments are those of the values less the
+    /// shift.
     pub shift: f64,
     /// Mean and variance of the input over all its positions.
     pub mean: f64,
@@ -42,17 +43,17 @@ pub(super) struct GradSums<'a> {
     pub tap: &'a [f64],
 }
 
-/// A branch up to and with its closing norm.
+/// A branch including its closing norm.
 #[derive(Clone, Debug)]
 pub(super) struct Affine {
     /// Weight of each tap.
     pub kernel: Vec<f64>,
-    /// What is added at the outputs of each class.
+    /// The constant that is added at the outputs of each class.
     pub offset: Vec<f64>,
     pub mean: f64,
     pub variance: f64,
     inverse_std: f64,
-    /// Whether mean and variance are constants and not those of the batch.
+    /// Whether mean and variance are constants rather than statistics of the batch.
     fixed: bool,
     /// Second moments times the kernel.
     product: Vec<f64>,
@@ -124,7 +125,7 @@ impl Affine {
         self.fixed = false;
     }
 
-    /// Takes these statistics as constants in place of those of the batch.
+    /// Uses these statistics as constants instead of those of the batch.
     pub(super) fn fix(&mut self, mean: f64, variance: f64, epsilon: f64) {
         self.mean = mean;
         self.variance = variance;
@@ -136,7 +137,7 @@ impl Affine {
         self.fixed
     }
 
-    /// What the norm multiplies with.
+    /// The factor by which the norm multiplies.
     pub(super) fn scale(&self, gamma: f64) -> f64 {
         gamma * self.inverse_std
     }
@@ -169,7 +170,7 @@ impl Affine {
         }
         grad.gamma = centred * self.inverse_std;
         grad.scale = self.scale(gamma);
-        // Through the statistics.
+        // The gradient through the statistics.
         let (slope, mean) = match self.fixed {
             true => (0.0, 0.0),
             false => (
@@ -226,7 +227,7 @@ pub(super) struct Inner {
     weight: f64,
     gamma: f64,
     epsilon: f64,
-    /// Whether mean and variance are constants and not those of the batch.
+    /// Whether mean and variance are constants rather than statistics of the batch.
     fixed: bool,
 }
 

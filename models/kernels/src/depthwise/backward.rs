@@ -1,5 +1,5 @@
-//! The backward pass of a block: sums of the output gradient, algebra, and the gradients of the
-//! branches' outputs gathered at the input.
+//! The backward pass of a block: sums over the output gradient, algebra per channel, and the
+//! convolutions that carry the gradients of the branches' outputs to the input.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ use crate::instruction_set;
 use crate::shape::Geometry;
 use crate::shared::Shared;
 
-/// Branches whose gradients are swept at once.
+/// Branches whose gradients are computed in one sweep.
 const SWEPT: usize = 3;
 
 /// The backward pass of [`forward`](super::forward()). The border value of an opening norm is a
@@ -274,7 +274,7 @@ impl Pass<'_> {
     }
 }
 
-/// Gradients of the parameters of no channel.
+/// Empty gradients, to which channels are appended.
 fn empty(form: &Form<'_>) -> SumGrad {
     let pair = || [Vec::new(), Vec::new()];
     let branches = form.block.branches.iter().map(|branch| BranchGrad {
@@ -290,7 +290,8 @@ fn empty(form: &Form<'_>) -> SumGrad {
     SumGrad { branches: branches.collect(), outer, ..SumGrad::default() }
 }
 
-/// Adds the gradients of the next channel and returns those of its input's mean and variance.
+/// Appends the gradients of the next channel and returns the gradients of the mean and the variance
+/// of its input.
 fn push(
     grads: &mut SumGrad,
     form: &Form<'_>,
@@ -317,7 +318,7 @@ fn push(
                 to.weight.extend(form.places(*kernel).map(|tap| grad.kernel[tap] as f32));
             }
             BranchMap::PaddedConv { weight, .. } => {
-                // The response to the border values vanishes behind the statistics of the batch.
+                // Batch statistics remove the constant response to the border values.
                 let constant = match closed.affine.is_fixed() {
                     true => grad.scale * grad.beta,
                     false => 0.0,
@@ -354,7 +355,7 @@ fn push(
     input
 }
 
-/// Adds the gradients of further channels.
+/// Appends the gradients of further channels.
 fn append(grads: &mut SumGrad, other: SumGrad) {
     fn pair(to: &mut Option<[Vec<f32>; 2]>, from: Option<[Vec<f32>; 2]>) {
         let values = to.iter_mut().flatten().zip(from.into_iter().flatten());

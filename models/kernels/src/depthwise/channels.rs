@@ -1,4 +1,4 @@
-//! Work split by channel.
+//! Division of work by channel.
 
 use std::ops::Range;
 
@@ -7,20 +7,20 @@ use rayon::prelude::*;
 use crate::gemm;
 
 /// Runs `work` on contiguous ranges of channels in Rayon's current pool; the results are in the
-/// order of the channels. Each channel is made by one task alone, so that the split has no
-/// influence on any result.
+/// order of the channels. Each channel is computed by a single task, so the division does not
+/// affect results.
 pub(super) fn map_channels<R: Send>(
     channels: usize,
     work: impl Fn(Range<usize>) -> R + Sync,
 ) -> Vec<R> {
-    // A few tasks for each thread, so that a late one does not hold up the others for long.
+    // Several tasks per thread, so that a slow task does not leave the other threads idle for long.
     let tasks = channels.min(8 * rayon::current_num_threads());
     let range = |task| gemm::part(0..channels, 1, task, tasks);
     (0..tasks).into_par_iter().map(|task| work(range(task))).collect()
 }
 
-/// Lends slices of zeros of the given lengths, each at a cache line, from a buffer that the
-/// thread keeps.
+/// Calls `work` with zeroed slices of the given lengths, each aligned to a cache line, from a
+/// buffer that the thread keeps.
 pub(super) fn with_scratch<R, const N: usize>(
     lengths: [usize; N],
     work: impl FnOnce([&mut [f32]; N]) -> R,

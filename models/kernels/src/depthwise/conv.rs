@@ -1,4 +1,4 @@
-//! Plain depthwise convolutions.
+//! Depthwise convolutions in inference.
 
 use super::channels::{map_channels, plane_and_next, with_scratch};
 use super::convolve::{Base, Convolve};
@@ -16,7 +16,7 @@ use crate::{Activation, ConvShape, instruction_set};
 /// channels.
 ///
 /// # Panics
-/// If a length does not fit the shape, or the shape is not depthwise.
+/// If a length does not match the shape, or the shape is not depthwise.
 pub fn conv_forward(
     shape: &ConvShape,
     x: &[f32],

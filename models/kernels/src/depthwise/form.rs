@@ -98,14 +98,14 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Whether the moments of the windows serve a block.
+/// Whether a block can be computed from the moments of its windows.
 pub(crate) fn serves(block: &BranchSum<'_>) -> bool {
     let padded_average =
         |branch: &Branch<'_>| matches!(branch.map, BranchMap::PaddedAverage { .. });
     block.shape.is_depthwise() && !block.branches.iter().any(padded_average)
 }
 
-/// A norm in one channel; none is the identity.
+/// A norm in one channel; without a norm, the identity.
 fn channel_norm(norm: Option<&Norm<'_>>, channel: usize) -> ChannelNorm {
     match norm {
         Some(norm) => ChannelNorm {
@@ -117,7 +117,7 @@ fn channel_norm(norm: Option<&Norm<'_>>, channel: usize) -> ChannelNorm {
     }
 }
 
-/// The mean and the variance that a norm takes as constants, if it does.
+/// The mean and the variance that a norm uses as constants, if it does.
 fn fixed_statistics(norm: Option<&Norm<'_>>, channel: usize) -> Option<[f64; 2]> {
     match norm {
         None => Some([0.0, 1.0]),
@@ -140,9 +140,10 @@ pub(super) struct ChannelBranch {
     pub affine: Affine,
     /// The norms between a 1x1 and the kernel.
     pub inner: Vec<Inner>,
-    /// What such a branch adds for each tap inside the input.
+    /// The constant that such a branch adds for each tap inside the input.
     inside: Vec<f64>,
-    /// What it adds everywhere, beyond the affine map: the response to the border values.
+    /// The constant that it adds everywhere and that is not part of `affine`: the response to the
+    /// border values.
     constant: f64,
 }
 
@@ -202,7 +203,7 @@ impl Branches {
         }
     }
 
-    /// The values of the padding of the inner channels of a channel.
+    /// Computes the border values of the inner channels of a channel.
     pub(super) fn set_borders(&self, form: &Form<'_>, channel: usize, borders: &mut [f64]) {
         let mut borders = borders.iter_mut();
         for ((branch, found), &width) in form.block.branches.iter().zip(&self.all).zip(&form.widths)
@@ -295,7 +296,7 @@ impl Branches {
         self.outer.as_ref().map(ChannelBranch::statistics)
     }
 
-    /// The gradients of the branches from the sums of the output's.
+    /// Computes the gradients of the branches from the sums over the output gradient.
     pub(super) fn backward(
         &self,
         form: &Form<'_>,

@@ -24,11 +24,11 @@ use crate::{BatchStatistics, activation, buffer, instruction_set, norm, shift};
 /// them, 13 with a 3x3 kernel of stride 1 and padding 1, else `k*k (k*k + 1) / 2`. Each channel is
 /// the work of one task.
 ///
-/// The sums are taken in `f32` over at most 4096 positions and about a value near the channel's
-/// mean, so that a mean far from zero costs no digits; all else is `f64`. Where that value, the mean
-/// of a few, proves to be far off, the moments of the channel are taken again. A branch whose
-/// variance is a fraction `f` of what its weights could make of the input's loses `log10(1 / f)`
-/// digits of the seven.
+/// Sums are in `f32` over at most 4096 positions, of values less a shift near the channel's mean,
+/// so that a mean far from zero costs no accuracy; everything else is in `f64`. If the shift,
+/// estimated from a few values, turns out to be far from the mean, the moments of the channel are
+/// computed again. A branch whose variance is a fraction `f` of the largest that its weights allow
+/// loses `log10(1 / f)` of the seven digits.
 pub(crate) fn forward(
     block: &BranchSum<'_>,
     x: &[f32],
@@ -83,15 +83,8 @@ impl Pass<'_> {
     /// The statistics and the records of some channels.
     fn channels(&self, range: Range<usize>) -> (SumStatistics, Vec<f64>) {
         let (form, grid) = (self.form, &self.form.grid);
-        let output = grid.output_buffer();
-        let lengths = [
-            grid.lead + grid.strips_buffer(),
-            grid.lead + grid.strips_len(),
-            output,
-            output,
-            output,
-            output,
-        ];
+        let (output, summed) = (grid.output_buffer(), grid.lead + grid.strips_len());
+        let lengths = [grid.lead + grid.strips_buffer(), summed, output, output, output, output];
         with_scratch(lengths, |[strips, summed, mask, bias, out, row]| {
             grid.fill(|_| 1.0, mask);
             let (strips, summed) = (&mut strips[grid.lead..], &mut summed[grid.lead..]);

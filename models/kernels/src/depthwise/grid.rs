@@ -2,9 +2,9 @@
 //!
 //! A plane is copied into *strips*: zero-padded and split by the phase of its rows and columns
 //! modulo the stride. Under a kernel tap, neighbouring outputs then read neighbouring values,
-//! whatever the stride, and a whole plane is one long sweep: the value under tap `t` at the
-//! flat position `q` is `strips[offsets[t] + q]`. The price is a few unused positions at the end of
-//! each row.
+//! whatever the stride, and a whole plane is one long sweep: the value under tap `t` at the flat
+//! position `q` is `strips[offsets[t] + q]`. The cost is a few unused positions at the end of each
+//! row.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::shape::{Geometry, LARGEST_PLANE};
 /// Values that may be read or written past the last position: the widest vector.
 pub(super) const SLACK: usize = crate::simd::WIDEST;
 
-/// Neighbouring outputs whose kernel reaches into the input with the same taps.
+/// Neighbouring outputs whose windows have the same taps inside the input.
 #[derive(Clone, Debug)]
 pub(super) struct Class {
     /// The outputs.
@@ -56,7 +56,7 @@ impl Axis {
             }
         }
         let len = (output + reach).max((size + padding).div_ceil(stride));
-        // Rows of whole cache lines, where that adds little.
+        // Rows are rounded up to whole cache lines if that adds little.
         let lines = len.next_multiple_of(SLACK);
         let len = if axis == 1 && lines <= len + len / 9 { lines } else { len };
         Self { size, kernel, stride, padding, output, reach, len, classes }
@@ -74,8 +74,8 @@ pub(super) struct Grid {
     pub shares: Vec<f64>,
     /// `inside[tap * classes + class]`: 1 where the tap falls inside the input, else 0.
     pub inside: Vec<f64>,
-    /// Values to leave out before the strips so that at stride 1 the rows of the image start at
-    /// a cache line: vectors across two lines cost twice.
+    /// Unused values before the strips, so that at stride 1 the rows of the image start at a cache
+    /// line: a vector that crosses two lines costs twice as much.
     pub lead: usize,
     /// Where input `[y, 0]` lies in the strips, less `col_starts[0]`.
     row_starts: Vec<usize>,
@@ -148,7 +148,7 @@ impl Grid {
         self.rows.output * self.cols.output
     }
 
-    /// Positions of a sweep over the outputs; some, at the end of each row, are unused.
+    /// Positions of a sweep over the outputs. Those between the rows are unused.
     pub(super) fn positions(&self) -> usize {
         (self.rows.output - 1) * self.cols.len + self.cols.output
     }
@@ -177,7 +177,7 @@ impl Grid {
         self.rows.stride * self.cols.stride * self.phase_len()
     }
 
-    /// Length of a buffer in which a sweep under every tap stays, and one as far again.
+    /// Length of a buffer that contains the sweeps under all taps, with twice the reach as margin.
     pub(super) fn strips_buffer(&self) -> usize {
         (self.lead + self.strips_len() + 2 * self.reach() + SLACK).next_multiple_of(SLACK)
             - self.lead
@@ -213,7 +213,7 @@ impl Grid {
         }
     }
 
-    /// Zeroes what lies between the rows and after the last one.
+    /// Zeroes the positions between the rows and after the last one.
     pub(super) fn clear_gaps(&self, strip: &mut [f32]) {
         let pitch = self.cols.len;
         for r in 0..self.rows.output {
@@ -222,7 +222,8 @@ impl Grid {
         strip[self.rows.output * pitch..self.output_buffer()].fill(0.0);
     }
 
-    /// Where input `[y, x]` lies in the strips. In a row, further ones of the same phase follow.
+    /// Where input `[y, x]` lies in the strips. The next inputs of the same row and phase follow
+    /// it.
     #[inline(always)]
     pub(super) fn strip_of(&self, y: usize, x: usize) -> usize {
         self.row_starts[y] + self.col_starts[x]

@@ -1,6 +1,6 @@
 //! Depthwise convolutions and the depthwise Diverse Branch Block.
 //!
-//! A channel of a depthwise layer depends on no other: one task takes it through all passes while
+//! The channels of a depthwise layer are independent: one task does all passes over a channel while
 //! its planes are in the cache.
 
 mod algebra;
@@ -25,12 +25,12 @@ pub(crate) use {backward::backward, form::serves, forward::forward};
 use crate::Activation;
 use crate::buffer::Buffer;
 
-/// What the backward pass needs of the forward pass beside its inputs: moments of each channel,
-/// about 1 KB for 3x3 and 8 KB for 5x5.
+/// What the backward pass needs of the forward pass besides its inputs: the moments of each
+/// channel, about 1 KB for 3x3 and 8 KB for 5x5.
 #[derive(Clone, Debug)]
 pub(crate) struct Saved {
     records: Vec<f64>,
     activation: Activation,
-    /// The activation's input, where its derivative needs it.
+    /// The activation's input, if its derivative needs it.
     before: Option<Buffer>,
 }

@@ -10,7 +10,7 @@ use super::sums::{Sums, add_dots, add_pairs};
 pub(super) struct SecondSums {
     pairs: Sums,
     squares: Sums,
-    /// Taps that see every input once, if there are such.
+    /// Taps that together read every input once, if there are such.
     cover: Option<Vec<usize>>,
     /// Of a 3x3 kernel of stride 1.
     near: Option<Autocorrelation>,
@@ -77,7 +77,7 @@ impl SecondSums {
     }
 }
 
-/// The taps `padding .. padding + stride` of both axes see every input once, unless the kernel or
+/// The taps `padding .. padding + stride` of both axes read every input once, unless the kernel or
 /// the output ends before.
 fn cover(grid: &Grid) -> Option<Vec<usize>> {
     let fits = |axis: &Axis| {
@@ -92,11 +92,11 @@ fn cover(grid: &Grid) -> Option<Vec<usize>> {
 
 /// The pair sums of a 3x3 kernel of stride 1 and padding 1 from 13 sums instead of 45.
 ///
-/// Were the kernel applied at all positions that touch the image, one ring more than there
-/// are outputs, the sum for taps `a` and `b` would be the autocorrelation of the zero-extended
-/// plane at the distance `b - a`. In the ring above the image the kernel sees the first row
-/// alone, and there the sums are autocorrelations of that row; so at the other edges, and in the
-/// corners of the ring it sees one value. The ring is subtracted.
+/// If the kernel were applied at all positions where it touches the image, one ring more than there
+/// are outputs, the sum for the taps `a` and `b` would be the autocorrelation of the zero-extended
+/// plane at the distance `b - a`. Along the upper edge of the ring the kernel reads only the first
+/// row, so the sums there are autocorrelations of that row; the other edges are alike, and at each
+/// corner of the ring the kernel reads one value. The contribution of the ring is subtracted.
 struct Autocorrelation {
     plane: Sums,
     offsets: [usize; 13],
@@ -109,7 +109,7 @@ struct Autocorrelation {
 
 impl Autocorrelation {
     fn fits(grid: &Grid) -> bool {
-        // In a tiny plane the ring is most of it: nothing to gain, and digits to lose.
+        // In a tiny plane the ring is the largest part: it saves nothing and loses digits.
         [&grid.rows, &grid.cols]
             .iter()
             .all(|axis| [axis.kernel, axis.stride, axis.padding] == [3, 1, 1] && axis.size > 3)

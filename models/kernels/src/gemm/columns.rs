@@ -1,4 +1,4 @@
-//! The columns of a convolution (`im2col`), read from the image as a product packs its operand.
+//! The columns of a convolution (`im2col`), read from the image while an operand is packed.
 
 use std::ops::Range;
 

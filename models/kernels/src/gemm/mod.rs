@@ -1,10 +1,10 @@
 //! Products of matrices from packed operands and a register tile.
 //!
-//! The scheme is that of Goto and van de Geijn (Anatomy of High-Performance Matrix
-//! Multiplication, 2008): both operands are copied in panels in the order in which the register
-//! tile reads them (a row-major first one may stay where it is). With AVX-512 the tile has up to
-//! 14 rows and 32 columns, with AVX2 6 and 16; narrower ones take the last columns. The rows are
-//! divided evenly over the panels, so that 64 rows are 13 + 13 + 13 + 13 + 12 and none is wasted.
+//! The scheme is that of Goto and van de Geijn (Anatomy of High-Performance Matrix Multiplication,
+//! 2008): both operands are copied in panels in the order in which the register tile reads them (a
+//! row-major first one may stay where it is). With AVX-512 the tile has up to 14 rows and 32
+//! columns, with AVX2 6 and 16; narrower ones take the last columns. The rows are divided evenly
+//! among the panels (64 rows as 13 + 13 + 13 + 13 + 12), so that no tile is mostly empty.
 
 mod columns;
 mod simd;
@@ -24,7 +24,7 @@ use simd::Portable;
 #[cfg(target_arch = "x86_64")]
 use simd::{Avx2, Avx512};
 
-/// Work to run with one of our own instruction sets.
+/// Work that is generic over the instruction sets of [`simd`].
 pub(crate) trait Kernel {
     /// Runs it with `I`.
     ///
@@ -47,8 +47,8 @@ pub(crate) fn dispatch(kernel: impl Kernel) {
     }
 }
 
-/// Lends `body` a buffer of `len` values with arbitrary contents, aligned to a cache line; the
-/// thread keeps it for the next call.
+/// Calls `body` with a buffer of `len` values with arbitrary contents, aligned to a cache line. The
+/// thread keeps the buffer for the next call.
 pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) -> R {
     thread_local!(static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
     const LINE: usize = 16;
@@ -65,7 +65,8 @@ pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) ->
     result
 }
 
-/// Panels of `rows` rows: where there are many, an even number, which two threads can share.
+/// The number of panels of `rows` rows: an even number if there are many, so that two threads can
+/// divide them.
 pub(crate) fn panels<I: Isa>(rows: usize) -> usize {
     let count = rows.div_ceil(I::ROWS);
     if count > 8 { count.next_multiple_of(2) } else { count }
@@ -169,8 +170,8 @@ impl Width {
     }
 }
 
-/// The tiles, with where each begins, that cover `columns` columns, at most two vectors of them.
-/// The second may be missing.
+/// The tiles that cover `columns` columns, at most two vectors, and the first column of each. The
+/// second tile may be missing.
 #[inline(always)]
 fn widths<I: Isa>(columns: usize) -> [Option<(usize, Width)>; 2] {
     let (whole, half) = (I::LANES, I::Half::LANES);

@@ -1,10 +1,10 @@
-//! The few vector operations the matrix kernels need, for each instruction set.
+//! The vector operations of the matrix kernels, for each instruction set.
 //!
-//! `core::arch` rather than `pulp`: the kernels want masked loads and register transposes that
-//! inline, which `pulp` does not offer.
+//! This uses `core::arch` instead of `pulp`: the kernels need masked loads and register transposes
+//! that are inlined, which `pulp` does not offer.
 
-/// An instruction set. Its functions are `unsafe` because the processor must have it; loads and
-/// stores need as many values as they touch.
+/// An instruction set. Its functions are `unsafe` because the processor must have it, and because
+/// loads and stores need valid pointers.
 #[allow(clippy::missing_safety_doc)]
 pub(crate) trait Isa: Copy + Send + Sync + 'static {
     /// A register of `LANES` values.
@@ -23,8 +23,8 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn splat(value: f32) -> Self::Vector;
     unsafe fn load(from: *const f32) -> Self::Vector;
     unsafe fn store(to: *mut f32, value: Self::Vector);
-    /// Copies `count` values past the caches: the lines of the target are not read first. The
-    /// writer calls `fence` before others read.
+    /// Copies `count` values with non-temporal stores, which do not read the lines of the target
+    /// first. The writer calls `fence` before other threads read them.
     unsafe fn stream(to: *mut f32, from: *const f32, count: usize) {
         // SAFETY: as the caller promises.
         unsafe { to.copy_from_nonoverlapping(from, count) }

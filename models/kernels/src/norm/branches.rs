@@ -1,4 +1,4 @@
-//! The maps of a sum, in their buffers, and vectors of the same place of all of them.
+//! The branches of a sum in their buffers, and vectors at the same position of all branches.
 
 use pulp::Simd;
 
@@ -7,7 +7,7 @@ use crate::shape::map_len;
 use crate::shared::Shared;
 use crate::simd::Lanes;
 
-/// Most branches that one pass takes; a sum of more takes several.
+/// The largest number of branches of one pass. A sum of more takes several passes.
 pub(crate) const MAX_BRANCHES: usize = 4;
 
 /// A branch in its buffer.
@@ -122,7 +122,8 @@ pub(super) fn affine<S: Simd, const B: usize>(
 
 /// The values of a channel of all branches.
 ///
-/// A loop, since closures given to arrays need not become part of a function for newer CPUs.
+/// This is a loop because a closure passed to `std::array::from_fn` is not always inlined, and
+/// would then be compiled without the vector instructions.
 #[inline(always)]
 pub(super) fn splat_branches<S: Simd, const B: usize>(
     simd: S,

@@ -1,4 +1,4 @@
-//! The activation behind a norm, on the way back.
+//! The derivative of the activation that follows a norm.
 
 use pulp::Simd;
 
@@ -13,12 +13,12 @@ use crate::simd::Lanes;
 pub enum Gate<'a> {
     /// There is no activation.
     Open,
-    /// From a map: the output of ReLU or ReLU6, the input of hard-swish. Where it is NaN the
-    /// gradient does not vanish.
+    /// From a map: the output of ReLU or ReLU6, the input of hard-swish. Where it is NaN, the
+    /// gradient is not set to zero.
     Values(Activation, &'a [f32]),
-    /// From what [`apply`](super::apply()) with these values and no residual gives the activation.
-    /// It need neither be kept nor read: it is found again, bit for bit, from the maps. For at
-    /// most four branches.
+    /// From the input of the activation in [`apply`](super::apply()) with these values and no
+    /// residual. It is neither stored nor read, but recomputed from the maps, bit for bit. At most
+    /// four branches.
     Affine {
         /// The activation.
         activation: Activation,
@@ -101,7 +101,7 @@ impl Gate<'_> {
     }
 }
 
-/// A gate as one plane needs it.
+/// A gate in one plane.
 pub(super) struct PlaneGate<S: Simd, const B: usize> {
     values: *const f32,
     scale: [S::f32s; B],
@@ -110,7 +110,7 @@ pub(super) struct PlaneGate<S: Simd, const B: usize> {
 }
 
 impl<S: Simd, const B: usize> PlaneGate<S, B> {
-    /// The gradient behind the activation.
+    /// The gradient of the activation's input.
     ///
     /// # Safety
     /// The lanes at `at` lie in the plane, and `KIND` and `MAP` are the case of the gate.

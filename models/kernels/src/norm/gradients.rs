@@ -1,4 +1,4 @@
-//! From the sums to the gradients: the algebra per channel, and the second pass backward.
+//! From the sums to the gradients: the algebra per channel, and the second backward pass.
 
 use std::ops::Range;
 
@@ -32,7 +32,8 @@ impl Gradients {
     /// positions).
     ///
     /// `gamma`, `mean` and `inv_std = 1 / sqrt(var + epsilon)` are `[branches, channels]`. `fixed`
-    /// tells of each branch whether mean and variance are constants and not those of the batch.
+    /// states for each branch whether mean and variance are constants rather than statistics of the
+    /// batch.
     ///
     /// # Panics
     /// If lengths differ or the count is zero.
@@ -77,7 +78,7 @@ impl Gradients {
 /// Gradients of all maps of a norm, and of the residual where it is wanted; one pass for up to
 /// four branches.
 ///
-/// `d_maps` are like the maps; `dy` and `gate` as in [`reduce`](super::reduce()).
+/// `d_maps` have the lengths of the maps; `dy` and `gate` are those of [`reduce`](super::reduce()).
 ///
 /// # Panics
 /// If a length does not fit `dims` or there is no branch.

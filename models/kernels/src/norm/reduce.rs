@@ -1,4 +1,4 @@
-//! The sums that the gradients need: the first pass backward.
+//! The sums that the gradients need: the first backward pass.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::simd::{Lanes, sweep};
 /// What the gradients of a norm need of its maps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sums {
-    /// Sum of `g`, the gradient behind the activation, `[channels]`.
+    /// Sum of `g`, the gradient of the activation's input, `[channels]`.
     pub gradient: Vec<f64>,
     /// Sum of `g (o_i - mean_i)`, `[branches, channels]`.
     pub products: Vec<f64>,
@@ -57,7 +57,7 @@ pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usiz
             sums[channel * width + 1 + branch]
         }));
     }
-    // The sums are about the rounded mean.
+    // The sums use the rounded mean.
     for (index, sum) in products.iter_mut().enumerate() {
         *sum -= gradient[index % channels] * (mean[index] - f64::from(rounded[index]));
     }

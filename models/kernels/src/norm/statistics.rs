@@ -19,9 +19,9 @@ pub struct Statistics {
 
 /// Mean and biased variance of each channel of a map; one pass.
 ///
-/// Sums are taken about a shift near the mean, in `f32` for at most 1024 values and in `f64` from
-/// there: a mean far from zero costs no accuracy. A second pass is taken where the shift, the mean
-/// of a few values, proves to be far from the mean of all.
+/// Sums are of values less a shift near the mean, in `f32` for at most 1024 values and then in
+/// `f64`, so that a mean far from zero costs no accuracy. A second pass follows if the shift,
+/// estimated from a few values, turns out to be far from the mean.
 ///
 /// # Panics
 /// If the map is empty or its length not that of `dims`.
@@ -61,8 +61,8 @@ fn about(map: &[f32], shift: &[f32], dims: Dims) -> Statistics {
     Statistics { mean, var }
 }
 
-/// Checks that a norm in training has a variance to learn from, as PyTorch does: a single value
-/// per channel has none, and its unbiased variance would be 0 / 0.
+/// Checks that a norm in training has more than one value per channel, as PyTorch does: the
+/// unbiased variance of a single value would be 0 / 0.
 ///
 /// # Panics
 /// If there are fewer than two values per channel.
@@ -71,8 +71,8 @@ pub(crate) fn check_count(count: usize) {
     assert!(count > 1, "batch norm needs more than one value per channel in training");
 }
 
-/// A variance as it was found: one that rounding made negative is 0, anything that is not finite
-/// stays so.
+/// A computed variance, with negative values from rounding replaced by 0. Non-finite values are
+/// kept.
 pub(crate) fn variance(found: f64) -> f64 {
     match found < 0.0 {
         true if found.is_finite() => 0.0,
@@ -83,8 +83,8 @@ pub(crate) fn variance(found: f64) -> f64 {
 
 /// `1 / sqrt(variance + epsilon)`.
 ///
-/// NaN where the variance is no finite number in `f32`. It would be zero otherwise, and the norm
-/// would make its shift of any overflow: the statistics are lost, and nobody would see it.
+/// NaN if the variance is not finite in `f32`. Otherwise the result would be zero, and the output
+/// of the norm would be its shift, which would hide the overflow.
 pub(crate) fn inverse_std(variance: f64, epsilon: f64) -> f64 {
     match (variance as f32).is_finite() {
         true => 1.0 / (variance + epsilon).sqrt(),

@@ -1,4 +1,4 @@
-//! The mean of each window, by sums of rows and then of columns.
+//! The mean of each window, as sums over rows and then over columns.
 
 use std::ops::Range;
 
@@ -12,11 +12,11 @@ use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::simd::{Lanes, WIDEST, load, sweep};
 
-/// Output rows whose vertical sums are made before the first horizontal one, so that no load
+/// Output rows whose vertical sums are computed before the first horizontal one, so that no load
 /// waits for a store.
 const BAND: usize = 8;
 
-/// Passes on kernel and stride of the columns, which the compiler knows in the frequent cases.
+/// Calls `run` with kernel and stride of the columns, as constants in the frequent cases.
 macro_rules! with_columns {
     ($pass:ident) => {
         impl WithSimd for $pass<'_> {
@@ -42,8 +42,8 @@ with_columns!(AverageBackward);
 /// Mean of each window, where the padding counts as zeros (`count_include_pad`).
 ///
 /// # Panics
-/// If a length does not fit the shape, the channels differ or the padding is not smaller than
-/// the kernel.
+/// If a length does not match the shape, the numbers of channels differ, or the padding is not
+/// smaller than the kernel.
 pub fn average(shape: &ConvShape, x: &[f32], y: &mut [f32]) {
     let shape = &geometry(shape, x.len(), y.len());
     let y = Shared::new(y);

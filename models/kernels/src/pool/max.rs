@@ -1,4 +1,4 @@
-//! The maximum of each window, and its place.
+//! The maximum of each window, and its position.
 
 use std::ops::Range;
 
@@ -12,8 +12,8 @@ use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::simd::{Lanes, WIDEST, load, sweep};
 
-/// Maximum of each window, and which of its values that is: `argmax` is the row in the window
-/// times the kernel's width, plus the column, of the first maximum. NaN counts as a maximum.
+/// Maximum of each window, and its position: `argmax` is the row in the window times the width of
+/// the kernel, plus the column, of the first maximum. NaN counts as a maximum.
 ///
 /// # Panics
 /// As [`average`](super::average()); or if a window has more than [`LARGEST_WINDOW`] values.
@@ -63,8 +63,8 @@ impl Max<'_> {
         let pitch = (width + 2 * padding).div_ceil(stride) + WIDEST;
         // The rows padded, their columns sorted by their remainder modulo the stride.
         let mut sorted = vec![f32::NEG_INFINITY; height * stride * pitch];
-        // Places are kept as floats to be selected along with the values; above 2^23, so that
-        // the low bits of the float are the place.
+        // Positions are stored as floats, so that they are selected like the values, and offset by
+        // 2^23, so that the low bits of the float are the position.
         const INTEGERS: f32 = (1 << 23) as f32;
         let first: Vec<f32> =
             (0..columns).map(|column| INTEGERS + taps(shape, 1, column).start as f32).collect();
@@ -118,7 +118,7 @@ impl Max<'_> {
     }
 }
 
-/// Gradient of [`max`], to the places it has found.
+/// Gradient of [`max`], added at the positions of the maxima.
 ///
 /// # Panics
 /// As [`max`]; or if a place lies outside the input.

@@ -1,8 +1,7 @@
 //! Average and maximum over windows of a map, and over whole planes.
 //!
-//! Windows are given as those of a convolution with as many output as input channels; weight
-//! and groups play no part. Each kernel goes once over what it reads and once over what it
-//! writes.
+//! Windows are those of a convolution with as many output as input channels; the groups have no
+//! effect. Each kernel reads its input once and writes its output once.
 
 mod average;
 mod max;
@@ -15,13 +14,13 @@ use crate::shape::Geometry;
 pub use average::{average, average_backward};
 pub use max::{max, max_backward};
 
-/// Most values of a window whose maximum is sought: its place is a byte.
+/// The largest number of values of a window of [`max`]: a position is a byte.
 pub const LARGEST_WINDOW: usize = 256;
 
 /// The geometry of a pool over an input and an output of these lengths.
 fn geometry(shape: &ConvShape, input: usize, output: usize) -> Geometry {
     assert_eq!(shape.in_channels, shape.out_channels, "a pool keeps its channels");
-    // The groups play no part, whatever they are.
+    // The groups have no effect.
     let shape = ConvShape { groups: shape.in_channels, ..*shape };
     let geometry = Geometry::new(&shape, input, output);
     let inside = (0..2).all(|axis| geometry.padding[axis] < geometry.kernel[axis]);
@@ -45,7 +44,7 @@ fn sort_columns(from: &[f32], padding: usize, stride: usize, pitch: usize, to: &
     }
     if stride == 2 {
         let (even, odd) = to.split_at_mut(pitch);
-        // Of the columns of the row, not of its padding.
+        // The parity of the column without the padding.
         let (even, odd) = if padding.is_multiple_of(2) { (even, odd) } else { (odd, even) };
         let (even, odd) = (&mut even[padding / 2..], &mut odd[padding.div_ceil(2)..]);
         let (pairs, rest) = from.as_chunks::<2>();
