@@ -172,7 +172,8 @@ impl OrepaShape {
         // The rows of the separable kernel are interleaved; outputs write theirs in order first.
         let mut separable = buffer::take(outputs * per_group * expansion);
         let mut scales = vec![[0.0f32; BRANCHES]; outputs];
-        let rows = found.origin
+        let rows = found
+            .origin
             .par_chunks_exact_mut(per_group * taps)
             .zip(found.average.par_chunks_exact_mut(per_group))
             .zip(found.frequency.par_chunks_exact_mut(per_group))

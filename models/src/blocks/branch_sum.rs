@@ -44,7 +44,7 @@ pub enum BranchMap<'a> {
     /// A convolution without bias whose kernel lies in the middle of the window.
     Conv(&'a Conv2d),
     /// A convolution with a computed kernel, `[out, in / groups, height, width]` of the window.
-    Kernel(Tensor<4>),
+    Kernel(Box<Tensor<4>>),
     /// The input itself, in a block that keeps its shape.
     Identity,
     /// The mean over the window; zeros of the padding count.
@@ -126,7 +126,7 @@ impl BranchMap<'_> {
         };
         match self {
             Self::Conv(conv) => conv.forward(read_by(spec, conv, input)),
-            Self::Kernel(kernel) => conv2d(input, kernel.clone(), None, options(spec)),
+            Self::Kernel(kernel) => conv2d(input, Tensor::clone(kernel), None, options(spec)),
             Self::Identity => input,
             Self::Average => average(input),
             Self::PaddedConv(first, norm, conv) => {
@@ -162,7 +162,7 @@ impl BranchMap<'_> {
         match self {
             Self::Conv(conv) => host_conv(conv),
             Self::Kernel(kernel) => {
-                ConvParams::without_bias(host_kernel(kernel.clone(), spec.groups))
+                ConvParams::without_bias(host_kernel(Tensor::clone(kernel), spec.groups))
             }
             Self::Identity => {
                 ConvParams::without_bias(identity_kernel(spec.channels[1], spec.groups))

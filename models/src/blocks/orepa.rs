@@ -184,7 +184,7 @@ impl OrepaBranches {
             constant_identity: Buffer::new(
                 Tensor::<2>::eye(per_group, device)
                     .repeat(&[internal.div_ceil(per_group), 1])
-                    .slice([0..internal])
+                    .narrow(0, 0, internal)
                     .reshape([internal, per_group, 1, 1]),
             ),
             sequence2: fresh([outputs, internal / spec.groups, size, size]),
@@ -250,7 +250,7 @@ impl ConvBlock for OrepaBlock {
     }
 
     fn sum(&self) -> BranchSum<'_> {
-        let map = BranchMap::Kernel(self.kernel());
+        let map = BranchMap::Kernel(Box::new(self.kernel()));
         BranchSum::new(self.spec(), vec![SumBranch { map, norm: Some(&self.bn) }])
     }
 

@@ -52,7 +52,7 @@ pub(super) fn of_product(
 /// A row of the vector, `[out, 1, 1, 1]`.
 fn scale(vector: &Tensor<2>, branch: usize) -> Tensor<4> {
     let [_, outputs] = vector.dims();
-    vector.clone().slice([branch..branch + 1]).reshape([outputs, 1, 1, 1])
+    vector.clone().narrow(0, branch, 1).reshape([outputs, 1, 1, 1])
 }
 
 /// The product of the 1x1 and the KxK kernel, group by group.

@@ -107,7 +107,7 @@ fn norm_params(norm: &BatchNorm) -> NormParams<Input> {
 fn params(branch: &SumBranch<'_>) -> BranchParams<Input> {
     let (weight, opening) = match &branch.map {
         BranchMap::Conv(conv) => (Some(conv.weight.val()), None),
-        BranchMap::Kernel(kernel) => (Some(kernel.clone()), None),
+        BranchMap::Kernel(kernel) => (Some(Tensor::clone(kernel)), None),
         BranchMap::Identity | BranchMap::Average => (None, None),
         BranchMap::PaddedConv(first, norm, conv) => {
             (Some(conv.weight.val()), Some((first.effective_weight(), *norm)))
