@@ -108,7 +108,7 @@ fn completions_know_every_command() {
     for values in [
         "compgen -W \"resnet18 resnet34 resnet50",
         "mobilenet_v1 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small repvgg_a0",
-        "compgen -W \"base dbb acb\"",
+        "compgen -W \"base dbb acb repvgg mobileone orepa qarepvgg\"",
         "compgen -W \"flex ndarray wgpu cuda rocm metal vulkan cpu\"",
     ] {
         assert!(bash.contains(values), "no {values:?}");

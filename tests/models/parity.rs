@@ -39,7 +39,7 @@ fn every_fixture() {
         let read = WeightsFile::read(path).expect("a fixture is readable");
         report.same_tensors("tensors of WeightsFile", &read.tensors, &fixture.below(""));
         implementation.during(|| match kind.as_str() {
-            "model" if is_of_family(path) => {}
+            "model" if fixture::is_of_family(path) => {}
             "model" => check_model(&fixture, &mut report),
             _ => check_block(&fixture, &mut report),
         });
@@ -55,7 +55,7 @@ fn checkpoints_of_pytorch() {
     let twins = fixture::files(&[".safetensors"]);
     let mut report = Report::default();
     let files = fixture::files(&[".pth", ".pth.tar"]);
-    for path in files.into_iter().filter(|path| !is_of_family(path)) {
+    for path in files.into_iter().filter(|path| !fixture::is_of_family(path)) {
         report.file = file_name(&path);
         let stem = |twin: &&PathBuf| file_name(twin).replace(".safetensors", "");
         let twin = twins.iter().filter(|twin| report.file.starts_with(&stem(twin)));
@@ -323,11 +323,6 @@ impl Report {
         self.worst.print();
         assert!(self.failures.is_empty(), "{}", self.failures.join("\n"));
     }
-}
-
-/// Networks of the other papers, which `family.rs` builds.
-fn is_of_family(path: &std::path::Path) -> bool {
-    path.parent().is_some_and(|folder| folder.ends_with("family"))
 }
 
 fn file_name(path: &std::path::Path) -> String {

@@ -40,6 +40,11 @@ pub fn files(endings: &[&str]) -> Vec<PathBuf> {
     files
 }
 
+/// Whether a file lies in the folder `family`; networks of it are put together by `models/family.rs`.
+pub fn is_of_family(path: &Path) -> bool {
+    path.parent().is_some_and(|folder| folder.ends_with("family"))
+}
+
 /// Tensors that are no part of a state dict.
 const RESULTS: [&str; 11] = [
     "input",
