@@ -149,7 +149,7 @@ impl Pool {
         self.lent -= len;
         self.free += len;
         let mut surplus = Vec::new();
-        while self.lent + self.free > self.most_lent[0].max(self.most_lent[1]) {
+        while self.lent + self.free > self.bound() {
             let kept = self.shelves.iter_mut().filter(|(_, shelf)| !shelf.free.is_empty());
             let Some((len, shelf)) = kept.min_by_key(|(_, shelf)| shelf.last) else { break };
             surplus.extend(shelf.free.pop());
@@ -157,6 +157,13 @@ impl Pool {
             self.free -= len;
         }
         surplus
+    }
+
+    /// The most values that the pool holds, lent and free: half as many again as were lent at once. A
+    /// training step lends buffers of some lengths before its peak and of others behind it; with the
+    /// peak alone, a step of MobileNetV1 allocates 43 buffers anew, which is 3 percent of its time.
+    fn bound(&self) -> usize {
+        self.most_lent[0].max(self.most_lent[1]) / 2 * 3
     }
 
     /// Frees the buffers that were not needed, and forgets loans older than a window: those buffers
@@ -261,16 +268,16 @@ pub(crate) mod tests {
         assert_eq!((pool.free, pool.shelves.len()), (LEN, 1));
     }
 
-    /// Images of ever new sizes: the pool holds no more than one of them needed.
+    /// Images of ever new sizes: the pool holds little more than one of them needed.
     #[test]
-    fn free_and_lent_never_exceed_the_most_lent_at_once() {
+    fn free_and_lent_stay_near_the_most_lent_at_once() {
         let mut pool = Pool::default();
         let mut most = 0;
         for size in 0..if cfg!(miri) { 50 } else { 1000 } {
             let maps: Vec<_> = (0..3).map(|_| buffer(&mut pool, LEN + size)).collect();
             most = most.max(pool.lent);
             maps.into_iter().for_each(|map| drop(pool.give(map)));
-            assert!(pool.free + pool.lent <= most, "size {size}");
+            assert!(pool.free + pool.lent <= most / 2 * 3, "size {size}");
         }
     }
 }
