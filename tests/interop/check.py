@@ -5,7 +5,8 @@
     python tests/interop/check.py
 
 trains a small run of every kind of network on the bundled images, folds and exports it with the
-program, and gives the files to torchvision, timm, onnxruntime, safetensors and TensorBoard. Some minutes
+program, and gives the files to torchvision, timm, onnxruntime, safetensors and TensorBoard, and to deploy
+networks with the names of the papers' code. Some minutes
 on two cores. With published weights and images it measures their accuracy as well:
 
     python tests/interop/check.py --weights FOLDER --imagenette FOLDER --cifar10 FOLDER
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import authors_check
 import onnx_check
 import published_check
 import safetensors_check
@@ -41,6 +43,15 @@ RUNS = [
     ("mobilenet_v2", "dbb", {"width": 0.5, "in_channels": 1}),
     ("mobilenet_v3_large", "base", {}),
     ("mobilenet_v3_small", "dbb", {}),
+    *[
+        (arch, block, {"width": 0.25})
+        for block in ("repvgg", "mobileone", "orepa", "qarepvgg")
+        for arch in ("resnet18-cifar", "mobilenet_v1")
+    ],
+    ("repvgg_a0", "repvgg", {"width": 0.25}),
+    ("mobileone_s0", "mobileone", {"width": 0.25}),
+    ("vgg16-cifar", "orepa", {"width": 0.25}),
+    ("alexnet", "acb", {"width": 0.25}),
 ]
 
 
@@ -62,6 +73,7 @@ def main() -> int:
         for number, (arch, block, keys) in enumerate(RUNS):
             run = Run.train(Path(folder) / f"{number}-{arch}", arch, block, keys)
             for check in (
+                authors_check,
                 torchvision_check,
                 timm_check,
                 onnx_check,
