@@ -118,7 +118,7 @@ pub trait Reparameterize {
 
 impl Reparameterize for ConvUnit {
     fn reparameterize(&self) -> Self {
-        Self::Folded(self.fuse())
+        Self::Folded(self.fold())
     }
 
     fn each_unit(&mut self, change: &mut dyn FnMut(&mut ConvUnit)) {

@@ -121,7 +121,7 @@ fn not_in_training_form() -> ConfigError {
 
 /// A unit in inference as a convolution and an identity batch norm that adds the bias.
 fn folded_conv_bn(unit: &ConvUnit, epsilon: f64) -> StateDict {
-    let conv = unit.fuse();
+    let conv = unit.fold();
     let channels = unit.spec().channels[1];
     // A folded convolution has a bias.
     let bias =

@@ -290,7 +290,7 @@ impl ConvUnit {
 
     /// The plain convolution with bias this unit is equal to in inference, on the inference
     /// device and with parameter ids of its own.
-    pub fn fuse(&self) -> Conv2d {
+    pub fn fold(&self) -> Conv2d {
         self.spec().folded_conv(&self.equivalent(), &self.device())
     }
 

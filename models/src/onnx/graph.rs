@@ -48,7 +48,7 @@ impl<'n> Interpreter<'n> for Graph {
         epilogue: Epilogue<Value>,
     ) -> Value {
         let name = &name.to_string();
-        let mut map = self.conv(name, &unit.fuse(), &input);
+        let mut map = self.conv(name, &unit.fold(), &input);
         if let Some(residual) = epilogue.residual {
             map = self.node("Add", &format!("{name}.add"), [&map, &residual], vec![]);
         }

@@ -220,7 +220,7 @@ fn difference(unit: &ConvUnit) -> [f64; 2] {
     let input = TensorData::new(random_values(shape.iter().product(), 0), shape);
     let input = Tensor::<4>::from_data(input, &device);
     let host = |tensor: Tensor<4>| tensor.into_data().iter::<f64>().collect::<Vec<_>>();
-    let folded = ConvUnit::Folded(unit.fuse());
+    let folded = ConvUnit::Folded(unit.fold());
     let (trained, folded) = (host(unit.forward(input.clone())), host(folded.forward(input)));
     let worst = |m: f64, v: f64| if v.is_nan() || v > m { v } else { m };
     let abs = trained.iter().zip(&folded).fold(0.0, |m, (a, b)| worst(m, (a - b).abs()));
