@@ -44,9 +44,9 @@ RUNS = [
     ("mobilenet_v3_large", "base", {}),
     ("mobilenet_v3_small", "dbb", {}),
     *[
-        (arch, block, {"width": 0.25})
+        (arch, block, keys)
         for block in ("repvgg", "mobileone", "orepa", "qarepvgg")
-        for arch in ("resnet18-cifar", "mobilenet_v1")
+        for arch, keys in (("resnet18-cifar", {"width": 0.25}), ("mobilenet_v1", {}))
     ],
     ("repvgg_a0", "repvgg", {"width": 0.25}),
     ("mobileone_s0", "mobileone", {"width": 0.25}),
