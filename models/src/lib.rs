@@ -91,6 +91,7 @@ mod names;
 pub mod onnx;
 pub mod quantize;
 mod reparam;
+mod state_dict;
 pub mod summary;
 pub mod walk;
 mod warm_start;

@@ -10,7 +10,7 @@ use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
 use super::unit::Block;
 use crate::error::ConfigError;
-use crate::weights::StateDict;
+use crate::state_dict::StateDict;
 
 /// A KxK, a Kx1 and a 1xK convolution over one input, each with batch norm, whose outputs are
 /// added; equal in inference to one KxK convolution with bias.

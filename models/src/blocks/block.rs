@@ -9,7 +9,7 @@ use super::conv_spec::ConvSpec;
 use super::epilogue::Epilogue;
 use crate::algebra::ConvParams;
 use crate::error::ConfigError;
-use crate::weights::{StateDict, is_float};
+use crate::state_dict::StateDict;
 
 /// A block in training form: in inference it is equal to one convolution with bias.
 ///
@@ -159,7 +159,7 @@ impl BlockTensors<'_> {
     pub fn shape(&self, key: &str) -> Result<Option<[usize; 4]>, String> {
         let Some(data) = self.0.get(key) else { return Ok(None) };
         let shape = data.shape().to_vec();
-        let ok = is_float(data.dtype()) && !shape.contains(&0);
+        let ok = data.dtype().is_float() && !shape.contains(&0);
         let kernel = <[usize; 4]>::try_from(shape.clone()).ok().filter(|_| ok);
         let wrong = format!("{key} {shape:?} is no kernel [out, in / groups, height, width]");
         kernel.map(Some).ok_or(wrong)

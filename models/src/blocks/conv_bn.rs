@@ -11,7 +11,7 @@ use super::conv_spec::ConvSpec;
 use super::epilogue::Epilogue;
 use crate::error::ConfigError;
 use crate::implementation::LayerCount;
-use crate::weights::StateDict;
+use crate::state_dict::StateDict;
 
 /// A convolution without bias, followed by batch norm: the baseline of every comparison and
 /// the first two branches of a Diverse Branch Block.

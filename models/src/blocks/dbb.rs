@@ -16,7 +16,7 @@ use super::conv_spec::ConvSpec;
 use super::pointwise::PointwiseConv;
 use super::unit::Block;
 use crate::error::ConfigError;
-use crate::weights::StateDict;
+use crate::state_dict::StateDict;
 
 /// Most branches of a block.
 const MOST_BRANCHES: usize = 16;

@@ -13,7 +13,7 @@ use super::conv_spec::ConvSpec;
 use super::unit::Block;
 use crate::by_layer::ByLayer;
 use crate::error::ConfigError;
-use crate::weights::StateDict;
+use crate::state_dict::StateDict;
 
 /// Most copies of a convolution in one block.
 const MOST_COPIES: usize = 16;

@@ -20,7 +20,7 @@ use super::unit::Block;
 use crate::algebra::{ConvParams, Kernel, fuse_conv_bn};
 use crate::cpu_ops;
 use crate::error::ConfigError;
-use crate::weights::StateDict;
+use crate::state_dict::StateDict;
 
 /// Depthwise filters that the separable branch has for every input channel.
 const EXPANSION: usize = 8;

@@ -13,7 +13,7 @@ use super::conv_spec::ConvSpec;
 use super::unit::Block;
 use crate::algebra::identity_kernel;
 use crate::error::ConfigError;
-use crate::weights::StateDict;
+use crate::state_dict::StateDict;
 
 /// A KxK convolution with batch norm, a 1x1 convolution and, where the block keeps the shape of its
 /// input, the input itself, whose sum a second batch norm closes (the form the paper calls S4).

@@ -10,7 +10,7 @@ use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
 use super::unit::Block;
 use crate::error::ConfigError;
-use crate::weights::StateDict;
+use crate::state_dict::StateDict;
 
 /// A KxK convolution, a 1x1 convolution and, where the block keeps the shape of its input, the
 /// identity, each with batch norm, whose outputs are added.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::state_dict::StateDict;
 use crate::blocks::BlockKind;
 use crate::layer_pattern::matches;
+use crate::state_dict::StateDict;
 
 /// A block of a state dict, taken out of it.
 pub(super) struct FoundBlock {

@@ -12,9 +12,9 @@ use super::dtype::narrowed;
 use super::error::WeightsError;
 use super::finite::check_finite;
 use super::key_map::KeyMap;
-use super::state_dict::StateDict;
 use crate::blocks::{BlockKind, BlockTensors, ConvSpec, ConvUnit, Description, NormConfig};
 use crate::layer_pattern::matches;
+use crate::state_dict::StateDict;
 
 /// Names of blocks that an error about a pattern lists.
 const PATTERN_NAMES: usize = 12;

@@ -3,7 +3,7 @@
 use burn::tensor::TensorData;
 use sha2::{Digest, Sha256};
 
-use super::state_dict::StateDict;
+use crate::state_dict::StateDict;
 
 /// Key of a file's metadata table that holds the digest.
 pub(super) const KEY: &str = "dbb_zoo_sha256";

@@ -4,7 +4,7 @@ use burn::tensor::{BoolStore, DType, TensorData};
 use safetensors::Dtype;
 
 use super::error::WeightsError;
-use super::state_dict::StateDict;
+use crate::state_dict::StateDict;
 
 /// The types that both Burn and safetensors have.
 const TYPES: [(DType, Dtype); 13] = [
@@ -51,7 +51,7 @@ pub(super) fn stored(name: &str, data: TensorData) -> Result<TensorData, String>
 }
 
 /// Whether a type holds fractions.
-pub(crate) fn is_float(dtype: DType) -> bool {
+pub(super) fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::{DType, TensorData};
 
 use super::dtype::is_float;
 use super::error::WeightsError;
-use super::state_dict::StateDict;
+use crate::state_dict::StateDict;
 
 /// That every value of the float tensors is finite as the `f32` that a network holds.
 ///

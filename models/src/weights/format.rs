@@ -16,8 +16,8 @@ use super::error::WeightsError;
 use super::finite::check_finite;
 use super::metadata::Metadata;
 use super::pytorch;
-use super::state_dict::{StateDict, collect};
 use crate::backbones::Classifier;
+use crate::state_dict::{StateDict, collect};
 
 /// The content of a weights file.
 #[derive(Clone, Debug)]

@@ -4,11 +4,11 @@ use burn::module::Module;
 use burn::tensor::{DType, TensorData};
 
 use super::error::WeightsError;
-use super::state_dict::{StateDict, apply, collect, shapes};
 use crate::backbones::Classifier;
 use crate::blocks::{BlockKind, ConvUnit};
 use crate::dialects::{Dialect, Layers, Names, UnitNames, official, pytorch_norm};
 use crate::model_config::ModelConfig;
+use crate::state_dict::{StateDict, apply, collect, shapes};
 use crate::walk::Walk;
 
 /// The tensors of a module under the names of a dialect.

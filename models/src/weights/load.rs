@@ -6,13 +6,13 @@ use super::error::{Lookalike, WeightsError};
 use super::format::WeightsFile;
 use super::key_map::KeyMap;
 use super::metadata::Metadata;
-use super::state_dict::{StateDict, shapes};
 use crate::backbones::{Arch, Classifier};
 use crate::blocks::BlockKind;
 use crate::by_layer::LayerBlocks;
 use crate::error::ConfigError;
 use crate::form::Form;
 use crate::model_config::ModelConfig;
+use crate::state_dict::{StateDict, shapes};
 
 /// How a network takes its weights from a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use burn::tensor::{Device, TensorData};
 
 use super::error::WeightsError;
-use super::state_dict::{StateDict, apply, collect};
 use crate::backbones::Classifier;
 use crate::blocks::{BlockKind, ConvUnit, NormConfig};
 use crate::by_layer::LayerBlocks;
 use crate::form::Form;
 use crate::model_config::ModelConfig;
+use crate::state_dict::{StateDict, apply, collect};
 use crate::walk::Walk;
 
 /// A folded network as convolutions without bias and identity batch norms that add the bias: what

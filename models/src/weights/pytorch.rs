@@ -8,7 +8,7 @@ use burn::store::pytorch_reader::PytorchReader;
 
 use super::damage::{check_size, damaged};
 use super::error::WeightsError;
-use super::state_dict::StateDict;
+use crate::state_dict::StateDict;
 
 /// Where training scripts keep the weights, beside the epoch and the optimizer. An average of the
 /// weights comes first: it is what such scripts evaluate.

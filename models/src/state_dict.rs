@@ -13,7 +13,7 @@ pub type StateDict = BTreeMap<String, TensorData>;
 
 /// The parameters and running statistics of a module by their path in it. Names of enum
 /// variants are left out: where a unit stands does not depend on what it is.
-pub(super) fn collect(module: &impl Module) -> StateDict {
+pub(crate) fn collect(module: &impl Module) -> StateDict {
     let tensors = module.collect(None, None, true);
     tensors
         .into_iter()
@@ -27,7 +27,7 @@ pub(super) fn collect(module: &impl Module) -> StateDict {
 
 /// The paths and shapes of what [`collect`] finds. No weight is drawn for it: a network is as
 /// large as a file's metadata say it is, and only fits the file if its shapes do.
-pub(super) fn shapes(module: &impl Module) -> BTreeMap<String, Vec<usize>> {
+pub(crate) fn shapes(module: &impl Module) -> BTreeMap<String, Vec<usize>> {
     #[derive(Default)]
     struct Shapes {
         path: LayerPath,
@@ -52,7 +52,7 @@ pub(super) fn shapes(module: &impl Module) -> BTreeMap<String, Vec<usize>> {
 }
 
 /// Replaces the tensors of a module by those of the same path; returns how many there were.
-pub(super) fn apply<M: Module>(module: &mut M, tensors: StateDict) -> usize {
+pub(crate) fn apply<M: Module>(module: &mut M, tensors: StateDict) -> usize {
     let tensors =
         tensors.into_iter().map(|(name, data)| bridge::from_data(data, name, None)).collect();
     module.apply(tensors, None, None, true).applied.len()
