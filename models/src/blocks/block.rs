@@ -13,7 +13,7 @@ use crate::state_dict::StateDict;
 
 /// A block in training form: in inference it is equal to one convolution with bias.
 ///
-/// To add a block, implement this trait, [`OfficialBlock`] and `new` in a file of its own, and name
+/// To add a block, implement this trait, `OfficialBlock` and `new` in a file of its own, and name
 /// the block in the list in `blocks/unit.rs`.
 pub trait ConvBlock {
     /// The geometry of the convolution that the block folds into.
