@@ -12,10 +12,16 @@
 //! The sum over the internal channels `m` is a matrix product with `t` outermost; everything else
 //! takes one pass over the kernel.
 
+mod parts;
+#[cfg(test)]
+mod tests;
+
 use rayon::prelude::*;
 
 use crate::buffer::{self, Buffer};
 use crate::conv::{Matrix, matmul};
+
+pub use parts::{OrepaConstants, OrepaParts};
 
 /// Rows of the scales.
 pub const BRANCHES: usize = 6;
@@ -38,64 +44,6 @@ pub struct OrepaShape {
     pub internal: usize,
     /// Depthwise filters for every input.
     pub expansion: usize,
-}
-
-/// Something for every tensor that the kernel is made of.
-#[derive(Clone, Debug)]
-pub struct OrepaParts<T> {
-    /// `[outputs, per group, taps]`.
-    pub origin: T,
-    /// `[outputs, per group]`.
-    pub average: T,
-    /// `[outputs, per group]`.
-    pub frequency: T,
-    /// `[groups * internal, per group]`, without the identity.
-    pub first: T,
-    /// `[outputs, internal, taps]`.
-    pub second: T,
-    /// `[outputs, per group]`.
-    pub pointwise: T,
-    /// `[groups * per group * expansion, taps]`.
-    pub depthwise: T,
-    /// `[outputs, per group * expansion]`; output `j` of group `g` has row `j groups + g`.
-    pub separable: T,
-    /// `[branches, outputs]`.
-    pub scales: T,
-}
-
-/// What is not learnt.
-#[derive(Clone, Copy, Debug)]
-pub struct OrepaConstants<'a> {
-    /// `[taps]`.
-    pub window: &'a [f32],
-    /// `[outputs, taps]`.
-    pub prior: &'a [f32],
-    /// Added to the first kernel of the sequence, of its shape.
-    pub identity: &'a [f32],
-}
-
-impl<T> OrepaParts<T> {
-    /// As a list in an order that is always the same.
-    pub fn into_list(self) -> [T; 9] {
-        [
-            self.origin,
-            self.average,
-            self.frequency,
-            self.first,
-            self.second,
-            self.pointwise,
-            self.depthwise,
-            self.separable,
-            self.scales,
-        ]
-    }
-
-    /// From the list of [`Self::into_list`].
-    pub fn from_list(list: [T; 9]) -> Self {
-        let [origin, average, frequency, first, second, pointwise, depthwise, separable, scales] =
-            list;
-        Self { origin, average, frequency, first, second, pointwise, depthwise, separable, scales }
-    }
 }
 
 impl OrepaShape {
@@ -429,144 +377,5 @@ impl Row<'_> {
 
     fn separable(&self, shape: &OrepaShape, input: usize) -> &[f32] {
         &self.separable[input * shape.expansion..][..shape.expansion]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{affordable, assert_close, for_each_set, random, widen};
-
-    const SHAPES: [[usize; 6]; 5] = [
-        [4, 3, 9, 1, 5, 8],
-        [6, 2, 9, 2, 3, 8],
-        [5, 1, 9, 5, 2, 8],
-        [3, 4, 25, 1, 4, 2],
-        [16, 24, 9, 1, 24, 8],
-    ];
-
-    fn shape([outputs, per_group, taps, groups, internal, expansion]: [usize; 6]) -> OrepaShape {
-        OrepaShape { outputs, per_group, taps, groups, internal, expansion }
-    }
-
-    fn is_affordable(shape: &OrepaShape) -> bool {
-        affordable(shape.lengths().origin * shape.internal)
-    }
-
-    struct Values {
-        parts: OrepaParts<Vec<f32>>,
-        window: Vec<f32>,
-        prior: Vec<f32>,
-        identity: Vec<f32>,
-    }
-
-    impl Values {
-        fn new(shape: &OrepaShape) -> Self {
-            let mut seed = 0;
-            let parts = shape.lengths().into_list().map(|len| {
-                seed += 1;
-                random(seed, len)
-            });
-            Self {
-                parts: OrepaParts::from_list(parts),
-                window: random(10, shape.taps),
-                prior: random(11, shape.outputs * shape.taps),
-                identity: random(12, shape.lengths().first),
-            }
-        }
-
-        fn parts(&self) -> OrepaParts<&[f32]> {
-            OrepaParts::from_list(self.parts.clone().into_list().map(|v| &*v.leak()))
-        }
-
-        fn constants(&self) -> OrepaConstants<'_> {
-            OrepaConstants { window: &self.window, prior: &self.prior, identity: &self.identity }
-        }
-
-        /// The formula above, in `f64`.
-        fn kernel(&self, shape: &OrepaShape, parts: &OrepaParts<Vec<f64>>) -> Vec<f64> {
-            let OrepaShape { outputs, per_group, taps, groups, internal, expansion } = *shape;
-            let [window, prior, identity] =
-                [&self.window, &self.prior, &self.identity].map(|values| widen(values));
-            let mut kernel = Vec::new();
-            for o in 0..outputs {
-                let (g, j) = (o / (outputs / groups), o % (outputs / groups));
-                let v = |branch: usize| parts.scales[branch * outputs + o];
-                for i in 0..per_group {
-                    let pair = o * per_group + i;
-                    for t in 0..taps {
-                        let sequence: f64 = (0..internal)
-                            .map(|m| {
-                                let place = (g * internal + m) * per_group + i;
-                                parts.second[(o * internal + m) * taps + t]
-                                    * (parts.first[place] + identity[place])
-                            })
-                            .sum();
-                        let separable: f64 = (0..expansion)
-                            .map(|e| {
-                                let row = j * groups + g;
-                                parts.separable[(row * per_group + i) * expansion + e]
-                                    * parts.depthwise
-                                        [((g * per_group + i) * expansion + e) * taps + t]
-                            })
-                            .sum();
-                        let centre = if t == taps / 2 { v(4) * parts.pointwise[pair] } else { 0.0 };
-                        kernel.push(
-                            v(0) * parts.origin[pair * taps + t]
-                                + v(1) * parts.average[pair] * window[t]
-                                + v(2) * parts.frequency[pair] * prior[o * taps + t]
-                                + v(3) * sequence
-                                + centre
-                                + v(5) * separable,
-                        );
-                    }
-                }
-            }
-            kernel
-        }
-    }
-
-    #[test]
-    fn the_kernel_is_the_sum_of_its_branches() {
-        for_each_set(|| {
-            for shape in SHAPES.map(shape).into_iter().filter(is_affordable) {
-                let values = Values::new(&shape);
-                let wide = values.parts.clone().into_list().map(|part| widen(&part));
-                let expected = values.kernel(&shape, &OrepaParts::from_list(wide));
-                let mut kernel = vec![f32::NAN; expected.len()];
-                shape.forward(&values.parts(), &values.constants(), &mut kernel);
-                assert_close(&kernel, &expected, 1e-5);
-            }
-        });
-    }
-
-    /// The kernel is linear in every part by itself, so that a central difference is exact.
-    #[test]
-    fn gradients_are_finite_differences() {
-        for_each_set(|| {
-            for shape in SHAPES.map(shape).into_iter().filter(is_affordable) {
-                let values = Values::new(&shape);
-                let grad = random(20, shape.lengths().origin);
-                let found = shape.backward(&values.parts(), &values.constants(), &grad);
-                let wide = values.parts.clone().into_list().map(|part| widen(&part));
-                let loss = |parts: &[Vec<f64>; 9]| -> f64 {
-                    let kernel = values.kernel(&shape, &OrepaParts::from_list(parts.clone()));
-                    kernel.iter().zip(&grad).map(|(k, &g)| k * f64::from(g)).sum()
-                };
-                for (part, found) in found.into_list().into_iter().enumerate() {
-                    // Some of a long part are enough.
-                    let step = (found.len() / 24).max(1);
-                    for place in (0..found.len()).step_by(step) {
-                        let moved = |by: f64| {
-                            let mut parts = wide.clone();
-                            parts[part][place] += by;
-                            loss(&parts)
-                        };
-                        let expected = moved(0.5) - moved(-0.5);
-                        assert_close(&found[place..=place], &[expected], 2e-5);
-                    }
-                }
-            }
-        });
     }
 }
