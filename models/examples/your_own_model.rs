@@ -139,7 +139,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (stage, map) in deploy.forward_features(images).iter().enumerate() {
         println!("stage {stage}: map {:?}", map.dims());
     }
-    for layer in summary::layers(&trained, [32, 32]) {
+    for layer in summary::layers(&trained, [32, 32])? {
         println!(
             "{:<7} {:<7} {:>5} parameters folded, {:>9} multiply-accumulates",
             layer.name, layer.block, layer.params_deploy, layer.macs_deploy

@@ -96,6 +96,32 @@ pub enum ConfigError {
         /// What is possible.
         expected: &'static str,
     },
+    /// Images that a window of the network is too large for.
+    #[error(
+        "images of {}x{} are too small for the network: the {}x{} window of {layer} is larger than \
+         its padded map{}",
+        image[0], image[1], kernel[0], kernel[1],
+        smallest.map_or_else(String::new, |side| format!("; the smallest images are {side}x{side}"))
+    )]
+    ImageSize {
+        /// Height and width of the images.
+        image: [usize; 2],
+        /// The first layer that has no output.
+        layer: String,
+        /// Height and width of its window.
+        kernel: [usize; 2],
+        /// Side of the smallest square images, where there are any.
+        smallest: Option<usize>,
+    },
+    /// A convolution or pool whose output size is not known.
+    #[error(
+        "the window of {layer} has dilation, a padding that differs from side to side or follows from \
+         the input, or an output that is rounded up, none of which is supported here"
+    )]
+    Window {
+        /// The layer.
+        layer: String,
+    },
     /// Every layer of a network is frozen.
     #[error(
         "the layer patterns {patterns:?} freeze every layer; at least one must be left to train"

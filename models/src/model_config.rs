@@ -85,13 +85,21 @@ impl ModelConfig {
         Ok(network)
     }
 
-    /// Checks that [`Self::init`] can build the network in training form and that
-    /// [`Self::freeze`] can freeze the layers of `patterns`, without drawing any weights.
+    /// Checks that [`Self::init`] can build the network in training form, that it takes images of the
+    /// height and width `image`, if they are known, and that [`Self::freeze`] can freeze the layers of
+    /// `patterns`, without drawing any weights.
     ///
     /// # Errors
-    /// As both.
-    pub fn validate(&self, patterns: &[String]) -> Result<(), ConfigError> {
+    /// As these and [`Walk::layers`].
+    pub fn validate(
+        &self,
+        image: Option<[usize; 2]>,
+        patterns: &[String],
+    ) -> Result<(), ConfigError> {
         let network = self.undrawn(Form::Train, &Device::default())?;
+        if let Some(image) = image {
+            network.layers(image)?;
+        }
         self.freeze(network, patterns).map(drop)
     }
 

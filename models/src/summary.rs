@@ -60,10 +60,10 @@ impl Summary {
     /// Summarises the network of a configuration for images of the given height and width.
     ///
     /// # Errors
-    /// If the network cannot be built.
+    /// If the network cannot be built or takes no images of this size.
     pub fn new(config: &ModelConfig, resolution: [usize; 2]) -> Result<Self, ConfigError> {
         let network = config.undrawn(Form::Train, &Device::default())?;
-        let layers = layers(&network, resolution);
+        let layers = layers(&network, resolution)?;
         Ok(Self {
             arch: config.arch.to_string(),
             block: config.block.to_string(),
@@ -78,8 +78,11 @@ impl Summary {
 }
 
 /// Every layer of a network, for images of the given height and width.
-pub fn layers(network: &impl Walk, image: [usize; 2]) -> Vec<LayerSummary> {
-    network.layers(image).into_iter().map(LayerSummary::of).collect()
+///
+/// # Errors
+/// As [`Walk::layers`].
+pub fn layers(network: &impl Walk, image: [usize; 2]) -> Result<Vec<LayerSummary>, ConfigError> {
+    Ok(network.layers(image)?.into_iter().map(LayerSummary::of).collect())
 }
 
 impl LayerSummary {
@@ -124,7 +127,10 @@ impl LayerSummary {
 /// Multiply-accumulate operations of one forward for one image, in the form the network is in:
 /// every convolution of every branch as the block defines it, and the linear layers; norms, pools
 /// and sums are not counted.
-pub fn macs(network: &impl Walk, image: [usize; 2]) -> u64 {
+///
+/// # Errors
+/// As [`Walk::layers`].
+pub fn macs(network: &impl Walk, image: [usize; 2]) -> Result<u64, ConfigError> {
     let macs = |layer: Layer| match layer.operation {
         Operation::Conv(unit) => {
             let [input, output] = [layer.input_size, layer.output_size].map(|[h, w]| h * w);
@@ -132,7 +138,7 @@ pub fn macs(network: &impl Walk, image: [usize; 2]) -> u64 {
         }
         Operation::Linear { inputs, outputs } => inputs * outputs,
     };
-    network.layers(image).into_iter().map(macs).sum::<usize>() as u64
+    Ok(network.layers(image)?.into_iter().map(macs).sum::<usize>() as u64)
 }
 
 /// Values of a module that training changes; running statistics and constants are not among them.

@@ -84,7 +84,7 @@ impl ModelConfig {
                     ConvUnit::Base(_) => theirs,
                     folded => {
                         unfolded += 1;
-                        folded_conv_bn(folded, unit.epsilon())
+                        folded_conv_bn(folded, self.arch.definition().norm().epsilon)
                     }
                 };
                 joined += usize::from(unit.is_multi_branch());

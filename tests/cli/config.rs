@@ -80,6 +80,14 @@ fn the_check_refuses_what_training_refuses() {
         call(&["config", "check"]).fails(1, &[&place]);
         call(&["train"]).fails(1, &[&place]);
     }
+    // What a network cannot take, before and after the data are known.
+    let vgg = ["--set", "model.arch=vgg16-cifar"];
+    let small = [&["config", "check", QUICK_DBB, "--set", "data.size=16"], &vgg[..]].concat();
+    dbb(&small).fails(1, &["--set data.size: images of 16x16", "the smallest images are 32x32"]);
+    let out = folder.path("small");
+    dbb(&[&["train", QUICK_DBB, "--out", &out], &vgg[..]].concat())
+        .fails(1, &["images of 14x14", "the smallest images are 32x32"]);
+    assert!(!exists(&out));
     let empty = folder.file("empty.toml", b"# nothing\n");
     dbb(&["config", "check", &empty]).fails(1, &[&empty, "holds no key", "model.arch", "optim.lr"]);
 }

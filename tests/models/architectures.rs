@@ -8,7 +8,9 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use dbb_models::blocks::{BlockKind, ConvUnit, DbbConfig};
 use dbb_models::summary::{Summary, learnable_params};
-use dbb_models::{Arch, ByLayer, Classifier, Form, LayerBlocks, ModelConfig, Reparameterize, Walk};
+use dbb_models::{
+    Arch, ByLayer, Classifier, ConfigError, Form, LayerBlocks, ModelConfig, Reparameterize, Walk,
+};
 
 /// A convolution as the papers' tables list it.
 #[derive(Clone, Copy, Debug)]
@@ -676,20 +678,30 @@ fn mobileones_have_their_own_copies() {
     }
 }
 
-/// The pools of VGG halve the images of 28x28 to nothing, were the last window not clipped.
+/// The smallest images of torchvision's networks (`min_size` of their weights: 63 for AlexNet, 32 for
+/// VGG, 1 for the others, whose windows are padded). Smaller ones are refused with that number.
 #[test]
-fn a_map_smaller_than_the_window_is_one_window() {
-    let config =
-        ModelConfig { width: 0.125, ..ModelConfig::new(Arch::Vgg16Cifar, BlockKind::Base, 10) };
-    let network = config.init(Form::Train, &Device::default()).expect("a network");
-    let images = Array::random(&[2, 3, 28, 20], [-1.0, 1.0], 1).tensor(&Device::default());
-    let Classifier::Vgg(vgg) = &network else { panic!("a VGG") };
-    // The last map has one position, which is its own largest value and mean.
-    let last = network.forward_features(images.clone()).pop().expect("a map");
-    assert_eq!(last.dims(), [2, 64, 1, 1]);
-    let hidden = vgg.hidden[0].forward(last.reshape([2, 64]));
-    let logits = vgg.linear.forward(burn::tensor::activation::relu(hidden)).into();
-    assert_close("logits", &network.forward(images).into(), &logits, 1e-5, 1.0);
+fn images_too_small_for_a_network_are_refused() {
+    let device = Device::default();
+    for arch in Arch::ALL {
+        let smallest = match arch {
+            Arch::AlexNet => 63,
+            Arch::Vgg16 | Arch::Vgg16Cifar => 32,
+            _ => 1,
+        };
+        let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Base, 10) };
+        let network = config.init(Form::Train, &device).expect("a network");
+        network.layers([smallest; 2]).unwrap_or_else(|error| panic!("{arch}: {error}"));
+        let images = Tensor::zeros([1, 3, smallest, smallest], &device);
+        assert_eq!(network.forward(images).dims(), [1, 10], "{arch}");
+        if smallest > 1 {
+            let error = Summary::new(&config, [smallest - 1; 2]).expect_err("too small");
+            let ConfigError::ImageSize { smallest: found, .. } = &error else { panic!("{error}") };
+            assert_eq!(*found, Some(smallest), "{arch}");
+            let told = format!("the smallest images are {smallest}x{smallest}");
+            assert!(error.to_string().contains(&told), "{error}");
+        }
+    }
 }
 
 /// Option A of the ResNet paper: where a block changes the shape, it adds every second position

@@ -381,6 +381,11 @@ fn an_identity_without_a_tensor() {
     }
     assert_close("identity", &kernel(&told), &expected, 1e-6, 1.0);
 
+    // Where a tensor tells, another stride contradicts it.
+    let state = block("family/repvgg_k3_s1_g1_4to4.safetensors");
+    let error = fold_one(state, &strides(2)).expect_err("an identity and a stride");
+    assert!(error.contains("identity branch, which no stride of 2 has"), "{error}");
+
     let state = block("family/qarepvgg_k3_s1_g2_6to6.safetensors");
     let (_, entry) = fold_one(state, &BlockFold::default()).expect("folded");
     assert_eq!(entry.assumed_identity, Some(false), "two groups of it have one");

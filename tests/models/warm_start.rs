@@ -191,7 +191,7 @@ fn the_scales_of_orepa_learn_first() {
         let zeros = vector.data[row * outputs..][..outputs].iter().filter(|v| **v == 0.0).count();
         assert!(zeros < outputs / 2, "row {row}: {zeros} zeros");
     }
-    assert!(of("branches.pointwise").max_abs() == 0.0 && of("origin").max_abs() > 0.0);
+    assert!(of("form.pointwise").max_abs() == 0.0 && of("origin").max_abs() > 0.0);
 }
 
 /// In the first step the closing norms of new branches learn and what is before them does not; in

@@ -100,7 +100,7 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
         finish(&device)?;
         Ok(milliseconds(started))
     })?;
-    Ok(BenchResult::of_network(times, work, &network, layers))
+    BenchResult::of_network(times, work, &network, layers)
 }
 
 /// Measures the network in inference: folded, or in training form with its running statistics.
@@ -131,7 +131,7 @@ pub fn infer(
         layers = counted;
         Ok(milliseconds(started))
     })?;
-    Ok(BenchResult::of_network(times, work, &network, layers))
+    BenchResult::of_network(times, work, &network, layers)
 }
 
 /// Measures the loader on the training images of a data set, decoded, randomly cropped to the
@@ -211,13 +211,13 @@ impl BenchResult {
         work: &Workload,
         network: &Classifier,
         layers: LayerCount,
-    ) -> Self {
-        Self {
-            macs_per_image: Some(macs(network, [work.resolution; 2])),
+    ) -> Result<Self> {
+        Ok(Self {
+            macs_per_image: Some(macs(network, [work.resolution; 2])?),
             layers_fast: Some(layers.fast),
             layers_plain: Some(layers.plain),
             ..Self::new(times, work)
-        }
+        })
     }
 }
 

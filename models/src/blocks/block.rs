@@ -97,6 +97,9 @@ pub(crate) fn constant(shape: Vec<usize>, value: f64) -> burn::tensor::TensorDat
     burn::tensor::TensorData::new(vec![value as f32; count], shape)
 }
 
+/// Tells whether a block of a state dict has a tensor of a name or below it.
+pub(crate) type HasTensor<'a> = &'a dyn Fn(&str) -> bool;
+
 /// How the authors' code of a block stores it, so that it is found and folded in any state dict.
 pub(crate) trait OfficialBlock {
     /// Modules and tensors directly below a block's prefix that mark such a block.
@@ -108,9 +111,8 @@ pub(crate) trait OfficialBlock {
     /// Those of them that are no parameters.
     const CONSTANTS: &'static [&'static str] = &[];
 
-    /// Whether a block with a mark is of this kind; `has` tells whether it has a tensor whose name
-    /// begins so. By default the marks decide.
-    fn recognises(has: &dyn Fn(&str) -> bool) -> bool {
+    /// Whether a block with a mark is of this kind. By default the marks decide.
+    fn recognises(has: HasTensor<'_>) -> bool {
         Self::MARKS.iter().any(|mark| has(mark))
     }
 
@@ -128,6 +130,31 @@ pub(crate) trait OfficialBlock {
 
     /// The module that holds the folded convolution.
     fn folded_module(kernel_size: [usize; 2]) -> &'static str;
+}
+
+/// [`OfficialBlock`] as a value.
+pub(crate) struct OfficialForm {
+    pub marks: &'static [&'static str],
+    pub common: &'static [&'static str],
+    pub constants: &'static [&'static str],
+    pub recognises: fn(HasTensor<'_>) -> bool,
+    pub canonical: fn(&str) -> Option<String>,
+    pub describe: fn(&BlockTensors<'_>) -> Result<Description, String>,
+    pub folded_module: fn([usize; 2]) -> &'static str,
+}
+
+impl OfficialForm {
+    pub fn of<B: OfficialBlock>() -> Self {
+        Self {
+            marks: B::MARKS,
+            common: B::COMMON,
+            constants: B::CONSTANTS,
+            recognises: B::recognises,
+            canonical: B::canonical,
+            describe: B::describe,
+            folded_module: B::folded_module,
+        }
+    }
 }
 
 /// What a block of a state dict is.

@@ -69,14 +69,11 @@ impl<'a> BranchSum<'a> {
         cpu_ops::branch_sum(self, &input, &epilogue).unwrap_or_else(|| {
             LayerCount::plain(|| {
                 let maps = self.branches.iter().map(|branch| {
-                    let map = branch.map.forward(&self.spec, input.clone());
-                    branch.norm.map_or_else(|| map.clone(), |norm| norm.forward(map.clone()))
+                    normed(branch.norm, branch.map.forward(&self.spec, input.clone()))
                 });
+                // The caller's duty.
                 let sum = maps.reduce(|a, b| a + b).expect("a block has a branch");
-                epilogue.forward(match self.outer {
-                    Some(norm) => norm.forward(sum),
-                    None => sum,
-                })
+                epilogue.forward(normed(self.outer, sum))
             })
         })
     }
@@ -87,15 +84,15 @@ impl<'a> BranchSum<'a> {
     /// # Panics
     /// If there is no branch.
     pub fn equivalent(&self) -> ConvParams {
-        let normed = |params: ConvParams, norm: Option<&BatchNorm>| match norm {
+        let closed = |params: ConvParams, norm: Option<&BatchNorm>| match norm {
             Some(norm) => fuse_conv_bn(&params, &norm.stats()),
             None => params,
         };
         let branches = self.branches.iter().map(|branch| {
-            let params = normed(branch.map.equivalent(&self.spec), branch.norm);
+            let params = closed(branch.map.equivalent(&self.spec), branch.norm);
             ConvParams { kernel: embed_kernel(&params.kernel, self.spec.kernel_size), ..params }
         });
-        normed(sum_branches(&branches.collect::<Vec<_>>()), self.outer)
+        closed(sum_branches(&branches.collect::<Vec<_>>()), self.outer)
     }
 
     /// Multiply-accumulate operations of the convolutions of all branches for one image.
@@ -175,6 +172,14 @@ impl BranchMap<'_> {
                 merge_1x1_kxk(&fuse_conv_bn(&host_conv(conv), &norm.stats()), &average())
             }
         }
+    }
+}
+
+/// The map after a norm, if there is one.
+fn normed(norm: Option<&BatchNorm>, map: Tensor<4>) -> Tensor<4> {
+    match norm {
+        Some(norm) => norm.forward(map),
+        None => map,
     }
 }
 

@@ -69,16 +69,6 @@ impl ConvSpec {
         (pool.dilation == [1, 1] && !pool.ceil_mode).then_some(spec)
     }
 
-    /// The window of a network's max pool.
-    ///
-    /// # Panics
-    /// Where [`Self::find_max_pool`] finds none.
-    pub(crate) fn of_max_pool(pool: &MaxPool2d) -> Self {
-        Self::find_max_pool(pool).unwrap_or_else(|| {
-            panic!("a network's pool has no dilation and the same padding on both sides: {pool}")
-        })
-    }
-
     /// Whether every channel is convolved for itself (more than one channel, as many groups).
     pub fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.channels == [self.groups; 2]
@@ -134,6 +124,11 @@ impl ConvSpec {
             let padded = input[axis] + 2 * self.padding[axis];
             padded.saturating_sub(self.kernel_size[axis]) / self.stride[axis] + 1
         })
+    }
+
+    /// Whether the window is no larger than a padded map of the given height and width.
+    pub(crate) fn fits(&self, input: [usize; 2]) -> bool {
+        (0..2).all(|axis| input[axis] + 2 * self.padding[axis] >= self.kernel_size[axis])
     }
 
     /// That such a convolution exists.

@@ -38,7 +38,7 @@ pub use dbb::{AverageBranch, DiverseBranchBlock, PointwiseKxk};
 pub use dbb_config::{Branch, DbbConfig};
 pub use epilogue::Epilogue;
 pub use mobileone::{MobileOneBlock, MobileOneConfig};
-pub use orepa::{OrepaBlock, OrepaBranches, OrepaConfig, OrepaProduct};
+pub use orepa::{OrepaBlock, OrepaBranches, OrepaConfig, OrepaForm, OrepaProduct};
 pub use pointwise::PointwiseConv;
 pub use qarepvgg::QaRepVggBlock;
 pub use repvgg::RepVggBlock;

@@ -52,16 +52,25 @@ pub struct OrepaConfig {
 pub struct OrepaBlock {
     /// A plain kernel, `[out, in / groups, K, K]`.
     pub origin: Param<Tensor<4>>,
-    /// The other branches of a kernel above 1x1.
-    pub branches: Option<OrepaBranches>,
-    /// The other branch of a 1x1 kernel.
-    pub product: Option<OrepaProduct>,
+    /// What is added to it.
+    pub form: OrepaForm,
     /// Scales of the branches for every output channel, `[branches, out]`.
     pub vector: Param<Tensor<2>>,
     /// The norm of the convolution's output.
     pub bn: BatchNorm,
     #[module(skip)]
     spec: ConvSpec,
+}
+
+/// The branches besides the plain kernel.
+// As in `ConvUnit`, Burn has no `Module` for `Box`.
+#[allow(clippy::large_enum_variant)]
+#[derive(Module, Debug)]
+pub enum OrepaForm {
+    /// Of a kernel above 1x1.
+    Window(OrepaBranches),
+    /// Of a 1x1 kernel.
+    Pointwise(OrepaProduct),
 }
 
 /// The branches of a kernel above 1x1, besides the plain one.
@@ -121,14 +130,14 @@ impl OrepaBlock {
         if internal == 0 || !internal.is_multiple_of(groups) {
             return Err(ConfigError::InternalChannels { internal, groups });
         }
-        let branches = || OrepaBranches::new(spec, internal, device);
-        let product = || OrepaProduct::new(spec.channels, device);
         let scales: &[f64] = if is_pointwise { &POINTWISE_SCALES } else { &SCALES };
         let gain = if is_pointwise { 3.0 } else { 6.0 };
         Ok(Self {
             origin: uniform(spec.weight_shape(), gain, device),
-            branches: (!is_pointwise).then(branches),
-            product: is_pointwise.then(product),
+            form: match is_pointwise {
+                true => OrepaForm::Pointwise(OrepaProduct::new(spec.channels, device)),
+                false => OrepaForm::Window(OrepaBranches::new(spec, internal, device)),
+            },
             vector: Param::from_tensor(rows(scales, outputs, device)),
             bn: BatchNorm::new(outputs, device),
             spec: spec.clone(),
@@ -137,34 +146,29 @@ impl OrepaBlock {
 
     /// The kernel, differentiable in every weight.
     fn kernel(&self) -> Tensor<4> {
-        let (origin, vector) = (self.origin.val(), self.vector.val());
-        match (&self.branches, &self.product) {
-            (Some(branches), _) => {
-                let groups = self.spec.groups;
+        let (origin, vector, groups) = (self.origin.val(), self.vector.val(), self.spec.groups);
+        match &self.form {
+            OrepaForm::Window(branches) => {
                 cpu_ops::orepa_kernel(&origin, &vector, branches, groups)
                     .unwrap_or_else(|| kernel::of_branches(origin, vector, branches, groups))
             }
-            (None, Some(product)) => {
+            OrepaForm::Pointwise(product) => {
                 kernel::of_product(origin, vector, product.first.val(), product.second.val())
             }
-            (None, None) => origin,
         }
     }
 
     /// The kernel in `f64` on the host.
     fn exact_kernel(&self) -> Kernel {
-        let groups = self.spec.groups;
-        let origin = host_kernel(self.origin.val(), groups);
+        let origin = host_kernel(self.origin.val(), self.spec.groups);
         let vector = host(self.vector.val());
-        match (&self.branches, &self.product) {
-            (Some(branches), _) => kernel::exact_of_branches(origin, &vector, branches),
-            (None, Some(product)) => kernel::exact_of_product(
-                origin,
-                &vector,
-                host_kernel(product.first.val(), 1),
-                host_kernel(product.second.val(), 1),
-            ),
-            (None, None) => origin,
+        match &self.form {
+            OrepaForm::Window(branches) => kernel::exact_of_branches(origin, &vector, branches),
+            OrepaForm::Pointwise(product) => {
+                let [first, second] =
+                    [&product.first, &product.second].map(|weight| host_kernel(weight.val(), 1));
+                kernel::exact_of_product(origin, &vector, first, second)
+            }
         }
     }
 }
@@ -266,17 +270,16 @@ impl ConvBlock for OrepaBlock {
     fn macs(&self, positions: Positions) -> usize {
         let [outputs, per_group, height, width] = self.spec.weight_shape();
         let values = outputs * per_group * height * width;
-        let generation = match (&self.branches, &self.product) {
-            (Some(branches), _) => {
+        let generation = match &self.form {
+            OrepaForm::Window(branches) => {
                 let [_, internal_per_group, ..] = branches.sequence2.lazy_shape().dims::<4>();
                 // Scales of six branches, two outer products, the sequence and the separable branch.
                 values * (SCALES.len() + 2 + internal_per_group + EXPANSION)
             }
-            (None, Some(product)) => {
+            OrepaForm::Pointwise(product) => {
                 let [internal, ..] = product.first.lazy_shape().dims::<4>();
                 values * (POINTWISE_SCALES.len() + internal)
             }
-            (None, None) => 0,
         };
         weights(&self.origin) * positions.output + generation
     }
@@ -293,25 +296,26 @@ impl ConvBlock for OrepaBlock {
     }
 
     fn official_names(&self) -> Vec<(&'static str, &'static str)> {
-        let origin = match self.product {
-            Some(_) => ("origin", "weight_or1x1_origin"),
-            None => ("origin", "weight_orepa_origin"),
-        };
-        vec![
-            origin,
-            ("branches.average", "weight_orepa_avg_conv"),
-            ("branches.constant_window", "weight_orepa_avg_avg"),
-            ("branches.frequency", "weight_orepa_pfir_conv"),
-            ("branches.constant_prior", "weight_orepa_prior"),
-            ("branches.sequence1", "weight_orepa_1x1_kxk_idconv1"),
-            ("branches.constant_identity", "id_tensor"),
-            ("branches.sequence2", "weight_orepa_1x1_kxk_conv2"),
-            ("branches.pointwise", "weight_orepa_1x1"),
-            ("branches.depthwise", "weight_orepa_gconv_dw"),
-            ("branches.separable", "weight_orepa_gconv_pw"),
-            ("product.first", "weight_or1x1_l2i_conv1"),
-            ("product.second", "weight_or1x1_l2i_conv2"),
-        ]
+        match self.form {
+            OrepaForm::Window(_) => vec![
+                ("origin", "weight_orepa_origin"),
+                ("form.average", "weight_orepa_avg_conv"),
+                ("form.constant_window", "weight_orepa_avg_avg"),
+                ("form.frequency", "weight_orepa_pfir_conv"),
+                ("form.constant_prior", "weight_orepa_prior"),
+                ("form.sequence1", "weight_orepa_1x1_kxk_idconv1"),
+                ("form.constant_identity", "id_tensor"),
+                ("form.sequence2", "weight_orepa_1x1_kxk_conv2"),
+                ("form.pointwise", "weight_orepa_1x1"),
+                ("form.depthwise", "weight_orepa_gconv_dw"),
+                ("form.separable", "weight_orepa_gconv_pw"),
+            ],
+            OrepaForm::Pointwise(_) => vec![
+                ("origin", "weight_or1x1_origin"),
+                ("form.first", "weight_or1x1_l2i_conv1"),
+                ("form.second", "weight_or1x1_l2i_conv2"),
+            ],
+        }
     }
 }
 

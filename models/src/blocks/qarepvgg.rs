@@ -6,7 +6,9 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, TensorData};
 
 use super::batch_norm::BatchNorm;
-use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, constant};
+use super::block::{
+    BlockTensors, ConvBlock, Description, HasTensor, OfficialBlock, PlainConv, constant,
+};
 use super::branch_sum::{BranchMap, BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
@@ -112,7 +114,7 @@ impl OfficialBlock for QaRepVggBlock {
     const MARKS: &'static [&'static str] = &["rbr_dense", "rbr_1x1"];
     const COMMON: &'static [&'static str] = &["bn"];
 
-    fn recognises(has: &dyn Fn(&str) -> bool) -> bool {
+    fn recognises(has: HasTensor<'_>) -> bool {
         has("rbr_1x1.weight")
     }
 

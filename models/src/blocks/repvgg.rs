@@ -4,7 +4,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use super::batch_norm::BatchNorm;
-use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, close};
+use super::block::{
+    BlockTensors, ConvBlock, Description, HasTensor, OfficialBlock, PlainConv, close,
+};
 use super::branch_sum::{BranchMap, BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
@@ -73,7 +75,7 @@ impl ConvBlock for RepVggBlock {
 impl OfficialBlock for RepVggBlock {
     const MARKS: &'static [&'static str] = &["rbr_dense", "rbr_1x1", "rbr_identity"];
 
-    fn recognises(has: &dyn Fn(&str) -> bool) -> bool {
+    fn recognises(has: HasTensor<'_>) -> bool {
         // The 1x1 convolution of a QARepVGG block is bare.
         Self::MARKS.iter().any(|mark| has(mark)) && !has("rbr_1x1.weight")
     }

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::acb::AsymmetricConvBlock;
 use super::batch_norm::{BatchNorm, NormConfig};
-use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, Positions};
+use super::block::{ConvBlock, OfficialForm, Positions};
 use super::conv_bn::ConvBn;
 use super::conv_spec::{ConvSpec, host_conv, weights};
 use super::dbb::DiverseBranchBlock;
@@ -40,55 +40,10 @@ macro_rules! blocks {
         }
 
         impl BlockKind {
-            /// The module that holds the folded convolution in the official code of the block.
-            pub(crate) fn folded_module(self, kernel_size: [usize; 2]) -> &'static str {
+            /// How the authors' code of the block stores it.
+            pub(crate) fn official(self) -> OfficialForm {
                 match self {
-                    $(Self::$Variant => <$Module>::folded_module(kernel_size),)*
-                }
-            }
-
-            /// Modules and tensors that mark a block in an official state dict.
-            pub(crate) fn marks(self) -> &'static [&'static str] {
-                match self {
-                    $(Self::$Variant => <$Module>::MARKS,)*
-                }
-            }
-
-            /// Further ones of the block.
-            pub(crate) fn common(self) -> &'static [&'static str] {
-                match self {
-                    $(Self::$Variant => <$Module>::COMMON,)*
-                }
-            }
-
-            /// [`OfficialBlock::CONSTANTS`].
-            pub(crate) fn constants(self) -> &'static [&'static str] {
-                match self {
-                    $(Self::$Variant => <$Module>::CONSTANTS,)*
-                }
-            }
-
-            /// [`OfficialBlock::recognises`].
-            pub(crate) fn recognises(self, has: &dyn Fn(&str) -> bool) -> bool {
-                match self {
-                    $(Self::$Variant => <$Module>::recognises(has),)*
-                }
-            }
-
-            /// [`OfficialBlock::canonical`].
-            pub(crate) fn canonical(self, key: &str) -> Option<String> {
-                match self {
-                    $(Self::$Variant => <$Module>::canonical(key),)*
-                }
-            }
-
-            /// [`OfficialBlock::describe`].
-            pub(crate) fn describe(
-                self,
-                block: &BlockTensors<'_>,
-            ) -> Result<Description, String> {
-                match self {
-                    $(Self::$Variant => <$Module>::describe(block),)*
+                    $(Self::$Variant => OfficialForm::of::<$Module>(),)*
                 }
             }
 
@@ -240,13 +195,6 @@ impl ConvUnit {
         self
     }
 
-    /// Added to the variance by its batch norms; PyTorch's default in a folded unit.
-    pub(crate) fn epsilon(&self) -> f64 {
-        let mut unit = self.clone();
-        let norm = unit.norms_mut().into_iter().next().map(|norm| norm.epsilon);
-        norm.unwrap_or(NormConfig::default().epsilon)
-    }
-
     /// `[batch, in, height, width]` to `[batch, out, height', width']`.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         self.forward_then(input, Epilogue::default())
@@ -262,6 +210,15 @@ impl ConvUnit {
             }
             Contents::Folded(conv) => LayerCount::plain(|| epilogue.forward(conv.forward(input))),
         })
+    }
+
+    /// [`Self::spec`], unless the unit is a convolution with a geometry that is not held there.
+    pub(crate) fn find_spec(&self) -> Option<ConvSpec> {
+        match self {
+            Self::Base(block) => ConvSpec::find(&block.conv),
+            Self::Folded(conv) => ConvSpec::find(conv),
+            _ => Some(self.spec()),
+        }
     }
 
     /// The geometry of the convolution this unit is or folds into.

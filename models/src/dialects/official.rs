@@ -65,7 +65,7 @@ pub(crate) fn tensor(unit: &ConvUnit, kind: BlockKind, path: &str) -> String {
     let names = match unit.contents() {
         Contents::Block(block) => block.official_names(),
         Contents::Folded(conv) => {
-            return format!("{}.{path}", kind.folded_module(conv.kernel_size));
+            return format!("{}.{path}", (kind.official().folded_module)(conv.kernel_size));
         }
     };
     let renamed = names

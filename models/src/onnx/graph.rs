@@ -8,7 +8,7 @@ use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 
 use super::proto::{self, Attribute, Node, data_type};
 use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, Gate, SqueezeExcite};
-use crate::walk::{Interpreter, clipped};
+use crate::walk::Interpreter;
 
 /// What a node or the input of a graph yields.
 #[derive(Clone, Debug)]
@@ -56,10 +56,11 @@ impl<'n> Interpreter<'n> for Graph {
     }
 
     fn max_pool(&mut self, name: &dyn Display, pool: &'n MaxPool2d, input: Value) -> Value {
-        let window = ConvSpec::of_max_pool(pool);
+        // The list of layers, made first, has refused any other pool.
+        let window = ConvSpec::find_max_pool(pool).expect("a window whose output is known");
         let [height, width] = window.padding;
         let attributes = vec![
-            Attribute::ints("kernel_shape", clipped(pool, input.size).kernel_size),
+            Attribute::ints("kernel_shape", pool.kernel_size),
             Attribute::ints("strides", pool.stride),
             Attribute::ints("pads", [height, width, height, width]),
         ];

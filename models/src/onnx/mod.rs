@@ -91,7 +91,7 @@ pub fn write_onnx(
 /// Writes any network that has a [`Walk`] as ONNX, folded if it is not yet, whole or not at all.
 ///
 /// # Errors
-/// Constants that are not one per channel; a network above the 2 GiB that ONNX files can hold;
+/// What [`Walk::layers`] refuses; constants that are not one per channel; a network above the 2 GiB that ONNX files can hold;
 /// what the file system reports.
 pub fn write_onnx_of(
     path: &Path,
@@ -117,6 +117,8 @@ fn model(
     description: &Description,
     input: &Input,
 ) -> Result<proto::Model, ConfigError> {
+    // The graph has no place for a window that the layers do not tell of.
+    network.layers(input.size)?;
     let mut graph = Graph::default();
     let images = Value::new("images", input.size);
     let (elem_type, meaning, network_input) = match &input.normalization {

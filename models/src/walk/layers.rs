@@ -37,34 +37,61 @@ pub enum Operation<'n> {
 }
 
 /// Lists the layers, in order of computation.
-pub(super) struct Layers<'n, Size>(pub Vec<Layer<'n, Size>>);
+pub(super) struct Layers<'n, Size> {
+    pub list: Vec<Layer<'n, Size>>,
+    /// The first window that does not tell or does not have an output.
+    pub refused: Option<Refused>,
+}
+
+impl<Size> Default for Layers<'_, Size> {
+    fn default() -> Self {
+        Self { list: Vec::new(), refused: None }
+    }
+}
+
+/// A window without a known output.
+pub(super) struct Refused {
+    pub layer: String,
+    /// The window, if it is larger than the padded map; otherwise its geometry is one that
+    /// [`ConvSpec`] does not hold.
+    pub window: Option<ConvSpec>,
+}
 
 /// What an interpreter knows of the size of a map.
 pub(super) trait MapSize: Copy {
     /// The size of one position.
     const ONE: Self;
-    /// The size after a window has moved over the map.
-    fn after(self, window: &ConvSpec) -> Self;
+    /// The size after a window has moved over the map, if it is known and there is one.
+    fn after(self, window: Option<&ConvSpec>) -> Option<Self>;
 }
 
 impl MapSize for [usize; 2] {
     const ONE: Self = [1, 1];
 
-    fn after(self, window: &ConvSpec) -> Self {
-        window.output_size(self)
+    fn after(self, window: Option<&ConvSpec>) -> Option<Self> {
+        window.filter(|window| window.fits(self)).map(|window| window.output_size(self))
     }
 }
 
 impl MapSize for () {
     const ONE: Self = ();
 
-    fn after(self, _: &ConvSpec) {}
+    fn after(self, _: Option<&ConvSpec>) -> Option<()> {
+        Some(())
+    }
 }
 
 impl<'n, Size: MapSize> Layers<'n, Size> {
+    fn after(&mut self, name: &dyn Display, window: Option<ConvSpec>, input: Size) -> Size {
+        input.after(window.as_ref()).unwrap_or_else(|| {
+            self.refused.get_or_insert_with(|| Refused { layer: name.to_string(), window });
+            input
+        })
+    }
+
     fn linear_layer(&mut self, name: String, [inputs, outputs]: [usize; 2]) {
         let operation = Operation::Linear { inputs, outputs };
-        self.0.push(Layer { name, operation, input_size: Size::ONE, output_size: Size::ONE });
+        self.list.push(Layer { name, operation, input_size: Size::ONE, output_size: Size::ONE });
     }
 }
 
@@ -79,18 +106,18 @@ impl<'n, Size: MapSize> Interpreter<'n> for Layers<'n, Size> {
         input_size: Size,
         _: Epilogue<Size>,
     ) -> Size {
-        let output_size = input_size.after(&unit.spec());
+        let output_size = self.after(name, unit.find_spec(), input_size);
         let operation = Operation::Conv(unit);
-        self.0.push(Layer { name: name.to_string(), operation, input_size, output_size });
+        self.list.push(Layer { name: name.to_string(), operation, input_size, output_size });
         output_size
     }
 
-    fn max_pool(&mut self, _: &dyn Display, pool: &'n MaxPool2d, input: Size) -> Size {
-        input.after(&ConvSpec::of_max_pool(pool))
+    fn max_pool(&mut self, name: &dyn Display, pool: &'n MaxPool2d, input: Size) -> Size {
+        self.after(name, ConvSpec::find_max_pool(pool), input)
     }
 
-    fn subsample(&mut self, _: &dyn Display, _: [usize; 2], input: Size) -> Size {
-        input.after(&ConvSpec::square([1, 1], 1, 2))
+    fn subsample(&mut self, name: &dyn Display, _: [usize; 2], input: Size) -> Size {
+        self.after(name, Some(ConvSpec::square([1, 1], 1, 2)), input)
     }
 
     fn squeeze_excite(

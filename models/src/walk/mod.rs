@@ -71,7 +71,10 @@ use burn::tensor::Tensor;
 
 pub use layers::{Layer, Operation};
 
-use crate::blocks::{Activation, ConvSpec, ConvUnit, Epilogue, SqueezeExcite};
+use layers::{Layers, MapSize, Refused};
+
+use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
+use crate::error::ConfigError;
 
 /// A network that describes its forward pass.
 pub trait Walk {
@@ -97,18 +100,32 @@ pub trait Walk {
     }
 
     /// Every layer with weights in order of computation, for images of the given height and width.
-    fn layers(&self, image: [usize; 2]) -> Vec<Layer<'_>> {
-        list(self, image)
+    ///
+    /// # Errors
+    /// [`ConfigError::ImageSize`] if a window is larger than its padded map, [`ConfigError::Window`]
+    /// if a convolution or pool has dilation, a padding that differs from side to side or follows
+    /// from the input, or an output rounded up.
+    fn layers(&self, image: [usize; 2]) -> Result<Vec<Layer<'_>>, ConfigError> {
+        let Layers { list, refused } = listed(self, image);
+        let Some(Refused { layer, window }) = refused else { return Ok(list) };
+        Err(match window {
+            None => ConfigError::Window { layer },
+            Some(window) => {
+                let fits = |side: &usize| listed(self, [*side; 2]).refused.is_none();
+                let smallest = (1..=LARGEST_MINIMUM).find(fits);
+                ConfigError::ImageSize { image, layer, kernel: window.kernel_size, smallest }
+            }
+        })
     }
 
     /// The path of every layer with weights in the network, in order of computation.
     fn layer_names(&self) -> Vec<String> {
-        list(self, ()).into_iter().map(|layer| layer.name).collect()
+        listed(self, ()).list.into_iter().map(|layer| layer.name).collect()
     }
 
     /// Every convolution unit with its path in the network, in order of computation.
     fn units(&self) -> Vec<(String, &ConvUnit)> {
-        let units = list(self, ()).into_iter().filter_map(|layer| match layer.operation {
+        let units = listed(self, ()).list.into_iter().filter_map(|layer| match layer.operation {
             Operation::Conv(unit) => Some((layer.name, unit)),
             Operation::Linear { .. } => None,
         });
@@ -116,21 +133,14 @@ pub trait Walk {
     }
 }
 
-fn list<Size: layers::MapSize>(
-    network: &(impl Walk + ?Sized),
-    image: Size,
-) -> Vec<Layer<'_, Size>> {
-    let mut walk = layers::Layers(Vec::new());
+/// Side of a square up to which the smallest images of a network are looked for.
+const LARGEST_MINIMUM: usize = 1024;
+
+fn listed<Size: MapSize>(network: &(impl Walk + ?Sized), image: Size) -> Layers<'_, Size> {
+    let mut walk = Layers::default();
     let map = network.features(&mut walk, image);
     network.head(&mut walk, map);
-    walk.0
-}
-
-/// A pool whose window is no larger than the map it moves over.
-pub(crate) fn clipped(pool: &MaxPool2d, map: [usize; 2]) -> MaxPool2d {
-    let padding = ConvSpec::of_max_pool(pool).padding;
-    let largest = |axis: usize| pool.kernel_size[axis].min(map[axis] + 2 * padding[axis]);
-    MaxPool2d { kernel_size: [0, 1].map(largest), ..pool.clone() }
+    walk
 }
 
 /// What reads a [`Walk`]. Every operation takes the path of its layer in the network, such as

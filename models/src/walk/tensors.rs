@@ -6,7 +6,7 @@ use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 use burn::nn::{Dropout, Linear};
 use burn::tensor::{Tensor, s};
 
-use super::{Interpreter, clipped};
+use super::Interpreter;
 use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
 use crate::cpu_ops;
 
@@ -31,8 +31,7 @@ impl<'n> Interpreter<'n> for Forward {
     }
 
     fn max_pool(&mut self, _: &dyn Display, pool: &'n MaxPool2d, input: Tensor<4>) -> Tensor<4> {
-        let [.., height, width] = input.dims();
-        cpu_ops::max_pool(&clipped(pool, [height, width]), input)
+        cpu_ops::max_pool(pool, input)
     }
 
     fn subsample(

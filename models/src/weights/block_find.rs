@@ -29,12 +29,15 @@ pub(super) fn take_blocks(tensors: &mut StateDict, unmarked: &[String]) -> Vec<F
     let prefixes: BTreeSet<_> = tensors.keys().filter_map(|key| prefix(key)).collect();
     for prefix in prefixes {
         let has = |name: &str| is_held(tensors, &format!("{prefix}{name}"));
-        let Some(kind) = BlockKind::ALL.into_iter().find(|kind| kind.recognises(&has)) else {
+        let is = |kind: &BlockKind| (kind.official().recognises)(&has);
+        let Some(kind) = BlockKind::ALL.into_iter().find(is) else {
             continue;
         };
-        let parts: Vec<_> = kind.marks().iter().chain(kind.common()).copied().collect();
+        let official = kind.official();
+        let parts = [official.marks, official.common].concat();
         let taken = take(tensors, &prefix, &parts);
-        let named = taken.into_iter().filter_map(|(key, data)| Some((kind.canonical(&key)?, data)));
+        let named =
+            taken.into_iter().filter_map(|(key, data)| Some(((official.canonical)(&key)?, data)));
         let tensors = named.collect();
         blocks.push(FoundBlock { prefix, kind, tensors, folded_module: None });
     }
@@ -113,7 +116,8 @@ fn is_below(name: &str, module: &str) -> bool {
 
 /// What stands before the part of a key that marks a block.
 fn prefix(key: &str) -> Option<String> {
-    let marks = |part: &str| BlockKind::ALL.into_iter().any(|kind| kind.marks().contains(&part));
+    let marks =
+        |part: &str| BlockKind::ALL.into_iter().any(|kind| kind.official().marks.contains(&part));
     let mut at = 0;
     for part in key.split('.') {
         if marks(part) {

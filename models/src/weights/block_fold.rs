@@ -69,7 +69,10 @@ pub struct FoldedBlock {
 pub fn has_folded_blocks(tensors: &StateDict) -> bool {
     let of_block = |part: &str| {
         let mut blocks = BlockKind::ALL.into_iter().filter(|kind| kind.is_multi_branch());
-        blocks.any(|kind| [[1, 1], [3, 3]].iter().any(|&size| kind.folded_module(size) == part))
+        blocks.any(|kind| {
+            let module = kind.official().folded_module;
+            [[1, 1], [3, 3]].into_iter().any(|size| module(size) == part)
+        })
     };
     tensors.keys().any(|key| key.split('.').any(of_block))
 }
@@ -77,7 +80,7 @@ pub fn has_folded_blocks(tensors: &StateDict) -> bool {
 /// Whether a tensor of an official state dict is a constant of a block, and no parameter.
 pub fn is_constant(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key);
-    BlockKind::ALL.into_iter().any(|kind| kind.constants().contains(&last))
+    BlockKind::ALL.into_iter().any(|kind| kind.official().constants.contains(&last))
 }
 
 impl BlockFold {
@@ -104,7 +107,8 @@ impl BlockFold {
             let name = name(&prefix).to_string();
             let refused =
                 |detail: String| WeightsError::Block { path: None, name: name.clone(), detail };
-            let description = kind.describe(&BlockTensors(&block)).map_err(refused)?;
+            let official = kind.official();
+            let description = (official.describe)(&BlockTensors(&block)).map_err(refused)?;
             let geometry = self.geometry(&name, &description).map_err(refused)?;
             let unit = ConvUnit::new(&geometry.spec, &description.block, &Device::default())
                 .map_err(|error| refused(error.to_string()))?
@@ -115,7 +119,7 @@ impl BlockFold {
 
             let params = unit.equivalent();
             let kernel = params.kernel.shape();
-            let module = folded_module.unwrap_or(kind.folded_module([kernel[2], kernel[3]]));
+            let module = folded_module.unwrap_or((official.folded_module)([kernel[2], kernel[3]]));
             let module = format!("{prefix}{module}");
             for (tensor, values, shape) in [
                 ("weight", params.kernel.data, kernel.to_vec()),
@@ -173,8 +177,13 @@ impl BlockFold {
             Some(false) => of_stride(2),
             None => of_stride(stride.unwrap_or(1)),
         };
-        if described.identity == Some(true) && !spec.keeps_shape() {
-            return Err("it has an identity branch, but other inputs than outputs".into());
+        if described.identity == Some(true) {
+            if let Some(stride) = stride.filter(|&stride| stride != 1) {
+                return Err(format!("it has an identity branch, which no stride of {stride} has"));
+            }
+            if !spec.keeps_shape() {
+                return Err("it has an identity branch, but other inputs than outputs".into());
+            }
         }
         let may_be_grouped = groups.is_none() && per_group < outputs;
         let is_open = stride.is_none() && per_group.saturating_mul(groups.unwrap_or(1)) == outputs

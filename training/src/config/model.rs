@@ -73,8 +73,9 @@ impl ModelSection {
         }
     }
 
-    /// Checks the ranges of the keys, and that the network can be built, with `train.freeze`.
-    pub(super) fn check(&self, freeze: &[String]) -> Result<(), Fault> {
+    /// The ranges of the keys; that the network can be built, with `train.freeze`, and takes images of
+    /// `data.size`.
+    pub(super) fn check(&self, size: Option<usize>, freeze: &[String]) -> Result<(), Fault> {
         if let Some(channels) = self.in_channels {
             require(matches!(channels, 1 | 3), "model.in_channels", &channels, "1 or 3")?;
         }
@@ -89,7 +90,7 @@ impl ModelSection {
             })?;
         }
         let network = self.resolve(ANY_CLASSES, ANY_CHANNELS);
-        network.validate(freeze).map_err(|error| match &error {
+        network.validate(size.map(|side| [side; 2]), freeze).map_err(|error| match &error {
             // Only a small width leaves a layer of the zoo without channels.
             ConfigError::Geometry { .. } => {
                 let text = format!("{width} leaves a layer of {} without channels", self.arch);
@@ -110,6 +111,7 @@ impl ModelSection {
                 }
             }
             ConfigError::NothingToTrain { .. } => fault("train.freeze", &error),
+            ConfigError::ImageSize { .. } => fault("data.size", &error),
             ConfigError::Option { option, .. } => fault(&format!("model.{option}"), &error),
             _ => fault("model.block", &error),
         })

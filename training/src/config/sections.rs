@@ -52,8 +52,8 @@ impl Config {
         self.train.check()?;
         self.optim.check()?;
         self.schedule.check(&self.train, &self.optim)?;
-        self.model.check(&self.train.freeze)?;
-        self.data.check(self.model.in_channels, &self.augment)
+        self.data.check(self.model.in_channels, &self.augment)?;
+        self.model.check(self.data.size, &self.train.freeze)
     }
 }
 

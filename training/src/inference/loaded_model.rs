@@ -193,14 +193,15 @@ impl LoadedModel {
         Ok(Loader::new(Arc::new(dataset), config, pipeline)?)
     }
 
-    /// Refuses batches of `images` images if their maps cannot fit into memory.
+    /// Refuses batches of `images` images if their maps cannot fit into memory, and images that are
+    /// too small for the network.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`Error::Memory`], [`Error::Model`].
     pub fn check_memory(&self, preprocess: &Preprocess, images: usize) -> Result<()> {
         let shape = preprocess.shape();
         let batches = Batches { images, shape, held: Batches::held(1) };
-        let layers = summary::layers(&self.network, [shape[1], shape[2]]);
+        let layers = summary::layers(&self.network, [shape[1], shape[2]])?;
         let lower = "--batch-size or --size";
         let estimate = Estimate::inference(&layers, &batches);
         estimate.check(&device::of(&self.network), "inference", lower)

@@ -310,7 +310,8 @@ mod tests {
             let batches = Batches { images, shape: [3, size, size], held: 2 };
             let network =
                 ModelConfig::new(arch, block, 1000).init(form, &Device::default()).unwrap();
-            let estimate = Estimate::inference(&summary::layers(&network, [size; 2]), &batches);
+            let estimate =
+                Estimate::inference(&summary::layers(&network, [size; 2]).unwrap(), &batches);
             ratios.push((format!("infer {arch} {block} {images} {size}"), ratio(estimate, peak)));
         }
         let wrong = ratios.iter().filter(|(_, ratio)| !(1.0 / 1.4..1.4).contains(ratio));
