@@ -8,8 +8,8 @@
 //! - Of each length it accepts at most as many buffers as it has lent. Buffers that were allocated
 //!   elsewhere, such as batches of images, do not accumulate.
 //! - A buffer that was not needed during a window of 8192 requests is freed.
-//! - The buffers lent and kept together never exceed the most that was lent at once. If they would,
-//!   the length that has been unused for the longest time is freed first.
+//! - The buffers lent and kept together hold at most half as many values again as were lent at once.
+//!   If they would hold more, the length that has been unused for the longest time is freed first.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};

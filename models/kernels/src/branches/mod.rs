@@ -121,7 +121,8 @@ pub struct SumGrad {
 /// The gradients of a branch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BranchGrad {
-    /// Of the weight; empty where there is none, or the parameters were not wanted.
+    /// Of the weight; empty where there is none. Where the parameters are not wanted it may be empty,
+    /// too.
     pub weight: Vec<f32>,
     /// Of the 1x1 convolution and its norm.
     pub opening: Option<PaddedNormGrad>,
@@ -129,7 +130,7 @@ pub struct BranchGrad {
     pub norm: Option<[Vec<f32>; 2]>,
 }
 
-/// The gradients that a backward pass is to compute.
+/// The gradients that a backward pass has to compute. Others may be there where they cost nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// Of the input.

@@ -432,6 +432,7 @@ impl Truth<'_> {
     fn check_gradients(&self, gradients: &[Vec<f32>], wanted: [bool; 2], tolerance: f64) {
         let Self { case, exact, borders, active, weights } = self;
         let openings = case.opening_terms(exact, borders, active, weights);
+        assert_eq!(gradients.len(), NAMES.len(), "gradients of every parameter");
         for (index, (gradient, name)) in gradients.iter().zip(NAMES).enumerate() {
             let wanted = wanted.get(index).copied().unwrap_or(true);
             let expected = if wanted { exact[index].len() } else { 0 };

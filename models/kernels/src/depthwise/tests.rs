@@ -4,7 +4,7 @@
 use super::*;
 use crate::branches::{Branch, BranchMap, BranchSum, SumGrad, SumStatistics, Wanted};
 use crate::dense::PaddedNorm;
-use crate::testing::{affordable, for_each_set, positive, random};
+use crate::testing::{affordable, for_each_set, positive, random, widen};
 use crate::{BatchStatistics, ConvShape, Norm};
 
 fn shape(batch: usize, channels: usize, input: [usize; 2], k: usize, stride: usize) -> ConvShape {
@@ -83,7 +83,7 @@ impl Params {
         let [w1, g1, b1, ..] = &self.inner;
         let all =
             [&self.kxk[..], &[w1.clone(), g1.clone(), b1.clone()], &self.second, &self.average];
-        all.concat().iter().map(|v| to_f64(v)).collect()
+        all.concat().iter().map(|v| widen(v)).collect()
     }
 }
 
@@ -117,10 +117,6 @@ const WANTED: Wanted = Wanted { input: true, residual: false, parameters: true }
 
 fn activation(relu: bool) -> Activation {
     if relu { Activation::Relu } else { Activation::Identity }
-}
-
-fn to_f64(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&v| v.into()).collect()
 }
 
 /// A map `[batch, channels, height, width]`.
@@ -260,7 +256,7 @@ fn check(shape: &ConvShape, params: &Params, x: &[f32], relu: bool, tolerance: f
     let label = format!("{shape:?} relu {relu} {:?}", params.present);
     let branches = params.branches(shape);
     let block = BranchSum { shape: *shape, branches: &branches, outer: None };
-    let expected = reference(shape, &to_f64(x), &params.trained(), params, None);
+    let expected = reference(shape, &widen(x), &params.trained(), params, None);
     let mut y = vec![f32::NAN; shape.output_len()];
     let (stats, saved) = block.forward(x, None, activation(relu), &mut y);
     let expected_y: Vec<f64> =
@@ -288,7 +284,7 @@ fn check(shape: &ConvShape, params: &Params, x: &[f32], relu: bool, tolerance: f
         let y = reference(shape, x, trained, params, Some(&expected.borders)).y;
         y.iter().zip(&pass).map(|(y, g)| y * g).sum()
     };
-    let (x64, trained) = (to_f64(x), params.trained());
+    let (x64, trained) = (widen(x), params.trained());
     let spread = x64.iter().fold(0.0_f64, |max, v| max.max((v - x64[0]).abs())).max(1e-3);
     let slope = |values: &mut dyn FnMut(f64) -> f64, step: f64| {
         (8.0 * (values(step) - values(-step)) - (values(2.0 * step) - values(-2.0 * step)))
@@ -410,8 +406,8 @@ fn plain_convolutions_of_any_geometry() {
             }
             let [x, weight] = [shape.input_len(), shape.weight_len()].map(|n| random(3, n));
             let bias = random(4, 5);
-            let map = Map { data: to_f64(&x), dims: [batch, 5, input[0], input[1]] };
-            let expected = conv(&map, &to_f64(&weight), &shape, &[0.0; 5]);
+            let map = Map { data: widen(&x), dims: [batch, 5, input[0], input[1]] };
+            let expected = conv(&map, &widen(&weight), &shape, &[0.0; 5]);
             let area = shape.output_len() / (5 * batch);
             for activation in [Activation::Identity, Activation::Relu6, Activation::HardSwish] {
                 let expected: Vec<f64> = (0..shape.output_len())

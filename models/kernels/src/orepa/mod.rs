@@ -24,7 +24,7 @@ use crate::conv::{Matrix, matmul};
 pub use parts::{OrepaConstants, OrepaParts};
 
 /// Rows of the scales.
-pub const BRANCHES: usize = 6;
+const BRANCHES: usize = 6;
 
 /// Multiply-adds of a group from which on its product is worth a call of its own.
 const LEAST_PRODUCT: usize = 1 << 14;
@@ -67,7 +67,7 @@ impl OrepaShape {
     /// The kernel, `[outputs, per group, taps]`.
     ///
     /// # Panics
-    /// If a length does not fit the shape, or the groups do not divide the outputs.
+    /// If a length does not fit the shape, an extent is 0, or the groups do not divide the outputs.
     pub fn forward(
         &self,
         parts: &OrepaParts<&[f32]>,
@@ -229,7 +229,9 @@ impl OrepaShape {
 
     fn check(&self, parts: &OrepaParts<&[f32]>, constants: &OrepaConstants<'_>, kernel: usize) {
         let Self { outputs, taps, groups, .. } = *self;
-        assert!(groups > 0 && outputs.is_multiple_of(groups) && taps > 0, "an OREPA shape");
+        let extents = [outputs, self.per_group, taps, groups, self.internal, self.expansion];
+        assert!(extents.iter().all(|&extent| extent > 0), "every extent is at least 1: {self:?}");
+        assert!(outputs.is_multiple_of(groups), "groups divide the outputs: {self:?}");
         let lengths = self.lengths();
         assert_eq!(kernel, lengths.origin, "values of the kernel");
         let constants = [constants.window.len(), constants.prior.len(), constants.identity.len()];
@@ -290,8 +292,8 @@ impl OrepaShape {
         to
     }
 
-    /// A product of the sequence, group by group: `C = A B`, or `A^T B`; `A` is `rows x depth` and row
-    /// by row, or its transpose is.
+    /// A product of the sequence, group by group. All matrices are row-major, except that the first
+    /// factor of [`Product::First`] is the transpose of one.
     fn product(&self, which: Product, [a, b]: [&[f32]; 2], c: &mut [f32]) {
         let Self { outputs, per_group, taps, groups, internal, .. } = *self;
         let rows = outputs / groups * taps;

@@ -1,7 +1,7 @@
 //! The kernel and its gradients against the formula in `f64`.
 
 use super::*;
-use crate::testing::{affordable, assert_close, for_each_set, random, widen};
+use crate::testing::{affordable, assert_close, for_each_set, random, widen, with_threads};
 
 const SHAPES: [[usize; 6]; 5] = [
     [4, 3, 9, 1, 5, 8],
@@ -42,7 +42,28 @@ impl Values {
     }
 
     fn parts(&self) -> OrepaParts<&[f32]> {
-        OrepaParts::from_list(self.parts.clone().into_list().map(|v| &*v.leak()))
+        let OrepaParts {
+            origin,
+            average,
+            frequency,
+            first,
+            second,
+            pointwise,
+            depthwise,
+            separable,
+            scales,
+        } = &self.parts;
+        OrepaParts {
+            origin,
+            average,
+            frequency,
+            first,
+            second,
+            pointwise,
+            depthwise,
+            separable,
+            scales,
+        }
     }
 
     fn constants(&self) -> OrepaConstants<'_> {
@@ -133,4 +154,31 @@ fn gradients_are_finite_differences() {
             }
         }
     });
+}
+
+#[test]
+fn runs_with_equally_many_threads_are_equal() {
+    for_each_set(|| {
+        for shape in SHAPES.map(shape).into_iter().filter(is_affordable) {
+            let values = Values::new(&shape);
+            let grad = random(20, shape.lengths().origin);
+            let run = || {
+                let mut kernel = vec![f32::NAN; grad.len()];
+                shape.forward(&values.parts(), &values.constants(), &mut kernel);
+                let grads = shape.backward(&values.parts(), &values.constants(), &grad);
+                (kernel, grads.into_list())
+            };
+            for threads in [1, 3] {
+                assert_eq!(with_threads(threads, run), with_threads(threads, run));
+            }
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "every extent is at least 1")]
+fn an_empty_shape_is_refused() {
+    let shape = OrepaShape { internal: 0, ..shape(SHAPES[0]) };
+    let values = Values::new(&shape);
+    shape.forward(&values.parts(), &values.constants(), &mut vec![0.0; shape.lengths().origin]);
 }

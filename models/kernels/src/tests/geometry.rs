@@ -274,11 +274,13 @@ fn block_results(
         for input in [true, false] {
             let (found, saved) = block.forward(x, None, Activation::Identity, &mut y);
             let grad = block.backward(x, &y, &saved, dy, Wanted { input, ..WANTED });
+            assert_eq!(grad.input.is_some(), input, "a gradient of the input where it is wanted");
             push_results(&mut results, y.clone(), found, grad);
         }
     } else {
         let (found, saved) = parameters.forward(3, x, &mut y);
         let grad = parameters.backward(3, x, &y, &saved, dy);
+        assert!(grad.input.is_some(), "a gradient of the input");
         push_results(&mut results, y, found, grad);
     }
     results

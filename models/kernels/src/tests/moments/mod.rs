@@ -68,7 +68,8 @@ struct Case {
 }
 
 /// Everything that a block computes, in the order of the definition.
-fn results(y: Vec<f32>, stats: SumStatistics, grad: SumGrad) -> Vec<Vec<f64>> {
+fn results(y: Vec<f32>, stats: SumStatistics, grad: SumGrad, wanted: Wanted) -> Vec<Vec<f64>> {
+    assert_eq!(grad.input.is_some(), wanted.input, "a gradient of the input where it is wanted");
     let mut found = vec![y, grad.input.unwrap_or_default()];
     for (stats, grad) in stats.branches.into_iter().zip(grad.branches) {
         let opening = stats.opening.into_iter();
@@ -151,7 +152,7 @@ impl Case {
         let (stats, saved) = block.forward(&self.x, None, Activation::Identity, &mut y);
         let wanted = Wanted { input: true, residual: false, parameters: true };
         let grad = block.backward(&self.x, &y, &saved, &self.grad(), wanted);
-        results(y, stats, grad)
+        results(y, stats, grad, wanted)
     }
 
     fn dense_kernel(&self) -> Vec<Vec<f64>> {
@@ -169,7 +170,7 @@ impl Case {
         let (stats, saved) = block.forward(&self.x, residual, Activation::Identity, &mut y);
         let wanted = Wanted { input: self.residual, residual: false, parameters: true };
         let grad = block.backward(&self.x, &y, &saved, &self.grad(), wanted);
-        results(y, stats, grad)
+        results(y, stats, grad, wanted)
     }
 
     /// The first values of each channel, as many as `count` says, become zero.
