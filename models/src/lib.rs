@@ -100,6 +100,9 @@ pub mod weights;
 pub use backbones::{Arch, Classifier};
 pub use blocks::BlockKind;
 pub use by_layer::{ByLayer, LayerBlocks};
+/// The vector instructions of the CPU kernels.
+#[cfg(feature = "flex")]
+pub use dbb_kernels::{InstructionSet, InstructionSetError};
 pub use error::ConfigError;
 pub use form::Form;
 pub use implementation::{Implementation, LayerCount};

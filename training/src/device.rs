@@ -46,6 +46,10 @@ pub enum DeviceError {
         "there is no device \"{0}\" on this machine ({1} of this kind found); `dbb devices` lists what is there"
     )]
     Absent(String, usize),
+    /// The environment names an instruction set that there is not.
+    #[cfg(feature = "flex")]
+    #[error(transparent)]
+    InstructionSet(#[from] dbb_models::InstructionSetError),
     /// More threads than are useful.
     #[error(
         "{asked} threads were asked for; this machine runs {cores} at a time, and at most {most} are accepted"
@@ -91,8 +95,11 @@ const FEW_CORES: usize = 256;
 /// anything is computed.
 ///
 /// # Errors
-/// More threads than both 256 and four per core, or than the system grants.
+/// More threads than both 256 and four per core, or than the system grants; an instruction set in
+/// `DBB_INSTRUCTION_SET` that there is not.
 pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
+    #[cfg(feature = "flex")]
+    dbb_models::InstructionSet::from_env()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = FEW_CORES.max(4 * cores);
     if let Some(asked) = threads.filter(|threads| *threads > most) {
@@ -110,18 +117,14 @@ pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
     }
 }
 
-/// The widest instruction set the kernels find on this processor: avx512, avx2 or portable. Results
-/// are equal to the bit with equal threads and an equal instruction set.
-pub fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        let wide = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512bw");
-        return if wide { "avx512" } else { "avx2" };
-    }
-    "portable"
+/// The instruction set of the CPU kernels, `none` in a program without them. Results are equal to the
+/// bit with equal threads and an equal instruction set.
+pub fn instruction_set() -> String {
+    #[cfg(feature = "flex")]
+    let name = dbb_models::InstructionSet::current().to_string();
+    #[cfg(not(feature = "flex"))]
+    let name = "none".to_string();
+    name
 }
 
 /// Every kind of device, whether it is compiled in, and what this machine has of it.
