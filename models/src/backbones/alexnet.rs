@@ -92,7 +92,7 @@ impl Walk for AlexNet {
 
     fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
         let map = walk.max_pool(&"max_pool3", &self.max_pool, map);
-        let features = walk.grid_means(&"pool", &self.pool, map);
+        let features = walk.means(&"pool", &self.pool, map);
         let features = hidden_layers::walk(&self.hidden, Some(&self.dropout), walk, features);
         walk.linear(&"linear", &self.linear, features, None)
     }

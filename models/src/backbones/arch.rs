@@ -87,7 +87,7 @@ impl Arch {
         let layers = Layers(Vec::new());
         let first_conv = match names.units {
             UnitNames::Blocks(module) => module("stem"),
-            UnitNames::ConvBn(modules) => {
+            UnitNames::ConvBn { modules, .. } => {
                 let [conv, _] = modules(&layers, "stem");
                 conv
             }

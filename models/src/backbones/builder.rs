@@ -43,7 +43,7 @@ impl NetworkBuilder<'_> {
         self.make(name, spec, None)
     }
 
-    /// The unit of a layer whose MobileOne block has so many copies of the convolution, unless the
+    /// The unit of a layer whose MobileOne block has `copies` copies of the convolution, unless the
     /// options say otherwise.
     ///
     /// # Errors
@@ -76,11 +76,11 @@ impl NetworkBuilder<'_> {
 
     /// Which block a layer is in training form. As in the papers' code, kernels above
     /// `dbb.max_kernel` (the 7x7 stem) stay plain, and so do 1x1 convolutions, but for those of
-    /// MobileOne, in blocks that have a form for them.
+    /// MobileOne, in blocks whose authors have a form for them.
     pub fn kind(&self, name: &str, spec: &ConvSpec) -> BlockKind {
         let kind = self.patterns.get(name).copied().unwrap_or(self.block);
         let is_plain = match spec.kernel_size[0].max(spec.kernel_size[1]) {
-            1 => !self.pointwise_blocks || !matches!(kind, BlockKind::MobileOne | BlockKind::Orepa),
+            1 => !(self.pointwise_blocks && kind.official().pointwise),
             largest => largest > self.options.dbb.max_kernel,
         };
         if is_plain { BlockKind::Base } else { kind }

@@ -10,7 +10,7 @@ use crate::walk::Interpreter;
 /// What is dropped after every hidden layer of the ImageNet networks.
 pub(super) const DROPOUT: f64 = 0.5;
 
-/// Layers of so many channels one after the other.
+/// A chain of layers with these output channels.
 pub(super) fn layers(mut inputs: usize, channels: &[usize], device: &Device) -> Vec<Linear> {
     let layer = |&outputs: &usize| {
         let layer = LinearConfig::new(inputs, outputs).init(device);

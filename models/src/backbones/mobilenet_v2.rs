@@ -94,7 +94,7 @@ impl Walk for MobileNetV2 {
 
     fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
         let map = walk.unit(&"last", &self.last, map, Activation::Relu6.into());
-        let features = walk.global_mean(&"pool", &self.pool, map);
+        let features = walk.means(&"pool", &self.pool, map);
         let features = walk.dropout(&self.dropout, features);
         walk.linear(&"linear", &self.linear, features, None)
     }

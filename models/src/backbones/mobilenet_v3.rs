@@ -160,7 +160,7 @@ impl Walk for MobileNetV3 {
 
     fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
         let map = walk.unit(&"last", &self.last, map, HS.into());
-        let features = walk.global_mean(&"pool", &self.pool, map);
+        let features = walk.means(&"pool", &self.pool, map);
         let hidden = walk.linear(&"hidden", &self.hidden, features, Some(HS));
         let hidden = walk.dropout(&self.dropout, hidden);
         walk.linear(&"linear", &self.linear, hidden, None)

@@ -13,15 +13,14 @@ use crate::error::ConfigError;
 use crate::reparam::Reparameterize;
 use crate::walk::{Interpreter, Walk};
 
-/// Separable convolutions in each of the four stages.
-const DEPTHS: [usize; 4] = [2, 8, 10, 1];
-
 /// The squeezed channels of a squeeze-and-excitation, as a share of its input's.
 const SQUEEZED: f64 = 1.0 / 16.0;
 
 /// What the networks of the paper differ in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MobileOneNetConfig {
+    /// Separable convolutions in each of the four stages.
+    pub depths: [usize; 4],
     /// Multiplies the 64, 128, 256 and 512 channels of the stages. The stem has the channels of
     /// the first stage, but at most 64.
     pub widths: [f64; 4],
@@ -37,9 +36,9 @@ impl MobileOneNetConfig {
         Self { copies: 4, ..Self::of_widths([0.75, 1.0, 1.0, 2.0]) }
     }
 
-    /// A network of one copy, without squeeze-and-excitation.
+    /// A network of the paper's depths and one copy, without squeeze-and-excitation.
     pub fn of_widths(widths: [f64; 4]) -> Self {
-        Self { widths, copies: 1, squeeze_excite: [0; 4] }
+        Self { depths: [2, 8, 10, 1], widths, copies: 1, squeeze_excite: [0; 4] }
     }
 
     /// The largest network, the only one with squeeze-and-excitation.
@@ -71,7 +70,7 @@ pub struct MobileOne {
 /// precedes.
 #[derive(Module, Debug, Reparameterize)]
 pub struct MobileOneLayer {
-    /// 3x3, every channel for itself, with the stride.
+    /// 3x3, depthwise, with the stride.
     pub depthwise: ConvUnit,
     /// Weights the channels after the 3x3.
     pub depthwise_squeeze_excite: Option<SqueezeExcite>,
@@ -93,10 +92,10 @@ impl Backbone for MobileOneNetConfig {
         let stem = builder.unit_of_copies("stem", &stem, 1)?;
         let mut stage = |index: usize| {
             let outputs = scaled((64 << index) as f64 * self.widths[index]);
-            let layers = (0..DEPTHS[index]).map(|layer| {
+            let layers = (0..self.depths[index]).map(|layer| {
                 let name = format!("stage{}.{layer}", index + 1);
                 let stride = if layer == 0 { 2 } else { 1 };
-                let squeezes = layer + self.squeeze_excite[index] >= DEPTHS[index];
+                let squeezes = layer + self.squeeze_excite[index] >= self.depths[index];
                 let inputs = std::mem::replace(&mut channels, outputs);
                 self.layer(&name, [inputs, outputs], stride, squeezes, builder)
             });
@@ -190,7 +189,7 @@ impl Walk for MobileOne {
     }
 
     fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
-        let features = walk.global_mean(&"pool", &self.pool, map);
+        let features = walk.means(&"pool", &self.pool, map);
         walk.linear(&"linear", &self.linear, features, None)
     }
 }

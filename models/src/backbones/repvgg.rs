@@ -97,7 +97,7 @@ impl Walk for RepVgg {
     }
 
     fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
-        let features = walk.global_mean(&"pool", &self.pool, map);
+        let features = walk.means(&"pool", &self.pool, map);
         walk.linear(&"linear", &self.linear, features, None)
     }
 }

@@ -109,7 +109,7 @@ impl Walk for Vgg {
 
     fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
         let map = walk.max_pool(&"max_pool5", &self.max_pool, map);
-        let features = walk.grid_means(&"pool", &self.pool, map);
+        let features = walk.means(&"pool", &self.pool, map);
         let features = hidden_layers::walk(&self.hidden, self.dropout.as_ref(), walk, features);
         walk.linear(&"linear", &self.linear, features, None)
     }

@@ -1,4 +1,4 @@
-//! The max pool of a residual network's stem.
+//! Max pools.
 
 use burn::nn::pool::MaxPool2d;
 use burn::tensor::Tensor;

@@ -108,18 +108,13 @@ impl<'n> Interpreter<'n> for Graph {
         self.activation_of(&name.to_string(), Some(activation), input)
     }
 
-    fn global_mean(&mut self, name: &dyn Display, _: &'n AdaptiveAvgPool2d, input: Value) -> Value {
-        let means = self.mean(&name.to_string(), &input);
-        self.flatten(name, &means)
-    }
-
-    /// ONNX has no such pool; a map of another size than the grid is multiplied from both sides.
-    fn grid_means(
-        &mut self,
-        name: &dyn Display,
-        pool: &'n AdaptiveAvgPool2d,
-        input: Value,
-    ) -> Value {
+    /// ONNX has no such pool but the global one; a map of another size than the grid is multiplied from
+    /// both sides.
+    fn means(&mut self, name: &dyn Display, pool: &'n AdaptiveAvgPool2d, input: Value) -> Value {
+        if pool.output_size == [1, 1] {
+            let means = self.mean(&name.to_string(), &input);
+            return self.flatten(name, &means);
+        }
         if input.size == pool.output_size {
             return self.flatten(name, &input);
         }

@@ -135,9 +135,7 @@ impl<'n, Size: MapSize> Interpreter<'n> for Layers<'n, Size> {
         input
     }
 
-    fn global_mean(&mut self, _: &dyn Display, _: &'n AdaptiveAvgPool2d, _: Size) {}
-
-    fn grid_means(&mut self, _: &dyn Display, _: &'n AdaptiveAvgPool2d, _: Size) {}
+    fn means(&mut self, _: &dyn Display, _: &'n AdaptiveAvgPool2d, _: Size) {}
 
     fn linear(&mut self, name: &dyn Display, linear: &'n Linear, (): (), _: Option<Activation>) {
         self.linear_layer(name.to_string(), linear.weight.lazy_shape().dims());

@@ -36,7 +36,7 @@
 //!     }
 //!
 //!     fn head<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, map: I::Map) -> I::Features {
-//!         let features = walk.global_mean(&"pool", &self.pool, map);
+//!         let features = walk.means(&"pool", &self.pool, map);
 //!         walk.linear(&"linear", &self.linear, features, None)
 //!     }
 //! }
@@ -52,7 +52,7 @@
 //! let images = Tensor::zeros([1, 3, 32, 32], &device);
 //! assert_eq!(network.forward(images.clone()).dims(), [1, 10]);
 //! assert_eq!(network.forward_features(images)[0].dims(), [1, 16, 16, 16]);
-//! let layers = network.layers([32, 32]);
+//! let layers = network.layers([32, 32])?;
 //! assert_eq!((&*layers[0].name, layers[0].output_size), ("conv", [16, 16]));
 //! # Ok(())
 //! # }
@@ -191,17 +191,9 @@ pub trait Interpreter<'n> {
     /// The map that a stage ends with; stages count from 0.
     fn stage(&mut self, _index: usize, _map: &Self::Map) {}
 
-    /// The mean over all positions.
-    fn global_mean(
-        &mut self,
-        name: &dyn Display,
-        pool: &'n AdaptiveAvgPool2d,
-        input: Self::Map,
-    ) -> Self::Features;
-
     /// The means over the areas of a grid, which divides the height and the width as evenly as
-    /// possible; channel by channel, row by row.
-    fn grid_means(
+    /// possible, channel by channel, row by row; of one area, the mean over all positions.
+    fn means(
         &mut self,
         name: &dyn Display,
         pool: &'n AdaptiveAvgPool2d,

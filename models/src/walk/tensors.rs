@@ -73,16 +73,7 @@ impl<'n> Interpreter<'n> for Forward {
         }
     }
 
-    fn global_mean(
-        &mut self,
-        _: &dyn Display,
-        pool: &'n AdaptiveAvgPool2d,
-        input: Tensor<4>,
-    ) -> Tensor<2> {
-        pool.forward(input).flatten(1, 3)
-    }
-
-    fn grid_means(
+    fn means(
         &mut self,
         _: &dyn Display,
         pool: &'n AdaptiveAvgPool2d,
