@@ -84,7 +84,7 @@ fn the_check_refuses_what_training_refuses() {
     let vgg = ["--set", "model.arch=vgg16-cifar"];
     let small = [&["config", "check", QUICK_DBB, "--set", "data.size=16"], &vgg[..]].concat();
     dbb(&small).fails(1, &["--set data.size: images of 16x16", "the smallest images are 32x32"]);
-    let out = folder.path("small");
+    let out = folder.at("small");
     dbb(&[&["train", QUICK_DBB, "--out", &out], &vgg[..]].concat())
         .fails(1, &["images of 14x14", "the smallest images are 32x32"]);
     assert!(!exists(&out));

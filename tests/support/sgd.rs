@@ -23,15 +23,22 @@ pub fn training_losses(mut network: Classifier, fixture: &Fixture, steps: usize)
         let logits = network.forward(input.clone());
         let loss = -log_softmax(logits, 1).gather(1, target.clone()).mean();
         losses.push(Array::from(loss.clone()).data[0]);
-        let step = Step { gradients: &loss.backward(), velocities: &mut velocities, path: vec![] };
+        let step = Step {
+            // Only the DBB paper's MobileNet has such names.
+            names_depthwise: matches!(network, Classifier::MobileNetV1(_)),
+            gradients: &loss.backward(),
+            velocities: &mut velocities,
+            path: vec![],
+        };
         network = network.map(&mut { step });
     }
     losses
 }
 
 /// One step with learning rate 0.01, doubled for biases, momentum 0.9 and weight decay 1e-4, none
-/// of it for depthwise layers.
+/// of it for layers that the authors' code calls depthwise.
 struct Step<'a> {
+    names_depthwise: bool,
     gradients: &'a Gradients,
     velocities: &'a mut HashMap<ParamId, Tensor<1>>,
     path: Vec<String>,
@@ -51,7 +58,8 @@ impl ModuleMapper for Step<'_> {
         let Some(gradient) = param.val().grad(self.gradients) else { return param };
         let is_bias = self.path.last().is_some_and(|name| name == "bias" || name == "beta");
         let rate = if is_bias { 0.02 } else { 0.01 };
-        let is_depthwise = self.path.iter().any(|name| name.contains("depth"));
+        let is_depthwise =
+            self.names_depthwise && self.path.iter().any(|name| name.contains("depth"));
         let decay = if is_depthwise { 0.0 } else { 1e-4 };
 
         let value = param.val().inner();

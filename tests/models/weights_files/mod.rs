@@ -534,6 +534,8 @@ fn a_foreign_file_of_another_depth_is_recognised() {
             "resnet110 with block dbb and 7 classes",
         ),
         (asked(Arch::ResNet18), Dialect::Torchvision, "resnet18 with block base and 10 classes"),
+        // Its convolutions have biases there.
+        (asked(Arch::Vgg16), Dialect::Torchvision, "vgg16 with block base and 10 classes"),
         (
             ModelConfig { width: 1.0, ..asked(Arch::ResNet32) },
             Dialect::Akamaster,
