@@ -111,6 +111,9 @@ pub(crate) trait OfficialBlock {
     /// Those of them that are no parameters.
     const CONSTANTS: &'static [&'static str] = &[];
 
+    /// Whether the authors make such blocks of 1x1 convolutions, too.
+    const POINTWISE: bool = false;
+
     /// Whether a block with a mark is of this kind. By default the marks decide.
     fn recognises(has: HasTensor<'_>) -> bool {
         Self::MARKS.iter().any(|mark| has(mark))
@@ -137,6 +140,7 @@ pub(crate) struct OfficialForm {
     pub marks: &'static [&'static str],
     pub common: &'static [&'static str],
     pub constants: &'static [&'static str],
+    pub pointwise: bool,
     pub recognises: fn(HasTensor<'_>) -> bool,
     pub canonical: fn(&str) -> Option<String>,
     pub describe: fn(&BlockTensors<'_>) -> Result<Description, String>,
@@ -149,6 +153,7 @@ impl OfficialForm {
             marks: B::MARKS,
             common: B::COMMON,
             constants: B::CONSTANTS,
+            pointwise: B::POINTWISE,
             recognises: B::recognises,
             canonical: B::canonical,
             describe: B::describe,

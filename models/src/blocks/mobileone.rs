@@ -137,6 +137,7 @@ impl ConvBlock for MobileOneBlock {
 
 impl OfficialBlock for MobileOneBlock {
     const MARKS: &'static [&'static str] = &["rbr_conv", "rbr_scale", "rbr_skip"];
+    const POINTWISE: bool = true;
 
     fn describe(block: &BlockTensors<'_>) -> Result<Description, String> {
         let kernel = block.kernel("rbr_conv.0.conv.weight")?;

@@ -338,6 +338,7 @@ impl OfficialBlock for OrepaBlock {
     const COMMON: &'static [&'static str] = &["vector", "bn", "id_tensor"];
     const CONSTANTS: &'static [&'static str] =
         &["weight_orepa_avg_avg", "weight_orepa_prior", "id_tensor"];
+    const POINTWISE: bool = true;
 
     fn describe(block: &BlockTensors<'_>) -> Result<Description, String> {
         let pointwise = block.has("weight_or1x1_origin");

@@ -44,8 +44,6 @@ pub(crate) struct Names {
     pub units: UnitNames,
     /// The name of a tensor that belongs to no convolution unit, from its native one.
     pub others: fn(&Layers, &str) -> String,
-    /// Whether its convolutions have a bias although a batch norm follows.
-    pub conv_bias: bool,
     /// The nonlinearity that the code base gives a network where ours leaves it open.
     pub activation: Option<Activation>,
     /// The networks that the code base makes by name, if that matters to anyone.
@@ -68,7 +66,11 @@ pub(crate) enum UnitNames {
     /// The module of the unit, whatever it holds; its block names the tensors in it.
     Blocks(fn(&str) -> String),
     /// The modules of a plain convolution and of its batch norm.
-    ConvBn(fn(&Layers, &str) -> [String; 2]),
+    ConvBn {
+        modules: fn(&Layers, &str) -> [String; 2],
+        /// Whether the convolution has a bias although the norm follows.
+        bias: bool,
+    },
 }
 
 /// The paths of the layers of a network, in order of computation: all that names depend on.

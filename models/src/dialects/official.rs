@@ -53,7 +53,6 @@ const fn names(layer: fn(&str) -> String) -> Names {
         dialect: Dialect::Official,
         units: UnitNames::Blocks(layer),
         others: |_, native| native.into(),
-        conv_bias: false,
         activation: None,
         models: None,
     }

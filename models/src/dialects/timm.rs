@@ -33,9 +33,8 @@ const V2: [usize; 7] = [1, 2, 3, 4, 3, 3, 1];
 const fn mobilenet(units: fn(&Layers, &str) -> [String; 2]) -> Names {
     Names {
         dialect: Dialect::Timm,
-        units: UnitNames::ConvBn(units),
+        units: UnitNames::ConvBn { modules: units, bias: false },
         others: |_, native| native.replace("linear", "classifier"),
-        conv_bias: false,
         activation: None,
         models: None,
     }

@@ -18,7 +18,7 @@ pub(crate) const MOBILENET_V3: Names =
 
 /// `vgg16_bn`.
 pub(crate) const VGG16: Names = Names {
-    conv_bias: true,
+    units: UnitNames::ConvBn { modules: vgg16, bias: true },
     ..names(vgg16, |_, native| {
         native
             .replace("hidden.0", "classifier.0")
@@ -33,15 +33,14 @@ const fn names(
 ) -> Names {
     Names {
         dialect: Dialect::Torchvision,
-        units: UnitNames::ConvBn(units),
+        units: UnitNames::ConvBn { modules: units, bias: false },
         others,
-        conv_bias: false,
         activation: None,
         models: None,
     }
 }
 
-/// Modules are counted through: three for a convolution with norm and ReLU, one for the max pool after
+/// Modules are numbered consecutively: three for a convolution with norm and ReLU, one for the max pool after
 /// a stage.
 fn vgg16(_: &Layers, layer: &str) -> [String; 2] {
     /// The first module of each stage.

@@ -68,7 +68,7 @@ impl KeyMap {
                 }
             }
         });
-        if let (true, UnitNames::ConvBn(modules)) = (names.conv_bias, &names.units) {
+        if let UnitNames::ConvBn { modules, bias: true } = names.units {
             let bias = |(layer, unit): &(String, &ConvUnit)| Bias {
                 foreign: format!("{}.bias", modules(&layers, layer)[0]),
                 running_mean: format!("{layer}.bn.running_mean"),
@@ -208,7 +208,7 @@ fn in_unit(
         UnitNames::Blocks(module) => {
             format!("{}.{}", module(layer), official::tensor(unit, block(), tensor))
         }
-        UnitNames::ConvBn(modules) => {
+        UnitNames::ConvBn { modules, .. } => {
             let [conv, bn] = modules(layers, layer);
             match pytorch_norm(tensor).strip_prefix("bn.") {
                 Some(tensor) => format!("{bn}.{tensor}"),
@@ -223,7 +223,7 @@ fn is_plain(network: &Classifier) -> bool {
     network.units().iter().all(|(_, unit)| matches!(unit, ConvUnit::Base(_)))
 }
 
-/// Of two vectors of floats.
+/// The element-wise difference of two vectors.
 fn difference(left: &TensorData, right: &TensorData) -> TensorData {
     let values: Vec<_> = left.iter::<f64>().zip(right.iter::<f64>()).map(|(l, r)| l - r).collect();
     let channels = values.len();

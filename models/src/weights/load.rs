@@ -13,6 +13,7 @@ use crate::error::ConfigError;
 use crate::form::Form;
 use crate::model_config::ModelConfig;
 use crate::state_dict::{StateDict, shapes};
+use crate::walk::Walk;
 
 /// How a network takes its weights from a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,8 +128,11 @@ fn find_lookalike(tensors: &StateDict, model: &ModelConfig, device: &Device) -> 
         let (activation, blocks) = (None, LayerBlocks::default());
         let model = ModelConfig { arch, block, activation, blocks, ..model.clone() };
         for form in Form::ALL {
-            // Names cost more than a count, which rules out most networks.
-            if model.undrawn(form, device).map_or(0, |network| shapes(&network).len()) != count {
+            let Ok(network) = model.undrawn(form, device) else { continue };
+            // Names cost more than a count, which rules out most networks. A dialect may have a bias
+            // for every convolution.
+            let own = shapes(&network).len();
+            if count != own && count != own + network.units().len() {
                 continue;
             }
             for Reading { keys, .. } in readings(&model, form, device).unwrap_or_default() {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
+use burn::tensor::TensorData;
 use serde::Serialize;
 
 use crate::options::{DeviceOptions, TargetOptions, announce_size};
@@ -92,14 +94,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         predict_files(&target, files, args, top, &mut output)?;
     }
     for path in tensors {
-        let input = match tensor_input(path, target.metadata.model.in_channels) {
+        let batch = args.batch_size as usize;
+        let checked = |input: TensorData| -> anyhow::Result<TensorData> {
+            let [images, channels, height, width] = input.shape().dims();
+            let checked = target.check_images(batch.min(images), [channels, height, width]);
+            checked.with_context(|| path.display().to_string())?;
+            Ok(input)
+        };
+        let input = tensor_input(path, target.metadata.model.in_channels);
+        let input = match input.map_err(anyhow::Error::from).and_then(checked) {
             Ok(input) => input,
             Err(error) => {
-                output.skipped(error.to_string());
+                output.skipped(format!("{error:#}"));
                 continue;
             }
         };
-        let batch = args.batch_size as usize;
         let found = answers_to_tensor(&target.network, input, batch, top);
         for (index, answer) in found.into_iter().enumerate() {
             output.add(format!("{}[{index}]", path.display()), answer)?;
@@ -185,7 +194,7 @@ fn predict_files(
     let (preprocess, batch_size) = (target.preprocess(None)?, args.batch_size as usize);
     announce_size(target, &preprocess)?;
     preprocess.validate()?;
-    target.check_memory(&preprocess, batch_size.min(files.len()))?;
+    target.check_images(batch_size.min(files.len()), preprocess.shape())?;
     let images = loader(files.clone(), preprocess, batch_size)?;
     let mut progress = Batches::new(images.batches_per_epoch());
     for batch in images.epoch(0) {

@@ -189,17 +189,17 @@ impl LoadedModel {
         let skip_unreadable = own.is_some_and(|own| own.on_bad_sample == OnBadSample::Skip);
         let config = LoaderConfig { workers: 1, skip_unreadable, ..config };
         let pipeline = Pipeline::eval(self.preprocess(Some(&dataset))?)?;
-        self.check_memory(pipeline.preprocess(), config.batch_size.min(dataset.len()))?;
+        let images = config.batch_size.min(dataset.len());
+        self.check_images(images, pipeline.preprocess().shape())?;
         Ok(Loader::new(Arc::new(dataset), config, pipeline)?)
     }
 
-    /// Refuses batches of `images` images if their maps cannot fit into memory, and images that are
-    /// too small for the network.
+    /// Refuses batches of `images` images of these channels, height and width, if they are too small for
+    /// the network or their maps cannot fit into memory.
     ///
     /// # Errors
     /// [`Error::Memory`], [`Error::Model`].
-    pub fn check_memory(&self, preprocess: &Preprocess, images: usize) -> Result<()> {
-        let shape = preprocess.shape();
+    pub fn check_images(&self, images: usize, shape: [usize; 3]) -> Result<()> {
         let batches = Batches { images, shape, held: Batches::held(1) };
         let layers = summary::layers(&self.network, [shape[1], shape[2]])?;
         let lower = "--batch-size or --size";
@@ -264,10 +264,12 @@ impl LoadedModel {
     /// to 2 like normalised images.
     ///
     /// # Errors
-    /// As [`preprocess`](Self::preprocess).
+    /// As [`preprocess`](Self::preprocess) and [`check_images`](Self::check_images).
     pub fn random_images(&self, images: usize, seed: u64) -> Result<TensorData> {
         let (height, width) = self.preprocess(None)?.size;
-        let shape = [images, self.metadata.model.in_channels, height, width];
+        let channels = self.metadata.model.in_channels;
+        self.check_images(images, [channels, height, width])?;
+        let shape = [images, channels, height, width];
         let values = weights::random_values(shape.iter().product(), seed);
         Ok(TensorData::new(values, shape))
     }

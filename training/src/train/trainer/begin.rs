@@ -182,7 +182,7 @@ impl Plan {
             val_data: val.dataset().fingerprint(),
             device: device::name(device),
             threads: rayon::current_num_threads(),
-            instruction_set: device::instruction_set().to_string(),
+            instruction_set: device::instruction_set(),
         };
         let env = serde_json::json!({
             "dbb": env!("CARGO_PKG_VERSION"),
