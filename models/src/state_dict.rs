@@ -57,3 +57,17 @@ pub(crate) fn apply<M: Module>(module: &mut M, tensors: StateDict) -> usize {
         tensors.into_iter().map(|(name, data)| bridge::from_data(data, name, None)).collect();
     module.apply(tensors, None, None, true).applied.len()
 }
+
+/// Removes what is below a path; the keys of the result begin after it.
+pub(crate) fn take_below(tensors: &mut StateDict, path: &str) -> StateDict {
+    let mut taken = StateDict::new();
+    tensors.retain(|key, data| match key.strip_prefix(path) {
+        Some(rest) => {
+            let empty = TensorData::new(Vec::<f32>::new(), [0]);
+            taken.insert(rest.to_string(), std::mem::replace(data, empty));
+            false
+        }
+        None => true,
+    });
+    taken
+}

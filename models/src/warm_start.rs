@@ -24,12 +24,12 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::nn::LinearConfig;
-use burn::tensor::TensorData;
 
 use crate::backbones::Classifier;
 use crate::blocks::{Contents, ConvUnit, PlainConv, constant};
 use crate::error::ConfigError;
 use crate::model_config::ModelConfig;
+use crate::state_dict::take_below;
 use crate::walk::Walk;
 use crate::weights::{Dialect, KeyMap, StateDict, WeightsError, conv_bn};
 
@@ -72,7 +72,7 @@ impl ModelConfig {
             let Some(source) = sources.get(&name) else {
                 continue; // the map names what is missing
             };
-            let (own, theirs) = (take(&mut fresh, &layer), take(&mut given, &layer));
+            let (own, theirs) = (take_below(&mut fresh, &layer), take_below(&mut given, &layer));
             let found = if shapes(&own) == shapes(&theirs) {
                 copied += 1;
                 theirs
@@ -127,20 +127,6 @@ fn folded_conv_bn(unit: &ConvUnit, epsilon: f64) -> StateDict {
     let bias =
         conv.bias.map_or_else(|| constant(vec![channels], 0.0), |bias| bias.val().into_data());
     conv_bn(conv.weight.val().into_data(), bias, epsilon)
-}
-
-/// Removes what is below a path; the keys of the result begin after it.
-fn take(tensors: &mut StateDict, path: &str) -> StateDict {
-    let mut taken = StateDict::new();
-    tensors.retain(|key, data| match key.strip_prefix(path) {
-        Some(rest) => {
-            let empty = TensorData::new(Vec::<f32>::new(), [0]);
-            taken.insert(rest.to_string(), std::mem::replace(data, empty));
-            false
-        }
-        None => true,
-    });
-    taken
 }
 
 fn shapes(tensors: &StateDict) -> Vec<(&str, Vec<usize>)> {

@@ -173,6 +173,32 @@ fn timm_gets_a_folder_with_classes_and_preprocessing() {
     assert!(weights.contains_key("blocks.0.0.conv_dw.weight"));
 }
 
+/// timm's RepVGG reads the image with two convolutions; the second one is closed.
+#[test]
+fn a_folded_network_is_timms_block_with_closed_branches() {
+    let folder = Folder::new();
+    let [file, out] = ["weights.safetensors", "timm"].map(|name| folder.at(name));
+    let model = ModelConfig::new(Arch::RepVggA0, BlockKind::Dbb, 3);
+    write_foreign(file.as_ref(), &random(&model)).expect("a file");
+    let flags = ["--arch", "repvgg_a0", "--block", "dbb", "--classes", "3"];
+    json(&[&["export", &file, "--format", "timm", "--out", &out], &flags[..]].concat());
+    let config = timm_config(&out);
+    assert_eq!(config["architecture"], "repvgg_a0");
+    let pretrained = &config["pretrained_cfg"];
+    assert_eq!(pretrained["first_conv"], json!(["stem.conv_kxk.conv", "stem.conv_1x1.conv"]));
+    assert_eq!(pretrained["classifier"], "head.fc");
+    let weights = tensors(&format!("{out}/model.safetensors"));
+    let is_zero = |key: &str| weights[key].bytes.iter().all(|byte| *byte == 0);
+    for branch in ["stages.1.2.conv_1x1.bn", "stages.1.2.identity"] {
+        assert!(is_zero(&format!("{branch}.weight")) && is_zero(&format!("{branch}.bias")));
+    }
+    assert!(!is_zero("stages.1.2.conv_kxk.conv.weight"));
+
+    let train = ["export", &file, "--format", "safetensors", "--form", "train", "--keys", "timm"];
+    dbb(&[&train[..], &["--out", &folder.at("train.safetensors")], &flags].concat())
+        .fails(1, &["timm names exist for repvgg blocks only", "hint: leave --form train out"]);
+}
+
 #[test]
 fn networks_that_timm_has_not_are_refused() {
     let folder = Folder::new();

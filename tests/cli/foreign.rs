@@ -273,6 +273,6 @@ fn what_is_asked_for_in_vain_is_named() {
     let export = ["export", &blocks.path, "--format", "safetensors", "--out", &out];
     dbb(&[&export[..], &train].concat()).fails(
         1,
-        &["torchvision names exist for plain convolutions", "hint: leave --form train out"],
+        &["torchvision names exist for base blocks only", "hint: leave --form train out"],
     );
 }

@@ -48,8 +48,8 @@ RUNS = [
         for block in ("repvgg", "mobileone", "orepa", "qarepvgg")
         for arch, keys in (("resnet18-cifar", {"width": 0.25}), ("mobilenet_v1", {}))
     ],
-    ("repvgg_a0", "repvgg", {"width": 0.25}),
-    ("mobileone_s0", "mobileone", {"width": 0.25}),
+    ("repvgg_a0", "repvgg", {}),
+    ("mobileone_s0", "mobileone", {}),
     ("vgg16-cifar", "orepa", {"width": 0.25}),
     ("alexnet", "acb", {"width": 0.25}),
 ]

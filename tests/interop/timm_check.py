@@ -6,14 +6,28 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file
+from timm.utils import reparameterize_model
 
-from runs import Run, dbb
+from runs import CLASSES, Run, dbb
 
-NETWORKS = ["resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2"]
+NETWORKS = ["resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "repvgg_a0", "mobileone_s0"]
 
 # A larger and a smaller side than the input's; Pillow rounds resized pixels to 8 bits.
 IMAGE = (150, 90)
 PIXEL_TOLERANCE = 0.02
+
+
+def check_blocks(run: Run) -> None:
+    """Blocks in training form in timm's own network, and what timm folds them into."""
+    path = run.path / "timm-train.safetensors"
+    dbb("export", run.path, "--format", "safetensors", "--form", "train", "--keys", "timm", "--out", path)
+    options = {"in_chans": run.images.shape[1], "num_classes": CLASSES}
+    network = timm.create_model(run.arch, **options).eval()
+    network.load_state_dict(load_file(path), strict=True)
+    for network, form in ((network, "training form"), (reparameterize_model(network), "folded there")):
+        with torch.no_grad():
+            run.compare(network(torch.from_numpy(run.images)).numpy(), f"timm {run.arch}, {form}")
 
 
 def check(run: Run) -> None:
@@ -25,6 +39,8 @@ def check(run: Run) -> None:
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.no_grad():
         logits = network(torch.from_numpy(run.images)).numpy()
+    if run.block in ("repvgg", "mobileone") and run.arch.startswith(run.block):
+        check_blocks(run)
     size = f"{(folder / 'model.safetensors').stat().st_size:,} bytes"
     run.compare(logits, f"timm {network.pretrained_cfg['architecture']}, {size}")
 

@@ -357,6 +357,42 @@ fn repconv_of_detectors() {
     }
 }
 
+/// The blocks of RepVGG and MobileOne as timm names them, beside modules of other networks that have
+/// names in common with them.
+#[test]
+fn blocks_of_timm() {
+    let renamed = |key: &str, names: &[(&str, &str)]| {
+        let (official, timm) = names.iter().find(|(name, _)| key.starts_with(name)).expect("known");
+        format!("stages.1.{timm}{}", &key[official.len()..])
+    };
+    let repvgg = [("rbr_dense", "conv_kxk"), ("rbr_1x1", "conv_1x1"), ("rbr_identity", "identity")];
+    let mobileone =
+        [("rbr_conv", "conv_kxk"), ("rbr_scale", "conv_scale"), ("rbr_skip", "identity")];
+    for block in blocks() {
+        let names = match block.name.split_once("_k").expect("a kind").0 {
+            "repvgg" => &repvgg,
+            "mobileone" => &mobileone,
+            _ => continue,
+        };
+        let mut network = others();
+        // MobileViT's 1x1 convolution is bare, and FastViT has norms that are called so.
+        for key in ["conv_kxk.conv.weight", "conv_1x1.weight", "identity.weight"] {
+            network.insert(format!("stages.2.{key}"), TensorData::zeros::<f32, _>([2, 2, 1, 1]));
+        }
+        let rest = network.clone();
+        let state = block.state().into_iter();
+        network.extend(state.map(|(key, data)| (renamed(&key, names), data)));
+        let (mut folded, list) = BlockFold::default().fold(network).expect("folded");
+        assert_eq!(list.len(), 1, "{}", block.name);
+        for (tensor, expected) in [("weight", "equiv_kernel"), ("bias", "equiv_bias")] {
+            let actual = folded.remove(&format!("stages.1.reparam_conv.{tensor}")).expect(tensor);
+            let what = format!("{} {tensor}", block.name);
+            assert_close(&what, &Array::from(&actual), &block.array(expected), 2e-5, 1.0);
+        }
+        assert!(folded == rest, "everything else stays as it is");
+    }
+}
+
 /// The identity of a QARepVGG block leaves no tensor: stride and groups decide, and what was assumed is
 /// told.
 #[test]

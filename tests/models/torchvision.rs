@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use dbb_models::blocks::{Activation, ConvUnit};
-use dbb_models::weights::{Dialect, KeyMap, LoadOptions, StateDict, adopt, as_conv_bn};
+use dbb_models::weights::{Dialect, KeyMap, LoadOptions, StateDict, adopt, as_block};
 use dbb_models::weights::{WeightsFile, write_foreign};
 use dbb_models::{Arch, BlockKind, Classifier, Form, ModelConfig, Reparameterize};
 use sha2::{Digest, Sha256};
@@ -181,6 +181,9 @@ fn a_folded_network_loads_as_the_plain_one() {
         (Arch::MobileNetV1, Dialect::Timm),
         (Arch::MobileNetV2, Dialect::Timm),
         (Arch::ResNet20, Dialect::Akamaster),
+        (Arch::RepVggA0, Dialect::Timm),
+        (Arch::MobileOneS0, Dialect::Timm),
+        (Arch::MobileOneS4, Dialect::Timm),
     ] {
         let width = if arch == Arch::ResNet20 { 0.5 } else { 0.125 };
         let model = ModelConfig { width, ..ModelConfig::new(arch, BlockKind::Dbb, 7) };
@@ -190,7 +193,10 @@ fn a_folded_network_loads_as_the_plain_one() {
         let network = model.init(Form::Train, &device).expect("a network");
         let native = KeyMap::new(Dialect::Native, &model, &network).expect("native names");
         let deploy = crate::support::randomise(network, &native, 3).reparameterize();
-        let (plain, plain_model) = as_conv_bn(&deploy, &model, &device).expect("a plain network");
+        let (plain, plain_model) = {
+            let kind = arch.only_block(dialect).expect("one block");
+            as_block(&deploy, &model, kind, &device).expect("a network")
+        };
         let keys = KeyMap::new(dialect, &plain_model, &plain).expect("names");
         let path = folder.path().join("weights.safetensors");
         write_foreign(&path, &keys.save(&plain)).expect("written");
@@ -231,22 +237,43 @@ fn every_name_is_the_librarys() {
         (Dialect::Torchvision, Arch::MobileNetV2, 262, "7abb0d3441db5855"),
         (Dialect::Torchvision, Arch::MobileNetV3Large, 266, "0692ecb8f00ec469"),
         (Dialect::Torchvision, Arch::MobileNetV3Small, 210, "17774ef707f7135b"),
-        // Worked out from the layers of `vgg16_bn`.
         (Dialect::Torchvision, Arch::Vgg16, 84, "b3372d34016ee025"),
         (Dialect::Timm, Arch::MobileNetV1, 137, "73f3c8112c20777c"),
         (Dialect::Timm, Arch::MobileNetV2, 262, "6d15a2002986888a"),
+        (Dialect::Timm, Arch::RepVggA0, 290, "a73e61af0cab56be"),
+        (Dialect::Timm, Arch::RepVggB1, 374, "fd08eeabf298eeca"),
+        (Dialect::Timm, Arch::MobileOneS0, 1097, "44a4ef1e74ecd105"),
+        (Dialect::Timm, Arch::MobileOneS4, 511, "f688a2a9abe4bdf1"),
         (Dialect::Akamaster, Arch::ResNet20, 97, "f7e84def05c9ee5a"),
     ] {
         // A narrow MobileNet has blocks that expand nothing; the other names know no width.
         let width = if arch.name().starts_with("mobilenet") { 1.0 } else { 0.125 };
-        let model = ModelConfig { width, ..ModelConfig::new(arch, BlockKind::Base, 2) };
-        let network = model.init(Form::Train, &Device::default()).expect("a network");
-        let state = KeyMap::new(dialect, &model, &network).expect("names").save(&network);
-        let keys: Vec<_> = state.keys().map(String::as_str).collect();
-        let hash = Sha256::digest(keys.join("\n"));
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!((keys.len(), &hash[..16]), (count, sha256), "{dialect} {arch}");
+        let block = arch.only_block(dialect).expect("one block");
+        let model = ModelConfig { width, ..ModelConfig::new(arch, block, 2) };
+        let (keys, hash) = key_hash(dialect, &model, Form::Train);
+        assert_eq!((keys, &*hash), (count, sha256), "{dialect} {arch}");
     }
+    // What timm's `reparameterize_model` makes of its networks, whatever block was trained.
+    for (arch, count, sha256) in [
+        (Arch::RepVggA0, 46, "11029349191d8e2e"),
+        (Arch::MobileOneS0, 88, "5e62b572b3a4de08"),
+        (Arch::MobileOneS4, 136, "61d37831f05659a5"),
+    ] {
+        for block in [BlockKind::Dbb, BlockKind::RepVgg] {
+            let model = ModelConfig { width: 0.125, ..ModelConfig::new(arch, block, 2) };
+            let (keys, hash) = key_hash(Dialect::Timm, &model, Form::Deploy);
+            assert_eq!((keys, &*hash), (count, sha256), "{arch}");
+        }
+    }
+}
+
+/// Number of keys of a network and the first digits of their SHA-256.
+fn key_hash(dialect: Dialect, model: &ModelConfig, form: Form) -> (usize, String) {
+    let network = model.init(form, &Device::default()).expect("a network");
+    let state = KeyMap::new(dialect, model, &network).expect("names").save(&network);
+    let keys: Vec<_> = state.keys().map(String::as_str).collect();
+    let hash = Sha256::digest(keys.join("\n"));
+    (keys.len(), hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The architectures of the zoo.
 
 use super::Arch;
-use crate::blocks::Activation;
+use crate::blocks::{Activation, BlockKind};
 use crate::dialects::{Dialect, Layers, Names, UnitNames};
 
 /// Makes [`Arch`] from the table of architectures. A row is
@@ -57,6 +57,12 @@ impl Arch {
         std::iter::once(Dialect::Native).chain(foreign).collect()
     }
 
+    /// The only block of this architecture that a dialect has names for; `None` if it has names for
+    /// every block, or none for the architecture.
+    pub fn only_block(self, dialect: Dialect) -> Option<BlockKind> {
+        self.names(dialect)?.units.only()
+    }
+
     /// The names of a dialect for this architecture.
     pub(crate) fn names(self, dialect: Dialect) -> Option<&'static Names> {
         self.foreign_names().iter().find(|names| names.dialect == dialect)
@@ -70,8 +76,8 @@ pub struct ForeignModel {
     pub widths: &'static [f64],
     /// The name, if there is a network of the width.
     pub name: Option<String>,
-    /// The module of the first convolution.
-    pub first_conv: String,
+    /// The modules of the convolutions that read the image.
+    pub first_convs: Vec<String>,
     /// The module of the classifier.
     pub classifier: String,
     /// The nonlinearity that the code base gives the network, where ours leaves it open.
@@ -85,11 +91,14 @@ impl Arch {
         let names = self.names(dialect)?;
         let models = names.models.as_ref()?;
         let layers = Layers(Vec::new());
-        let first_conv = match names.units {
-            UnitNames::Blocks(module) => module("stem"),
+        let first_convs = match names.units {
+            UnitNames::Blocks(module) => vec![module("stem")],
+            UnitNames::OneBlock { module, port, .. } => {
+                port.convs.iter().map(|conv| format!("{}.{conv}", module("stem"))).collect()
+            }
             UnitNames::ConvBn { modules, .. } => {
                 let [conv, _] = modules(&layers, "stem");
-                conv
+                vec![conv]
             }
         };
         let name = || match models.prefix {
@@ -99,7 +108,7 @@ impl Arch {
         Some(ForeignModel {
             widths: models.widths,
             name: models.widths.contains(&width).then(name),
-            first_conv,
+            first_convs,
             classifier: (names.others)(&layers, "linear"),
             activation: names.activation,
         })

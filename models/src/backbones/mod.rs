@@ -77,26 +77,28 @@ arch::architectures! {
         "mobilenet_v3_large", MobileNetV3Config::Large, 224, [torchvision::MOBILENET_V3];
     MobileNetV3Small =
         "mobilenet_v3_small", MobileNetV3Config::Small, 224, [torchvision::MOBILENET_V3];
-    RepVggA0 = "repvgg_a0", RepVggConfig::a(0.75, 2.5), 224, [official::REPVGG];
-    RepVggA1 = "repvgg_a1", RepVggConfig::a(1.0, 2.5), 224, [official::REPVGG];
-    RepVggA2 = "repvgg_a2", RepVggConfig::a(1.5, 2.75), 224, [official::REPVGG];
-    RepVggB0 = "repvgg_b0", RepVggConfig::b(1.0, 2.5), 224, [official::REPVGG];
-    RepVggB1 = "repvgg_b1", RepVggConfig::b(2.0, 4.0), 224, [official::REPVGG];
-    MobileOneS0 = "mobileone_s0", MobileOneNetConfig::s0(), 224, [official::MOBILEONE];
+    RepVggA0 = "repvgg_a0", RepVggConfig::a(0.75, 2.5), 224, REPVGG;
+    RepVggA1 = "repvgg_a1", RepVggConfig::a(1.0, 2.5), 224, REPVGG;
+    RepVggA2 = "repvgg_a2", RepVggConfig::a(1.5, 2.75), 224, REPVGG;
+    RepVggB0 = "repvgg_b0", RepVggConfig::b(1.0, 2.5), 224, REPVGG;
+    RepVggB1 = "repvgg_b1", RepVggConfig::b(2.0, 4.0), 224, REPVGG;
+    MobileOneS0 = "mobileone_s0", MobileOneNetConfig::s0(), 224, MOBILEONE;
     MobileOneS1 =
         "mobileone_s1", MobileOneNetConfig::of_widths([1.5, 1.5, 2.0, 2.5]), 224,
-        [official::MOBILEONE];
+        MOBILEONE;
     MobileOneS2 =
         "mobileone_s2", MobileOneNetConfig::of_widths([1.5, 2.0, 2.5, 4.0]), 224,
-        [official::MOBILEONE];
+        MOBILEONE;
     MobileOneS3 =
         "mobileone_s3", MobileOneNetConfig::of_widths([2.0, 2.5, 3.0, 4.0]), 224,
-        [official::MOBILEONE];
-    MobileOneS4 = "mobileone_s4", MobileOneNetConfig::s4(), 224, [official::MOBILEONE];
+        MOBILEONE;
+    MobileOneS4 = "mobileone_s4", MobileOneNetConfig::s4(), 224, MOBILEONE;
     Vgg16 = "vgg16", VggConfig::ImageNet, 224, [torchvision::VGG16];
     /// VGG-16 with the classifier for images of 32x32.
     Vgg16Cifar = "vgg16-cifar", VggConfig::Cifar, 32, [];
     AlexNet = "alexnet", AlexNetConfig, 224, [official::ALEXNET];
 }
 
+const REPVGG: [Names; 2] = [official::REPVGG, timm::REPVGG];
+const MOBILEONE: [Names; 2] = [official::MOBILEONE, timm::MOBILEONE];
 const IMAGENET_RESNET: [Names; 3] = [official::RESNET, torchvision::RESNET, timm::RESNET];

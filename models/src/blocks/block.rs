@@ -114,6 +114,9 @@ pub(crate) trait OfficialBlock {
     /// Whether the authors make such blocks of 1x1 convolutions, too.
     const POINTWISE: bool = false;
 
+    /// The names of timm, if it has the block.
+    const TIMM: Option<Port> = None;
+
     /// Whether a block with a mark is of this kind. By default the marks decide.
     fn recognises(has: HasTensor<'_>) -> bool {
         Self::MARKS.iter().any(|mark| has(mark))
@@ -135,12 +138,53 @@ pub(crate) trait OfficialBlock {
     fn folded_module(kernel_size: [usize; 2]) -> &'static str;
 }
 
+/// What a port of the authors' code calls the modules of a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Port {
+    /// Convolutions that every such block has. Together they tell it from others.
+    pub convs: &'static [&'static str],
+    /// Every module, by the port's name and by the authors'.
+    pub modules: &'static [(&'static str, &'static str)],
+    /// The module of the folded convolution.
+    pub folded: &'static str,
+}
+
+impl Port {
+    /// The module that comes first in a block's names.
+    pub fn mark(&self) -> &'static str {
+        self.modules[0].0
+    }
+
+    /// Whether a block has the names of the port.
+    pub fn recognises(&self, has: HasTensor<'_>) -> bool {
+        self.convs.iter().all(|conv| has(conv))
+    }
+
+    /// The authors' name of a tensor.
+    pub fn official(&self, key: &str) -> String {
+        renamed(key, self.modules.iter().copied())
+    }
+
+    /// The port's name of a tensor of a block in training form.
+    pub fn ported(&self, official: &str) -> String {
+        renamed(official, self.modules.iter().map(|&(port, official)| (official, port)))
+    }
+}
+
+/// A tensor's path with its first module named otherwise.
+fn renamed(key: &str, mut names: impl Iterator<Item = (&'static str, &'static str)>) -> String {
+    let (module, rest) = key.split_at(key.find('.').unwrap_or(key.len()));
+    let name = names.find(|(from, _)| *from == module).map_or(module, |(_, to)| to);
+    format!("{name}{rest}")
+}
+
 /// [`OfficialBlock`] as a value.
 pub(crate) struct OfficialForm {
     pub marks: &'static [&'static str],
     pub common: &'static [&'static str],
     pub constants: &'static [&'static str],
     pub pointwise: bool,
+    pub timm: Option<Port>,
     pub recognises: fn(HasTensor<'_>) -> bool,
     pub canonical: fn(&str) -> Option<String>,
     pub describe: fn(&BlockTensors<'_>) -> Result<Description, String>,
@@ -154,6 +198,7 @@ impl OfficialForm {
             common: B::COMMON,
             constants: B::CONSTANTS,
             pointwise: B::POINTWISE,
+            timm: B::TIMM,
             recognises: B::recognises,
             canonical: B::canonical,
             describe: B::describe,

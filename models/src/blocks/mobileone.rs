@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::batch_norm::BatchNorm;
-use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, close};
+use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, Port, close};
 use super::branch_sum::{BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
 use super::conv_spec::ConvSpec;
@@ -138,6 +138,11 @@ impl ConvBlock for MobileOneBlock {
 impl OfficialBlock for MobileOneBlock {
     const MARKS: &'static [&'static str] = &["rbr_conv", "rbr_scale", "rbr_skip"];
     const POINTWISE: bool = true;
+    const TIMM: Option<Port> = Some(Port {
+        convs: &["conv_kxk.0.conv"],
+        modules: &[("conv_kxk", "rbr_conv"), ("conv_scale", "rbr_scale"), ("identity", "rbr_skip")],
+        folded: "reparam_conv",
+    });
 
     fn describe(block: &BlockTensors<'_>) -> Result<Description, String> {
         let kernel = block.kernel("rbr_conv.0.conv.weight")?;

@@ -26,7 +26,7 @@ mod unit;
 pub use acb::AsymmetricConvBlock;
 pub use activation::Activation;
 pub use batch_norm::{BatchNorm, NormConfig};
-pub(crate) use block::{BlockTensors, Description, constant};
+pub(crate) use block::{BlockTensors, Description, OfficialBlock, Port, constant};
 pub use block::{ConvBlock, PlainConv, Positions};
 pub use bn_pad::BnPad;
 pub use branch_sum::{BranchMap, BranchSum, SumBranch};

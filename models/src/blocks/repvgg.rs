@@ -5,7 +5,7 @@ use burn::tensor::Device;
 
 use super::batch_norm::BatchNorm;
 use super::block::{
-    BlockTensors, ConvBlock, Description, HasTensor, OfficialBlock, PlainConv, close,
+    BlockTensors, ConvBlock, Description, HasTensor, OfficialBlock, PlainConv, Port, close,
 };
 use super::branch_sum::{BranchMap, BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
@@ -74,6 +74,15 @@ impl ConvBlock for RepVggBlock {
 
 impl OfficialBlock for RepVggBlock {
     const MARKS: &'static [&'static str] = &["rbr_dense", "rbr_1x1", "rbr_identity"];
+    const TIMM: Option<Port> = Some(Port {
+        convs: &["conv_kxk.conv", "conv_1x1.conv"],
+        modules: &[
+            ("conv_kxk", "rbr_dense"),
+            ("conv_1x1", "rbr_1x1"),
+            ("identity", "rbr_identity"),
+        ],
+        folded: "reparam_conv",
+    });
 
     fn recognises(has: HasTensor<'_>) -> bool {
         // The 1x1 convolution of a QARepVGG block is bare.

@@ -10,7 +10,7 @@ pub(crate) mod official;
 pub(crate) mod timm;
 pub(crate) mod torchvision;
 
-use crate::blocks::Activation;
+use crate::blocks::{Activation, BlockKind, ConvUnit, Port};
 use crate::names::named;
 
 named! {
@@ -22,18 +22,11 @@ named! {
         Official = "official",
         /// The names of torchvision, for plain convolutions with batch norm only.
         Torchvision = "torchvision",
-        /// The names of timm, for plain convolutions with batch norm only.
+        /// The names of timm, for its own blocks only: in most networks plain convolutions with
+        /// batch norm.
         Timm = "timm",
         /// The names of the best-known CIFAR ResNets, for plain convolutions with batch norm only.
         Akamaster = "akamaster",
-    }
-}
-
-impl Dialect {
-    /// Whether it has names for plain convolutions with batch norm only, so that a folded network
-    /// is written as such ([`as_conv_bn`](crate::weights::as_conv_bn)).
-    pub fn is_plain(self) -> bool {
-        !matches!(self, Self::Native | Self::Official)
     }
 }
 
@@ -65,12 +58,40 @@ pub(crate) struct Models {
 pub(crate) enum UnitNames {
     /// The module of the unit, whatever it holds; its block names the tensors in it.
     Blocks(fn(&str) -> String),
+    /// The module of a unit that is a block of one kind, or its fold.
+    OneBlock {
+        module: fn(&str) -> String,
+        kind: BlockKind,
+        /// The names within the unit.
+        port: Port,
+    },
     /// The modules of a plain convolution and of its batch norm.
     ConvBn {
         modules: fn(&Layers, &str) -> [String; 2],
         /// Whether the convolution has a bias although the norm follows.
         bias: bool,
     },
+}
+
+impl UnitNames {
+    /// The only block there are names for, which a folded network is written as
+    /// ([`as_block`](crate::weights::as_block)); `None` if there are names for all.
+    pub fn only(&self) -> Option<BlockKind> {
+        match self {
+            Self::Blocks(_) => None,
+            Self::OneBlock { kind, .. } => Some(*kind),
+            Self::ConvBn { .. } => Some(BlockKind::Base),
+        }
+    }
+
+    /// Whether there are names for a unit.
+    pub fn fit(&self, unit: &ConvUnit) -> bool {
+        match self {
+            Self::Blocks(_) => true,
+            Self::OneBlock { kind, .. } => unit.kind().is_none_or(|of| of == *kind),
+            Self::ConvBn { .. } => unit.kind() == Some(BlockKind::Base),
+        }
+    }
 }
 
 /// The paths of the layers of a network, in order of computation: all that names depend on.

@@ -30,7 +30,7 @@ pub(crate) const MOBILEONE: Names = Names {
     ..names(mobileone)
 };
 
-fn mobileone(layer: &str) -> String {
+pub(super) fn mobileone(layer: &str) -> String {
     let Some((block, part)) = layer.rsplit_once('.') else {
         return layer.replace("stem", "stage0");
     };

@@ -1,7 +1,7 @@
 //! The names of timm (pytorch-image-models). Its ResNets have torchvision's.
 
-use super::{Dialect, Layers, Models, Names, UnitNames, block_index, torchvision};
-use crate::blocks::Activation;
+use super::{Dialect, Layers, Models, Names, UnitNames, block_index, official, torchvision};
+use crate::blocks::{Activation, BlockKind, MobileOneBlock, OfficialBlock, Port, RepVggBlock};
 
 pub(crate) const RESNET: Names = Names {
     dialect: Dialect::Timm,
@@ -24,6 +24,52 @@ pub(crate) const MOBILENET_V2: Names = Names {
         modules(&V2, expanded, layer)
     })
 };
+
+/// `repvgg_a0` and so on.
+pub(crate) const REPVGG: Names = one_block(
+    BlockKind::RepVgg,
+    // There is no network without the constant: the compiler reads it.
+    RepVggBlock::TIMM.expect("timm has the block"),
+    |layer| in_stages(layer.into()),
+    |_, native| native.replace("linear", "head.fc"),
+);
+
+/// `mobileone_s0` and so on, whose layers are numbered as in the paper's code.
+pub(crate) const MOBILEONE: Names = one_block(
+    BlockKind::MobileOne,
+    MobileOneBlock::TIMM.expect("timm has the block"),
+    |layer| in_stages(official::mobileone(layer)),
+    |_, native| match native.split_once("_squeeze_excite.") {
+        Some((layer, tensor)) => {
+            format!("{}.attn.{tensor}", in_stages(official::mobileone(layer)))
+        }
+        None => native.replace("linear", "head.fc"),
+    },
+);
+
+const fn one_block(
+    kind: BlockKind,
+    port: Port,
+    module: fn(&str) -> String,
+    others: fn(&Layers, &str) -> String,
+) -> Names {
+    Names {
+        dialect: Dialect::Timm,
+        units: UnitNames::OneBlock { module, kind, port },
+        others,
+        activation: None,
+        models: Some(Models { prefix: None, widths: &[1.0] }),
+    }
+}
+
+/// `stage1.0` is `stages.0.0`, and a stem that is a stage of its own has its own name.
+fn in_stages(layer: String) -> String {
+    let stage = layer.strip_prefix("stage").and_then(|rest| {
+        let (stage, index) = rest.split_once('.')?;
+        Some(format!("stages.{}.{index}", stage.parse::<usize>().ok()?.checked_sub(1)?))
+    });
+    stage.unwrap_or_else(|| "stem".into())
+}
 
 /// Blocks in each stage of MobileNetV1, which begin where the resolution halves.
 const V1: [usize; 5] = [1, 2, 2, 6, 2];

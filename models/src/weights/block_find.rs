@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use crate::blocks::BlockKind;
+use crate::blocks::{BlockKind, Port};
 use crate::layer_pattern::matches;
 use crate::state_dict::StateDict;
 
@@ -29,41 +29,46 @@ pub(super) fn take_blocks(tensors: &mut StateDict, unmarked: &[String]) -> Vec<F
     let prefixes: BTreeSet<_> = tensors.keys().filter_map(|key| prefix(key)).collect();
     for prefix in prefixes {
         let has = |name: &str| is_held(tensors, &format!("{prefix}{name}"));
-        let is = |kind: &BlockKind| (kind.official().recognises)(&has);
-        let Some(kind) = BlockKind::ALL.into_iter().find(is) else {
-            continue;
-        };
-        let official = kind.official();
-        let parts = [official.marks, official.common].concat();
-        let taken = take(tensors, &prefix, &parts);
-        let named =
-            taken.into_iter().filter_map(|(key, data)| Some(((official.canonical)(&key)?, data)));
-        let tensors = named.collect();
-        blocks.push(FoundBlock { prefix, kind, tensors, folded_module: None });
+        let timm = |kind: BlockKind| kind.official().timm.filter(|timm| timm.recognises(&has));
+        if let Some(kind) =
+            BlockKind::ALL.into_iter().find(|kind| (kind.official().recognises)(&has))
+        {
+            let official = kind.official();
+            let taken = take(tensors, &prefix, &[official.marks, official.common].concat());
+            let named = taken
+                .into_iter()
+                .filter_map(|(key, data)| Some(((official.canonical)(&key)?, data)));
+            let tensors = named.collect();
+            blocks.push(FoundBlock { prefix, kind, tensors, folded_module: None });
+        } else if let Some((kind, port)) =
+            BlockKind::ALL.into_iter().find_map(|kind| Some((kind, timm(kind)?)))
+        {
+            blocks.push(take_port(tensors, prefix, kind, &port));
+        }
     }
     let names = unmarked_blocks(tensors).into_iter();
     for name in names.filter(|name| unmarked.iter().any(|pattern| matches(pattern, name))) {
         let prefix = if name.is_empty() { name } else { format!("{name}.") };
-        let taken = take(tensors, &prefix, &UNMARKED.map(|(module, _)| module));
-        let official = |key: String| {
-            let (module, rest) = key.split_once('.').unwrap_or((&key, ""));
-            let named = UNMARKED.iter().find(|(of, _)| *of == module);
-            named.map_or(key.clone(), |(_, official)| format!("{official}.{rest}"))
-        };
-        blocks.push(FoundBlock {
-            prefix,
-            kind: BlockKind::RepVgg,
-            tensors: taken.into_iter().map(|(key, data)| (official(key), data)).collect(),
-            folded_module: Some("conv"),
-        });
+        blocks.push(take_port(tensors, prefix, BlockKind::RepVgg, &UNMARKED));
     }
     blocks.sort_by(|a, b| a.prefix.cmp(&b.prefix));
     blocks
 }
 
-/// The modules of RepConv in YOLOv9 and Ultralytics' YOLO, and what RepVGG calls them.
-const UNMARKED: [(&str, &str); 3] =
-    [("conv1", "rbr_dense"), ("conv2", "rbr_1x1"), ("bn", "rbr_identity")];
+/// RepConv of YOLOv9 and Ultralytics' YOLO.
+const UNMARKED: Port = Port {
+    convs: &["conv1.conv", "conv2.conv"],
+    modules: &[("conv1", "rbr_dense"), ("conv2", "rbr_1x1"), ("bn", "rbr_identity")],
+    folded: "conv",
+};
+
+/// Takes a block with the names of a port.
+fn take_port(tensors: &mut StateDict, prefix: String, kind: BlockKind, port: &Port) -> FoundBlock {
+    let modules: Vec<_> = port.modules.iter().map(|(module, _)| *module).collect();
+    let taken = take(tensors, &prefix, &modules).into_iter();
+    let tensors = taken.map(|(key, data)| (port.official(&key), data)).collect();
+    FoundBlock { prefix, kind, tensors, folded_module: Some(port.folded) }
+}
 
 /// Names of what may be a RepConv block of YOLOv9 or Ultralytics' YOLO: modules `conv1` and `conv2`
 /// of a convolution and a norm each, a KxK and a 1x1 one of equal channels. Two convolutions in a row
@@ -116,8 +121,11 @@ fn is_below(name: &str, module: &str) -> bool {
 
 /// What stands before the part of a key that marks a block.
 fn prefix(key: &str) -> Option<String> {
-    let marks =
-        |part: &str| BlockKind::ALL.into_iter().any(|kind| kind.official().marks.contains(&part));
+    let marks = |part: &str| {
+        BlockKind::ALL.into_iter().map(BlockKind::official).any(|official| {
+            official.marks.contains(&part) || official.timm.is_some_and(|timm| timm.mark() == part)
+        })
+    };
     let mut at = 0;
     for part in key.split('.') {
         if marks(part) {

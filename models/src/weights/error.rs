@@ -112,14 +112,13 @@ pub enum WeightsError {
     /// The network of the file or of the flags cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The dialect has no names for blocks of several branches or folded convolutions.
-    #[error(
-        "{dialect} names exist for plain convolutions with batch norm only; export the folded \
-         network"
-    )]
+    /// The dialect has names for another block only.
+    #[error("{dialect} names exist for {block} blocks only; export the folded network")]
     Unfolded {
         /// The dialect.
         dialect: Dialect,
+        /// The block there are names for.
+        block: BlockKind,
     },
     /// The architecture has no such dialect.
     #[error("{arch} has no {dialect} names; it has {}", dialects(*arch))]

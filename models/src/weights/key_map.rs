@@ -52,8 +52,10 @@ impl KeyMap {
         let Some(names) = model.arch.names(dialect) else {
             return Err(WeightsError::Dialect { arch: model.arch, dialect });
         };
-        if dialect.is_plain() && !is_plain(network) {
-            return Err(WeightsError::Unfolded { dialect });
+        if let Some(block) = names.units.only()
+            && !network.units().iter().all(|(_, unit)| names.units.fit(unit))
+        {
+            return Err(WeightsError::Unfolded { dialect, block });
         }
         let (units, layers) = (network.units(), Layers(network.layer_names()));
         let mut map = Self::build(network, true, |native| {
@@ -208,6 +210,13 @@ fn in_unit(
         UnitNames::Blocks(module) => {
             format!("{}.{}", module(layer), official::tensor(unit, block(), tensor))
         }
+        UnitNames::OneBlock { module, kind, port } => {
+            let tensor = match unit.kind() {
+                None => format!("{}.{tensor}", port.folded),
+                Some(_) => port.ported(&official::tensor(unit, kind, tensor)),
+            };
+            format!("{}.{tensor}", module(layer))
+        }
         UnitNames::ConvBn { modules, .. } => {
             let [conv, bn] = modules(layers, layer);
             match pytorch_norm(tensor).strip_prefix("bn.") {
@@ -216,11 +225,6 @@ fn in_unit(
             }
         }
     }
-}
-
-/// Whether every unit is a plain convolution with batch norm.
-fn is_plain(network: &Classifier) -> bool {
-    network.units().iter().all(|(_, unit)| matches!(unit, ConvUnit::Base(_)))
 }
 
 /// The element-wise difference of two vectors.

@@ -13,6 +13,7 @@
 //! Files of this project carry a SHA-256 of their tensors, so that damage is noticed. A network takes
 //! no weights that are NaN or infinite unless [`LoadOptions`] allow it.
 
+mod as_block;
 mod atomic;
 mod block_find;
 mod block_fold;
@@ -25,11 +26,12 @@ mod format;
 mod key_map;
 mod load;
 mod metadata;
-mod plain;
 mod pytorch;
 
 pub use crate::dialects::Dialect;
 pub use crate::state_dict::StateDict;
+pub use as_block::as_block;
+pub(crate) use as_block::conv_bn;
 pub use atomic::write_atomically;
 pub use block_find::unmarked_blocks;
 pub use block_fold::{BlockFold, FoldedBlock, has_folded_blocks, is_constant, random_values};
@@ -39,5 +41,3 @@ pub use format::{WeightsFile, write_burnpack, write_foreign, write_safetensors};
 pub use key_map::KeyMap;
 pub use load::{LoadOptions, adopt, rebuild};
 pub use metadata::Metadata;
-pub use plain::as_conv_bn;
-pub(crate) use plain::conv_bn;

@@ -11,7 +11,7 @@ use dbb_models::backbones::ForeignModel;
 use dbb_models::blocks::Activation;
 use dbb_models::weights::{Dialect, Metadata, write_atomically, write_safetensors};
 use dbb_models::{Arch, ModelConfig};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::deploy::weights::ExportedWeights;
 use crate::error::{Error, Result};
@@ -49,7 +49,8 @@ struct PretrainedConfig {
     mean: Vec<f32>,
     std: Vec<f32>,
     num_classes: usize,
-    first_conv: String,
+    #[serde(serialize_with = "one_or_many")]
+    first_conv: Vec<String>,
     classifier: String,
 }
 
@@ -84,7 +85,7 @@ impl Config {
                 mean: preprocess.mean.clone(),
                 std: preprocess.std.clone(),
                 num_classes: model.num_classes,
-                first_conv: foreign.first_conv,
+                first_conv: foreign.first_convs,
                 classifier: foreign.classifier,
             },
         })
@@ -103,6 +104,17 @@ impl Config {
         // Plain data with string keys always serialises.
         let json = serde_json::to_string_pretty(self).expect("a config is plain data");
         write_atomically(&out.join("config.json"), json.as_bytes()).map_err(failed)
+    }
+}
+
+/// One string as such, several as a list.
+fn one_or_many<S: Serializer>(
+    names: &[String],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    match names {
+        [name] => serializer.serialize_str(name),
+        names => names.serialize(serializer),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A network as a weights file holds it: its form, the names and the number type of its tensors.
 
-use dbb_models::weights::{Metadata, StateDict, as_conv_bn, with_dtype};
+use dbb_models::weights::{Metadata, StateDict, as_block, with_dtype};
 use dbb_models::{Classifier, Form};
 
 use crate::deploy::rounding::{Precision, Rounding};
@@ -20,16 +20,18 @@ pub struct ExportedWeights {
 
 impl ExportedWeights {
     /// A network in the form, and under the names, that its metadata say. Where a dialect has names
-    /// for plain layers only, a folded network becomes convolutions with batch norms.
+    /// for one block only, such as plain convolutions with batch norms, a folded network is written
+    /// as such.
     ///
     /// # Errors
     /// If the dialect has no names for the network.
     pub fn new(network: &Classifier, metadata: Metadata) -> Result<Self> {
-        let (network, metadata) = match metadata.form {
-            Form::Deploy if metadata.keys.is_plain() => {
+        let only = metadata.model.arch.only_block(metadata.keys);
+        let (network, metadata) = match (metadata.form, only) {
+            (Form::Deploy, Some(kind)) => {
                 let device = device::of(network);
-                let (plain, model) = as_conv_bn(network, &metadata.model, &device)?;
-                (plain, Metadata { model, form: Form::Train, ..metadata })
+                let (written, model) = as_block(network, &metadata.model, kind, &device)?;
+                (written, Metadata { model, form: Form::Train, ..metadata })
             }
             _ => (network.clone(), metadata),
         };

@@ -27,7 +27,8 @@ pub fn dialect() -> impl TypedValueParser<Value = Dialect> {
              norms, so that torchvision's own network loads it"
         }
         Dialect::Timm => {
-            "Names of timm, with identity batch norms; its ResNets have torchvision's names"
+            "Names of timm, a folded network with identity batch norms, too; its ResNets have \
+             torchvision's names"
         }
         Dialect::Akamaster => {
             "Names of akamaster's pytorch_resnet_cifar10, with identity batch norms"
