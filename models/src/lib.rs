@@ -86,6 +86,7 @@ mod freeze;
 mod implementation;
 mod layer_path;
 mod layer_pattern;
+mod layers;
 mod model_config;
 mod names;
 pub mod onnx;

@@ -3,13 +3,13 @@
 use burn::module::Module;
 use burn::tensor::Device;
 
-use super::batch_norm::BatchNorm;
 use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, close};
-use super::branch_sum::BranchSum;
 use super::conv_bn::ConvBn;
-use super::conv_spec::ConvSpec;
 use super::unit::Block;
 use crate::error::ConfigError;
+use crate::layers::batch_norm::BatchNorm;
+use crate::layers::branch_sum::BranchSum;
+use crate::layers::conv_spec::ConvSpec;
 use crate::state_dict::StateDict;
 
 /// A KxK, a Kx1 and a 1xK convolution over one input, each with batch norm, whose outputs are

@@ -3,12 +3,14 @@
 use burn::tensor::{DType, Tensor};
 
 use super::Block;
-use super::batch_norm::BatchNorm;
-use super::branch_sum::BranchSum;
-use super::conv_spec::ConvSpec;
-use super::epilogue::Epilogue;
 use crate::algebra::ConvParams;
+use crate::cpu_ops;
 use crate::error::ConfigError;
+use crate::implementation::LayerCount;
+use crate::layers::batch_norm::BatchNorm;
+use crate::layers::branch_sum::{BranchSum, Positions};
+use crate::layers::conv_spec::ConvSpec;
+use crate::layers::epilogue::Epilogue;
 use crate::state_dict::StateDict;
 
 /// A block in training form: in inference it is equal to one convolution with bias.
@@ -53,13 +55,15 @@ pub trait ConvBlock {
     fn official_names(&self) -> Vec<(&'static str, &'static str)>;
 }
 
-/// Positions of a map before and after the stride of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Positions {
-    /// Of the input.
-    pub input: usize,
-    /// Of the output.
-    pub output: usize,
+impl BranchSum<'_> {
+    /// `[batch, in, height, width]` to `[batch, out, height', width']`, then the epilogue.
+    ///
+    /// # Panics
+    /// If there is no branch.
+    pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+        cpu_ops::branch_sum(self, &input, &epilogue)
+            .unwrap_or_else(|| LayerCount::plain(|| self.definition(&input, epilogue)))
+    }
 }
 
 /// A plain convolution and its batch norm, as tensors with the paths of a

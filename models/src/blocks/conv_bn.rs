@@ -4,13 +4,13 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 
-use super::batch_norm::BatchNorm;
 use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv};
-use super::branch_sum::{BranchMap, BranchSum, SumBranch};
-use super::conv_spec::ConvSpec;
-use super::epilogue::Epilogue;
 use crate::error::ConfigError;
 use crate::implementation::LayerCount;
+use crate::layers::batch_norm::BatchNorm;
+use crate::layers::branch_sum::{BranchMap, BranchSum, SumBranch};
+use crate::layers::conv_spec::ConvSpec;
+use crate::layers::epilogue::Epilogue;
 use crate::state_dict::StateDict;
 
 /// A convolution without bias, followed by batch norm: the baseline of every comparison and
@@ -86,5 +86,48 @@ impl OfficialBlock for ConvBn {
 
     fn folded_module(_: [usize; 2]) -> &'static str {
         "conv"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::PaddingConfig2d;
+    use burn::nn::conv::Conv2dConfig;
+    use burn::tensor::Distribution;
+
+    use super::*;
+
+    fn block(change: impl Fn(Conv2dConfig) -> Conv2dConfig) -> ConvBn {
+        let device = Device::default();
+        let mut block = ConvBn::new(&ConvSpec::square([2, 3], 3, 1), &device).unwrap();
+        let config = Conv2dConfig::new([2, 3], [3, 3])
+            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+            .with_bias(false);
+        block.conv = change(config).init(&device);
+        block
+    }
+
+    /// A convolution that a kernel cannot hold.
+    #[test]
+    fn any_convolution_is_computed() {
+        let changes: [fn(Conv2dConfig) -> Conv2dConfig; 3] = [
+            |config| config.with_dilation([2, 2]),
+            |config| config.with_padding(PaddingConfig2d::Explicit(1, 1, 2, 1)),
+            |config| config.with_padding(PaddingConfig2d::Same),
+        ];
+        for change in changes {
+            let block = block(change).train();
+            let device = Device::default().autodiff();
+            let input = Tensor::random([2, 2, 5, 5], Distribution::Default, &device);
+            let expected = block.bn.forward(block.conv.forward(input.clone()));
+            let found = block.forward_then(input, Epilogue::default());
+            found.into_data().assert_eq(&expected.into_data(), true);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a block's convolution has no dilation")]
+    fn a_block_that_cannot_fold_says_why() {
+        block(|config| config.with_dilation([2, 2])).spec();
     }
 }

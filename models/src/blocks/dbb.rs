@@ -4,18 +4,18 @@ use burn::module::{Module, Param};
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 
-use super::batch_norm::BatchNorm;
 use super::block::{
     BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, close, groups_of_sequence,
 };
-use super::bn_pad::BnPad;
-use super::branch_sum::{BranchMap, BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
-use super::conv_spec::ConvSpec;
 use super::dbb_config::{Branch, DbbConfig, MOST_BRANCHES};
-use super::pointwise::PointwiseConv;
 use super::unit::Block;
 use crate::error::ConfigError;
+use crate::layers::batch_norm::BatchNorm;
+use crate::layers::bn_pad::BnPad;
+use crate::layers::branch_sum::{BranchMap, BranchSum, SumBranch};
+use crate::layers::conv_spec::ConvSpec;
+use crate::layers::pointwise::PointwiseConv;
 use crate::state_dict::StateDict;
 
 /// Four parallel branches over one input, each closed by a batch norm, whose outputs are added;

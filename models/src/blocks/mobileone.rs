@@ -5,14 +5,14 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::batch_norm::BatchNorm;
 use super::block::{BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, Port, close};
-use super::branch_sum::{BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
-use super::conv_spec::ConvSpec;
 use super::unit::Block;
 use crate::by_layer::ByLayer;
 use crate::error::ConfigError;
+use crate::layers::batch_norm::BatchNorm;
+use crate::layers::branch_sum::{BranchSum, SumBranch};
+use crate::layers::conv_spec::ConvSpec;
 use crate::state_dict::StateDict;
 
 /// Most copies of a convolution in one block.

@@ -1,47 +1,39 @@
-//! The building blocks: batch norm as PyTorch defines it, the plain [`ConvBn`], the blocks that fold
-//! into it, one file each, and [`ConvUnit`], the one type a backbone holds where any of them may
-//! stand.
+//! The building blocks: the plain [`ConvBn`], the blocks that fold into it, one file each, and
+//! [`ConvUnit`], the one type a backbone holds where any of them may stand. The layers that they are
+//! made of, such as batch norm as PyTorch defines it, are named here, too.
 
 mod acb;
-mod activation;
-mod batch_norm;
 mod block;
-mod bn_pad;
-mod branch_sum;
-mod buffer;
 mod conv_bn;
-mod conv_spec;
 mod dbb;
 mod dbb_config;
-mod epilogue;
 mod mobileone;
 mod orepa;
-mod orepa_kernel;
-mod pointwise;
 mod qarepvgg;
 mod repvgg;
-mod squeeze_excite;
 mod unit;
 
+pub use crate::layers::activation::Activation;
+pub use crate::layers::batch_norm::{BatchNorm, NormConfig};
+pub use crate::layers::bn_pad::BnPad;
+pub use crate::layers::branch_sum::Positions;
+pub use crate::layers::branch_sum::{BranchMap, BranchSum, SumBranch};
+pub use crate::layers::buffer::Buffer;
+pub(crate) use crate::layers::buffer::is_buffer;
+pub use crate::layers::conv_spec::ConvSpec;
+pub use crate::layers::epilogue::Epilogue;
+pub use crate::layers::orepa_kernel::OrepaBranches;
+pub use crate::layers::pointwise::PointwiseConv;
+pub use crate::layers::squeeze_excite::{Gate, SqueezeExcite};
 pub use acb::AsymmetricConvBlock;
-pub use activation::Activation;
-pub use batch_norm::{BatchNorm, NormConfig};
 pub(crate) use block::{BlockTensors, Description, OfficialBlock, Port, constant};
-pub use block::{ConvBlock, PlainConv, Positions};
-pub use bn_pad::BnPad;
-pub use branch_sum::{BranchMap, BranchSum, SumBranch};
-pub use buffer::Buffer;
-pub(crate) use buffer::is_buffer;
+pub use block::{ConvBlock, PlainConv};
 pub use conv_bn::ConvBn;
-pub use conv_spec::ConvSpec;
 pub use dbb::{AverageBranch, DiverseBranchBlock, PointwiseKxk};
 pub use dbb_config::{Branch, DbbConfig};
-pub use epilogue::Epilogue;
 pub use mobileone::{MobileOneBlock, MobileOneConfig};
-pub use orepa::{OrepaBlock, OrepaBranches, OrepaConfig, OrepaForm, OrepaProduct};
-pub use pointwise::PointwiseConv;
+pub use orepa::{OrepaBlock, OrepaConfig, OrepaForm, OrepaProduct};
 pub use qarepvgg::QaRepVggBlock;
 pub use repvgg::RepVggBlock;
-pub use squeeze_excite::{Gate, SqueezeExcite};
 pub(crate) use unit::Contents;
 pub use unit::{Block, BlockKind, BlockOptions, ConvUnit};

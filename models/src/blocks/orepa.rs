@@ -8,18 +8,18 @@ use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::batch_norm::BatchNorm;
 use super::block::{
-    BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, Positions, groups_of_sequence,
+    BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, groups_of_sequence,
 };
-use super::branch_sum::{BranchMap, BranchSum, SumBranch};
-use super::buffer::Buffer;
-use super::conv_spec::{ConvSpec, host, host_kernel, weights};
-use super::orepa_kernel as kernel;
 use super::unit::Block;
 use crate::algebra::{ConvParams, Kernel, fuse_conv_bn};
 use crate::cpu_ops;
 use crate::error::ConfigError;
+use crate::layers::batch_norm::BatchNorm;
+use crate::layers::branch_sum::{BranchMap, BranchSum, Positions, SumBranch};
+use crate::layers::buffer::Buffer;
+use crate::layers::conv_spec::{ConvSpec, host, host_kernel, weights};
+use crate::layers::orepa_kernel::{self as kernel, OrepaBranches};
 use crate::state_dict::StateDict;
 
 /// Depthwise filters that the separable branch has for every input channel.
@@ -71,32 +71,6 @@ pub enum OrepaForm {
     Window(OrepaBranches),
     /// Of a 1x1 kernel.
     Pointwise(OrepaProduct),
-}
-
-/// The branches of a kernel above 1x1, besides the plain one.
-#[derive(Module, Debug)]
-pub struct OrepaBranches {
-    /// The 1x1 kernel before the mean over the window, `[out, in / groups, 1, 1]`.
-    pub average: Param<Tensor<4>>,
-    /// `1 / K^2` at every tap, `[K, K]`.
-    pub constant_window: Buffer<2>,
-    /// The 1x1 kernel before the frequency filters, `[out, in / groups, 1, 1]`.
-    pub frequency: Param<Tensor<4>>,
-    /// The frequency filters, `[out, K, K]`.
-    pub constant_prior: Buffer<3>,
-    /// The 1x1 kernel that opens the sequence, less the identity, `[internal, in / groups, 1, 1]`.
-    pub sequence1: Param<Tensor<4>>,
-    /// That identity: row `t` passes on input `t mod (in / groups)` of its group.
-    pub constant_identity: Buffer<4>,
-    /// The KxK kernel that follows, `[out, internal / groups, K, K]`.
-    pub sequence2: Param<Tensor<4>>,
-    /// A 1x1 kernel, `[out, in / groups, 1, 1]`.
-    pub pointwise: Param<Tensor<4>>,
-    /// Depthwise filters, eight for every input, `[8 in, 1, K, K]`.
-    pub depthwise: Param<Tensor<4>>,
-    /// The 1x1 kernel that follows them, `[out, 8 in / groups, 1, 1]`. Its rows are interleaved:
-    /// output `j` of group `g` has row `j groups + g`, as in the authors' code.
-    pub separable: Param<Tensor<4>>,
 }
 
 /// A product of two 1x1 kernels.

@@ -3,15 +3,15 @@
 use burn::module::Module;
 use burn::tensor::Device;
 
-use super::batch_norm::BatchNorm;
 use super::block::{
     BlockTensors, ConvBlock, Description, HasTensor, OfficialBlock, PlainConv, Port, close,
 };
-use super::branch_sum::{BranchMap, BranchSum, SumBranch};
 use super::conv_bn::ConvBn;
-use super::conv_spec::ConvSpec;
 use super::unit::Block;
 use crate::error::ConfigError;
+use crate::layers::batch_norm::BatchNorm;
+use crate::layers::branch_sum::{BranchMap, BranchSum, SumBranch};
+use crate::layers::conv_spec::ConvSpec;
 use crate::state_dict::StateDict;
 
 /// A KxK convolution, a 1x1 convolution and, where the block keeps the shape of its input, the

@@ -6,13 +6,10 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 
 use super::acb::AsymmetricConvBlock;
-use super::batch_norm::{BatchNorm, NormConfig};
-use super::block::{ConvBlock, OfficialForm, Positions};
+use super::block::{ConvBlock, OfficialForm};
 use super::conv_bn::ConvBn;
-use super::conv_spec::{ConvSpec, host_conv, weights};
 use super::dbb::DiverseBranchBlock;
 use super::dbb_config::DbbConfig;
-use super::epilogue::Epilogue;
 use super::mobileone::{MobileOneBlock, MobileOneConfig};
 use super::orepa::{OrepaBlock, OrepaConfig};
 use super::qarepvgg::QaRepVggBlock;
@@ -21,6 +18,10 @@ use crate::algebra::ConvParams;
 use crate::cpu_ops;
 use crate::error::ConfigError;
 use crate::implementation::LayerCount;
+use crate::layers::batch_norm::{BatchNorm, NormConfig};
+use crate::layers::branch_sum::Positions;
+use crate::layers::conv_spec::{ConvSpec, host_conv, weights};
+use crate::layers::epilogue::Epilogue;
 use crate::names::named;
 
 /// Makes the enums of the blocks from their list:

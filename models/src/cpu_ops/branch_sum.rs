@@ -10,7 +10,10 @@ use super::conv::{activation, shape_of};
 use super::inputs::{BranchParams, ConvNormParams, Inputs, NormParams};
 use super::norms::record;
 use super::operation::{FlexTensor, Input, Operation, dispatch, run, serves, slice, values};
-use crate::blocks::{BatchNorm, BranchMap, BranchSum, ConvSpec, Epilogue, SumBranch};
+use crate::layers::batch_norm::BatchNorm;
+use crate::layers::branch_sum::{BranchMap, BranchSum, SumBranch};
+use crate::layers::conv_spec::ConvSpec;
+use crate::layers::epilogue::Epilogue;
 
 /// The sum of a block's branches, with its residual and activation. Norms use and record batch
 /// statistics where [`BatchNorm`] does.

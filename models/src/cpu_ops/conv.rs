@@ -5,7 +5,9 @@ use burn::tensor::Tensor;
 use dbb_kernels::{ConvShape, buffer, conv as kernel};
 
 use super::operation::{give, serves, slice, untracked, values};
-use crate::blocks::{Activation, ConvSpec, Epilogue};
+use crate::layers::activation::Activation;
+use crate::layers::conv_spec::ConvSpec;
+use crate::layers::epilogue::Epilogue;
 
 /// Whether the kernel serves a convolution of an input: not on an autodiff device.
 pub(crate) fn serves_conv(conv: &Conv2d, input: &Tensor<4>) -> bool {

@@ -32,7 +32,9 @@ mod absent {
     use burn::nn::pool::MaxPool2d;
     use burn::tensor::Tensor;
 
-    use crate::blocks::{BranchSum, Epilogue, OrepaBranches};
+    use crate::layers::branch_sum::BranchSum;
+    use crate::layers::epilogue::Epilogue;
+    use crate::layers::orepa_kernel::OrepaBranches;
 
     pub(crate) fn serves_conv(_: &Conv2d, _: &Tensor<4>) -> bool {
         false

@@ -4,7 +4,8 @@ use burn::tensor::{Tensor, TensorData};
 use dbb_kernels::BatchStatistics;
 
 use super::operation::{slice, values};
-use crate::blocks::{BatchNorm, Buffer};
+use crate::layers::batch_norm::BatchNorm;
+use crate::layers::buffer::Buffer;
 
 /// Takes mean and biased variance of `count` values a channel into the running statistics of a
 /// norm; does what [`BatchNorm`] does with tensors.

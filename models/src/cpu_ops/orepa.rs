@@ -6,7 +6,7 @@ use dbb_kernels::orepa::{OrepaConstants, OrepaParts, OrepaShape};
 
 use super::inputs::{BranchParams, Inputs};
 use super::operation::{FlexTensor, Operation, dispatch, run, serves, slice, values};
-use crate::blocks::OrepaBranches;
+use crate::layers::orepa_kernel::OrepaBranches;
 
 /// The kernel, `[out, in / groups, K, K]`, from the plain kernel, the scales and the other branches.
 pub(crate) fn orepa_kernel(

@@ -7,7 +7,7 @@ use dbb_kernels::{ConvShape, buffer, pool as kernel};
 use super::conv::shape_of;
 use super::inputs::Inputs;
 use super::operation::{Operation, dispatch, run, serves};
-use crate::blocks::ConvSpec;
+use crate::layers::conv_spec::ConvSpec;
 
 /// The largest value of every window, in training or in inference.
 pub(crate) fn max_pool(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {

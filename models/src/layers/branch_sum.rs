@@ -6,7 +6,6 @@ use burn::tensor::ops::{AvgPoolOptions, ConvOptions};
 use burn::tensor::{Tensor, s};
 
 use super::batch_norm::BatchNorm;
-use super::block::Positions;
 use super::bn_pad::{Padded, padded};
 use super::conv_spec::{ConvSpec, host_conv, host_kernel, weights};
 use super::epilogue::Epilogue;
@@ -15,8 +14,6 @@ use crate::algebra::{
     ConvParams, average_pool_kernel, embed_kernel, fuse_conv_bn, identity_kernel, merge_1x1_kxk,
     sum_branches,
 };
-use crate::cpu_ops;
-use crate::implementation::LayerCount;
 
 /// A sum of branches over one input, with an optional norm of the sum: what every block is.
 #[derive(Debug)]
@@ -55,27 +52,34 @@ pub enum BranchMap<'a> {
     PaddedAverage(&'a Conv2d, &'a BatchNorm),
 }
 
+/// Positions of a map before and after the stride of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positions {
+    /// Of the input.
+    pub input: usize,
+    /// Of the output.
+    pub output: usize,
+}
+
 impl<'a> BranchSum<'a> {
     /// A sum without a norm of its own.
     pub fn new(spec: ConvSpec, branches: Vec<SumBranch<'a>>) -> Self {
         Self { spec, branches, outer: None }
     }
 
-    /// `[batch, in, height, width]` to `[batch, out, height', width']`, then the epilogue.
+    /// The definition with Burn's operations: `[batch, in, height, width]` to
+    /// `[batch, out, height', width']`, then the epilogue.
     ///
     /// # Panics
     /// If there is no branch.
-    pub fn forward_then(&self, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
-        cpu_ops::branch_sum(self, &input, &epilogue).unwrap_or_else(|| {
-            LayerCount::plain(|| {
-                let maps = self.branches.iter().map(|branch| {
-                    normed(branch.norm, branch.map.forward(&self.spec, input.clone()))
-                });
-                // The caller's duty.
-                let sum = maps.reduce(|a, b| a + b).expect("a block has a branch");
-                epilogue.forward(normed(self.outer, sum))
-            })
-        })
+    pub(crate) fn definition(&self, input: &Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
+        let maps = self
+            .branches
+            .iter()
+            .map(|branch| normed(branch.norm, branch.map.forward(&self.spec, input.clone())));
+        // The caller's duty.
+        let sum = maps.reduce(|a, b| a + b).expect("a block has a branch");
+        epilogue.forward(normed(self.outer, sum))
     }
 
     /// The equivalent kernel and bias, in `f64` on the host: every branch by Transforms I, III, V

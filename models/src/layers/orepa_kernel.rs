@@ -1,14 +1,41 @@
-//! The kernel of an OREPA block from the weights of its branches: with Burn's operations, so that it
+//! The branches of an OREPA block and the kernel that they make: with Burn's operations, so that it
 //! has gradients, and in `f64`, for the fold.
 
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
+use super::buffer::Buffer;
 use super::conv_spec::{host, host_kernel};
-use super::orepa::OrepaBranches;
 use crate::algebra::{ConvParams, Kernel, merge_1x1_kxk};
 
+/// The branches of a kernel above 1x1, besides the plain one.
+#[derive(Module, Debug)]
+pub struct OrepaBranches {
+    /// The 1x1 kernel before the mean over the window, `[out, in / groups, 1, 1]`.
+    pub average: Param<Tensor<4>>,
+    /// `1 / K^2` at every tap, `[K, K]`.
+    pub constant_window: Buffer<2>,
+    /// The 1x1 kernel before the frequency filters, `[out, in / groups, 1, 1]`.
+    pub frequency: Param<Tensor<4>>,
+    /// The frequency filters, `[out, K, K]`.
+    pub constant_prior: Buffer<3>,
+    /// The 1x1 kernel that opens the sequence, less the identity, `[internal, in / groups, 1, 1]`.
+    pub sequence1: Param<Tensor<4>>,
+    /// That identity: row `t` passes on input `t mod (in / groups)` of its group.
+    pub constant_identity: Buffer<4>,
+    /// The KxK kernel that follows, `[out, internal / groups, K, K]`.
+    pub sequence2: Param<Tensor<4>>,
+    /// A 1x1 kernel, `[out, in / groups, 1, 1]`.
+    pub pointwise: Param<Tensor<4>>,
+    /// Depthwise filters, eight for every input, `[8 in, 1, K, K]`.
+    pub depthwise: Param<Tensor<4>>,
+    /// The 1x1 kernel that follows them, `[out, 8 in / groups, 1, 1]`. Its rows are interleaved:
+    /// output `j` of group `g` has row `j groups + g`, as in the authors' code.
+    pub separable: Param<Tensor<4>>,
+}
+
 /// The kernel, `[out, in / groups, K, K]`.
-pub(super) fn of_branches(
+pub(crate) fn of_branches(
     origin: Tensor<4>,
     vector: Tensor<2>,
     branches: &OrepaBranches,
@@ -34,7 +61,7 @@ pub(super) fn of_branches(
 }
 
 /// The kernel of a 1x1 convolution, `[out, in, 1, 1]`.
-pub(super) fn of_product(
+pub(crate) fn of_product(
     origin: Tensor<4>,
     vector: Tensor<2>,
     first: Tensor<4>,
@@ -92,7 +119,7 @@ fn separable(
 }
 
 /// [`of_branches`] in `f64`.
-pub(super) fn exact_of_branches(
+pub(crate) fn exact_of_branches(
     origin: Kernel,
     vector: &[f64],
     branches: &OrepaBranches,
@@ -101,7 +128,7 @@ pub(super) fn exact_of_branches(
     let (inputs, taps) = (per_group * groups, origin.taps());
     let side = origin.size[0];
     let centre = (side / 2) * side + side / 2;
-    let exact = |weight: &burn::module::Param<Tensor<4>>| host_kernel(weight.val(), groups);
+    let exact = |weight: &Param<Tensor<4>>| host_kernel(weight.val(), groups);
     let [average, frequency, pointwise] =
         [&branches.average, &branches.frequency, &branches.pointwise].map(exact);
     let (window, prior) =
@@ -141,7 +168,7 @@ pub(super) fn exact_of_branches(
 }
 
 /// [`of_product`] in `f64`.
-pub(super) fn exact_of_product(
+pub(crate) fn exact_of_product(
     origin: Kernel,
     vector: &[f64],
     first: Kernel,

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Activation;
+use super::activation::Activation;
 
 /// What a unit applies to its output: `activation(output + residual)`. It costs no pass over
 /// memory of its own where a kernel serves the unit.
