@@ -49,6 +49,7 @@ struct Readme;
 
 mod activation;
 mod arithmetic;
+mod branch_sum;
 pub mod branches;
 pub mod buffer;
 mod closing;
@@ -61,6 +62,7 @@ mod instruction_set;
 pub mod moments;
 pub mod norm;
 pub mod orepa;
+mod padded_norm;
 mod planes;
 pub mod pool;
 mod shape;

@@ -6,7 +6,7 @@ use super::source::{MapGrads, convolve};
 use crate::activation::Activation;
 use crate::buffer::{self, Buffer};
 use crate::closing::{Closing, rounded};
-use crate::dense::{PaddedNorm, PaddedNormGrad};
+use crate::padded_norm::{PaddedNorm, PaddedNormGrad};
 use crate::{BatchStatistics, ConvShape, conv};
 
 /// The 1x1 convolution and the norm that open a branch.

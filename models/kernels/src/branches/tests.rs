@@ -2,6 +2,8 @@
 //! gradients by central differences.
 
 use super::*;
+use crate::Norm;
+use crate::padded_norm::PaddedNorm;
 use crate::testing::{assert_within, for_each_set, largest, random, widen};
 use crate::{Activation, ConvShape, FixedStatistics};
 

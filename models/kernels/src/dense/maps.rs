@@ -5,7 +5,7 @@ use super::input_moments::MomentsGrad;
 use super::opening::Affine;
 use super::{BatchStatistics, DenseBlock, MergedGrad, Openings, PaddedNormGrad, taps_of};
 use crate::arithmetic::to_f32;
-use crate::branches::{BranchGrad, SumGrad, Wanted};
+use crate::branch_sum::{BranchGrad, SumGrad, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::closing::{self, Closing, ClosingGrad};
 use crate::conv::{self, convolve, weight_grad};

@@ -22,7 +22,7 @@ mod opening;
 mod patches;
 
 use crate::arithmetic::to_f64;
-use crate::branches::{BranchStatistics, SumGrad, SumStatistics, Wanted};
+use crate::branch_sum::{BranchStatistics, SumGrad, SumStatistics, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::shape::Geometry;
 use crate::{Activation, BatchStatistics, ConvNorm, ConvShape, Norm, conv};
@@ -34,7 +34,7 @@ use patches::Patches;
 #[cfg(test)]
 mod tests;
 
-pub use opening::{PaddedNorm, PaddedNormGrad};
+pub use crate::padded_norm::{PaddedNorm, PaddedNormGrad};
 
 /// A dense block with its four branches. Statistics and gradients of the branches are in the order
 /// of these fields.

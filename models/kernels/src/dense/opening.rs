@@ -10,32 +10,11 @@
 //! input has means far from zero: see [`Moments`].
 
 use super::input_moments::{Covariance, Moments, MomentsGrad};
+use crate::BatchStatistics;
 use crate::arithmetic::dot;
 use crate::conv::{self, Matrix};
-use crate::norm::{self, Statistics, inverse_std};
-use crate::{BatchStatistics, FixedStatistics, Norm};
-
-/// A 1x1 convolution without bias and its norm, whose output is padded with the border value: the
-/// norm's output for zero.
-#[derive(Clone, Copy, Debug)]
-pub struct PaddedNorm<'a> {
-    /// Weight, `[out, in]`.
-    pub weight: &'a [f32],
-    /// Scale, `[out]`.
-    pub gamma: &'a [f32],
-    /// Shift, `[out]`.
-    pub beta: &'a [f32],
-    /// Running mean before this step, `[out]`.
-    pub running_mean: &'a [f32],
-    /// Running variance before this step, `[out]`.
-    pub running_var: &'a [f32],
-    /// Weight of this batch in the running statistics.
-    pub momentum: f64,
-    /// Added to the variance.
-    pub epsilon: f64,
-    /// Whether the running statistics replace those of the batch, as constants.
-    pub fixed: bool,
-}
+use crate::norm::{inverse_std, unbiased};
+use crate::padded_norm::{PaddedNorm, PaddedNormGrad};
 
 /// The norm as an affine map of the convolution's input.
 #[derive(Clone, Debug)]
@@ -56,85 +35,13 @@ pub(crate) struct Affine {
     weight_covariance: Vec<f32>,
 }
 
-/// Gradients of a [`PaddedNorm`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct PaddedNormGrad {
-    /// `[out, in]`.
-    pub weight: Vec<f32>,
-    /// `[out]`.
-    pub gamma: Vec<f32>,
-    /// `[out]`.
-    pub beta: Vec<f32>,
-}
-
 impl Affine {
     pub fn statistics(&self) -> BatchStatistics {
         BatchStatistics { mean: self.mean.clone(), var: self.var.clone() }
     }
 }
 
-impl<'a> PaddedNorm<'a> {
-    /// # Panics
-    /// If the lengths do not match a norm after a 1x1 convolution with these channels and groups,
-    /// or it uses the statistics of the batch and there is only one value per channel.
-    #[track_caller]
-    pub(crate) fn check(&self, [inputs, outputs]: [usize; 2], groups: usize, count: usize) {
-        let Self { gamma, beta, running_mean, running_var, .. } = self;
-        let lengths = [gamma, beta, running_mean, running_var].map(|values| values.len());
-        assert!(outputs > 0, "a 1x1 convolution has outputs");
-        assert_eq!(lengths, [outputs; 4], "parameters of a padded norm");
-        let weight = outputs * (inputs / groups);
-        assert_eq!(self.weight.len(), weight, "weight before a padded norm");
-        if !self.fixed {
-            norm::check_count(count);
-        }
-    }
-
-    /// The statistics that a norm with constant statistics uses.
-    pub(crate) fn running(&self) -> FixedStatistics<'a> {
-        FixedStatistics { mean: self.running_mean, var: self.running_var }
-    }
-
-    /// The border values, from the batch statistics of `count` values per channel or, without them,
-    /// from the running statistics alone.
-    pub(crate) fn borders(&self, found: Option<&Statistics>, count: usize) -> Vec<f64> {
-        let unbiased = unbiased(count);
-        let border = (0..self.gamma.len()).map(|channel| {
-            let newest = found.map(|found| [found.mean[channel], found.var[channel] * unbiased]);
-            self.border(channel, newest)
-        });
-        border.collect()
-    }
-
-    /// The border value of a channel: the norm's output for zero with the running statistics,
-    /// updated with the mean and the unbiased variance of the batch if they are given.
-    pub(crate) fn border(&self, channel: usize, newest: Option<[f64; 2]>) -> f64 {
-        let [gamma, beta] = [self.gamma[channel], self.beta[channel]].map(f64::from);
-        let kept = [self.running_mean[channel], self.running_var[channel]].map(f64::from);
-        let [mean, var] = newest.map_or(kept, |newest| {
-            [0, 1].map(|i| (1.0 - self.momentum) * kept[i] + self.momentum * newest[i])
-        });
-        beta - mean * gamma / (var + self.epsilon).sqrt()
-    }
-
-    /// The shifts of the norm less the border values.
-    pub(crate) fn shifts(&self, border: &[f64]) -> Vec<f32> {
-        self.beta
-            .iter()
-            .zip(border)
-            .map(|(&beta, border)| (f64::from(beta) - border) as f32)
-            .collect()
-    }
-
-    /// The norm, with other shifts.
-    pub(crate) fn as_norm<'n>(&self, beta: &'n [f32]) -> Norm<'n>
-    where
-        'a: 'n,
-    {
-        let fixed = self.fixed.then(|| self.running());
-        Norm { gamma: self.gamma, beta, epsilon: self.epsilon, fixed }
-    }
-
+impl PaddedNorm<'_> {
     pub(crate) fn forward(&self, input: &Moments, covariance: &Covariance) -> Affine {
         let (outputs, inputs) = (self.gamma.len(), input.mean.len());
         let (weight_covariance, variances) = covariance.multiply(self.weight, outputs);
@@ -213,9 +120,4 @@ impl<'a> PaddedNorm<'a> {
         conv::matmul(weight.transposed(), scaled, &mut input_grad.covariance, true);
         grad
     }
-}
-
-/// The ratio of the unbiased to the biased variance of `count` values.
-fn unbiased(count: usize) -> f64 {
-    count as f64 / (count as f64 - 1.0)
 }

@@ -18,7 +18,7 @@ use super::border::Border;
 use super::input_moments::{Moments, MomentsGrad};
 use super::{BatchStatistics, DenseBlock, Openings, taps_of};
 use crate::arithmetic::{dot, to_f32, to_f64};
-use crate::branches::{BranchGrad, SumGrad};
+use crate::branch_sum::{BranchGrad, SumGrad};
 use crate::buffer::{self, Buffer};
 use crate::norm::{inverse_std, variance};
 use crate::{Activation, ConvShape, Epilogue, activation, conv, moments};

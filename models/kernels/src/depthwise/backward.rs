@@ -15,10 +15,10 @@ use super::grid::SLACK;
 use super::rows::{ErrorRow, InputSweeps};
 use super::sums::{Sums, add_dots, class_sums};
 use crate::activation::Activation;
-use crate::branches::{BranchGrad, BranchMap, BranchSum, SumGrad, Wanted};
+use crate::branch_sum::{BranchGrad, BranchMap, BranchSum, SumGrad, Wanted};
 use crate::buffer::{self, Buffer};
-use crate::dense::PaddedNormGrad;
 use crate::instruction_set;
+use crate::padded_norm::PaddedNormGrad;
 use crate::shape::Geometry;
 use crate::shared::Shared;
 

@@ -5,8 +5,8 @@ use super::channels::plane_and_next;
 use super::grid::Grid;
 use crate::Norm;
 use crate::arithmetic::add_scaled;
-use crate::branches::{Branch, BranchMap, BranchSum};
-use crate::dense::PaddedNorm;
+use crate::branch_sum::{Branch, BranchMap, BranchSum};
+use crate::padded_norm::PaddedNorm;
 use crate::shape::Geometry;
 
 /// The form of a block: which branches it has, and where its parameters and moments lie.

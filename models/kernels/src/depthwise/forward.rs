@@ -12,7 +12,7 @@ use super::form::{Branches, Form};
 use super::second::SecondSums;
 use super::sums::class_sums;
 use crate::activation::Activation;
-use crate::branches::{BranchSum, SumStatistics};
+use crate::branch_sum::{BranchSum, SumStatistics};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::{BatchStatistics, activation, buffer, instruction_set, norm, shift};

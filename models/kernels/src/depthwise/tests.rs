@@ -2,7 +2,7 @@
 //! gradients by central differences.
 
 use super::*;
-use crate::branches::{Branch, BranchMap, BranchSum, SumGrad, SumStatistics, Wanted};
+use crate::branch_sum::{Branch, BranchMap, BranchSum, SumGrad, SumStatistics, Wanted};
 use crate::dense::PaddedNorm;
 use crate::testing::{affordable, for_each_set, positive, random, widen};
 use crate::{BatchStatistics, ConvShape, Norm};

@@ -23,7 +23,7 @@ pub use gate::Gate;
 pub use gradients::{Gradients, backward_input};
 pub use reduce::{Sums, reduce};
 pub use statistics::{Statistics, statistics};
-pub(crate) use statistics::{check_count, inverse_std, variance};
+pub(crate) use statistics::{check_count, inverse_std, unbiased, variance};
 
 /// Values added in `f32` before they are flushed to `f64`.
 const BLOCK: usize = 1024;

@@ -135,3 +135,8 @@ impl WithSimd for Spread<'_> {
 pub(super) fn total<S: Simd>(simd: S, [a, b]: [S::f32s; 2]) -> f64 {
     f64::from(simd.reduce_sum_f32s(simd.add_f32s(a, b)))
 }
+
+/// The ratio of the unbiased to the biased variance of `count` values.
+pub(crate) fn unbiased(count: usize) -> f64 {
+    count as f64 / (count as f64 - 1.0)
+}
