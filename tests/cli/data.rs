@@ -167,7 +167,11 @@ fn what_cannot_fit_into_memory_is_refused_before_it_begins() {
             .fails(1, &["needs about", "--batch or --res"]);
     }
     let loader = ["bench", "loader", "--res", "16384", "--batch", "9999"];
-    dbb(&loader).fails(1, &["loading needs about"]);
+    dbb(&loader).fails(1, &["loading needs about", "lower --batch or --res"]);
+    // A cache that takes most of it.
+    dbb(&["bench", "loader", "--cache-mb", "4294967295"]).fails(1, &["lower --cache-mb"]);
+    train(QUICK_DBB, &["data.cache_mb=4294967295"], &out).fails(1, &["lower data.cache_mb"]);
+    dbb(&["eval", &run.path, "--mean", "nan"]).fails(1, &["error: --mean is [NaN]"]);
 }
 
 /// A PNG of a few hundred bytes whose short side is one pixel: it is enlarged only where it is seen.

@@ -127,8 +127,8 @@ fn flags_that_change_nothing_are_refused() {
     // A crop larger than the image.
     let eval = ["eval", &run.path, "--resize", "7"];
     refused(&eval, &["resized to 7, less than the input's 8x8", "padded with black"]);
-    refused(&["eval", &run.path, "--std", "0"], &["preprocess.std"]);
-    refused(&["eval", &run.path, "--mean", "0.5,0.5,0.5"], &["preprocess.mean"]);
+    refused(&["eval", &run.path, "--std", "0"], &["--std"]);
+    refused(&["eval", &run.path, "--mean", "0.5,0.5,0.5"], &["--mean"]);
 
     refused(&["bench", "infer", "--arch", "resnet20", "--cache-mb", "1"], &["--cache-mb"]);
     let train = ["bench", "train", "--arch", "resnet20", "--data", "sample", "--workers", "1"];

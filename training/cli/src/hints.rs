@@ -1,5 +1,6 @@
 //! Hints for errors of the library, which knows no flags.
 
+use dbb_datasets::DataError;
 use dbb_models::weights::{Lookalike, WeightsError};
 use dbb_training::Error;
 use dbb_training::Property;
@@ -23,6 +24,11 @@ pub fn sentence(error: &anyhow::Error) -> String {
             );
         }
         _ => {}
+    }
+    if let Some(Error::Data(DataError::Setting { name, value, expected })) = of_library
+        && let Some(flag) = name.strip_prefix("preprocess.")
+    {
+        return format!("--{flag} is {value}, expected {expected}");
     }
     match of_library.and_then(hint) {
         Some(hint) => format!("{error}; hint: {hint}"),

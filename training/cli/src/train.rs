@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         true => vec![args.device.open()?],
         false => {
             args.device.start_threads()?;
-            distributed::open(&args.devices)?
+            distributed::open(&args.devices).map_err(dbb_training::Error::from)?
         }
     };
     let device = &devices[0];

@@ -203,7 +203,10 @@ impl Plan {
     /// The same, but a run that cannot fit into memory is refused.
     fn within_memory(config: Config, device: &Device) -> Result<Self> {
         let plan = Self::new(config, device)?;
-        let lower = format!("train.batch_size ({}) or data.size", plan.config.train.batch_size);
+        let lower = match plan.memory.is_mostly_cache() {
+            true => "data.cache_mb".to_string(),
+            false => format!("train.batch_size ({}) or data.size", plan.config.train.batch_size),
+        };
         plan.memory.check(device, "training", &lower)?;
         Ok(plan)
     }
@@ -311,6 +314,11 @@ fn check_classes(model: &ModelConfig, classes: &[String], source: &str) -> Resul
 fn check_resize(preprocess: &Preprocess) -> Result<()> {
     let side = preprocess.size.0.min(preprocess.size.1);
     match preprocess.resize {
+        Some(resize) if resize > Preprocess::MAX_SIDE => Err(Error::Unusable(format!(
+            "data.size is {side}: validation images would be resized to {resize} before the crop, and at \
+             most {} is possible; set data.resize to at least {side}, or lower data.size",
+            Preprocess::MAX_SIDE
+        ))),
         Some(resize) if resize < side => Err(Error::Unusable(format!(
             "data.resize is {resize}, below the network's input of {side}: the crop would be padded \
              with black; raise it, or set data.size"
