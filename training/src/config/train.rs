@@ -29,7 +29,7 @@ pub struct TrainSection {
     /// Save a checkpoint every so many steps, besides the ends of epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_steps: Option<usize>,
-    /// Save a checkpoint every so many minutes, besides the ends of epochs.
+    /// Save a checkpoint every so many minutes, up to a year, besides the ends of epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_minutes: Option<f64>,
     /// Number of newest checkpoints to keep, besides the best.
@@ -46,6 +46,9 @@ pub struct TrainSection {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
 }
+
+/// Longest time between checkpoints.
+const MINUTES_OF_A_YEAR: f64 = 525_600.0;
 
 fn one_of() -> usize {
     1
@@ -73,7 +76,9 @@ impl TrainSection {
             require(inside, "train.ema", &decay, "above 0 and below 1")?;
         }
         if let Some(minutes) = self.checkpoint_minutes {
-            require_positive("train.checkpoint_minutes", minutes)?;
+            let inside = minutes > 0.0 && minutes <= MINUTES_OF_A_YEAR;
+            let expected = format!("above 0 and up to {MINUTES_OF_A_YEAR}, a year");
+            require(inside, "train.checkpoint_minutes", &minutes, &expected)?;
         }
         let factor = self.rollback_lr;
         require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, "between 0 and 1")
