@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use dbb_training::deploy::fold::FoldReport;
 use dbb_training::deploy::rounding::Rounding;
-use dbb_training::text::plural;
+use dbb_training::text::{displayed, plural};
 
 /// What was written, and its difference to the network it was made from: null where nothing was
 /// compared.
@@ -22,6 +22,7 @@ pub struct Written {
     pub compared_on: Option<String>,
     #[serde(flatten)]
     pub rounding: Option<Rounding>,
+    #[serde(serialize_with = "displayed")]
     pub out: PathBuf,
 }
 
