@@ -165,6 +165,24 @@ pub enum Error {
         /// What would need less.
         lower: String,
     },
+    /// A comparison in a folder that holds the tables of another one.
+    #[error(
+        "{} already holds a comparison of {others}, and this one is of {own}", folder.display()
+    )]
+    OtherComparison {
+        /// The folder.
+        folder: PathBuf,
+        /// Names of the arms there.
+        others: String,
+        /// Names of the arms of this comparison.
+        own: String,
+    },
+    /// Stopped by a signal before anything was trained.
+    #[error("stopped by signal {signal}; nothing was trained")]
+    NotBegun {
+        /// The signal's number.
+        signal: usize,
+    },
     /// Stopped by a signal, after the run was saved.
     #[error("stopped by signal {signal}; the run is saved in {}", checkpoint.display())]
     Interrupted {

@@ -52,6 +52,7 @@ fn hint(error: &Error) -> Option<String> {
             "give another --out, or continue the run with `dbb train {} --resume`",
             run.display()
         ),
+        Error::OtherComparison { .. } => "give another --out".into(),
         Error::NoRun(_) => "name the run directory, or give it with --out".into(),
         Error::NoCheckpoint { .. } => "--out names another directory".into(),
         Error::OtherConfig { run, .. } => format!(
