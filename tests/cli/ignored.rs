@@ -205,6 +205,7 @@ fn keys_without_effect_are_refused() {
     };
     check(&["schedule.kind=step", "schedule.min_lr=0.001"], "schedule.kind = \"cosine\"");
     check(&["optim.kind=adamw", "optim.nesterov=true"], "optim.kind = \"sgd\"");
+    check(&["optim.kind=adamw", "optim.momentum=0.5"], "optim.momentum: it has no effect");
     check(&["optim.momentum=0", "optim.nesterov=true"], "optim.momentum above 0");
     let used = ["schedule.kind=step", "schedule.milestones=[1]", "schedule.gamma=0.5"];
     dbb(&[&["config", "check", QUICK_DBB][..], &set(&used)].concat()).succeeds();

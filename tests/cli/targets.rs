@@ -42,6 +42,11 @@ fn arguments_that_have_changed_places_are_told() {
     dbb(&["eval", &data, "--data", &run.path]).fails(1, &[&data, "is a data set", "--data"]);
     dbb(&["eval", &run.path, "--data", &run.path]).fails(1, &[&run.path, "is a run directory"]);
     dbb(&["train", &run.path]).fails(1, &[&run.path, "is a folder", "--resume"]);
+    for command in [&["compare"][..], &["config", "check"]] {
+        let call = dbb(&[command, &[&*run.path]].concat());
+        assert!(!call.stderr.contains("--resume"), "{}", call.all());
+        call.fails(1, &[&run.path, "is a folder"]);
+    }
     let page = run.folder.file("page.jpg", b"<html></html>");
     let call = dbb(&["predict", &run.path, &page]);
     assert_eq!(call.code, Some(1), "{}", call.all());

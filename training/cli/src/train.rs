@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::options::{DeviceName, DeviceOptions};
 use crate::progress::Progress;
 use dbb_training::calendar::Utc;
-use dbb_training::config::{Config, ModelSection, shown};
+use dbb_training::config::{Config, ConfigFileError, ModelSection, shown};
 use dbb_training::run::directory::RunDir;
 use dbb_training::text::plural;
 use dbb_training::train::Trainer;
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut trainer = if args.resume {
         Trainer::resume(args.run_to_resume()?, device, args.force, &args.set)?
     } else {
-        let config = Config::load(&args.config, &args.set)?;
+        let config = Config::load(&args.config, &args.set).map_err(or_resume)?;
         let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
         Trainer::new(config, RunDir::new(out), device)?
     };
@@ -86,6 +86,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             run.report().display()
         )
     })
+}
+
+/// A folder in the place of a configuration may be a run to resume.
+fn or_resume(error: ConfigFileError) -> anyhow::Error {
+    match error {
+        ConfigFileError::Folder(_) => {
+            anyhow::anyhow!("{error}, or add --resume to resume the run in it")
+        }
+        error => error.into(),
+    }
 }
 
 impl Args {

@@ -8,7 +8,7 @@ use dbb_datasets::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Fault, require, setting};
+use super::check::{ABOVE_0_BELOW_1, Fault, require, setting};
 use super::model::ANY_CHANNELS;
 
 /// The images.
@@ -122,7 +122,7 @@ impl DataSection {
     pub(super) fn check(&self, in_channels: Option<usize>, augment: &Augment) -> Result<(), Fault> {
         if let Some(share) = self.val_from_train {
             let inside = share > 0.0 && share < 1.0;
-            require(inside, "data.val_from_train", &share, "above 0 and below 1")?;
+            require(inside, "data.val_from_train", &share, ABOVE_0_BELOW_1)?;
         }
         require(self.limit_train != Some(0), "data.limit_train", &0, "at least 1")?;
         require(self.limit_val != Some(0), "data.limit_val", &0, "at least 1")?;
