@@ -96,6 +96,20 @@ pub enum Error {
         /// What has changed, a sentence each.
         changes: Vec<String>,
     },
+    /// A checkpoint within an epoch, whose other batches are of other images.
+    #[error(
+        "cannot resume from {} after {batches} batches of an epoch: {}; hint: end the epoch with the \
+         run's own configuration and data, or remove the checkpoint to resume from the one before",
+        path.display(), changes.join("; ")
+    )]
+    Batches {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What has changed, a sentence each.
+        changes: Vec<String>,
+        /// Batches of the epoch that have been trained on.
+        batches: usize,
+    },
     /// A configuration of a comparison that cannot be trained.
     #[error("{name}: {error}; nothing was trained")]
     Arm {

@@ -47,12 +47,12 @@ impl Trainer {
     /// A run that resumes from its newest checkpoint, with its own configuration; from the beginning
     /// if it ended before its first checkpoint.
     ///
-    /// A run is refused whose configuration or data are not those of its checkpoint. `force`
-    /// accepts that, and `overrides`, `KEY=VALUE`, which need it.
+    /// A run is refused whose configuration, with the `overrides`, `KEY=VALUE`, or whose data are not
+    /// those of its checkpoint. `force` accepts that.
     ///
     /// # Errors
     /// If there is no run, it is in use, its checkpoint is damaged or does not fit; if it has results
-    /// and no checkpoint they could come from.
+    /// and no checkpoint they could come from; within an epoch, if its batches are other ones.
     pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
         if !run.exists() {
             return Err(Error::NoRun(run.root().into()));
@@ -77,6 +77,10 @@ impl Trainer {
         if !changes.is_empty() && !force {
             let path = trainer.run.checkpoint(mark);
             return Err(Error::Changed { path, changes });
+        }
+        if mark.batch > 0 && identity.has_other_batches(&now) {
+            let path = trainer.run.checkpoint(mark);
+            return Err(Error::Batches { path, changes, batches: mark.batch });
         }
         let accepted = changes.into_iter().map(|change| format!("accepted: {change}"));
         let inexact = identity.notes(&now).into_iter().map(|change| {
