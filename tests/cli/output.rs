@@ -143,7 +143,7 @@ fn output_need_not_be_read() {
     let folder = Folder::new();
     let out = folder.at("run");
     let train = [&["train", QUICK_BASE, "--out", &out][..], &set(&TINY)].concat();
-    for args in [&["summary", "--arch", "resnet152"][..], &train] {
+    for args in [&["summary", "--arch", "resnet152"][..], &["completions", "zsh"], &train] {
         let mut command = Command::new(DBB);
         command.args(args).current_dir(REPOSITORY).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
