@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use dbb_datasets::{
     Augment, CacheBudget, DataError, DataRef, ImageDataset, LoaderConfig, Pipeline, Preprocess,
+    shortest,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,10 +27,10 @@ pub struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
     /// Mean per channel on the scale 0 to 1. By default the data set's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shortest::serialize")]
     pub mean: Option<Vec<f32>>,
     /// Standard deviation per channel on the scale 0 to 1. By default the data set's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shortest::serialize")]
     pub std: Option<Vec<f32>>,
     /// File that assigns other indices to the classes of the data: TOML (`n01440764 = 0`), or lines of
     /// class, tab, index.
