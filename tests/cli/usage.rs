@@ -84,7 +84,8 @@ fn wrong_usage_is_exit_code_2() {
     dbb(&["bench", "loader", "--batch", "0"]).fails(2, &["--batch"]);
     dbb(&["bench", "train", "--arch", "resnet20", "--steps", "0"]).fails(2, &["--steps"]);
     let slow = ["bench", "train", "--arch", "resnet20", "--impl", "slow"];
-    dbb(&slow).fails(2, &["slow", "one of fast, plain"]);
+    dbb(&slow).fails(2, &["slow", "possible values: fast, plain"]);
+    dbb(&["compare", QUICK_DBB, "--seeds", "100000000000"]).fails(2, &["--seeds"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use dbb_models::summary::{LayerSummary, Summary, macs};
 use dbb_models::{Classifier, Form, LayerCount, ModelConfig, Reparameterize};
 use serde::Serialize;
 
-use crate::config::{DataSection, DecayRule, OptimKind, OptimSection};
+use crate::config::{DataSection, DecayRule, OptimSection};
 use crate::error::{Error, Result};
 use crate::inference::evaluate::cross_entropy;
 use crate::memory::{Batches, Copies, Estimate};
@@ -58,7 +58,7 @@ pub struct BenchResult {
 }
 
 /// Measures whole training steps as a run takes them: forward of the training form,
-/// cross-entropy, backward, SGD with momentum 0.9 and weight decay 1e-4; on one batch of random
+/// cross-entropy, backward, SGD with the default momentum and weight decay; on one batch of random
 /// images and labels.
 ///
 /// # Errors
@@ -71,15 +71,7 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
     estimate.check(device, "a training step", SIZE)?;
     let device = device.clone().autodiff();
     let mut network = model.init(Form::Train, &device)?;
-    let section = OptimSection {
-        kind: OptimKind::Sgd,
-        lr: LEARNING_RATE,
-        momentum: 0.9,
-        nesterov: false,
-        weight_decay: 1e-4,
-        decay: DecayRule::All,
-        bias_lr: 1.0,
-    };
+    let section = OptimSection { decay: DecayRule::All, ..OptimSection::sgd(LEARNING_RATE) };
     let mut optimizer = Optimizer::new(&section, &network);
     let images = images(model, work, &device);
     let uniform = Distribution::Uniform(0.0, model.num_classes as f64);

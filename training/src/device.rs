@@ -23,7 +23,7 @@ const KINDS: [(&str, &str); 8] = [
 pub enum DeviceError {
     /// No such name.
     #[error(
-        "unknown device \"{0}\"; expected one of flex, ndarray, wgpu, cuda:N, rocm:N, metal, vulkan, cpu"
+        "unknown device \"{0}\"; expected one of {names}", names = names()
     )]
     Unknown(String),
     /// The program was built without it.
@@ -148,6 +148,12 @@ pub fn list() -> Vec<DeviceInfo> {
 /// The kinds of devices this program can name.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.into_iter().map(|(kind, _)| kind)
+}
+
+/// The names of devices that [`open`] takes, for messages; N stands for a number.
+pub fn names() -> String {
+    let name = |kind| format!("{kind}{}", if is_numbered(kind) { ":N" } else { "" });
+    kinds().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// The name of a device, as [`open`] takes it.

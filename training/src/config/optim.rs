@@ -64,6 +64,19 @@ fn weight_decay() -> f64 {
 }
 
 impl OptimSection {
+    /// SGD with momentum and weight decay as configurations have them by default.
+    pub fn sgd(lr: f64) -> Self {
+        Self {
+            kind: OptimKind::Sgd,
+            lr,
+            momentum: momentum(),
+            nesterov: false,
+            weight_decay: weight_decay(),
+            decay: DecayRule::default(),
+            bias_lr: 1.0,
+        }
+    }
+
     /// Checks the ranges of the keys.
     pub(super) fn check(&self) -> Result<(), Fault> {
         require_positive("optim.lr", self.lr)?;

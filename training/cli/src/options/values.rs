@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use dbb_models::quantize::Granularity;
 use dbb_models::weights::Dialect;
-use dbb_models::{Arch, BlockKind, Form};
+use dbb_models::{Arch, BlockKind, Form, Implementation};
 
 use dbb_training::deploy::rounding::Precision;
 
@@ -46,6 +46,11 @@ pub fn precision() -> impl TypedValueParser<Value = Precision> {
 /// The form of a network; completions offer both.
 pub fn form() -> impl TypedValueParser<Value = Form> {
     one_of(Form::ALL, Form::name)
+}
+
+/// The implementation of the layers; completions offer both.
+pub fn implementation() -> impl TypedValueParser<Value = Implementation> {
+    one_of(Implementation::ALL, Implementation::name)
 }
 
 /// What shares a scale in 8 bits; completions offer the names.

@@ -216,15 +216,6 @@ impl Plan {
     }
 }
 
-/// The memory that a run of a configuration is estimated to take, however much is available. The
-/// data are opened; nothing is written.
-///
-/// # Errors
-/// As [`Trainer::new`], except for those of the run directory.
-pub fn memory(config: Config, device: &Device) -> Result<Estimate> {
-    Ok(Plan::new(config, device)?.memory)
-}
-
 /// Checks that a run of a configuration could begin, as far as possible without writing anything:
 /// its data are opened, its network is built, the weights that it starts from are read.
 ///

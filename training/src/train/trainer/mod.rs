@@ -5,7 +5,7 @@ mod begin;
 mod save;
 mod step;
 
-pub use begin::{check, memory};
+pub use begin::check;
 
 use std::path::PathBuf;
 use std::sync::Arc;
