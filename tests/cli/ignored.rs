@@ -163,18 +163,22 @@ fn groups_of_no_block_are_refused() {
 fn a_name_that_promises_another_format_is_refused() {
     let run = Run::new(QUICK_DBB, &[]);
     for (command, name, parts) in [
-        (&["reparam"][..], "x.onnx", ["safetensors, which is written", "export --format onnx"]),
-        (&["reparam"], "x.BPK", ["safetensors, which is written", "export --format burnpack"]),
-        (&["reparam"], "x.pth", ["safetensors, which is written", "PyTorch loads safetensors"]),
-        (&["recalibrate"], "x.bpk", ["safetensors, which is written", "export --format burnpack"]),
+        (&["reparam"][..], "x.onnx", ["this command writes safetensors", "export --format onnx"]),
+        (&["reparam"], "x.BPK", ["this command writes safetensors", "export --format burnpack"]),
+        (&["reparam"], "x.pth", ["this command writes safetensors", "PyTorch loads safetensors"]),
+        (
+            &["recalibrate"],
+            "x.bpk",
+            ["this command writes safetensors", "export --format burnpack"],
+        ),
         (
             &["export", "--format", "onnx"],
             "x.safetensors",
-            ["onnx, which is written", "export --format safetensors"],
+            ["this command writes onnx", "export --format safetensors"],
         ),
-        (&["export", "--format", "safetensors"], "x.pt", ["safetensors, which", "PyTorch"]),
-        (&["export", "--format", "burnpack"], "x.onnx", ["burnpack, which", "--format onnx"]),
-        (&["export", "--format", "timm"], "x.onnx", ["timm, which", "--format onnx"]),
+        (&["export", "--format", "safetensors"], "x.pt", ["writes safetensors", "PyTorch"]),
+        (&["export", "--format", "burnpack"], "x.onnx", ["writes burnpack", "--format onnx"]),
+        (&["export", "--format", "timm"], "x.onnx", ["writes timm", "--format onnx"]),
     ] {
         let out = run.folder.at(name);
         let args = [&command[..1], &[&*run.path], &command[1..], &["--out", &out]].concat();

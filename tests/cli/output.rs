@@ -61,7 +61,7 @@ fn a_name_of_another_kind_of_file_is_refused() {
     let run = Run::new(QUICK_BASE, &[]);
     for name in ["recipe.toml", "table.csv", "notes.md", "photo.JPG", "train.tar"] {
         let out = run.folder.file(name, b"mine");
-        let says = [&*out, "is the name of another format than safetensors", "ending of weights"];
+        let says = [&*out, "has the extension of another format", "ending of weights"];
         dbb(&["reparam", &run.path, "--out", &out]).fails(1, &says);
         assert_eq!(fs::read(&out).expect("the file"), b"mine");
     }

@@ -46,7 +46,7 @@ pub enum DeviceError {
         "there is no device \"{0}\" on this machine ({1} of this kind found); `dbb devices` lists what is there"
     )]
     Absent(String, usize),
-    /// The environment names an instruction set that there is not.
+    /// The environment names an instruction set that does not exist.
     #[cfg(feature = "flex")]
     #[error(transparent)]
     InstructionSet(#[from] dbb_models::InstructionSetError),
@@ -96,7 +96,7 @@ const FEW_CORES: usize = 256;
 ///
 /// # Errors
 /// More threads than both 256 and four per core, or than the system grants; an instruction set in
-/// `DBB_INSTRUCTION_SET` that there is not.
+/// `DBB_INSTRUCTION_SET` that does not exist.
 pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
     #[cfg(feature = "flex")]
     dbb_models::InstructionSet::from_env()?;

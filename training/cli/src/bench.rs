@@ -34,7 +34,8 @@ pub struct Args {
     /// Height and width of the images; by default those of the paper, 224 for the loader.
     #[arg(long, visible_alias = "size", value_parser = clap::value_parser!(u16).range(1..))]
     res: Option<u16>,
-    /// Form of the network in infer; train uses its running statistics [default: deploy].
+    /// Form of the network for `infer`: deploy, or train, evaluated with its running statistics
+    /// [default: deploy].
     #[arg(long, value_parser = form())]
     form: Option<Form>,
     /// Measured steps, after two of warm-up.

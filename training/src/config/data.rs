@@ -41,10 +41,10 @@ pub struct DataSection {
     /// validation images, such as class folders that are not below train/, needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_from_train: Option<f64>,
-    /// Use only that many training images, balanced over the classes.
+    /// Use only so many training images, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
-    /// Use only that many validation images, balanced over the classes.
+    /// Use only so many validation images, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_val: Option<usize>,
     /// Threads that decode and transform images, up to 256; 0 uses the training thread.

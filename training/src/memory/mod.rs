@@ -3,7 +3,7 @@
 //!
 //! The model has a few terms, with factors fitted to the peak resident memory of `dbb bench` on the
 //! CPU backend flex (23 runs of training, 13 of inference: ResNets and MobileNets at 32 to 224
-//! pixels, every block). All of them were within a factor of 1.4 of the estimate; [`ACCURACY`] is
+//! pixels, with the blocks base, dbb and acb; the other blocks are taken for acb). All of them were within a factor of 1.4 of the estimate; [`ACCURACY`] is
 //! the factor that is promised.
 
 use burn::tensor::Device;

@@ -21,7 +21,7 @@ pub fn block() -> impl TypedValueParser<Value = BlockKind> {
 pub fn dialect() -> impl TypedValueParser<Value = Dialect> {
     let help = |dialect| match dialect {
         Dialect::Native => "Names of this project",
-        Dialect::Official => "Names of the paper's repository",
+        Dialect::Official => "Names of the papers' own repositories (DBB, RepVGG, MobileOne)",
         Dialect::Torchvision => {
             "Names of torchvision; a folded network is written as convolutions with identity batch \
              norms, so that torchvision's own network loads it"
