@@ -44,6 +44,12 @@ fn class_folders_are_checked_before_anything_is_written() {
     dbb(&["eval", &run, "--data", "sample"])
         .fails(1, &["the network has 2 classes", "sample has 10"]);
 
+    // What the data decides is told by its key.
+    let size = "data.size is 15000: validation images would be resized to 17142";
+    train_on(&data, &["data.size=15000"], &out).fails(1, &[size, "data.resize"]);
+    train_on(&data, &["data.val_from_train=0.01"], &out)
+        .fails(1, &["data.val_from_train is 0.01, expected a share of 12 images"]);
+
     fs::rename(format!("{data}/val/bee"), format!("{data}/val/cow")).expect("a class");
     train_on(&data, &[], &out).fails(1, &["only in train: bee", "only in val: cow"]);
     fs::rename(format!("{data}/val/cow"), format!("{data}/val/bee")).expect("a class");

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::calls::*;
 use crate::setup::*;
+use crate::stored::*;
 
 #[test]
 fn wrong_paths_are_named() {
@@ -28,6 +29,22 @@ fn wrong_paths_are_named() {
     dbb(&["eval", &run.path, "--data", &empty]).fails(1, &[&empty, "train/<class>", "idx"]);
     dbb(&["eval", &run.path, "--checkpoint", "7"]).fails(1, &[&run.path, "epoch 7", "only 00001"]);
     assert!(!exists(&out));
+}
+
+#[test]
+fn a_file_with_wrong_preprocessing_is_named() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let (weights, wrong) = (run.deploy_weights(), run.folder.at("wrong.safetensors"));
+    let mut table = table(&weights);
+    // The hash is that of the metadata, too.
+    table.remove("dbb_zoo_sha256");
+    let metadata = table.get_mut("dbb_zoo").expect("our metadata");
+    let mut value: serde_json::Value = serde_json::from_str(metadata).expect("JSON");
+    value["preprocess"]["std"] = serde_json::json!([0.0]);
+    *metadata = value.to_string();
+    write_tensors(&wrong, &tensors(&weights), Some(table));
+    dbb(&["eval", &wrong, "--data", "sample"])
+        .fails(1, &[&wrong, "the preprocessing in this file cannot be used"]);
 }
 
 #[test]

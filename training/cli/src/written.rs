@@ -85,14 +85,14 @@ impl Written {
 }
 
 fn rounding_text(rounding: &Rounding) -> String {
-    let accuracy = match (rounding.top1, rounding.top1_dtype) {
+    let top1 = match (rounding.top1, rounding.top1_dtype) {
         (Some(exact), Some(rounded)) => {
             format!("; top-1 {exact:.2}% before rounding, {rounded:.2}% after")
         }
         _ => String::new(),
     };
     format!(
-        "weights in {}: logits differ by {:.2e} of the largest, top-1 agrees on {:.2}%{accuracy}\n",
+        "weights in {}: logits differ by {:.2e} of the largest, top-1 agrees on {:.2}%{top1}\n",
         rounding.dtype, rounding.dtype_max_rel_diff, rounding.dtype_top1_agreement
     )
 }
