@@ -345,6 +345,45 @@ fn stopped_at(step: usize, mut trainer: Trainer) {
     assert!(error.to_string().contains("the run is saved in"), "{error}");
 }
 
+/// Its batches would be of other images, and their number another one.
+#[test]
+fn an_epoch_does_not_go_on_with_other_batches() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    let device = Device::default();
+    let keys = ["train.epochs=2"];
+    stopped_at(2, Trainer::new(config(&keys), RunDir::new(&run), &device).expect("a run"));
+    let resume = |key: &str| Trainer::resume(RunDir::new(&run), &device, true, &[key.to_string()]);
+    for key in ["train.batch_size=64", "data.limit_train=32"] {
+        let error = resume(key).err().expect("other batches").to_string();
+        for part in ["after 2 batches of an epoch", key.split('=').next().expect("a key")] {
+            assert!(error.contains(part), "no {part} in {error}");
+        }
+    }
+    resume("optim.lr=0.001").expect("the same batches");
+}
+
+/// `timeout` sends a signal to the process and one to its group: both ask for the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn two_signals_at_once_are_one_request() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    let mut command = training(&["train.epochs=100000"], &run);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a start");
+    let started = Instant::now();
+    while !RunDir::new(&run).checkpoint(after(1)).exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (pid, kill) = (child.id(), "kill -INT $0; kill -TERM $0");
+    Command::new("sh").args(["-c", kill, &pid.to_string()]).status().expect("a shell");
+    let code = child.wait().expect("it ends").code();
+    assert!(matches!(code, Some(130 | 143)), "{code:?}");
+    let report = fs::read_to_string(RunDir::new(&run).report()).expect("a report");
+    assert!(report.contains("the run is saved in"), "the run has not been saved");
+}
+
 /// At the first step, within an epoch, at the last step of an epoch and of the run, and twice; each
 /// part in another process. All bytes are compared.
 #[test]

@@ -20,8 +20,10 @@ pub struct Augment {
     /// Crop a random part of the image instead of its centre.
     pub random_resized_crop: bool,
     /// Smallest and largest share of the image's area in `random_resized_crop`, above 0 and up to 1.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub rrc_scale: (f32, f32),
     /// Smallest and largest aspect ratio (width over height) of that part, above 0.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub rrc_ratio: (f32, f32),
     /// Policy of random changes.
     pub policy: Policy,
@@ -33,14 +35,18 @@ pub struct Augment {
     pub color_jitter: ColorJitter,
     /// Standard deviation of a colour shift along ImageNet's principal components (AlexNet's PCA
     /// lighting), 0 to 1; 0.1 is usual, 0 is off.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub lighting: f32,
     /// Probability of erasing a random rectangle, which is set to the mean colour, 0 to 1.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub random_erasing: f32,
     /// Mixup: blend the images of a batch in pairs, with shares from Beta(alpha, alpha). The value is
     /// alpha, 0 to 100; 0 is off. With `cutmix` as well, each batch gets one of the two at random.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub mixup: f32,
     /// CutMix: replace a rectangle of each image by that of another, with areas from
     /// Beta(alpha, alpha). The value is alpha, 0 to 100; 0 is off.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub cutmix: f32,
 }
 

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::{Layout, sources::files::extensions};
+
 /// What can go wrong from the name of a data set to a batch.
 ///
 /// Every message says what failed, where, and what was expected, so that it can be shown to a user
@@ -13,7 +15,8 @@ use thiserror::Error;
 pub enum DataError {
     /// The text does not name a data set.
     #[error(
-        "`{text}` is not a data set: {reason}; write `sample`, a folder, or KIND:PATH with KIND one of folder, tar, idx, cifar10, cifar100"
+        "`{text}` is not a data set: {reason}; write `sample`, a folder, or KIND:PATH with KIND one of {}",
+        Layout::names()
     )]
     Reference {
         /// The text as written.
@@ -101,8 +104,8 @@ pub enum DataError {
 
     /// A class folder holds no image.
     #[error(
-        "class folder {} holds no image (.jpg, .jpeg, .png, .gif, .webp, .bmp, .tif, .tiff); add images or remove the folder from both splits",
-        path.display()
+        "class folder {} holds no image ({}); add images or remove the folder from both splits",
+        path.display(), extensions(0)
     )]
     EmptyClass {
         /// The class folder.
@@ -133,21 +136,6 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// The file at fault, if there is one: an image file, or `archive!member` in an archive.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Layout { path, .. }
-            | Self::Io { path, .. }
-            | Self::Missing { path, .. }
-            | Self::Corrupt { path, .. }
-            | Self::TooLarge { path, .. }
-            | Self::Entry { path, .. }
-            | Self::Classes { path, .. }
-            | Self::EmptyClass { path } => Some(path),
-            _ => None,
-        }
-    }
-
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }

@@ -59,6 +59,7 @@ mod preprocess;
 pub mod presets;
 mod reference;
 mod rng;
+pub mod shortest;
 mod source;
 mod sources;
 mod split;

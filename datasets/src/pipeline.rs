@@ -56,11 +56,6 @@ impl Pipeline {
         &self.preprocess
     }
 
-    /// The augmentation.
-    pub fn augment(&self) -> &Augment {
-        &self.augment
-    }
-
     /// Appends the network's input, `[channels, height, width]`, to `out`.
     ///
     /// The order: crop, mirror, policy, colour jitter, lighting, normalisation, erasing. Lighting is
@@ -137,7 +132,8 @@ impl Pipeline {
 }
 
 impl Augment {
-    /// The network's input from a randomly changed image, `[channels, height, width]`.
+    /// The network's input from a randomly changed image, `[channels, height, width]`: for a single image,
+    /// as to look at the changes; a [`Loader`](crate::Loader) makes whole batches.
     ///
     /// # Errors
     ///

@@ -117,7 +117,8 @@ impl Preprocess {
         Ok(())
     }
 
-    /// The network's input, `[channels, height, width]`.
+    /// The network's input, `[channels, height, width]`: for a single image, as in a program that classifies
+    /// one; a [`Loader`](crate::Loader) makes whole batches.
     ///
     /// # Errors
     ///

@@ -24,7 +24,8 @@ pub const CIFAR100: Normalization =
 /// Fashion-MNIST, grey.
 pub const FASHION_MNIST: Normalization = Normalization { mean: &[0.2860], std: &[0.3530] };
 
-/// MNIST digits, grey.
+/// MNIST digits, grey; for data sets that a program makes itself, since IDX files do not say what they
+/// hold.
 pub const MNIST: Normalization = Normalization { mean: &[0.1307], std: &[0.3081] };
 
 impl Normalization {

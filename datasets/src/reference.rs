@@ -44,6 +44,11 @@ impl Layout {
         }
     }
 
+    /// The names of all layouts, for messages.
+    pub fn names() -> String {
+        LAYOUTS.map(Self::name).join(", ")
+    }
+
     fn recognise(self, path: &Path) -> bool {
         match self {
             Self::Folder => folder::recognise(path),
@@ -56,7 +61,7 @@ impl Layout {
 
     fn looked_for(self) -> String {
         match self {
-            Self::Folder => folder::LOOKED_FOR.to_owned(),
+            Self::Folder => folder::looked_for(),
             Self::Tar => tar::LOOKED_FOR.to_owned(),
             Self::Idx => idx::LOOKED_FOR.to_owned(),
             Self::Cifar10 => cifar::CIFAR10.looked_for(),

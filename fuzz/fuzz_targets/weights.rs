@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
             drop(adopt(&file, &model, LoadOptions { allow_nonfinite: true }, &device));
         }
     }
-    if let Ok((tensors, _)) = fold_blocks(file, &BlockFold::default()) {
+    if let Ok((tensors, _)) = fold_blocks(file, &BlockFold::default(), LoadOptions::default()) {
         write_foreign(&folder.path().join("folded"), &tensors).expect("a file");
     }
 });

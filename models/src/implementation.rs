@@ -22,6 +22,9 @@ thread_local! {
 }
 
 impl Implementation {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Fast, Self::Plain];
+
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -58,13 +61,11 @@ impl std::str::FromStr for Implementation {
     type Err = ConfigError;
 
     fn from_str(name: &str) -> Result<Self, ConfigError> {
-        [Self::Fast, Self::Plain].into_iter().find(|choice| choice.name() == name).ok_or(
-            ConfigError::Option {
-                option: "impl",
-                value: format!("\"{name}\""),
-                expected: "one of fast, plain",
-            },
-        )
+        Self::ALL.into_iter().find(|choice| choice.name() == name).ok_or(ConfigError::Option {
+            option: "impl",
+            value: format!("\"{name}\""),
+            expected: "one of fast, plain",
+        })
     }
 }
 

@@ -50,6 +50,12 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl ModelConfig {
+    /// Most classes of a network: a wrong number must not cost memory.
+    pub const MAX_CLASSES: usize = 1_000_000;
+
+    /// Most channels of the images.
+    pub const MAX_IMAGE_CHANNELS: usize = 1024;
+
     /// Full width, three-channel images, blocks as the papers have them.
     pub fn new(arch: Arch, block: BlockKind, num_classes: usize) -> Self {
         Self {
@@ -139,15 +145,15 @@ impl ModelConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let at_least_one = |option, value: usize| {
-            (value > 0).then_some(()).ok_or(ConfigError::Option {
-                option,
-                value: value.to_string(),
-                expected: "at least 1",
-            })
+        let within = |option, value: usize, most, expected| {
+            let refused = || ConfigError::Option { option, value: value.to_string(), expected };
+            (1..=most).contains(&value).then_some(()).ok_or_else(refused)
         };
-        at_least_one("num_classes", self.num_classes)?;
-        at_least_one("in_channels", self.in_channels)?;
+        within("num_classes", self.num_classes, Self::MAX_CLASSES, "1 to 1000000")?;
+        within("in_channels", self.in_channels, Self::MAX_IMAGE_CHANNELS, "1 to 1024")?;
+        self.dbb.check()?;
+        self.mobileone.check()?;
+        self.orepa.check()?;
         if self.activation.is_some() && !self.arch.definition().leaves_activation_open() {
             return Err(ConfigError::Option {
                 option: "activation",

@@ -69,7 +69,9 @@ fn bench_refuses_what_it_cannot_measure() {
     let train = ["bench", "train", "--arch", "resnet20"];
     dbb(&[&train[..], &["--form", "deploy"]].concat()).fails(1, &["cannot be trained", "--form"]);
     dbb(&[&train[..], &["--width", "0"]].concat()).fails(1, &["width"]);
-    dbb(&[&train[..], &["--classes", "0"]].concat()).fails(1, &["num_classes", "at least 1"]);
+    dbb(&[&train[..], &["--classes", "0"]].concat()).fails(1, &["num_classes", "1 to 1000000"]);
+    let single = ["--batch", "1", "--res", "4"];
+    dbb(&[&train[..], &single].concat()).fails(1, &["stage3.0.conv1 is 1x1", "--batch or --res"]);
     dbb(&[&train[..], &["--device", "toaster"]].concat()).fails(1, &["toaster", "flex"]);
     dbb(&["bench", "loader", "--data", "no/such/folder"]).fails(1, &["no/such/folder"]);
 }

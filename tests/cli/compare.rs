@@ -244,6 +244,31 @@ fn all_configurations_and_their_data_are_checked_first() {
     }
 }
 
+/// Reports and tables of something else are not written over; the same arms may go on with other seeds.
+#[test]
+fn a_comparison_leaves_other_results_alone() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let before = snapshot(&run.path);
+    let own = |config: &'static str, out: &str, keys: &[&'static str]| {
+        let keys = [&TINY[..], keys].concat();
+        dbb(&[&["compare", config, "--out", out][..], &set(&keys)].concat())
+    };
+    own(QUICK_BASE, &run.path, &[]).fails(1, &[&run.path, "already holds a run"]);
+    assert!(before == snapshot(&run.path), "the run has changed");
+    let out = run.folder.at("comparison");
+    own(QUICK_BASE, &out, &[]).succeeds();
+    let others = "already holds a comparison of resnet20-base, and this one is of resnet20-dbb";
+    own(QUICK_DBB, &out, &[]).fails(1, &[&out, others, "--out"]);
+    own(QUICK_BASE, &out, &["seed=1"]).succeeds();
+    assert!(exists(&format!("{out}/resnet20-base-seed1")));
+    // A seed that no configuration could be read with.
+    let out = run.folder.at("seeds");
+    let seeds = ["--seeds", "2", "--set", "seed=9223372036854775807", "--out", &out];
+    dbb(&[&["compare", QUICK_BASE][..], &seeds].concat())
+        .fails(1, &["beyond the largest, 9223372036854775807"]);
+    assert!(!exists(&out));
+}
+
 #[test]
 fn a_name_is_checked_where_it_stands() {
     let folder = Folder::new();

@@ -92,6 +92,48 @@ fn the_check_refuses_what_training_refuses() {
     dbb(&["config", "check", &empty]).fails(1, &[&empty, "holds no key", "model.arch", "optim.lr"]);
 }
 
+/// `--set` of several lines, of a table that is none, of numbers beyond their type.
+#[test]
+fn overrides_are_blamed_for_their_own_faults() {
+    for (key, says) in [
+        ("train.epochs=3\noptim.lr = \"nonsense\"", "--set train.epochs: invalid type: string"),
+        ("a.b.c.d=1", "--set a.b.c.d: unknown field `a`"),
+        ("seed.x=1", "--set seed.x: invalid type: map, expected a whole number from 0"),
+        ("model={}", "--set model: model.arch: the key is missing"),
+        ("seed=-1", "expected a whole number from 0 to 9223372036854775807"),
+        ("seed=9223372036854775808", "expected a whole number from 0 to 9223372036854775807"),
+        ("data.source=2024", "expected a string; hint: put the value in quotes"),
+        ("train.checkpoint_minutes=1e300", "expected above 0 and up to 525600, a year"),
+        ("train.checkpoint_minutes=1e19", "--set train.checkpoint_minutes: "),
+        ("train.label_smoothing=1", "expected at least 0 and below 1"),
+        ("model.dbb.internal_channels=1000000000000", "--set model.dbb.internal_channels: "),
+        ("model.orepa.internal_channels=1000000000000", "--set model.orepa.internal_channels: "),
+    ] {
+        dbb(&["config", "check", QUICK_DBB, "--set", key]).fails(1, &[says]);
+    }
+    // The file's own faults stay where they are.
+    let folder = Folder::new();
+    let file = folder.file("wrong.toml", b"[model]\narch = \"resnet20\"\n[train]\nepochs = 1\n");
+    dbb(&["config", "check", &file, "--set", "train.batch_size=8"])
+        .fails(1, &[&file, "the section [optim] is missing"]);
+}
+
+#[test]
+fn layer_patterns_hold_dots() {
+    let keys = set(&["model.block=mobileone", "model.mobileone.layers.stage1.*=2"]);
+    let config = json(&[&["config", "show", QUICK_DBB][..], &keys].concat());
+    assert_eq!(config["model"]["mobileone"]["layers"]["stage1.*"], 2);
+}
+
+#[test]
+fn numbers_keep_their_decimals() {
+    let keys = set(&["augment.mixup=0.2", "data.mean=[0.1]", "data.std=[0.3]"]);
+    let shown = dbb(&[&["config", "show", QUICK_DBB][..], &keys].concat()).succeeds().stdout;
+    for part in ["rrc_scale = [0.08, 1.0]", "mixup = 0.2\n", "mean = [0.1]", "std = [0.3]"] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+}
+
 /// Editors read the committed schema; it is the program's.
 #[test]
 fn the_committed_schema_is_fresh() {

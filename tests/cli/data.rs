@@ -44,6 +44,12 @@ fn class_folders_are_checked_before_anything_is_written() {
     dbb(&["eval", &run, "--data", "sample"])
         .fails(1, &["the network has 2 classes", "sample has 10"]);
 
+    // What the data decides is told by its key.
+    let size = "data.size is 15000: validation images would be resized to 17142";
+    train_on(&data, &["data.size=15000"], &out).fails(1, &[size, "data.resize"]);
+    train_on(&data, &["data.val_from_train=0.01"], &out)
+        .fails(1, &["data.val_from_train is 0.01, expected a share of 12 images"]);
+
     fs::rename(format!("{data}/val/bee"), format!("{data}/val/cow")).expect("a class");
     train_on(&data, &[], &out).fails(1, &["only in train: bee", "only in val: cow"]);
     fs::rename(format!("{data}/val/cow"), format!("{data}/val/bee")).expect("a class");
@@ -167,7 +173,11 @@ fn what_cannot_fit_into_memory_is_refused_before_it_begins() {
             .fails(1, &["needs about", "--batch or --res"]);
     }
     let loader = ["bench", "loader", "--res", "16384", "--batch", "9999"];
-    dbb(&loader).fails(1, &["loading needs about"]);
+    dbb(&loader).fails(1, &["loading needs about", "lower --batch or --res"]);
+    // A cache that takes most of it.
+    dbb(&["bench", "loader", "--cache-mb", "4294967295"]).fails(1, &["lower --cache-mb"]);
+    train(QUICK_DBB, &["data.cache_mb=4294967295"], &out).fails(1, &["lower data.cache_mb"]);
+    dbb(&["eval", &run.path, "--mean", "nan"]).fails(1, &["error: --mean is [NaN]"]);
 }
 
 /// A PNG of a few hundred bytes whose short side is one pixel: it is enlarged only where it is seen.

@@ -127,8 +127,8 @@ fn flags_that_change_nothing_are_refused() {
     // A crop larger than the image.
     let eval = ["eval", &run.path, "--resize", "7"];
     refused(&eval, &["resized to 7, less than the input's 8x8", "padded with black"]);
-    refused(&["eval", &run.path, "--std", "0"], &["preprocess.std"]);
-    refused(&["eval", &run.path, "--mean", "0.5,0.5,0.5"], &["preprocess.mean"]);
+    refused(&["eval", &run.path, "--std", "0"], &["--std"]);
+    refused(&["eval", &run.path, "--mean", "0.5,0.5,0.5"], &["--mean"]);
 
     refused(&["bench", "infer", "--arch", "resnet20", "--cache-mb", "1"], &["--cache-mb"]);
     let train = ["bench", "train", "--arch", "resnet20", "--data", "sample", "--workers", "1"];
@@ -163,18 +163,22 @@ fn groups_of_no_block_are_refused() {
 fn a_name_that_promises_another_format_is_refused() {
     let run = Run::new(QUICK_DBB, &[]);
     for (command, name, parts) in [
-        (&["reparam"][..], "x.onnx", ["safetensors, which is written", "export --format onnx"]),
-        (&["reparam"], "x.BPK", ["safetensors, which is written", "export --format burnpack"]),
-        (&["reparam"], "x.pth", ["safetensors, which is written", "PyTorch loads safetensors"]),
-        (&["recalibrate"], "x.bpk", ["safetensors, which is written", "export --format burnpack"]),
+        (&["reparam"][..], "x.onnx", ["this command writes safetensors", "export --format onnx"]),
+        (&["reparam"], "x.BPK", ["this command writes safetensors", "export --format burnpack"]),
+        (&["reparam"], "x.pth", ["this command writes safetensors", "PyTorch loads safetensors"]),
+        (
+            &["recalibrate"],
+            "x.bpk",
+            ["this command writes safetensors", "export --format burnpack"],
+        ),
         (
             &["export", "--format", "onnx"],
             "x.safetensors",
-            ["onnx, which is written", "export --format safetensors"],
+            ["this command writes onnx", "export --format safetensors"],
         ),
-        (&["export", "--format", "safetensors"], "x.pt", ["safetensors, which", "PyTorch"]),
-        (&["export", "--format", "burnpack"], "x.onnx", ["burnpack, which", "--format onnx"]),
-        (&["export", "--format", "timm"], "x.onnx", ["timm, which", "--format onnx"]),
+        (&["export", "--format", "safetensors"], "x.pt", ["writes safetensors", "PyTorch"]),
+        (&["export", "--format", "burnpack"], "x.onnx", ["writes burnpack", "--format onnx"]),
+        (&["export", "--format", "timm"], "x.onnx", ["writes timm", "--format onnx"]),
     ] {
         let out = run.folder.at(name);
         let args = [&command[..1], &[&*run.path], &command[1..], &["--out", &out]].concat();
@@ -205,6 +209,7 @@ fn keys_without_effect_are_refused() {
     };
     check(&["schedule.kind=step", "schedule.min_lr=0.001"], "schedule.kind = \"cosine\"");
     check(&["optim.kind=adamw", "optim.nesterov=true"], "optim.kind = \"sgd\"");
+    check(&["optim.kind=adamw", "optim.momentum=0.5"], "optim.momentum: it has no effect");
     check(&["optim.momentum=0", "optim.nesterov=true"], "optim.momentum above 0");
     let used = ["schedule.kind=step", "schedule.milestones=[1]", "schedule.gamma=0.5"];
     dbb(&[&["config", "check", QUICK_DBB][..], &set(&used)].concat()).succeeds();

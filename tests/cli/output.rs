@@ -61,7 +61,7 @@ fn a_name_of_another_kind_of_file_is_refused() {
     let run = Run::new(QUICK_BASE, &[]);
     for name in ["recipe.toml", "table.csv", "notes.md", "photo.JPG", "train.tar"] {
         let out = run.folder.file(name, b"mine");
-        let says = [&*out, "is the name of another format than safetensors", "ending of weights"];
+        let says = [&*out, "has the extension of another format", "ending of weights"];
         dbb(&["reparam", &run.path, "--out", &out]).fails(1, &says);
         assert_eq!(fs::read(&out).expect("the file"), b"mine");
     }
@@ -108,12 +108,42 @@ fn a_full_disk_leaves_nothing_half_written() {
     assert!(tensors(&format!("{new}/export/deploy.safetensors")) == tensors(&run.deploy_weights()));
 }
 
+/// They are shown with a replacement character, as in messages.
+#[cfg(target_os = "linux")]
+#[test]
+fn results_show_paths_that_are_not_utf8() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = Folder::new();
+    let odd = folder.0.path().join(OsStr::from_bytes(b"nu\xff"));
+    let (run, file, out) = (odd.join("run"), odd.join("a.toml"), odd.join("out.safetensors"));
+    fs::create_dir(&odd).expect("a folder");
+    fs::copy(QUICK_BASE, &file).expect("a copy");
+    let shown = |key: &str, command: &mut Command| {
+        let result = call(command.current_dir(REPOSITORY).arg("--json")).succeeds().json();
+        assert!(result[key].as_str().expect("a path").contains("nu\u{fffd}/"), "{result}");
+    };
+    shown("config", Command::new(DBB).args(["config", "check"]).arg(&file));
+    let mut train = Command::new(DBB);
+    shown("run_dir", train.args(["train", QUICK_BASE, "--out"]).arg(&run).args(set(&TINY)));
+    shown("out", Command::new(DBB).arg("reparam").arg(&run).arg("--out").arg(&out));
+    let mut recalibrate = Command::new(DBB);
+    recalibrate.arg("recalibrate").arg(&run).args(["--batches", "1", "--out"]).arg(&out);
+    shown("out", &mut recalibrate);
+    let mut compare = Command::new(DBB);
+    compare.args(["compare", QUICK_BASE, "--json", "--out"]).arg(odd.join("cmp")).args(set(&TINY));
+    let result = call(compare.current_dir(REPOSITORY)).succeeds().json();
+    let path = result["rows"][0]["run_dir"].as_str().expect("a path");
+    assert!(path.contains("nu\u{fffd}/cmp"), "{result}");
+}
+
 #[test]
 fn output_need_not_be_read() {
     let folder = Folder::new();
     let out = folder.at("run");
     let train = [&["train", QUICK_BASE, "--out", &out][..], &set(&TINY)].concat();
-    for args in [&["summary", "--arch", "resnet152"][..], &train] {
+    for args in [&["summary", "--arch", "resnet152"][..], &["completions", "zsh"], &train] {
         let mut command = Command::new(DBB);
         command.args(args).current_dir(REPOSITORY).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");

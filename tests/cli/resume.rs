@@ -32,6 +32,28 @@ fn a_configuration_beside_a_run_is_compared_with_its_own() {
 }
 
 #[test]
+fn what_does_not_change_results_may_change() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let resume = ["train", &run.path, "--resume", "--set"];
+    dbb(&[&resume[..], &["data.workers=2"]].concat()).succeeds();
+    let config = fs::read_to_string(run.file("config.toml")).expect("a configuration");
+    assert!(config.contains("workers = 2"), "{config}");
+    dbb(&[&resume[..], &["optim.lr=0.1"]].concat()).fails(2, &["--force", "optim.lr"]);
+    let file = run.folder.file("w.toml", config.replace("workers = 2", "workers = 1").as_bytes());
+    dbb(&beside(&file, &run, &[])).succeeds();
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_told_in_a_sentence() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let resume = ["train", &run.path, "--resume", "--force", "--set", "model.width=1"];
+    let call = dbb(&resume);
+    assert!(call.stderr.len() < 1000, "{}", call.all());
+    let says = ["its network is another one than the configuration's", "the first tensor"];
+    call.fails(1, &says);
+}
+
+#[test]
 fn results_without_a_checkpoint_are_not_overwritten() {
     let run = Run::new(QUICK_DBB, &[]);
     fs::remove_dir_all(run.file("checkpoints")).expect("the checkpoints");

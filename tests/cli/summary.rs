@@ -26,6 +26,16 @@ fn summary_knows_the_published_counts() {
     assert_eq!(macs, 1_814_073_344.0);
 }
 
+#[test]
+fn summary_refuses_sizes_beyond_all_use() {
+    let summary = ["summary", "--arch", "resnet20"];
+    for (flag, option) in [("--classes", "num_classes"), ("--channels", "in_channels")] {
+        for size in ["1000000000000", "18446744073709551615"] {
+            dbb(&[&summary[..], &[flag, size]].concat()).fails(1, &[option, size, "expected 1 to"]);
+        }
+    }
+}
+
 /// From the paper's figure 3: four branches, six norms, one of them inside each of two branches.
 fn dense_block(inputs: usize, outputs: usize) -> usize {
     let origin = 9 * inputs * outputs + 2 * outputs;

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::calls::*;
 use crate::setup::*;
+use crate::stored::*;
 
 #[test]
 fn wrong_paths_are_named() {
@@ -31,6 +32,22 @@ fn wrong_paths_are_named() {
 }
 
 #[test]
+fn a_file_with_wrong_preprocessing_is_named() {
+    let run = Run::new(QUICK_BASE, &[]);
+    let (weights, wrong) = (run.deploy_weights(), run.folder.at("wrong.safetensors"));
+    let mut table = table(&weights);
+    // The hash is that of the metadata, too.
+    table.remove("dbb_zoo_sha256");
+    let metadata = table.get_mut("dbb_zoo").expect("our metadata");
+    let mut value: serde_json::Value = serde_json::from_str(metadata).expect("JSON");
+    value["preprocess"]["std"] = serde_json::json!([0.0]);
+    *metadata = value.to_string();
+    write_tensors(&wrong, &tensors(&weights), Some(table));
+    dbb(&["eval", &wrong, "--data", "sample"])
+        .fails(1, &[&wrong, "the preprocessing in this file cannot be used"]);
+}
+
+#[test]
 fn arguments_that_have_changed_places_are_told() {
     let run = Run::new(QUICK_BASE, &[]);
     let photo = run.folder.file("photo.png", b"");
@@ -42,6 +59,11 @@ fn arguments_that_have_changed_places_are_told() {
     dbb(&["eval", &data, "--data", &run.path]).fails(1, &[&data, "is a data set", "--data"]);
     dbb(&["eval", &run.path, "--data", &run.path]).fails(1, &[&run.path, "is a run directory"]);
     dbb(&["train", &run.path]).fails(1, &[&run.path, "is a folder", "--resume"]);
+    for command in [&["compare"][..], &["config", "check"]] {
+        let call = dbb(&[command, &[&*run.path]].concat());
+        assert!(!call.stderr.contains("--resume"), "{}", call.all());
+        call.fails(1, &[&run.path, "is a folder"]);
+    }
     let page = run.folder.file("page.jpg", b"<html></html>");
     let call = dbb(&["predict", &run.path, &page]);
     assert_eq!(call.code, Some(1), "{}", call.all());

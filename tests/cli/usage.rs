@@ -1,5 +1,7 @@
 //! The command line itself: help, devices, completions, wrong usage.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::calls::*;
@@ -82,7 +84,8 @@ fn wrong_usage_is_exit_code_2() {
     dbb(&["bench", "loader", "--batch", "0"]).fails(2, &["--batch"]);
     dbb(&["bench", "train", "--arch", "resnet20", "--steps", "0"]).fails(2, &["--steps"]);
     let slow = ["bench", "train", "--arch", "resnet20", "--impl", "slow"];
-    dbb(&slow).fails(2, &["slow", "one of fast, plain"]);
+    dbb(&slow).fails(2, &["slow", "possible values: fast, plain"]);
+    dbb(&["compare", QUICK_DBB, "--seeds", "100000000000"]).fails(2, &["--seeds"]);
 }
 
 #[test]
@@ -93,6 +96,21 @@ fn threads_beyond_all_use_are_refused() {
         dbb(&["bench", "train", "--arch", "resnet20", "--threads", &threads])
             .fails(1, &[&text, "are accepted"]);
     }
+}
+
+#[test]
+fn an_instruction_set_that_does_not_exist_is_refused() {
+    for args in [&["train", QUICK_DBB][..], &["bench", "train", "--arch", "resnet20"]] {
+        let mut command = Command::new(DBB);
+        let named = command.args(args).env("DBB_INSTRUCTION_SET", "foo");
+        call(named).fails(1, &["`foo`", "DBB_INSTRUCTION_SET takes one of", "portable"]);
+    }
+}
+
+#[test]
+fn devices_that_cannot_train_together_are_told() {
+    dbb(&["train", QUICK_DBB, "--devices", "flex,ndarray"])
+        .fails(1, &["cannot train together", "hint: name several as --devices cuda:0,cuda:1"]);
 }
 
 #[test]

@@ -72,5 +72,5 @@ fn truth_values_are_read_and_written() {
 #[test]
 fn a_device_without_an_end_is_not_read() {
     let error = WeightsFile::read(Path::new("/dev/zero")).expect_err("endless").to_string();
-    assert!(error.contains("no regular file"), "{error}");
+    assert!(error.contains("not a regular file"), "{error}");
 }

@@ -2,7 +2,7 @@
 //! typed error that says what is wrong; and their neighbours that can be are not.
 
 use burn::tensor::Device;
-use dbb_models::blocks::{Block, BlockKind, Branch, ConvSpec, ConvUnit, DbbConfig};
+use dbb_models::blocks::{Block, BlockKind, Branch, ConvSpec, ConvUnit, DbbConfig, OrepaConfig};
 use dbb_models::{Arch, ByLayer, ConfigError, Form, ModelConfig};
 
 fn dbb() -> Block {
@@ -164,6 +164,17 @@ fn options_of_a_network_out_of_range() {
     good.init(Form::Train, &Device::default()).expect("the neighbour can be built");
     assert_eq!(option_of(&ModelConfig { num_classes: 0, ..good.clone() }), "num_classes");
     assert_eq!(option_of(&ModelConfig { in_channels: 0, ..good.clone() }), "in_channels");
+    // Sizes that no memory holds.
+    assert_eq!(option_of(&ModelConfig { num_classes: usize::MAX, ..good.clone() }), "num_classes");
+    assert_eq!(option_of(&ModelConfig { in_channels: usize::MAX, ..good.clone() }), "in_channels");
+    for internal in [1_000_000_000_000, usize::MAX] {
+        let dbb = DbbConfig { internal_channels: Some(internal), ..DbbConfig::default() };
+        let dbb = ModelConfig { block: BlockKind::Dbb, dbb, ..good.clone() };
+        assert_eq!(option_of(&dbb), "dbb.internal_channels");
+        let orepa = OrepaConfig { internal_channels: Some(internal) };
+        let orepa = ModelConfig { block: BlockKind::Orepa, orepa, ..good.clone() };
+        assert_eq!(option_of(&orepa), "orepa.internal_channels");
+    }
     for width in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
         assert_eq!(option_of(&ModelConfig { width, ..good.clone() }), "width");
     }

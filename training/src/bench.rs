@@ -6,11 +6,11 @@ use std::time::Instant;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use dbb_datasets::{Augment, DataRef, Loader, LoaderConfig, Pipeline, Split, open};
-use dbb_models::summary::{Summary, macs};
+use dbb_models::summary::{LayerSummary, Summary, macs};
 use dbb_models::{Classifier, Form, LayerCount, ModelConfig, Reparameterize};
 use serde::Serialize;
 
-use crate::config::{DataSection, DecayRule, OptimKind, OptimSection};
+use crate::config::{DataSection, DecayRule, OptimSection};
 use crate::error::{Error, Result};
 use crate::inference::evaluate::cross_entropy;
 use crate::memory::{Batches, Copies, Estimate};
@@ -20,8 +20,8 @@ use crate::train::optimizer::Optimizer;
 /// Steps before the measured ones, which fill caches and pools.
 const WARM_UP: usize = 2;
 
-/// What to lower to need less memory.
-const LOWER: &str = "--batch or --res";
+/// The flags of the size of a step: lowered, it needs less memory.
+const SIZE: &str = "--batch or --res";
 
 /// Small, so that many steps on one random batch stay finite.
 const LEARNING_RATE: f64 = 0.01;
@@ -58,7 +58,7 @@ pub struct BenchResult {
 }
 
 /// Measures whole training steps as a run takes them: forward of the training form,
-/// cross-entropy, backward, SGD with momentum 0.9 and weight decay 1e-4; on one batch of random
+/// cross-entropy, backward, SGD with the default momentum and weight decay; on one batch of random
 /// images and labels.
 ///
 /// # Errors
@@ -66,19 +66,12 @@ pub struct BenchResult {
 pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<BenchResult> {
     let copies = Copies { optimizer: 1, average: false, accumulated: false };
     let layers = Summary::new(model, [work.resolution; 2])?.layers;
+    check_batch(work, &layers)?;
     let estimate = Estimate::training(&layers, &batches(model, work), &copies, device);
-    estimate.check(device, "a training step", LOWER)?;
+    estimate.check(device, "a training step", SIZE)?;
     let device = device.clone().autodiff();
     let mut network = model.init(Form::Train, &device)?;
-    let section = OptimSection {
-        kind: OptimKind::Sgd,
-        lr: LEARNING_RATE,
-        momentum: 0.9,
-        nesterov: false,
-        weight_decay: 1e-4,
-        decay: DecayRule::All,
-        bias_lr: 1.0,
-    };
+    let section = OptimSection { decay: DecayRule::All, ..OptimSection::sgd(LEARNING_RATE) };
     let mut optimizer = Optimizer::new(&section, &network);
     let images = images(model, work, &device);
     let uniform = Distribution::Uniform(0.0, model.num_classes as f64);
@@ -103,6 +96,22 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
     BenchResult::of_network(times, work, &network, layers)
 }
 
+/// Refuses batches of one image where a map has one position: batch norm would have one value per
+/// channel, which has no variance. Runs have no such batches (`train.batch_size`).
+fn check_batch(work: &Workload, layers: &[LayerSummary]) -> Result<()> {
+    let normed = |layer: &&LayerSummary| layer.block != "linear";
+    let smallest = layers.iter().filter(normed).find(|layer| layer.output == [1, 1]);
+    match smallest {
+        Some(layer) if work.batch < 2 => Err(Error::Unusable(format!(
+            "a training step of one image needs maps of several positions, but that of {} is 1x1 with \
+             images of {side}x{side}: batch norm needs more than one value per channel; raise {SIZE}",
+            layer.name,
+            side = work.resolution,
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Measures the network in inference: folded, or in training form with its running statistics.
 ///
 /// # Errors
@@ -114,7 +123,7 @@ pub fn infer(
     device: &Device,
 ) -> Result<BenchResult> {
     let layers = Summary::new(model, [work.resolution; 2])?.layers;
-    Estimate::inference(&layers, &batches(model, work)).check(device, "inference", LOWER)?;
+    Estimate::inference(&layers, &batches(model, work)).check(device, "inference", SIZE)?;
     let device = device.clone().inner();
     let network = model.init(Form::Train, &device)?;
     let network = match form {
@@ -167,7 +176,8 @@ pub fn loader(
     };
     let estimate = Estimate::loading(&batches).with_cache(cache_mb);
     // Images are made on the processor, whatever the device.
-    estimate.check_host("loading", LOWER)?;
+    let lower = if estimate.is_mostly_cache() { "--cache-mb" } else { SIZE };
+    estimate.check_host("loading", lower)?;
     let loader = Loader::new(Arc::new(dataset), config, Pipeline::new(preprocess, augment)?)?;
     if cache_mb > 0 {
         loader.epoch(0).try_for_each(|batch| batch.map(drop))?;

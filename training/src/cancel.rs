@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct CancelToken(Arc<AtomicUsize>);
 
 impl CancelToken {
-    /// Requests a stop because of a signal, whose number is above 0.
+    /// Requests a stop because of a signal, whose number is above 0; from another thread or an observer, in
+    /// a program around this library.
     pub fn request(&self, signal: usize) {
         self.0.store(signal, Ordering::Relaxed);
     }

@@ -23,7 +23,7 @@ const KINDS: [(&str, &str); 8] = [
 pub enum DeviceError {
     /// No such name.
     #[error(
-        "unknown device \"{0}\"; expected one of flex, ndarray, wgpu, cuda:N, rocm:N, metal, vulkan, cpu"
+        "unknown device \"{0}\"; expected one of {names}", names = names()
     )]
     Unknown(String),
     /// The program was built without it.
@@ -46,7 +46,7 @@ pub enum DeviceError {
         "there is no device \"{0}\" on this machine ({1} of this kind found); `dbb devices` lists what is there"
     )]
     Absent(String, usize),
-    /// The environment names an instruction set that there is not.
+    /// The environment names an instruction set that does not exist.
     #[cfg(feature = "flex")]
     #[error(transparent)]
     InstructionSet(#[from] dbb_models::InstructionSetError),
@@ -96,7 +96,7 @@ const FEW_CORES: usize = 256;
 ///
 /// # Errors
 /// More threads than both 256 and four per core, or than the system grants; an instruction set in
-/// `DBB_INSTRUCTION_SET` that there is not.
+/// `DBB_INSTRUCTION_SET` that does not exist.
 pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
     #[cfg(feature = "flex")]
     dbb_models::InstructionSet::from_env()?;
@@ -148,6 +148,12 @@ pub fn list() -> Vec<DeviceInfo> {
 /// The kinds of devices this program can name.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.into_iter().map(|(kind, _)| kind)
+}
+
+/// The names of devices that [`open`] takes, for messages; N stands for a number.
+pub fn names() -> String {
+    let name = |kind| format!("{kind}{}", if is_numbered(kind) { ":N" } else { "" });
+    kinds().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// The name of a device, as [`open`] takes it.

@@ -96,6 +96,20 @@ pub enum Error {
         /// What has changed, a sentence each.
         changes: Vec<String>,
     },
+    /// A checkpoint within an epoch, whose other batches are of other images.
+    #[error(
+        "cannot resume from {} after {batches} batches of an epoch: {}; hint: end the epoch with the \
+         run's own configuration and data, or remove the checkpoint to resume from the one before",
+        path.display(), changes.join("; ")
+    )]
+    Batches {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What has changed, a sentence each.
+        changes: Vec<String>,
+        /// Batches of the epoch that have been trained on.
+        batches: usize,
+    },
     /// A configuration of a comparison that cannot be trained.
     #[error("{name}: {error}; nothing was trained")]
     Arm {
@@ -164,6 +178,24 @@ pub enum Error {
         available: String,
         /// What would need less.
         lower: String,
+    },
+    /// A comparison in a folder that holds the tables of another one.
+    #[error(
+        "{} already holds a comparison of {others}, and this one is of {own}", folder.display()
+    )]
+    OtherComparison {
+        /// The folder.
+        folder: PathBuf,
+        /// Names of the arms there.
+        others: String,
+        /// Names of the arms of this comparison.
+        own: String,
+    },
+    /// Stopped by a signal before anything was trained.
+    #[error("stopped by signal {signal}; nothing was trained")]
+    NotBegun {
+        /// The signal's number.
+        signal: usize,
     },
     /// Stopped by a signal, after the run was saved.
     #[error("stopped by signal {signal}; the run is saved in {}", checkpoint.display())]

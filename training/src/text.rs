@@ -1,4 +1,16 @@
-//! Numbers in sentences.
+//! Numbers in sentences, paths in results.
+
+use std::path::Path;
+
+use serde::Serializer;
+
+/// Serialises a path as it is displayed, with a replacement character for what is not UTF-8.
+///
+/// # Errors
+/// As the serializer.
+pub fn displayed<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
 
 /// `1 run`, `2 runs`, `3 classes`.
 pub fn plural(n: usize, noun: &str) -> String {

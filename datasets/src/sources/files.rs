@@ -11,6 +11,15 @@ use crate::DataError;
 /// Extensions of images, in any case.
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff"];
 
+/// The extensions of images from the given one on, for messages: `.jpg, .jpeg` and so on.
+pub(crate) fn extensions(from: usize) -> String {
+    EXTENSIONS[from..]
+        .iter()
+        .map(|extension| format!(".{extension}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 pub(super) const NOT_UTF8: &str = "its name is not UTF-8; rename it";
 
 /// Names of the class folders of a split, sorted.

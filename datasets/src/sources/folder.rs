@@ -13,12 +13,17 @@ use std::{
 
 use super::{
     classes::same_classes,
-    files::{NOT_UTF8, class_folders, holds_images, image_files},
+    files::{NOT_UTF8, class_folders, extensions, holds_images, image_files},
     names::Names,
 };
 use crate::{DataError, Image, ImageDataset, Source, Split, presets};
 
-pub(crate) const LOOKED_FOR: &str = "train/<class>/*.jpg and val/<class>/*.jpg (also test/ or validation/; .jpeg, .png, .gif, .webp, .bmp, .tif, .tiff), or <class>/*.jpg to train on";
+pub(crate) fn looked_for() -> String {
+    format!(
+        "train/<class>/*.jpg and val/<class>/*.jpg (also test/ or validation/; {}), or <class>/*.jpg to train on",
+        extensions(1)
+    )
+}
 
 /// The images of one split: names only, decoded when asked for.
 struct FolderImages {
@@ -52,7 +57,7 @@ fn is_flat(folder: &Path) -> bool {
 
 /// Opens one split of a folder. Where the other split exists its classes must be the same.
 pub(crate) fn open(folder: &Path, split: Split) -> Result<ImageDataset, DataError> {
-    let missing = || DataError::layout(folder, &format!("{split} class folders"), LOOKED_FOR);
+    let missing = || DataError::layout(folder, &format!("{split} class folders"), &looked_for());
     let flat = || (split == Split::Train && is_flat(folder)).then(|| folder.to_owned());
     let inside = split_folder(folder, split).or_else(flat).ok_or_else(missing)?;
     let classes = class_folders(&inside)?;

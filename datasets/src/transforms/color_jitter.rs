@@ -12,12 +12,16 @@ use crate::Image;
 #[serde(default, deny_unknown_fields)]
 pub struct ColorJitter {
     /// Brightness is multiplied by a factor between 1 - value (at least 0) and 1 + value; 0 is off.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub brightness: f32,
     /// The same for contrast.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub contrast: f32,
     /// The same for saturation.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub saturation: f32,
     /// Hue is shifted by up to this part of the colour circle to either side, 0 to 0.5; 0 is off.
+    #[serde(serialize_with = "crate::shortest::serialize")]
     pub hue: f32,
 }
 

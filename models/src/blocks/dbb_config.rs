@@ -7,6 +7,25 @@ use crate::error::ConfigError;
 /// Most branches of a block.
 pub(super) const MOST_BRANCHES: usize = 16;
 
+/// Most internal channels of a block.
+const MOST_INTERNAL: usize = 16_384;
+
+/// Checks the internal channels of a block against [`MOST_INTERNAL`]. Whether they are a multiple of
+/// the groups is known only where there is a convolution.
+pub(super) fn check_internal(
+    option: &'static str,
+    internal: Option<usize>,
+) -> Result<(), ConfigError> {
+    match internal {
+        Some(internal) if internal > MOST_INTERNAL => Err(ConfigError::Option {
+            option,
+            value: internal.to_string(),
+            expected: "at most 16384",
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// One of the four branches.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +100,8 @@ impl DbbConfig {
     /// # Errors
     /// [`ConfigError::NoBranch`] for an empty list of branches, [`ConfigError::BranchTwice`] for one
     /// that names a branch twice which cannot have copies, [`ConfigError::Option`] for an initial
-    /// scale that is not finite or contradicts `single_init`, and for too many branches.
+    /// scale that is not finite or contradicts `single_init`, for too many branches and for internal
+    /// channels out of range.
     pub fn check(&self) -> Result<(), ConfigError> {
         let refused =
             |option, value: String, expected| Err(ConfigError::Option { option, value, expected });
@@ -100,6 +120,7 @@ impl DbbConfig {
         if let Some(at) = (0..self.branches.len()).find(twice) {
             return Err(ConfigError::BranchTwice { branch: self.branches[at].name() });
         }
+        check_internal("dbb.internal_channels", self.internal_channels)?;
         match self.init_gamma {
             Some(scale) if !scale.is_finite() => {
                 refused("dbb.init_gamma", scale.to_string(), "a finite number")

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::block::{
     BlockTensors, ConvBlock, Description, OfficialBlock, PlainConv, groups_of_sequence,
 };
+use super::dbb_config::check_internal;
 use super::unit::Block;
 use crate::algebra::{ConvParams, Kernel, fuse_conv_bn};
 use crate::cpu_ops;
@@ -40,6 +41,16 @@ pub struct OrepaConfig {
     /// many with more than 4 groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_channels: Option<usize>,
+}
+
+impl OrepaConfig {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// [`ConfigError::Option`] for internal channels out of range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        check_internal("orepa.internal_channels", self.internal_channels)
+    }
 }
 
 /// One convolution whose kernel is computed from the weights of linear branches at every step, and
@@ -94,6 +105,7 @@ impl OrepaBlock {
         device: &Device,
     ) -> Result<Self, ConfigError> {
         spec.check_odd_square("an OREPA block")?;
+        config.check()?;
         let ([inputs, outputs], groups) = (spec.channels, spec.groups);
         let is_pointwise = spec.kernel_size == [1, 1];
         if is_pointwise && groups > 1 {

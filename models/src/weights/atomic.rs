@@ -16,7 +16,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     };
     // A rename would put a file in the place of a folder's link, a pipe or /dev/null.
     if path.metadata().is_ok_and(|found| !found.is_file()) {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     fs::create_dir_all(folder)?;
     let name = path.file_name().ok_or_else(|| io::Error::other("the path names no file"))?;

@@ -24,7 +24,7 @@ pub enum WeightsError {
     },
     /// The content is not what its format demands.
     #[error(
-        "{} is damaged or no weights file ({format}): {detail}; expected safetensors, burnpack or \
+        "{} is damaged or not a weights file ({format}): {detail}; expected safetensors, burnpack or \
          a PyTorch checkpoint", path.display()
     )]
     Format {

@@ -47,7 +47,7 @@ impl WeightsFile {
         let io = |source| WeightsError::Io { action: "read", path: path.into(), source };
         // A pipe or a device may have no end.
         if !fs::metadata(path).map_err(io)?.is_file() {
-            return Err(io(std::io::Error::other("it is no regular file")));
+            return Err(io(std::io::Error::other("it is not a regular file")));
         }
         let bytes = fs::read(path).map_err(io)?;
         let Content { format, tensors, metadata, recorded } =

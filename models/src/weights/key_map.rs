@@ -161,9 +161,10 @@ impl KeyMap {
             };
             if data.shape().to_vec() != key.shape {
                 let found = data.shape().to_vec();
+                let (outputs, inputs) = if key.transpose { (0, 1) } else { (1, 0) };
                 // The classifier reads the same features, but has other classes.
-                if key.native == "linear.weight" && found.get(1..) == Some(&key.shape[1..]) {
-                    classes = Some([found[0], key.shape[0]]);
+                if key.native == "linear.weight" && found.get(inputs) == Some(&key.shape[inputs]) {
+                    classes = found.get(outputs).map(|&found| [found, key.shape[outputs]]);
                 }
                 misshapen.push(format!("{} {found:?} (expected {:?})", key.foreign, key.shape));
                 continue;

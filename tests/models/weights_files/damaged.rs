@@ -150,8 +150,10 @@ fn hostile_metadata() {
         let written = file.metadata.clone().expect("our metadata");
         for (model, word) in [
             (ModelConfig { width: 16.0, ..model.clone() }, "misshapen"),
-            (ModelConfig { num_classes: 1 << 40, ..model.clone() }, "linear.weight"),
-            (ModelConfig { in_channels: 1 << 40, ..model.clone() }, "stem."),
+            (ModelConfig { num_classes: 1_000_000, ..model.clone() }, "linear.weight"),
+            (ModelConfig { num_classes: 1 << 40, ..model.clone() }, "num_classes = 1099511627776"),
+            (ModelConfig { in_channels: 1024, ..model.clone() }, "stem."),
+            (ModelConfig { in_channels: 1 << 40, ..model.clone() }, "in_channels = 1099511627776"),
             (ModelConfig { width: 17.0, ..model.clone() }, "width = 17"),
             (ModelConfig { num_classes: 0, ..model.clone() }, "num_classes = 0"),
             (ModelConfig { arch: Arch::ResNet152, width: 16.0, ..model.clone() }, "missing"),

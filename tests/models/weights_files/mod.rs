@@ -498,13 +498,25 @@ fn a_foreign_file_of_another_network() {
     let folder = TempDir::new().expect("a folder");
     let (path, model) = small_file(&folder, Written::Safetensors(Dialect::Official));
     let file = WeightsFile::read(&path).expect("the file");
+    for dialect in [Dialect::Official, Dialect::Native] {
+        let (path, model) = small_file(&folder, Written::Safetensors(dialect));
+        let file = WeightsFile::read(&path).expect("the file");
+        for (other, words) in [
+            (
+                ModelConfig { num_classes: 11, ..model.clone() },
+                ["2 misshapen", "of the file has 10 classes, that of the network 11"],
+            ),
+            (ModelConfig { width: 0.125, ..model.clone() }, ["misshapen", "another width"]),
+        ] {
+            let error = adopt(&file, &other, LoadOptions::default(), &device());
+            let error = error.expect_err("another network").to_string();
+            for word in words {
+                assert!(error.contains(word), "{dialect}: \"{error}\" does not mention {word}");
+            }
+        }
+    }
     let looks = "this looks like a folded resnet18-cifar with block base and 10 classes\n";
     for (other, words) in [
-        (
-            ModelConfig { num_classes: 11, ..model.clone() },
-            ["2 misshapen", "of the file has 10 classes, that of the network 11"],
-        ),
-        (ModelConfig { width: 0.125, ..model.clone() }, ["misshapen", "width"]),
         (ModelConfig { arch: Arch::MobileNetV1, ..model.clone() }, ["missing", "unexpected"]),
         (ModelConfig { arch: Arch::ResNet34, ..model.clone() }, ["missing", "stage1.2.conv1"]),
         (ModelConfig { arch: Arch::ResNet34, ..model.clone() }, [looks, "32 missing"]),

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use dbb_datasets::DataRef;
 use dbb_models::{Arch, BlockKind, Form, Implementation, ModelConfig};
 
-use crate::options::{DeviceOptions, arch, block, form, given};
+use crate::options::{DeviceOptions, arch, block, data_kinds, form, given, implementation};
 use dbb_training::bench::{self, BenchResult, Workload};
 
 /// Measure training steps, inference or the loader: images per second, time, memory.
@@ -34,7 +34,8 @@ pub struct Args {
     /// Height and width of the images; by default those of the paper, 224 for the loader.
     #[arg(long, visible_alias = "size", value_parser = clap::value_parser!(u16).range(1..))]
     res: Option<u16>,
-    /// Form of the network in infer; train uses its running statistics [default: deploy].
+    /// Form of the network for `infer`: deploy, or train, evaluated with its running statistics
+    /// [default: deploy].
     #[arg(long, value_parser = form())]
     form: Option<Form>,
     /// Measured steps, after two of warm-up.
@@ -42,11 +43,10 @@ pub struct Args {
     steps: u16,
     /// Implementation: fast (this project's CPU kernels, where there are any) or plain (the
     /// definition, in the backend's operations) [default: fast].
-    #[arg(long = "impl", value_name = "IMPL")]
+    #[arg(long = "impl", value_name = "IMPL", value_parser = implementation())]
     implementation: Option<Implementation>,
-    /// Data of the loader: sample, a folder, or KIND:PATH with KIND folder, tar, idx,
-    /// cifar10 or cifar100 [default: sample].
-    #[arg(long)]
+    /// Data of the loader.
+    #[arg(long, help = data_kinds("Data of the loader", " [default: sample]"))]
     data: Option<DataRef>,
     /// Threads of the loader; 0 decodes in the measuring thread [default: 1].
     #[arg(long, value_name = "N")]

@@ -28,12 +28,13 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_parser = block())]
     blocks: Vec<BlockKind>,
     /// Seeds per configuration, starting from its own.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    seeds: u64,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    seeds: u16,
     /// Override a key in every configuration, for example --set train.epochs=3.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Folder of the runs and tables; by default runs/compare-<time>.
+    /// Folder of the runs and tables; by default runs/compare-<date>-<time>, in UTC. It may hold earlier
+    /// runs of the same configurations with other seeds.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -53,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let arms = Arm::of(&recipes, &args.blocks)?;
     let out = args.out.clone().unwrap_or_else(|| default_out("compare".as_ref()));
     let stop = crate::signals::stop()?;
-    let comparison = compare(&arms, args.seeds, &out, &device, &stop, &mut Progress::new())?;
+    let comparison = compare(&arms, args.seeds.into(), &out, &device, &stop, &mut Progress::new())?;
     comparison.write(&out)?;
     crate::print(args.json, &comparison, || {
         format!(

@@ -1,7 +1,5 @@
 //! `dbb completions`.
 
-use std::io::{self, Write};
-
 use clap_complete::Shell;
 
 /// Print the completions of a shell.
@@ -16,5 +14,5 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut crate::command(), "dbb", &mut text);
-    Ok(io::stdout().write_all(&text)?)
+    crate::print_text(&String::from_utf8(text)?)
 }

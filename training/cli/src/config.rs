@@ -45,8 +45,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::load(&file.config, &file.set)?;
     match &args.action {
         Action::Check(_) => {
-            let result = serde_json::json!({ "config": file.config, "valid": true });
-            crate::print(file.json, &result, || format!("{} is valid", file.config.display()))
+            let path = file.config.display().to_string();
+            let result = serde_json::json!({ "config": path, "valid": true });
+            crate::print(file.json, &result, || format!("{path} is valid"))
         }
         _ => crate::print(file.json, &config, || config.to_commented_toml()),
     }

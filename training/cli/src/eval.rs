@@ -29,7 +29,7 @@ pub struct Args {
     /// Split: train or val.
     #[arg(long, default_value = "val")]
     split: Split,
-    /// Use that many images only, balanced over the classes.
+    /// Use only N images, balanced over the classes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Fold the network first.
@@ -39,8 +39,8 @@ pub struct Args {
     /// or per output channel.
     #[arg(long, value_parser = granularity(), value_name = "SCALES")]
     weights_int8: Option<Granularity>,
-    /// Write the index, label, prediction and probability of every image as CSV, and its file where
-    /// it has one of its own.
+    /// Write the index, label, prediction and probability of every image as CSV, and its path, where
+    /// each image is a file of its own.
     #[arg(long, value_name = "FILE.csv")]
     predictions: Option<PathBuf>,
     #[command(flatten)]

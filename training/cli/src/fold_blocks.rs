@@ -24,7 +24,8 @@ pub struct BlockOptions {
     #[arg(long, value_name = "PATTERN=N", value_parser = number)]
     strides: Vec<(String, usize)>,
     /// Fold the RepConv blocks of YOLOv9 and Ultralytics' YOLO whose names match the pattern: their
-    /// modules conv1 and conv2 are called as those of others are, which nothing tells apart.
+    /// submodules are called conv1 and conv2, as in many other modules, so they cannot be recognised by
+    /// name.
     #[arg(long, value_name = "PATTERN")]
     repconv: Vec<String>,
     /// Epsilon of the batch norms [default: 1e-5].
@@ -173,15 +174,17 @@ fn text(summary: &Summary) -> String {
             block.name, block.block, block.max_rel_diff
         );
         if let Some(identity) = block.assumed_identity {
-            let (with, instead) = match identity {
-                true => ("with", "--strides, if it has a stride,"),
-                false => ("without", "--groups, if it has groups and an identity,"),
+            let assumed = match identity {
+                true => {
+                    "assumed to have an identity branch, which leaves no tensor; if the block has a \
+                     stride, give it with --strides"
+                }
+                false => {
+                    "assumed to have no identity branch, which would leave no tensor; if the block has \
+                     one, give its groups with --groups"
+                }
             };
-            text += &format!(
-                "{}: folded {with} an identity, of which no tensor tells; pass {instead} for this \
-                 block\n",
-                block.name
-            );
+            text += &format!("{}: {assumed}\n", block.name);
         }
     }
     let Written { blocks_folded, params_train, params_deploy, .. } = &summary.written;

@@ -50,7 +50,7 @@ impl Format {
             None => return Ok(()),
         };
         anyhow::bail!(
-            "{} is the name of another format than {}, which is written; {hint}",
+            "{} has the extension of another format; this command writes {}; {hint}",
             out.display(),
             self.name()
         )

@@ -1,5 +1,6 @@
 //! Hints for errors of the library, which knows no flags.
 
+use dbb_datasets::DataError;
 use dbb_models::weights::{Lookalike, WeightsError};
 use dbb_training::Error;
 use dbb_training::Property;
@@ -24,6 +25,11 @@ pub fn sentence(error: &anyhow::Error) -> String {
         }
         _ => {}
     }
+    if let Some(Error::Data(DataError::Setting { name, value, expected })) = of_library
+        && let Some(flag) = name.strip_prefix("preprocess.")
+    {
+        return format!("--{flag} is {value}, expected {expected}");
+    }
     match of_library.and_then(hint) {
         Some(hint) => format!("{error}; hint: {hint}"),
         None => error.to_string(),
@@ -46,6 +52,7 @@ fn hint(error: &Error) -> Option<String> {
             "give another --out, or continue the run with `dbb train {} --resume`",
             run.display()
         ),
+        Error::OtherComparison { .. } => "give another --out".into(),
         Error::NoRun(_) => "name the run directory, or give it with --out".into(),
         Error::NoCheckpoint { .. } => "--out names another directory".into(),
         Error::OtherConfig { run, .. } => format!(
@@ -64,8 +71,8 @@ fn hint(error: &Error) -> Option<String> {
             "name several as --devices cuda:0,cuda:1, or one with --device".into()
         }
         Error::Weights(WeightsError::NonFinite { .. }) => {
-            "a diverged training or a damaged file leaves such weights; every command but train \
-             accepts them with --allow-nonfinite"
+            "a diverged training or a damaged file leaves such weights; eval, predict, recalibrate, reparam \
+             and export accept them with --allow-nonfinite"
                 .into()
         }
         Error::Weights(WeightsError::Keys { lookalike: Some(found), .. }) => {

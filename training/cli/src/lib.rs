@@ -85,9 +85,10 @@ pub fn main() -> ExitCode {
     }
     say(&format!("error: {}", hints::sentence(&error)));
     match error.downcast_ref::<dbb_training::Error>() {
-        Some(dbb_training::Error::Interrupted { signal, .. }) => {
-            ExitCode::from(128 + *signal as u8)
-        }
+        Some(
+            dbb_training::Error::Interrupted { signal, .. }
+            | dbb_training::Error::NotBegun { signal },
+        ) => ExitCode::from(128 + *signal as u8),
         Some(error) if error.is_failed_check() => ExitCode::from(3),
         _ => ExitCode::from(1),
     }

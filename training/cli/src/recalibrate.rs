@@ -13,7 +13,7 @@ use crate::options::{DataOptions, DeviceOptions, TargetOptions};
 use dbb_training::inference::evaluate::evaluate;
 use dbb_training::inference::loaded_model::key_map;
 use dbb_training::inference::recalibrate::recalibrate;
-use dbb_training::text::plural;
+use dbb_training::text::{displayed, plural};
 
 /// Replace the running statistics of all batch norms by averages over training images (precise batch
 /// norm), and write the network, in training form, to another file.
@@ -50,6 +50,7 @@ struct Result {
     top1_after: f64,
     loss_before: f64,
     loss_after: f64,
+    #[serde(serialize_with = "displayed")]
     out: PathBuf,
 }
 

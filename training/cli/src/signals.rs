@@ -1,23 +1,30 @@
-//! SIGINT, SIGTERM and SIGHUP: the first requests a stop. A second SIGINT or SIGTERM ends the
-//! process at once; SIGHUP never does, since a terminal that closes sends several.
+//! SIGINT, SIGTERM and SIGHUP: the first requests a stop. A SIGINT or SIGTERM that follows a second or
+//! more later ends the process at once, an earlier one does not: `timeout` sends one to the process and
+//! one to its group. SIGHUP never does, since a terminal that closes sends several.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use dbb_training::cancel::CancelToken;
 
+/// Time after the first signal in which further ones mean the same.
+const ONE_REQUEST: Duration = Duration::from_secs(1);
+
+/// Time between two looks for the first signal.
+const INTERVAL: Duration = Duration::from_millis(50);
+
 /// A [`CancelToken`] that the first signal sets.
 pub fn stop() -> io::Result<CancelToken> {
     let stop = CancelToken::default();
     let again = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // Handlers run in the order of their registration: the first signal finds `again` unset.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
-        flag::register(signal, Arc::clone(&again))?;
         flag::register_usize(signal, stop.cell(), signal as usize)?;
     }
     #[cfg(unix)]
@@ -25,6 +32,14 @@ pub fn stop() -> io::Result<CancelToken> {
         let signal = signal_hook::consts::SIGHUP;
         flag::register_usize(signal, stop.cell(), signal as usize)?;
     }
+    let requested = stop.clone();
+    thread::spawn(move || {
+        while requested.requested().is_none() {
+            thread::sleep(INTERVAL);
+        }
+        thread::sleep(ONE_REQUEST);
+        again.store(true, Ordering::Relaxed);
+    });
     Ok(stop)
 }
 

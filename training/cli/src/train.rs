@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::options::{DeviceName, DeviceOptions};
 use crate::progress::Progress;
 use dbb_training::calendar::Utc;
-use dbb_training::config::{Config, ModelSection, shown};
+use dbb_training::config::{Config, ConfigFileError, ModelSection, shown};
 use dbb_training::run::directory::RunDir;
+use dbb_training::run::identity::is_free;
 use dbb_training::text::plural;
 use dbb_training::train::Trainer;
 use dbb_training::train::distributed;
@@ -26,8 +27,8 @@ pub struct Args {
     /// Run directory; by default runs/<config name>-<date>-<time>, in UTC.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Resume the run from its last checkpoint, with its own configuration; --force allows --set to
-    /// change it. Results are those of an uninterrupted run, bit for bit, with equal threads and
+    /// Resume the run from its last checkpoint, with its own configuration. --set may change what does
+    /// not change its results, such as data.workers, and anything with --force. Results are those of an uninterrupted run, bit for bit, with equal threads and
     /// instruction set.
     #[arg(long)]
     resume: bool,
@@ -46,23 +47,29 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    if args.resume && !args.set.is_empty() && !args.force {
-        let text =
-            "--resume uses the run's own configuration; add --force to change it with --set\n";
+    let key = |set: &String| set.split('=').next().unwrap_or_default().trim().to_string();
+    let changing = args.set.iter().map(key).find(|key| !is_free(key));
+    if args.resume
+        && !args.force
+        && let Some(key) = changing
+    {
+        let text = format!(
+            "--resume uses the run's own configuration; add --force to change {key} with --set\n"
+        );
         return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).into());
     }
     let devices = match args.devices.is_empty() {
         true => vec![args.device.open()?],
         false => {
             args.device.start_threads()?;
-            distributed::open(&args.devices)?
+            distributed::open(&args.devices).map_err(dbb_training::Error::from)?
         }
     };
     let device = &devices[0];
     let mut trainer = if args.resume {
         Trainer::resume(args.run_to_resume()?, device, args.force, &args.set)?
     } else {
-        let config = Config::load(&args.config, &args.set)?;
+        let config = Config::load(&args.config, &args.set).map_err(or_resume)?;
         let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
         Trainer::new(config, RunDir::new(out), device)?
     };
@@ -86,6 +93,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             run.report().display()
         )
     })
+}
+
+/// A folder in the place of a configuration may be a run to resume.
+fn or_resume(error: ConfigFileError) -> anyhow::Error {
+    match error {
+        ConfigFileError::Folder(_) => {
+            anyhow::anyhow!("{error}, or add --resume to resume the run in it")
+        }
+        error => error.into(),
+    }
 }
 
 impl Args {
@@ -113,8 +130,9 @@ impl Args {
                 ..given.model.clone()
             };
             let differences: Vec<String> = own
-                .differences(&Config { model, name: own.name.clone(), ..given })
+                .differences(&Config { model, ..given })
                 .into_iter()
+                .filter(|(key, ..)| !is_free(key))
                 .map(|(key, own, given)| {
                     format!("{key} is {} in the run, {} in the file", shown(&own), shown(&given))
                 })

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use dbb_training::deploy::fold::FoldReport;
 use dbb_training::deploy::rounding::Rounding;
-use dbb_training::text::plural;
+use dbb_training::text::{displayed, plural};
 
 /// What was written, and its difference to the network it was made from: null where nothing was
 /// compared.
@@ -22,6 +22,7 @@ pub struct Written {
     pub compared_on: Option<String>,
     #[serde(flatten)]
     pub rounding: Option<Rounding>,
+    #[serde(serialize_with = "displayed")]
     pub out: PathBuf,
 }
 
@@ -84,14 +85,14 @@ impl Written {
 }
 
 fn rounding_text(rounding: &Rounding) -> String {
-    let accuracy = match (rounding.top1, rounding.top1_dtype) {
+    let top1 = match (rounding.top1, rounding.top1_dtype) {
         (Some(exact), Some(rounded)) => {
             format!("; top-1 {exact:.2}% before rounding, {rounded:.2}% after")
         }
         _ => String::new(),
     };
     format!(
-        "weights in {}: logits differ by {:.2e} of the largest, top-1 agrees on {:.2}%{accuracy}\n",
+        "weights in {}: logits differ by {:.2e} of the largest, top-1 agrees on {:.2}%{top1}\n",
         rounding.dtype, rounding.dtype_max_rel_diff, rounding.dtype_top1_agreement
     )
 }

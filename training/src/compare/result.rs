@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::arm::{Contrast, Difference, Pairing};
 use crate::statistics::mean;
+use crate::text::displayed;
 
 /// One run. Percent for accuracies.
 #[derive(Clone, Debug, Serialize)]
@@ -32,6 +33,7 @@ pub struct Row {
     /// Largest difference of validation logits between both forms, relative to the largest logit.
     pub fold_max_rel_diff: f64,
     /// The run directory.
+    #[serde(serialize_with = "displayed")]
     pub run_dir: PathBuf,
     /// Name of its arm.
     pub name: String,

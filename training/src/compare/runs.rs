@@ -1,5 +1,6 @@
 //! The runs of a comparison, one after the other.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,8 @@ use crate::train::{self, Trainer};
 /// differences between arms.
 ///
 /// # Errors
-/// As training has them. Finished runs stay where they are.
+/// As training has them; a folder that holds a run, or a comparison of other arms; seeds beyond
+/// [`Config::MAX_SEED`]. Finished runs stay where they are.
 pub fn compare(
     arms: &[Arm],
     seeds: u64,
@@ -40,7 +42,7 @@ pub fn compare(
     stop: &CancelToken,
     observer: &mut dyn Observer,
 ) -> Result<Comparison> {
-    let contrasts = check(arms, seeds, out, device)?;
+    let contrasts = check(arms, seeds, out, device, stop)?;
     contrasts.iter().for_each(|contrast| observer.note(&contrast.describe()));
     fs::create_dir_all(out).map_err(|e| cannot_write(out, &e))?;
     let planned = arms.len() * seeds as usize;
@@ -83,10 +85,29 @@ fn run_dir(out: &Path, arm: &Arm, seed: u64) -> PathBuf {
 }
 
 /// Checks that every run could begin, and finds how the arms differ. Nothing is written.
-fn check(arms: &[Arm], seeds: u64, out: &Path, device: &Device) -> Result<Vec<Contrast>> {
+fn check(
+    arms: &[Arm],
+    seeds: u64,
+    out: &Path,
+    device: &Device,
+    stop: &CancelToken,
+) -> Result<Vec<Contrast>> {
+    check_folder(arms, out)?;
     let mut identities = Vec::new();
     for arm in arms {
+        let last = arm.config.seed.checked_add(seeds.saturating_sub(1));
+        if last.is_none_or(|last| last > Config::MAX_SEED) {
+            return Err(Error::Unusable(format!(
+                "{}: {seeds} seeds from {} on go beyond the largest, {}; lower seed or the number of seeds",
+                arm.name,
+                arm.config.seed,
+                Config::MAX_SEED
+            )));
+        }
         for seed in 0..seeds {
+            if let Some(signal) = stop.requested() {
+                return Err(Error::NotBegun { signal });
+            }
             let run = RunDir::new(run_dir(out, arm, arm.config.seed + seed));
             if run.exists() {
                 return Err(Error::RunExists(run.root().into()));
@@ -96,6 +117,20 @@ fn check(arms: &[Arm], seeds: u64, out: &Path, device: &Device) -> Result<Vec<Co
         identities.push(train::check(arm.config.clone(), device).map_err(named)?);
     }
     Ok(Contrast::of(arms, &identities))
+}
+
+/// Refuses a folder whose report or tables are of something else: a run, or other arms.
+fn check_folder(arms: &[Arm], out: &Path) -> Result<()> {
+    if RunDir::new(out).exists() {
+        return Err(Error::RunExists(out.into()));
+    }
+    let Some(others) = Comparison::arms_in(out) else { return Ok(()) };
+    let own: BTreeSet<_> = arms.iter().map(|arm| arm.name.clone()).collect();
+    if own == others {
+        return Ok(());
+    }
+    let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
+    Err(Error::OtherComparison { folder: out.into(), others: list(others), own: list(own) })
 }
 
 fn run(

@@ -1,11 +1,18 @@
 //! The comparison as files: JSON, CSV and Markdown.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
+
+use serde_json::Value;
 
 use super::arm::Pairing;
 use super::result::{Comparison, SummaryRow};
 use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
+
+/// The comparison as JSON.
+const JSON: &str = "compare.json";
 
 /// Header of the top-1 column; says what ± means there.
 pub(super) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";
@@ -25,12 +32,21 @@ impl Comparison {
         // Plain data always serialises.
         let json = serde_json::to_string_pretty(self).expect("a comparison is plain data");
         for (name, text) in
-            [("compare.json", json), ("compare.csv", self.csv()), ("compare.md", self.markdown())]
+            [(JSON, json), ("compare.csv", self.csv()), ("compare.md", self.markdown())]
         {
             let path = folder.join(name);
             RunDir::new(folder).write(&path, &text).map_err(Error::Io)?;
         }
         Ok(())
+    }
+
+    /// Names of the arms in the tables of a folder; `None` if it holds none.
+    pub(super) fn arms_in(folder: &Path) -> Option<BTreeSet<String>> {
+        let text = fs::read_to_string(folder.join(JSON)).ok()?;
+        // What is no comparison has no arms.
+        let value: Value = serde_json::from_str(&text).unwrap_or_default();
+        let names = value["rows"].as_array().into_iter().flatten().map(|row| &row["name"]);
+        Some(names.filter_map(Value::as_str).map(String::from).collect())
     }
 
     /// One line per run.

@@ -12,6 +12,12 @@ pub(super) struct Fault {
     pub text: String,
 }
 
+/// The range `0.0..1.0`.
+pub(super) const FROM_0_BELOW_1: &str = "at least 0 and below 1";
+
+/// The same without 0.
+pub(super) const ABOVE_0_BELOW_1: &str = "above 0 and below 1";
+
 /// Refuses a value that is out of its range.
 pub(super) fn require(
     holds: bool,

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use dbb_datasets::{
     Augment, CacheBudget, DataError, DataRef, ImageDataset, LoaderConfig, Pipeline, Preprocess,
+    shortest,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Fault, require, setting};
+use super::check::{ABOVE_0_BELOW_1, Fault, require, setting};
 use super::model::ANY_CHANNELS;
 
 /// The images.
@@ -26,10 +27,10 @@ pub struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
     /// Mean per channel on the scale 0 to 1. By default the data set's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shortest::serialize")]
     pub mean: Option<Vec<f32>>,
     /// Standard deviation per channel on the scale 0 to 1. By default the data set's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shortest::serialize")]
     pub std: Option<Vec<f32>>,
     /// File that assigns other indices to the classes of the data: TOML (`n01440764 = 0`), or lines of
     /// class, tab, index.
@@ -40,10 +41,10 @@ pub struct DataSection {
     /// validation images, such as class folders that are not below train/, needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_from_train: Option<f64>,
-    /// Use only that many training images, balanced over the classes.
+    /// Use only so many training images, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<usize>,
-    /// Use only that many validation images, balanced over the classes.
+    /// Use only so many validation images, balanced over the classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_val: Option<usize>,
     /// Threads that decode and transform images, up to 256; 0 uses the training thread.
@@ -122,7 +123,7 @@ impl DataSection {
     pub(super) fn check(&self, in_channels: Option<usize>, augment: &Augment) -> Result<(), Fault> {
         if let Some(share) = self.val_from_train {
             let inside = share > 0.0 && share < 1.0;
-            require(inside, "data.val_from_train", &share, "above 0 and below 1")?;
+            require(inside, "data.val_from_train", &share, ABOVE_0_BELOW_1)?;
         }
         require(self.limit_train != Some(0), "data.limit_train", &0, "at least 1")?;
         require(self.limit_val != Some(0), "data.limit_val", &0, "at least 1")?;

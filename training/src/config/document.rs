@@ -22,7 +22,7 @@ pub enum ConfigFileError {
     },
     /// The path is a folder.
     #[error(
-        "{} is a folder; name a configuration (TOML), or add --resume to resume the run in it",
+        "{} is a folder; name a configuration (TOML), such as the config.toml of a run",
         .0.display()
     )]
     Folder(PathBuf),
@@ -71,6 +71,9 @@ impl std::fmt::Display for Place {
         }
     }
 }
+
+/// Tables whose keys are layer patterns.
+const PATTERN_TABLES: [&str; 2] = ["model.blocks", "model.mobileone.layers"];
 
 /// A parsed file with overrides, before it is checked.
 #[derive(Clone, Debug)]
@@ -122,8 +125,10 @@ impl Document {
             let value = parse_value(value);
             let mut parts: Vec<&str> = key.split('.').collect();
             // Layer patterns contain dots: everything after the table of patterns is one key.
-            if let Some(pattern) = key.strip_prefix("model.blocks.") {
-                parts = vec!["model", "blocks", pattern.trim_matches('"')];
+            let pattern =
+                |table: &'static str| Some((table, key.strip_prefix(table)?.strip_prefix('.')?));
+            if let Some((table, pattern)) = PATTERN_TABLES.into_iter().find_map(pattern) {
+                parts = table.split('.').chain([pattern.trim_matches('"')]).collect();
             }
             let (last, tables) = parts.split_last().ok_or_else(|| error("there is no key"))?;
             if parts.iter().any(|part| part.is_empty()) {
@@ -173,11 +178,19 @@ impl Document {
         })
     }
 
+    /// Whether a fault at a key is that of an override: of the key, of a table that it is in, or of a key
+    /// below it, which made a table that the file does not have.
+    fn is_fault_of(&self, set: &str, key: &str) -> bool {
+        set == key || is_below(key, set) || (is_below(set, key) && !self.lines.contains_key(key))
+    }
+
     /// An error at a key.
     pub fn fault(&self, key: &str, text: String) -> ConfigFileError {
         let file = self.path.display();
-        if self.overridden.iter().any(|set| set == key) {
-            return ConfigFileError::Fault { place: Place::Override(key.to_string()), text };
+        if let Some(set) = self.overridden.iter().rfind(|set| self.is_fault_of(set, key)) {
+            // Of a table that was set as a whole the key is told, too.
+            let text = if is_below(key, set) { format!("{key}: {text}") } else { text };
+            return ConfigFileError::Fault { place: Place::Override(set.clone()), text };
         }
         // A missing key is reported at its table, a fault of a table at its header.
         let mut keys = successors(Some(key), |key| Some(key.rsplit_once('.')?.0));
@@ -188,6 +201,11 @@ impl Document {
         });
         ConfigFileError::Fault { place, text }
     }
+}
+
+/// Whether a key is in the table of another one.
+fn is_below(key: &str, table: &str) -> bool {
+    key.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The line, from 1, of a position in a text.
@@ -212,6 +230,8 @@ fn collect_lines(prefix: &str, table: &DeTable, text: &str, lines: &mut BTreeMap
 fn parse_value(text: &str) -> Value {
     toml::from_str::<Table>(&format!("value = {text}"))
         .ok()
+        // A text of several lines could hold further keys.
+        .filter(|table| table.len() == 1)
         .and_then(|mut table| table.remove("value"))
         .unwrap_or_else(|| Value::String(text.to_string()))
 }
@@ -226,13 +246,20 @@ fn with_suggestion(message: &str) -> String {
     let mut message = message.trim_end().replace(", expected one of", "; expected one of");
     for (rust, plain) in [
         ("a tuple of size 2", "two values"),
-        ("u32", "a whole number"),
-        ("usize", "a whole number"),
-        ("u64", "a whole number"),
+        ("u32", "a whole number from 0 to 4294967295"),
+        // TOML has no larger numbers.
+        ("usize", "a whole number from 0 to 9223372036854775807"),
+        ("u64", "a whole number from 0 to 9223372036854775807"),
         ("f64", "a number"),
         ("f32", "a number"),
     ] {
         message = message.replace(&format!("expected {rust}"), &format!("expected {plain}"));
+    }
+    let is_unquoted = ["integer", "floating point", "boolean", "datetime"]
+        .iter()
+        .any(|kind| message.starts_with(&format!("invalid type: {kind}")));
+    if is_unquoted && message.ends_with("expected a string") {
+        message += "; hint: put the value in quotes";
     }
     let mut quoted = message.split('`').skip(1).step_by(2);
     let nearest = match quoted.next() {

@@ -83,12 +83,6 @@ impl ModelSection {
         require(width > 0.0 && width <= 16.0, "model.width", &width, "above 0 and up to 16")?;
         let fault =
             |key: &str, error: &dyn Display| Fault { key: key.into(), text: error.to_string() };
-        for checked in [self.dbb.check(), self.mobileone.check()] {
-            checked.map_err(|error| match &error {
-                ConfigError::Option { option, .. } => fault(&format!("model.{option}"), &error),
-                _ => fault("model.dbb.branches", &error),
-            })?;
-        }
         let network = self.resolve(ANY_CLASSES, ANY_CHANNELS);
         network.validate(size.map(|side| [side; 2]), freeze).map_err(|error| match &error {
             // Only a small width leaves a layer of the zoo without channels.
@@ -100,7 +94,9 @@ impl ModelSection {
                 let table = if self.orepa.internal_channels.is_some() { "orepa" } else { "dbb" };
                 fault(&format!("model.{table}.internal_channels"), &error)
             }
-            ConfigError::NoBranch => fault("model.dbb.branches", &error),
+            ConfigError::NoBranch | ConfigError::BranchTwice { .. } => {
+                fault("model.dbb.branches", &error)
+            }
             ConfigError::Pattern { pattern, .. } => {
                 if self.blocks.patterns().any(|known| known == pattern) {
                     fault(&format!("model.blocks.{pattern}"), &error)

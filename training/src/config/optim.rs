@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Fault, require, require_positive};
+use super::check::{FROM_0_BELOW_1, Fault, require, require_positive};
 
 /// The optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -55,7 +55,7 @@ pub enum DecayRule {
     Paper,
 }
 
-fn momentum() -> f64 {
+pub(super) fn momentum() -> f64 {
     0.9
 }
 
@@ -64,13 +64,26 @@ fn weight_decay() -> f64 {
 }
 
 impl OptimSection {
+    /// SGD with momentum and weight decay as configurations have them by default.
+    pub fn sgd(lr: f64) -> Self {
+        Self {
+            kind: OptimKind::Sgd,
+            lr,
+            momentum: momentum(),
+            nesterov: false,
+            weight_decay: weight_decay(),
+            decay: DecayRule::default(),
+            bias_lr: 1.0,
+        }
+    }
+
     /// Checks the ranges of the keys.
     pub(super) fn check(&self) -> Result<(), Fault> {
         require_positive("optim.lr", self.lr)?;
         let unit = 0.0..1.0;
-        require(unit.contains(&self.momentum), "optim.momentum", &self.momentum, "0 up to 1")?;
+        require(unit.contains(&self.momentum), "optim.momentum", &self.momentum, FROM_0_BELOW_1)?;
         let decay = self.weight_decay;
-        require(unit.contains(&decay), "optim.weight_decay", &decay, "0 up to 1")?;
+        require(unit.contains(&decay), "optim.weight_decay", &decay, FROM_0_BELOW_1)?;
         require_positive("optim.bias_lr", self.bias_lr)
     }
 }

@@ -40,6 +40,9 @@ pub struct Config {
 pub type AugmentSection = Augment;
 
 impl Config {
+    /// Largest seed: TOML has no larger numbers.
+    pub const MAX_SEED: u64 = i64::MAX as u64;
+
     /// The one check of a configuration, as far as it can be checked without its data: that every
     /// value is in its range, that the network can be built, and that images can become its input.
     /// What depends on the data is checked by the same functions when it is opened.

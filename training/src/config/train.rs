@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Fault, require, require_positive};
+use super::check::{ABOVE_0_BELOW_1, FROM_0_BELOW_1, Fault, require, require_positive};
 
 /// Epochs, batches, checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,7 +29,7 @@ pub struct TrainSection {
     /// Save a checkpoint every so many steps, besides the ends of epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_steps: Option<usize>,
-    /// Save a checkpoint every so many minutes, besides the ends of epochs.
+    /// Save a checkpoint every so many minutes, up to a year, besides the ends of epochs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_minutes: Option<f64>,
     /// Number of newest checkpoints to keep, besides the best.
@@ -47,6 +47,9 @@ pub struct TrainSection {
     pub freeze: Vec<String>,
 }
 
+/// Longest time between checkpoints.
+const MINUTES_OF_A_YEAR: f64 = 525_600.0;
+
 fn one_of() -> usize {
     1
 }
@@ -61,7 +64,12 @@ impl TrainSection {
         require(self.epochs > 0, "train.epochs", &self.epochs, "at least 1")?;
         require(self.batch_size > 1, "train.batch_size", &self.batch_size, "at least 2")?;
         let smoothing = self.label_smoothing;
-        require((0.0..1.0).contains(&smoothing), "train.label_smoothing", &smoothing, "0 up to 1")?;
+        require(
+            (0.0..1.0).contains(&smoothing),
+            "train.label_smoothing",
+            &smoothing,
+            FROM_0_BELOW_1,
+        )?;
         require(self.accumulate > 0, "train.accumulate", &0, "at least 1")?;
         require(self.keep_last > 0, "train.keep_last", &0, "at least 1")?;
         require(self.checkpoint_steps != Some(0), "train.checkpoint_steps", &0, "at least 1")?;
@@ -70,12 +78,14 @@ impl TrainSection {
         }
         if let Some(decay) = self.ema {
             let inside = decay > 0.0 && decay < 1.0;
-            require(inside, "train.ema", &decay, "above 0 and below 1")?;
+            require(inside, "train.ema", &decay, ABOVE_0_BELOW_1)?;
         }
         if let Some(minutes) = self.checkpoint_minutes {
-            require_positive("train.checkpoint_minutes", minutes)?;
+            let inside = minutes > 0.0 && minutes <= MINUTES_OF_A_YEAR;
+            let expected = format!("above 0 and up to {MINUTES_OF_A_YEAR}, a year");
+            require(inside, "train.checkpoint_minutes", &minutes, &expected)?;
         }
         let factor = self.rollback_lr;
-        require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, "between 0 and 1")
+        require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, ABOVE_0_BELOW_1)
     }
 }

@@ -22,6 +22,8 @@ impl Config {
         }
         let (optim, train, data) = (&self.optim, &self.train, &self.data);
         if optim.kind != OptimKind::Sgd {
+            let momentum = optim.momentum != super::optim::momentum();
+            unused("optim.momentum", momentum, "optim.kind = \"sgd\"")?;
             unused("optim.nesterov", optim.nesterov, "optim.kind = \"sgd\"")?;
         }
         unused(

@@ -5,12 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dbb_datasets::{ImageDataset, imagenet};
+use dbb_models::ModelConfig;
 
 use crate::config::line_of;
 use crate::error::{Error, Result};
-
-/// Most outputs that a class map can imply, so that a wrong index costs no memory.
-const MOST_OUTPUTS: usize = 1_000_000;
+use crate::text::plural;
 
 /// Which output of a network each class of a data set is, read from a file.
 ///
@@ -97,14 +96,15 @@ impl ClassMap {
     fn check(&self, class: &str, index: usize, outputs: Option<usize>) -> Result<()> {
         let (most, outputs) = match outputs {
             Some(outputs) => ("the network has", outputs),
-            None => ("a network has at most", MOST_OUTPUTS),
+            None => ("a network has at most", ModelConfig::MAX_CLASSES),
         };
         if index < outputs {
             return Ok(());
         }
         Err(Error::Unusable(format!(
-            "{} gives \"{class}\" the index {index}; {most} {outputs} outputs, from 0",
-            self.path.display()
+            "{} gives \"{class}\" the index {index}; {most} {}, from 0",
+            self.path.display(),
+            plural(outputs, "output")
         )))
     }
 }
@@ -177,7 +177,7 @@ mod tests {
         let names: Vec<_> = map.names(3).unwrap().into_iter().collect();
         assert_eq!(names, [(0, "tench".to_string()), (1, "cat or kitten".to_string())]);
         let error = map.names(1).unwrap_err().to_string();
-        assert!(error.contains("\"cat\" the index 1; the network has 1 outputs"), "{error}");
+        assert!(error.contains("\"cat\" the index 1; the network has 1 output,"), "{error}");
     }
 
     #[test]

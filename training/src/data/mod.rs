@@ -16,7 +16,15 @@ use crate::error::{Error, Result};
 pub fn open_pair(data: &DataSection, seed: u64) -> Result<(ImageDataset, ImageDataset)> {
     let (mut train, mut val) = match data.val_from_train {
         // The other split is not even looked for.
-        Some(share) => open(&data.reference()?, Split::Train)?.split(share, seed)?,
+        Some(share) => {
+            let train = open(&data.reference()?, Split::Train)?;
+            train.split(share, seed).map_err(|error| match error {
+                DataError::Setting { value, expected, .. } => {
+                    DataError::Setting { name: "data.val_from_train", value, expected }
+                }
+                error => error,
+            })?
+        }
         None => open_both(data)?,
     };
     if let Some(path) = &data.class_map {

@@ -1,4 +1,4 @@
-//! Loss and accuracy of a network on a data set.
+//! Loss, top-1 and top-5 of a network on a data set.
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Int, Tensor};
@@ -13,7 +13,7 @@ use crate::run::metrics::{Totals, host};
 /// The result of an evaluation.
 #[derive(Debug, Default)]
 pub struct Evaluation {
-    /// Loss and accuracy.
+    /// Loss, top-1 and top-5.
     pub totals: Totals,
     /// Why images that could not be read were left out.
     pub skipped: Vec<DataError>,

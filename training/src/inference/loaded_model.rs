@@ -124,11 +124,16 @@ impl LoadedModel {
 
     /// How images become this network's input, as its file says; `None` if it does not.
     fn own_preprocess(&self) -> Result<Option<Preprocess>> {
-        serde_json::from_value(self.metadata.preprocess.clone()).map_err(|e| {
+        let refused = |text: String| {
             let file = self.path.display();
-            let text = format!("{file}: the preprocessing in this file cannot be understood: {e}");
-            Error::Unusable(text)
-        })
+            Error::Unusable(format!("{file}: the preprocessing in this file {text}"))
+        };
+        let own: Option<Preprocess> = serde_json::from_value(self.metadata.preprocess.clone())
+            .map_err(|e| refused(format!("cannot be understood: {e}")))?;
+        if let Some(own) = &own {
+            own.validate().map_err(|e| refused(format!("cannot be used: {e}")))?;
+        }
+        Ok(own)
     }
 
     /// What to note if images of `size`, height and width, are not what the network was made for;

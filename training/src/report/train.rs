@@ -113,7 +113,7 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
     let axis = |name, quantity| Axis { name, quantity, from_zero: true };
     [
         Chart {
-            title: "Accuracy",
+            title: "Top-1 and top-5",
             note: "Validation of the folded network; training on augmented images while the \
                    weights change."
                 .into(),

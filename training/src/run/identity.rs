@@ -15,6 +15,12 @@ const FREE_KEYS: [&str; 7] = [
     "train.keep_last",
 ];
 
+/// Whether a key decides where and how often, but not what a run computes, so that it may change when
+/// the run is resumed.
+pub fn is_free(key: &str) -> bool {
+    FREE_KEYS.contains(&key)
+}
+
 /// The circumstances in which a checkpoint was saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
@@ -40,7 +46,7 @@ impl Identity {
             .config
             .differences(&now.config)
             .into_iter()
-            .filter(|(key, ..)| !FREE_KEYS.contains(&key.as_str()))
+            .filter(|(key, ..)| !is_free(key))
             .map(|(key, was, is)| format!("{key} was {}, is {}", shown(&was), shown(&is)))
             .collect();
         for (what, was, is) in [
@@ -56,6 +62,12 @@ impl Identity {
             }
         }
         changes
+    }
+
+    /// Whether the batches of an epoch are other ones, so that an epoch that has begun cannot go on.
+    pub fn has_other_batches(&self, now: &Self) -> bool {
+        let batch_size = |identity: &Self| identity.config.train.batch_size;
+        batch_size(self) != batch_size(now) || self.train_data != now.train_data
     }
 
     /// What has changed and may alter the last bits of results, but not their meaning.

@@ -1,4 +1,4 @@
-//! Accuracy counts and the record of an epoch.
+//! Counts for top-1 and top-5, and the record of an epoch.
 
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};

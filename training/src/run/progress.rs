@@ -43,7 +43,7 @@ pub struct Progress {
 /// Counts of an unfinished epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PartialEpoch {
-    /// Training loss and accuracy.
+    /// Training loss and top-1.
     pub totals: Totals,
     /// Images left out because they could not be read.
     pub skipped: usize,

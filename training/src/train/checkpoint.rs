@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::store::burn_pack;
-use burn::store::{BurnpackStore, ModuleSnapshot};
+use burn::store::{ApplyError, BurnpackStore, ModuleSnapshot};
 use burn::tensor::DType;
 use dbb_models::Classifier;
 use dbb_models::weights::{Metadata, write_burnpack};
@@ -93,11 +93,21 @@ pub fn restore(
     let fail = |reason: String| Error::Checkpoint { path: checkpoint.into(), reason };
     let progress = read_progress(checkpoint)?;
     let load = |mut network: Classifier, path: &Path| {
-        let mut store = BurnpackStore::from_file(path);
+        // What does not fit is listed tensor by tensor.
+        let mut store = BurnpackStore::from_file(path).validate(false).allow_partial(true);
         let loaded = network.load_from(&mut store).map_err(|e| fail(e.to_string()))?;
-        match loaded.applied.is_empty() || !loaded.missing.is_empty() {
-            true => Err(fail("its network is another one than the configuration's".into())),
-            false => Ok(network),
+        let other = |tensor: String| {
+            let text = "its network is another one than the configuration's";
+            Err(fail(format!("{text}: the first tensor that does not fit is {tensor}")))
+        };
+        match (loaded.errors.first(), loaded.missing.first()) {
+            (Some(ApplyError::ShapeMismatch { path, expected, found }), _) => {
+                let [found, expected] = [found, expected].map(|shape| shape.to_vec());
+                other(format!("{path}, {found:?} in the checkpoint and {expected:?} here"))
+            }
+            (Some(error), _) => Err(fail(error.to_string())),
+            (None, Some((path, _))) => other(format!("{path}, which the checkpoint lacks")),
+            (None, None) => Ok(network),
         }
     };
     let network = load(fresh.network, &RunDir::network(checkpoint))?;

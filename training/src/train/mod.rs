@@ -10,4 +10,4 @@ pub mod schedule;
 pub mod start;
 mod trainer;
 
-pub use trainer::{TrainResult, Trainer, check, memory};
+pub use trainer::{TrainResult, Trainer, check};

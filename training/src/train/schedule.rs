@@ -4,13 +4,13 @@ use std::f64::consts::PI;
 
 use crate::config::{OptimSection, ScheduleKind, ScheduleSection};
 
-/// The learning rate of every iteration of a run.
+/// The learning rate of every step of a run.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     section: ScheduleSection,
     peak: f64,
-    iterations_per_epoch: usize,
-    iterations: usize,
+    steps_per_epoch: usize,
+    steps: usize,
 }
 
 impl Schedule {
@@ -19,32 +19,32 @@ impl Schedule {
         section: &ScheduleSection,
         optim: &OptimSection,
         epochs: usize,
-        iterations_per_epoch: usize,
+        steps_per_epoch: usize,
     ) -> Self {
         Self {
             section: section.clone(),
             peak: optim.lr,
-            iterations_per_epoch,
-            iterations: epochs * iterations_per_epoch,
+            steps_per_epoch,
+            steps: epochs * steps_per_epoch,
         }
     }
 
-    /// The learning rate of an iteration, counted from 0 over the whole run.
-    pub fn lr(&self, iteration: usize) -> f64 {
-        let warmup = self.section.warmup_epochs * self.iterations_per_epoch as f64;
-        let now = iteration as f64;
+    /// The learning rate of a step, counted from 0 over the whole run.
+    pub fn lr(&self, step: usize) -> f64 {
+        let warmup = self.section.warmup_epochs * self.steps_per_epoch as f64;
+        let now = step as f64;
         if now < warmup {
-            // The first iteration already learns, the first after the warm-up has the peak.
+            // The first step already learns, the first after the warm-up has the peak.
             return self.peak * (now + 1.0) / (warmup + 1.0);
         }
         match self.section.kind {
             ScheduleKind::Cosine => {
-                let part = (now - warmup) / (self.iterations as f64 - warmup).max(1.0);
+                let part = (now - warmup) / (self.steps as f64 - warmup).max(1.0);
                 let low = self.section.min_lr;
                 low + (self.peak - low) * 0.5 * (1.0 + (PI * part.min(1.0)).cos())
             }
             ScheduleKind::Step => {
-                let epoch = iteration / self.iterations_per_epoch.max(1);
+                let epoch = step / self.steps_per_epoch.max(1);
                 let passed = self.section.milestones.iter().filter(|&&m| epoch >= m).count();
                 self.peak * self.section.gamma.powi(passed as i32)
             }
@@ -67,7 +67,7 @@ mod tests {
 
     /// Against the closed form that PyTorch's `CosineAnnealingLR` documents.
     #[test]
-    fn cosine_runs_from_peak_to_minimum_every_iteration() {
+    fn cosine_runs_from_peak_to_minimum_every_step() {
         let s = schedule(ScheduleSection { min_lr: 0.01, ..Default::default() });
         close(s.lr(0), 0.1);
         close(s.lr(500), 0.055);

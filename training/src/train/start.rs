@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
 use crate::inference::labels;
+use crate::text::plural;
 
 /// Largest difference of logits to the network of the file that is accepted, relative to the
 /// largest logit.
@@ -127,7 +128,8 @@ fn num_classes(file: &WeightsFile, model: &ModelConfig) -> Result<Option<usize>>
 fn check_architecture(path: &Path, found: &ModelConfig, wanted: &ModelConfig) -> Result<()> {
     let shape = |model: &ModelConfig| {
         let activation = model.activation.map(|a| format!(", {a:?}")).unwrap_or_default();
-        format!("{}, width {}, {} channels{activation}", model.arch, model.width, model.in_channels)
+        let channels = plural(model.in_channels, "channel");
+        format!("{}, width {}, {channels}{activation}", model.arch, model.width)
     };
     let (found, wanted) = (shape(found), shape(wanted));
     if found == wanted {

@@ -1,7 +1,7 @@
 //! Which images, and what is assumed about them.
 
 use clap::Args;
-use dbb_datasets::{DataRef, Loader, LoaderConfig, Preprocess, Split};
+use dbb_datasets::{DataRef, Layout, Loader, LoaderConfig, Preprocess, Split};
 
 use dbb_training::Error;
 use dbb_training::inference::loaded_model::LoadedModel;
@@ -11,14 +11,18 @@ use dbb_training::run::directory::RunDir;
 /// Which images.
 #[derive(Debug, Args)]
 pub struct DataOptions {
-    /// Data: sample, a folder, or KIND:PATH with KIND folder, tar, idx, cifar10 or cifar100; by
-    /// default the run's own.
-    #[arg(long)]
+    /// Data; by default the run's own.
+    #[arg(long, help = data_kinds("Data", "; by default the run's own"))]
     pub data: Option<DataRef>,
     /// Images in a batch.
     #[arg(long, visible_alias = "batch", default_value_t = 64)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_size: u32,
+}
+
+/// The help of an option that names data.
+pub fn data_kinds(what: &str, default: &str) -> String {
+    format!("{what}: sample, a folder, or KIND:PATH with KIND one of {}{default}", Layout::names())
 }
 
 impl DataOptions {

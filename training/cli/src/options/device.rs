@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use burn::tensor::Device;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, Args, Command};
+use dbb_training::device;
 
 /// The name of a device; completions offer the kinds, and a number may follow.
 #[derive(Clone, Debug)]
@@ -23,15 +24,16 @@ impl TypedValueParser for DeviceName {
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        Some(Box::new(dbb_training::device::kinds().map(PossibleValue::new)))
+        Some(Box::new(device::kinds().map(PossibleValue::new)))
     }
 }
 
 /// Where to compute.
 #[derive(Debug, Args)]
 pub struct DeviceOptions {
-    /// Device: flex, ndarray, wgpu, cuda:N, rocm:N, metal, vulkan or cpu (see `dbb devices`).
-    #[arg(long, default_value = "flex", value_parser = DeviceName, hide_possible_values = true)]
+    /// Device.
+    #[arg(long, help = format!("Device: one of {} (see `dbb devices`)", device::names()))]
+    #[arg(default_value = "flex", value_parser = DeviceName, hide_possible_values = true)]
     pub device: String,
     /// Threads of the CPU backends; by default one per core. Results are equal bit for bit with
     /// equal threads and instruction set.
@@ -42,12 +44,12 @@ pub struct DeviceOptions {
 impl DeviceOptions {
     /// Starts the threads.
     pub fn start_threads(&self) -> dbb_training::Result<()> {
-        Ok(dbb_training::device::start_threads(self.threads.map(usize::from))?)
+        Ok(device::start_threads(self.threads.map(usize::from))?)
     }
 
     /// Starts the threads and opens the device.
     pub fn open(&self) -> dbb_training::Result<Device> {
         self.start_threads()?;
-        Ok(dbb_training::device::open(&self.device)?)
+        Ok(device::open(&self.device)?)
     }
 }

@@ -6,8 +6,8 @@ mod input;
 mod target;
 mod values;
 
-pub use data::{DataOptions, announce_size};
+pub use data::{DataOptions, announce_size, data_kinds};
 pub use device::{DeviceName, DeviceOptions};
 pub use input::given;
 pub use target::TargetOptions;
-pub use values::{arch, block, dialect, form, granularity, precision};
+pub use values::{arch, block, dialect, form, granularity, implementation, precision};

@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use dbb_models::quantize::Granularity;
 use dbb_models::weights::Dialect;
-use dbb_models::{Arch, BlockKind, Form};
+use dbb_models::{Arch, BlockKind, Form, Implementation};
 
 use dbb_training::deploy::rounding::Precision;
 
@@ -21,7 +21,7 @@ pub fn block() -> impl TypedValueParser<Value = BlockKind> {
 pub fn dialect() -> impl TypedValueParser<Value = Dialect> {
     let help = |dialect| match dialect {
         Dialect::Native => "Names of this project",
-        Dialect::Official => "Names of the paper's repository",
+        Dialect::Official => "Names of the papers' own repositories (DBB, RepVGG, MobileOne)",
         Dialect::Torchvision => {
             "Names of torchvision; a folded network is written as convolutions with identity batch \
              norms, so that torchvision's own network loads it"
@@ -46,6 +46,11 @@ pub fn precision() -> impl TypedValueParser<Value = Precision> {
 /// The form of a network; completions offer both.
 pub fn form() -> impl TypedValueParser<Value = Form> {
     one_of(Form::ALL, Form::name)
+}
+
+/// The implementation of the layers; completions offer both.
+pub fn implementation() -> impl TypedValueParser<Value = Implementation> {
+    one_of(Implementation::ALL, Implementation::name)
 }
 
 /// What shares a scale in 8 bits; completions offer the names.

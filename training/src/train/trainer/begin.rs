@@ -47,12 +47,12 @@ impl Trainer {
     /// A run that resumes from its newest checkpoint, with its own configuration; from the beginning
     /// if it ended before its first checkpoint.
     ///
-    /// A run is refused whose configuration or data are not those of its checkpoint. `force`
-    /// accepts that, and `overrides`, `KEY=VALUE`, which need it.
+    /// A run is refused whose configuration, with the `overrides`, `KEY=VALUE`, or whose data are not
+    /// those of its checkpoint. `force` accepts that.
     ///
     /// # Errors
     /// If there is no run, it is in use, its checkpoint is damaged or does not fit; if it has results
-    /// and no checkpoint they could come from.
+    /// and no checkpoint they could come from; within an epoch, if its batches are other ones.
     pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
         if !run.exists() {
             return Err(Error::NoRun(run.root().into()));
@@ -77,6 +77,10 @@ impl Trainer {
         if !changes.is_empty() && !force {
             let path = trainer.run.checkpoint(mark);
             return Err(Error::Changed { path, changes });
+        }
+        if mark.batch > 0 && identity.has_other_batches(&now) {
+            let path = trainer.run.checkpoint(mark);
+            return Err(Error::Batches { path, changes, batches: mark.batch });
         }
         let accepted = changes.into_iter().map(|change| format!("accepted: {change}"));
         let inexact = identity.notes(&now).into_iter().map(|change| {
@@ -203,19 +207,13 @@ impl Plan {
     /// The same, but a run that cannot fit into memory is refused.
     fn within_memory(config: Config, device: &Device) -> Result<Self> {
         let plan = Self::new(config, device)?;
-        let lower = format!("train.batch_size ({}) or data.size", plan.config.train.batch_size);
+        let lower = match plan.memory.is_mostly_cache() {
+            true => "data.cache_mb".to_string(),
+            false => format!("train.batch_size ({}) or data.size", plan.config.train.batch_size),
+        };
         plan.memory.check(device, "training", &lower)?;
         Ok(plan)
     }
-}
-
-/// The memory that a run of a configuration is estimated to take, however much is available. The
-/// data are opened; nothing is written.
-///
-/// # Errors
-/// As [`Trainer::new`], except for those of the run directory.
-pub fn memory(config: Config, device: &Device) -> Result<Estimate> {
-    Ok(Plan::new(config, device)?.memory)
 }
 
 /// Checks that a run of a configuration could begin, as far as possible without writing anything:
@@ -311,6 +309,11 @@ fn check_classes(model: &ModelConfig, classes: &[String], source: &str) -> Resul
 fn check_resize(preprocess: &Preprocess) -> Result<()> {
     let side = preprocess.size.0.min(preprocess.size.1);
     match preprocess.resize {
+        Some(resize) if resize > Preprocess::MAX_SIDE => Err(Error::Unusable(format!(
+            "data.size is {side}: validation images would be resized to {resize} before the crop, and at \
+             most {} is possible; set data.resize to at least {side}, or lower data.size",
+            Preprocess::MAX_SIDE
+        ))),
         Some(resize) if resize < side => Err(Error::Unusable(format!(
             "data.resize is {resize}, below the network's input of {side}: the crop would be padded \
              with black; raise it, or set data.size"

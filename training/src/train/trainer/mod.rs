@@ -5,7 +5,7 @@ mod begin;
 mod save;
 mod step;
 
-pub use begin::{check, memory};
+pub use begin::check;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::run::directory::{CheckpointId, Lock, RunDir};
 use crate::run::metrics::EpochRecord;
 use crate::run::progress::PartialEpoch;
 use crate::run::tensorboard::TensorBoard;
+use crate::text::displayed;
 use crate::train::checkpoint::RunState;
 use crate::train::distributed::Group;
 use crate::train::observer::{Observer, RunInfo};
@@ -38,6 +39,7 @@ use crate::train::schedule::Schedule;
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainResult {
     /// The run directory.
+    #[serde(serialize_with = "displayed")]
     pub run_dir: PathBuf,
     /// Epochs done.
     pub epochs: usize,
