@@ -9,6 +9,7 @@
 mod epilogue;
 mod product;
 mod weight;
+mod winograd;
 
 use rayon::prelude::*;
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::epilogue::{Epilogue, Finish};
+use super::winograd::Winograd;
 use crate::Activation;
 use crate::gemm::{self, Columns, Isa, Kernel, Rows};
 use crate::norm;
@@ -68,7 +69,7 @@ pub(super) struct Run<'a, 'b> {
 
 /// Sums of the deviations from `shift` and of their squares.
 #[derive(Clone, Copy, Default)]
-struct Sums {
+pub(super) struct Sums {
     shift: f32,
     sum: f32,
     squares: f32,
@@ -81,6 +82,10 @@ impl Kernel for Run<'_, '_> {
         let total = product.images * product.columns.positions();
         if product.rows == 0 || total == 0 {
             return;
+        }
+        if let Some(winograd) = Winograd::of(product) {
+            // SAFETY: the processor has `I`, as the caller promises.
+            return unsafe { winograd.run::<I>(y, epilogue, moments) };
         }
         let blocks = channel_blocks(product.channels, taps);
         let steps: Vec<_> =
@@ -126,14 +131,31 @@ impl Kernel for Run<'_, '_> {
                 unsafe { tasks.run::<I>(columns, panels, sums) };
             });
         });
-        if let Some((mean, variance)) = moments {
+        if let Some(found) = moments {
             let count = |part| gemm::part(0..total, width, part, column_parts).len() as f64;
-            for row in 0..product.rows {
-                let parts =
-                    (0..column_parts).map(|part| (count(part), &sums[part * product.rows + row]));
-                (mean[row], variance[row]) = combine(parts);
-            }
+            means_of(&(0..column_parts).map(count).collect::<Vec<_>>(), &sums, found);
         }
+    }
+}
+
+/// Means and variances of all rows, given the number of values of each part and the sums of its rows.
+pub(super) fn means_of(counts: &[f64], sums: &[Sums], (mean, variance): (&mut [f64], &mut [f64])) {
+    let rows = mean.len();
+    for row in 0..rows {
+        let parts =
+            counts.iter().enumerate().map(|(part, &count)| (count, &sums[part * rows + row]));
+        (mean[row], variance[row]) = combine(parts);
+    }
+}
+
+/// The epilogue of a row.
+pub(super) fn finish_of(product: &Product, epilogue: &Epilogue, row: usize) -> Finish {
+    Finish {
+        bias: epilogue.bias.map_or(0.0, |bias| bias[product.channel + row]),
+        bounds: epilogue.activation.bounds(),
+        plain: epilogue.bias.is_none() && epilogue.activation == Activation::Identity,
+        accumulate: epilogue.accumulate,
+        stream: product.images * product.output.image_stride > LARGE && !epilogue.accumulate,
     }
 }
 
@@ -282,13 +304,7 @@ impl Tasks<'_, '_> {
     ) {
         let (product, epilogue) = (self.product, self.epilogue);
         let (positions, output) = (product.columns.positions(), &product.output);
-        let finish = Finish {
-            bias: epilogue.bias.map_or(0.0, |bias| bias[product.channel + row]),
-            bounds: epilogue.activation.bounds(),
-            plain: epilogue.bias.is_none() && epilogue.activation == Activation::Identity,
-            accumulate: epilogue.accumulate,
-            stream: product.images * output.image_stride > LARGE && !epilogue.accumulate,
-        };
+        let finish = finish_of(product, epilogue, row);
         let [sy, sx] = output.position_strides;
         let dense = output.position_strides == [output.width, 1];
         let mut column = columns.start;
@@ -318,7 +334,7 @@ impl Tasks<'_, '_> {
 
 /// The sums of `count` values less the first one.
 #[inline(always)]
-unsafe fn moments<I: Isa>(values: *const f32, count: usize) -> Sums {
+pub(super) unsafe fn moments<I: Isa>(values: *const f32, count: usize) -> Sums {
     // SAFETY: the caller runs inside `enter` and gives `count` values, at least one.
     unsafe {
         let shift = *values;

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::input_columns;
 use super::product::channel_blocks;
+use super::winograd::WinogradGrad;
 use crate::ConvShape;
 use crate::gemm::{self, Columns, Isa, Kernel, Rows};
 use crate::shape::Geometry;
@@ -51,6 +52,7 @@ pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
         gemm::dispatch(Run {
             gradient,
             input: input_columns(shape, group, x),
+            images: shape.batch,
             rows: d,
             channels: c,
             total: shape.batch * outputs,
@@ -63,6 +65,7 @@ pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
 struct Run<'a> {
     gradient: Columns<'a>,
     input: Columns<'a>,
+    images: usize,
     rows: usize,
     channels: usize,
     /// Columns.
@@ -72,11 +75,15 @@ struct Run<'a> {
 
 impl Kernel for Run<'_> {
     unsafe fn run<I: Isa>(self) {
-        let Self { gradient, input, rows, channels, total, dw } = self;
+        let Self { gradient, input, images, rows, channels, total, dw } = self;
         let (threads, taps) = (rayon::current_num_threads(), input.taps.len());
         let size = rows * channels * taps;
         if size == 0 {
             return;
+        }
+        if let Some(winograd) = WinogradGrad::of(&gradient, &input, [images, channels, rows]) {
+            // SAFETY: the processor has `I`, as the caller promises; `dw` is this call's alone.
+            return unsafe { winograd.run::<I>(dw) };
         }
         let width = 2 * I::LANES;
         let by_channels = size > PRIVATE && channels >= 8 * threads;

@@ -1,0 +1,325 @@
+//! The forward pass, which is that of the input gradient, too.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::super::epilogue::{Epilogue, Finish};
+use super::super::product::{Product, Sums, finish_of, means_of, moments};
+use super::{CHANNELS, ELEMENTS, Work, apart, tiles, transform, window};
+use crate::Activation;
+use crate::gemm::{self, Columns, Isa, Rows};
+use crate::shared::Shared;
+use crate::simd::WIDEST;
+
+/// Values of the transformed inputs of a task, which fit in the second cache.
+const TASK: usize = 1 << 18;
+
+/// A product that is a convolution this algorithm can compute.
+pub(in crate::conv) struct Winograd<'a, 'b> {
+    product: &'a Product<'b>,
+    /// The 16 inputs of every tile as taps.
+    tiles: Columns<'b>,
+    /// The place of every tap, row by row, in a kernel of the weight.
+    places: [usize; 9],
+}
+
+/// Tiles that lie side by side in the output.
+struct Strip {
+    /// Of the tiles of the task.
+    tiles: Range<usize>,
+    image: usize,
+    /// Of the tile grid.
+    row: usize,
+    column: usize,
+}
+
+impl<'a, 'b> Winograd<'a, 'b> {
+    /// The algorithm for a product, if it serves it and needs less time.
+    pub fn of(product: &'a Product<'b>) -> Option<Self> {
+        let dense = product.output.position_strides == [product.output.width, 1];
+        let (corner, order) = window(&product.columns)?;
+        let places = order.map(|tap| product.places[tap]);
+        let work = Work::new(&product.columns, product.images, product.channels, product.rows);
+        if !dense || !work.is_taken() {
+            return None;
+        }
+        let tiles = tiles(&product.columns, corner, 4);
+        Some(Self { product, tiles, places })
+    }
+
+    /// Computes the product.
+    ///
+    /// # Safety
+    /// The processor has `I`.
+    pub unsafe fn run<I: Isa>(
+        &self,
+        y: &mut [f32],
+        epilogue: Epilogue<'_>,
+        moments: Option<(&mut [f64], &mut [f64])>,
+    ) {
+        let Product { rows, channels, images, .. } = *self.product;
+        let total = images * self.tiles.positions();
+        let width = 2 * I::LANES;
+        let threads = rayon::current_num_threads();
+        let largest = (TASK / (ELEMENTS * channels) / width * width).max(width);
+        let units = total.div_ceil(width);
+        let parts = total.div_ceil(largest).next_multiple_of(threads).min(units);
+        let row_parts = match parts < threads {
+            true => threads.min(gemm::panels::<I>(rows)),
+            false => 1,
+        };
+        let mut sums = vec![Sums::default(); if moments.is_some() { parts * rows } else { 0 }];
+        let all_sums = moments.is_some().then(|| Shared::new(&mut sums));
+        let out = Shared::new(y);
+        gemm::with_scratch(ELEMENTS * apart(rows * channels), |kernels| {
+            // SAFETY: as the caller promises.
+            unsafe { self.transform_kernels::<I>(kernels) };
+            let kernels = &*kernels;
+            (0..parts * row_parts).into_par_iter().for_each(|task| {
+                let task = Task {
+                    winograd: self,
+                    kernels,
+                    tiles: gemm::part(0..total, width, task / row_parts, parts),
+                    panels: gemm::part(0..gemm::panels::<I>(rows), 1, task % row_parts, row_parts),
+                    out,
+                    epilogue: &epilogue,
+                    sums: all_sums.map(|sums| {
+                        let first = task / row_parts * rows;
+                        sums.part(first..first + rows)
+                    }),
+                };
+                // SAFETY: the processor has `I`, as the caller promises.
+                unsafe { task.run::<I>() };
+            });
+        });
+        if let Some(found) = moments {
+            let count = |part| {
+                let strips = self.strips(gemm::part(0..total, width, part, parts));
+                strips.map(|strip| self.outputs(&strip).iter().sum::<usize>()).sum::<usize>()
+            };
+            let counts: Vec<_> = (0..parts).map(|part| count(part) as f64).collect();
+            means_of(&counts, &sums, found);
+        }
+    }
+
+    /// The kernels for [`Rows::Packed`], one matrix for every element of a tile.
+    ///
+    /// # Safety
+    /// The processor has `I`.
+    unsafe fn transform_kernels<I: Isa>(&self, to: &mut [f32]) {
+        let Product { rows, channels, weight, row_stride, channel_stride, .. } = *self.product;
+        let size = apart(rows * channels);
+        let to = Shared::new(to);
+        let panels = gemm::panels::<I>(rows);
+        (0..panels).into_par_iter().for_each(|panel| {
+            let band = gemm::panel_rows::<I>(panel, rows);
+            let start = band.start * channels;
+            // SAFETY: the processor has `I`, as the caller promises; no panel has more rows than a
+            // vector; the panels are disjoint and fill the matrices.
+            unsafe {
+                I::enter(
+                    #[inline(always)]
+                    || {
+                        for channel in 0..channels {
+                            let mut taps = [[0.0; WIDEST]; 9];
+                            for (lane, row) in band.clone().enumerate() {
+                                let from = &weight[row * row_stride + channel * channel_stride..];
+                                for (tap, &place) in taps.iter_mut().zip(&self.places) {
+                                    tap[lane] = from[place];
+                                }
+                            }
+                            let mut vectors = [I::splat(0.0); 9];
+                            for (vector, tap) in vectors.iter_mut().zip(&taps) {
+                                *vector = I::load(tap.as_ptr());
+                            }
+                            let place = start + channel * band.len();
+                            let elements = transform::kernels::<I>(&vectors);
+                            for (element, value) in elements.into_iter().enumerate() {
+                                let mut lanes = [0.0; WIDEST];
+                                I::store(lanes.as_mut_ptr(), value);
+                                let first = element * size + place;
+                                to.slice_mut(first..first + band.len())
+                                    .copy_from_slice(&lanes[..band.len()]);
+                            }
+                        }
+                    },
+                )
+            }
+        });
+    }
+
+    /// The strips of tiles.
+    fn strips(&self, tiles: Range<usize>) -> impl Iterator<Item = Strip> {
+        let [down, across] = self.tiles.grid;
+        let mut next = tiles.start;
+        std::iter::from_fn(move || {
+            let (image, place) = (next / (down * across), next % (down * across));
+            let (row, column) = (place / across, place % across);
+            let count = (across - column).min(tiles.end - next);
+            let first = next - tiles.start;
+            next += count;
+            (count > 0).then_some(Strip { tiles: first..first + count, image, row, column })
+        })
+    }
+
+    /// The number of outputs in each of the two rows of a strip.
+    fn outputs(&self, strip: &Strip) -> [usize; 2] {
+        let [height, width] = self.product.columns.grid;
+        let columns = (2 * strip.tiles.len()).min(width - 2 * strip.column);
+        [columns, if 2 * strip.row + 1 < height { columns } else { 0 }]
+    }
+}
+
+/// A part of the tiles and the rows.
+struct Task<'a, 'b> {
+    winograd: &'a Winograd<'a, 'b>,
+    kernels: &'a [f32],
+    tiles: Range<usize>,
+    panels: Range<usize>,
+    out: Shared<'a>,
+    epilogue: &'a Epilogue<'a>,
+    sums: Option<Shared<'a, Sums>>,
+}
+
+impl Task<'_, '_> {
+    /// # Safety
+    /// The processor has `I`, and no other task writes these outputs.
+    unsafe fn run<I: Isa>(&self) {
+        let Product { rows, channels, .. } = *self.winograd.product;
+        let width = 2 * I::LANES;
+        let stride = self.tiles.len().next_multiple_of(width);
+        let product_stride = apart(I::ROWS * stride);
+        let lengths = [
+            ELEMENTS * apart(channels * stride),
+            ELEMENTS * CHANNELS * width,
+            ELEMENTS * product_stride,
+            4 * stride,
+            4 * stride,
+        ];
+        gemm::with_scratch(lengths.iter().sum(), |scratch| {
+            let mut rest = scratch;
+            let [inputs, packed, products, strips, compact] = lengths.map(|length| {
+                let (part, others) = std::mem::take(&mut rest).split_at_mut(length);
+                rest = others;
+                part
+            });
+            // SAFETY: the processor has `I`, as the caller promises; the buffers have room for whole
+            // tiles of every element.
+            unsafe {
+                I::enter(
+                    #[inline(always)]
+                    || {
+                        self.transform_inputs::<I>(packed, inputs);
+                        for panel in self.panels.clone() {
+                            for element in 0..ELEMENTS {
+                                let size = apart(rows * channels);
+                                let block = gemm::Block {
+                                    panels: panel..panel + 1,
+                                    rows,
+                                    depth: channels,
+                                    columns: self.tiles.len(),
+                                    a: Rows::Packed(self.kernels[element * size..].as_ptr()),
+                                    b: inputs[element * apart(channels * stride)..].as_ptr(),
+                                    c_stride: stride,
+                                    c_padded: true,
+                                    accumulate: false,
+                                };
+                                let c = products[element * product_stride..].as_mut_ptr();
+                                block.run::<I>(|_| c, |_| ());
+                            }
+                            for (offset, row) in gemm::panel_rows::<I>(panel, rows).enumerate() {
+                                let from = &products[offset * stride..];
+                                transform::output::<I>(from, product_stride, stride, strips);
+                                self.finish::<I>(row, strips, compact);
+                            }
+                        }
+                        I::fence();
+                    },
+                )
+            }
+        });
+    }
+
+    /// Writes the transformed inputs of all channels: for each element panels of two vectors of
+    /// tiles, each `[channels, 2 * LANES]`.
+    ///
+    /// # Safety
+    /// Inside `enter`; the buffers have room.
+    #[inline(always)]
+    unsafe fn transform_inputs<I: Isa>(&self, packed: &mut [f32], to: &mut [f32]) {
+        let channels = self.winograd.product.channels;
+        let width = 2 * I::LANES;
+        let element = to.len() / ELEMENTS;
+        for (panel, first) in self.tiles.clone().step_by(width).enumerate() {
+            let tiles = first..(first + width).min(self.tiles.end);
+            for start in (0..channels).step_by(CHANNELS) {
+                let part = start..(start + CHANNELS).min(channels);
+                // SAFETY: as the caller promises.
+                unsafe {
+                    self.winograd.tiles.pack::<I>(part.clone(), tiles.clone(), packed.as_mut_ptr());
+                    for (from, channel) in packed.chunks_exact(ELEMENTS * width).zip(part) {
+                        let to = &mut to[(panel * channels + channel) * width..];
+                        transform::input::<I>(from, to, element);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the outputs of a row, two rows of every tile after the other, and computes their
+    /// sums.
+    ///
+    /// # Safety
+    /// Inside `enter`; no other task writes these outputs.
+    #[inline(always)]
+    unsafe fn finish<I: Isa>(&self, row: usize, strips: &mut [f32], compact: &mut [f32]) {
+        let (winograd, product) = (self.winograd, self.winograd.product);
+        let finish = finish_of(product, self.epilogue, row);
+        let [top, bottom] = {
+            let (top, bottom) = strips.split_at_mut(strips.len() / 2);
+            [top, bottom]
+        };
+        let (output, mut count) = (&product.output, 0);
+        for strip in winograd.strips(self.tiles.clone()) {
+            let lengths = winograd.outputs(&strip);
+            for (half, length) in lengths.into_iter().enumerate() {
+                let from = if half == 0 { &mut *top } else { &mut *bottom };
+                let from = &mut from[2 * strip.tiles.start..][..length];
+                if self.sums.is_some() {
+                    compact[count..count + length].copy_from_slice(from);
+                    count += length;
+                }
+                let start = output.start
+                    + strip.image * output.image_stride
+                    + row * output.channel_stride
+                    + (2 * strip.row + half) * output.width
+                    + 2 * strip.column;
+                if length > 0 {
+                    // SAFETY: these places belong to this task.
+                    unsafe { self.write::<I>(finish, from, start) };
+                }
+            }
+        }
+        if let Some(sums) = self.sums {
+            // SAFETY: no other task has this row of these tiles; there is an output.
+            unsafe { *sums.range(row..row + 1) = moments::<I>(compact.as_ptr(), count) };
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::finish`].
+    #[inline(always)]
+    unsafe fn write<I: Isa>(&self, finish: Finish, from: &mut [f32], start: usize) {
+        let places = start..start + from.len();
+        let residual = self.epilogue.residual.map(|values| &values[places.clone()]);
+        let to = self.out.range(places);
+        // SAFETY: as the caller promises.
+        unsafe {
+            match self.epilogue.activation {
+                Activation::HardSwish => finish.write::<I, true>(from, residual, to, 1),
+                _ => finish.write::<I, false>(from, residual, to, 1),
+            }
+        }
+    }
+}
