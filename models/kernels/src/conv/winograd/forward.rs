@@ -24,14 +24,14 @@ pub(in crate::conv) struct Winograd<'a, 'b> {
     places: [usize; 9],
 }
 
-/// Tiles that lie side by side in the output.
+/// Outputs of tiles that lie side by side in one row of the map.
 struct Strip {
-    /// Of the tiles of the task.
-    tiles: Range<usize>,
-    image: usize,
-    /// Of the tile grid.
-    row: usize,
-    column: usize,
+    /// The first value among the task's outputs of a row: the upper ones of all tiles, then the lower
+    /// ones.
+    from: usize,
+    length: usize,
+    /// Its place in the output's first channel.
+    to: usize,
 }
 
 impl<'a, 'b> Winograd<'a, 'b> {
@@ -95,10 +95,10 @@ impl<'a, 'b> Winograd<'a, 'b> {
         });
         if let Some(found) = moments {
             let count = |part| {
-                let strips = self.strips(gemm::part(0..total, width, part, parts));
-                strips.map(|strip| self.outputs(&strip).iter().sum::<usize>()).sum::<usize>()
+                let strips = self.strips(gemm::part(0..total, width, part, parts), 0);
+                strips.iter().map(|strip| strip.length).sum::<usize>() as f64
             };
-            let counts: Vec<_> = (0..parts).map(|part| count(part) as f64).collect();
+            let counts: Vec<_> = (0..parts).map(count).collect();
             means_of(&counts, &sums, found);
         }
     }
@@ -136,9 +136,16 @@ impl<'a, 'b> Winograd<'a, 'b> {
                             let place = start + channel * band.len();
                             let elements = transform::kernels::<I>(&vectors);
                             for (element, value) in elements.into_iter().enumerate() {
+                                let first = element * size + place;
+                                if channel * band.len() + I::LANES <= channels * band.len() {
+                                    // The next channels overwrite what is past the height of the
+                                    // panel.
+                                    let to = to.range(first..first + I::LANES);
+                                    I::store(to, value);
+                                    continue;
+                                }
                                 let mut lanes = [0.0; WIDEST];
                                 I::store(lanes.as_mut_ptr(), value);
-                                let first = element * size + place;
                                 to.slice_mut(first..first + band.len())
                                     .copy_from_slice(&lanes[..band.len()]);
                             }
@@ -149,25 +156,26 @@ impl<'a, 'b> Winograd<'a, 'b> {
         });
     }
 
-    /// The strips of tiles.
-    fn strips(&self, tiles: Range<usize>) -> impl Iterator<Item = Strip> {
-        let [down, across] = self.tiles.grid;
-        let mut next = tiles.start;
-        std::iter::from_fn(move || {
-            let (image, place) = (next / (down * across), next % (down * across));
-            let (row, column) = (place / across, place % across);
-            let count = (across - column).min(tiles.end - next);
-            let first = next - tiles.start;
-            next += count;
-            (count > 0).then_some(Strip { tiles: first..first + count, image, row, column })
-        })
-    }
-
-    /// The number of outputs in each of the two rows of a strip.
-    fn outputs(&self, strip: &Strip) -> [usize; 2] {
-        let [height, width] = self.product.columns.grid;
-        let columns = (2 * strip.tiles.len()).min(width - 2 * strip.column);
-        [columns, if 2 * strip.row + 1 < height { columns } else { 0 }]
+    /// The strips of the outputs of `tiles`; the lower ones begin at `lower`.
+    fn strips(&self, tiles: Range<usize>, lower: usize) -> Vec<Strip> {
+        let ([down, across], [height, width]) = (self.tiles.grid, self.product.columns.grid);
+        let output = &self.product.output;
+        let (mut strips, mut tile) = (Vec::new(), tiles.start);
+        while tile < tiles.end {
+            let (image, place) = (tile / (down * across), tile % (down * across));
+            let (row, column) = (2 * (place / across), 2 * (place % across));
+            let count = (across - place % across).min(tiles.end - tile);
+            let length = (2 * count).min(width - column);
+            for (half, row) in (row..height.min(row + 2)).enumerate() {
+                strips.push(Strip {
+                    from: half * lower + 2 * (tile - tiles.start),
+                    length,
+                    to: output.start + image * output.image_stride + row * output.width + column,
+                });
+            }
+            tile += count;
+        }
+        strips
     }
 }
 
@@ -189,6 +197,7 @@ impl Task<'_, '_> {
         let Product { rows, channels, .. } = *self.winograd.product;
         let width = 2 * I::LANES;
         let stride = self.tiles.len().next_multiple_of(width);
+        let strips = self.winograd.strips(self.tiles.clone(), 2 * stride);
         let product_stride = apart(I::ROWS * stride);
         let lengths = [
             ELEMENTS * apart(channels * stride),
@@ -199,7 +208,7 @@ impl Task<'_, '_> {
         ];
         gemm::with_scratch(lengths.iter().sum(), |scratch| {
             let mut rest = scratch;
-            let [inputs, packed, products, strips, compact] = lengths.map(|length| {
+            let [inputs, packed, products, outputs, compact] = lengths.map(|length| {
                 let (part, others) = std::mem::take(&mut rest).split_at_mut(length);
                 rest = others;
                 part
@@ -230,8 +239,8 @@ impl Task<'_, '_> {
                             }
                             for (offset, row) in gemm::panel_rows::<I>(panel, rows).enumerate() {
                                 let from = &products[offset * stride..];
-                                transform::output::<I>(from, product_stride, stride, strips);
-                                self.finish::<I>(row, strips, compact);
+                                transform::output::<I>(from, product_stride, stride, outputs);
+                                self.finish::<I>(row, &strips, outputs, compact);
                             }
                         }
                         I::fence();
@@ -267,39 +276,30 @@ impl Task<'_, '_> {
         }
     }
 
-    /// Writes the outputs of a row, two rows of every tile after the other, and computes their
-    /// sums.
+    /// Writes the outputs of a row of the product, and computes their sums.
     ///
     /// # Safety
     /// Inside `enter`; no other task writes these outputs.
     #[inline(always)]
-    unsafe fn finish<I: Isa>(&self, row: usize, strips: &mut [f32], compact: &mut [f32]) {
-        let (winograd, product) = (self.winograd, self.winograd.product);
+    unsafe fn finish<I: Isa>(
+        &self,
+        row: usize,
+        strips: &[Strip],
+        outputs: &mut [f32],
+        compact: &mut [f32],
+    ) {
+        let product = self.winograd.product;
         let finish = finish_of(product, self.epilogue, row);
-        let [top, bottom] = {
-            let (top, bottom) = strips.split_at_mut(strips.len() / 2);
-            [top, bottom]
-        };
-        let (output, mut count) = (&product.output, 0);
-        for strip in winograd.strips(self.tiles.clone()) {
-            let lengths = winograd.outputs(&strip);
-            for (half, length) in lengths.into_iter().enumerate() {
-                let from = if half == 0 { &mut *top } else { &mut *bottom };
-                let from = &mut from[2 * strip.tiles.start..][..length];
-                if self.sums.is_some() {
-                    compact[count..count + length].copy_from_slice(from);
-                    count += length;
-                }
-                let start = output.start
-                    + strip.image * output.image_stride
-                    + row * output.channel_stride
-                    + (2 * strip.row + half) * output.width
-                    + 2 * strip.column;
-                if length > 0 {
-                    // SAFETY: these places belong to this task.
-                    unsafe { self.write::<I>(finish, from, start) };
-                }
+        let mut count = 0;
+        for strip in strips {
+            let from = &mut outputs[strip.from..][..strip.length];
+            if self.sums.is_some() {
+                compact[count..count + strip.length].copy_from_slice(from);
+                count += strip.length;
             }
+            let start = strip.to + row * product.output.channel_stride;
+            // SAFETY: these places belong to this task.
+            unsafe { self.write::<I>(finish, from, start) };
         }
         if let Some(sums) = self.sums {
             // SAFETY: no other task has this row of these tiles; there is an output.
