@@ -12,7 +12,7 @@ use crate::error::ConfigError;
 
 /// Channels, kernel, stride, padding and groups of a convolution. What stands in its place, a
 /// plain convolution or a block that folds into one, is chosen apart, by
-/// [`Block`](super::Block).
+/// [`Block`](crate::blocks::Block).
 #[derive(Config, Debug, PartialEq, Eq)]
 pub struct ConvSpec {
     /// Input and output channels.
