@@ -206,13 +206,7 @@ impl Task<'_, '_> {
             4 * stride,
             4 * stride,
         ];
-        gemm::with_scratch(lengths.iter().sum(), |scratch| {
-            let mut rest = scratch;
-            let [inputs, packed, products, outputs, compact] = lengths.map(|length| {
-                let (part, others) = std::mem::take(&mut rest).split_at_mut(length);
-                rest = others;
-                part
-            });
+        gemm::with_scratches(lengths, |[inputs, packed, products, outputs, compact]| {
             // SAFETY: the processor has `I`, as the caller promises; the buffers have room for whole
             // tiles of every element.
             unsafe {

@@ -133,10 +133,12 @@ fn row<V: Copy, const ROWS: usize, const COLUMNS: usize>(
     columns: &[[V; ROWS]; COLUMNS],
     row: usize,
 ) -> [V; COLUMNS] {
-    columns.map(
-        #[inline(always)]
-        |column| column[row],
-    )
+    // With `map` of an array, gradients of weights took up to 1.4 times as long.
+    let mut values = [columns[0][row]; COLUMNS];
+    for (value, column) in values.iter_mut().zip(columns) {
+        *value = column[row];
+    }
+    values
 }
 
 /// A column of four by four elements, which are `stride` apart.

@@ -127,13 +127,7 @@ impl Task<'_, '_> {
         let square = apart(width * width);
         let packed = ELEMENTS * CHANNELS.max(I::LANES) * width;
         let lengths = [ELEMENTS * left, ELEMENTS * right, ELEMENTS * square, packed];
-        gemm::with_scratch(lengths.iter().sum(), |scratch| {
-            let mut rest = scratch;
-            let [a, b, squares, packed] = lengths.map(|length| {
-                let (part, others) = std::mem::take(&mut rest).split_at_mut(length);
-                rest = others;
-                part
-            });
+        gemm::with_scratches(lengths, |[a, b, squares, packed]| {
             // SAFETY: the processor has `I`, as the caller promises; the buffers hold a chunk of tiles
             // and the slack.
             unsafe {
