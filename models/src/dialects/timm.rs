@@ -28,7 +28,7 @@ pub(crate) const MOBILENET_V2: Names = Names {
 /// `repvgg_a0` and so on.
 pub(crate) const REPVGG: Names = one_block(
     BlockKind::RepVgg,
-    // There is no network without the constant: the compiler reads it.
+    // Evaluated by the compiler: a block without timm's names would not compile here.
     RepVggBlock::TIMM.expect("timm has the block"),
     |layer| in_stages(layer.into()),
     |_, native| native.replace("linear", "head.fc"),

@@ -147,11 +147,9 @@ impl Sum<'_, '_> {
             COLUMNS * rows + slack,
             COLUMNS * deepest + slack,
         ];
-        gemm::with_scratch(lengths.iter().sum(), |scratch| {
-            let (flat, rest) = scratch.split_at_mut(lengths[0]);
-            let (a, b) = rest.split_at_mut(lengths[1]);
+        gemm::with_scratches(lengths, |buffers| {
+            let [flat, a, b] = buffers.map(<[f32]>::as_mut_ptr);
             let chunks = columns.len().div_ceil(COLUMNS);
-            let [flat, a, b] = [flat, a, b].map(<[f32]>::as_mut_ptr);
             // SAFETY: the processor has `I`, as the caller promises; the buffers hold a chunk of
             // columns and the slack; the tiles are written in columns of this task alone.
             unsafe {

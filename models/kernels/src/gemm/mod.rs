@@ -65,6 +65,20 @@ pub(crate) fn with_scratch<R>(len: usize, body: impl FnOnce(&mut [f32]) -> R) ->
     result
 }
 
+/// [`with_scratch`] with several buffers.
+pub(crate) fn with_scratches<const COUNT: usize, R>(
+    lengths: [usize; COUNT],
+    body: impl FnOnce([&mut [f32]; COUNT]) -> R,
+) -> R {
+    with_scratch(lengths.iter().sum(), |mut rest| {
+        body(lengths.map(|length| {
+            let (part, others) = std::mem::take(&mut rest).split_at_mut(length);
+            rest = others;
+            part
+        }))
+    })
+}
+
 /// The number of panels of `rows` rows: an even number if there are many, so that two threads can
 /// divide them.
 pub(crate) fn panels<I: Isa>(rows: usize) -> usize {

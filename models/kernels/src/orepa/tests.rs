@@ -20,7 +20,7 @@ fn is_affordable(shape: &OrepaShape) -> bool {
 }
 
 struct Values {
-    parts: OrepaParts<Vec<f32>>,
+    parts: [Vec<f32>; 9],
     window: Vec<f32>,
     prior: Vec<f32>,
     identity: Vec<f32>,
@@ -34,7 +34,7 @@ impl Values {
             random(seed, len)
         });
         Self {
-            parts: OrepaParts::from_list(parts),
+            parts,
             window: random(10, shape.taps),
             prior: random(11, shape.outputs * shape.taps),
             identity: random(12, shape.lengths().first),
@@ -42,28 +42,7 @@ impl Values {
     }
 
     fn parts(&self) -> OrepaParts<&[f32]> {
-        let OrepaParts {
-            origin,
-            average,
-            frequency,
-            first,
-            second,
-            pointwise,
-            depthwise,
-            separable,
-            scales,
-        } = &self.parts;
-        OrepaParts {
-            origin,
-            average,
-            frequency,
-            first,
-            second,
-            pointwise,
-            depthwise,
-            separable,
-            scales,
-        }
+        OrepaParts::from_list(self.parts.each_ref().map(Vec::as_slice))
     }
 
     fn constants(&self) -> OrepaConstants<'_> {
@@ -117,7 +96,7 @@ fn the_kernel_is_the_sum_of_its_branches() {
     for_each_set(|| {
         for shape in SHAPES.map(shape).into_iter().filter(is_affordable) {
             let values = Values::new(&shape);
-            let wide = values.parts.clone().into_list().map(|part| widen(&part));
+            let wide = values.parts.each_ref().map(|part| widen(part));
             let expected = values.kernel(&shape, &OrepaParts::from_list(wide));
             let mut kernel = vec![f32::NAN; expected.len()];
             shape.forward(&values.parts(), &values.constants(), &mut kernel);
@@ -134,7 +113,7 @@ fn gradients_are_finite_differences() {
             let values = Values::new(&shape);
             let grad = random(20, shape.lengths().origin);
             let found = shape.backward(&values.parts(), &values.constants(), &grad);
-            let wide = values.parts.clone().into_list().map(|part| widen(&part));
+            let wide = values.parts.each_ref().map(|part| widen(part));
             let loss = |parts: &[Vec<f64>; 9]| -> f64 {
                 let kernel = values.kernel(&shape, &OrepaParts::from_list(parts.clone()));
                 kernel.iter().zip(&grad).map(|(k, &g)| k * f64::from(g)).sum()
