@@ -10,6 +10,7 @@
 //! | a convolution, with bias, residual and activation ([`Epilogue`]), and its gradients | [`conv`] |
 //! | a Diverse Branch Block with `groups = 1`, as [`branches`] does | [`dense`] |
 //! | a depthwise convolution in inference | [`depthwise`] |
+//! | a depthwise and a 1x1 convolution in inference | [`conv::forward_separable`] |
 //! | batch norms, or a sum of several, in fused passes | [`norm`] |
 //! | sums and covariances of channels | [`moments`] |
 //! | max and average pools | [`pool`] |

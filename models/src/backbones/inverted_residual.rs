@@ -90,18 +90,22 @@ impl InvertedResidual {
         name: &dyn Display,
         input: I::Map,
     ) -> I::Map {
-        let activation = || self.activation.into();
+        let activation = self.activation;
         let mut map = input.clone();
         if let Some(expand) = &self.expand {
-            map = walk.unit(&format_args!("{name}.expand"), expand, map, activation());
+            map = walk.unit(&format_args!("{name}.expand"), expand, map, activation.into());
         }
-        map = walk.unit(&format_args!("{name}.depthwise"), &self.depthwise, map, activation());
-        if let Some(layer) = &self.squeeze_excite {
-            map = walk.squeeze_excite(&format_args!("{name}.squeeze_excite"), layer, map);
-        }
+        let depthwise = format_args!("{name}.depthwise");
+        let project = format_args!("{name}.project");
         let residual = self.residual.then_some(input);
         let epilogue = Epilogue { residual, activation: None };
-        walk.unit(&format_args!("{name}.project"), &self.project, map, epilogue)
+        let Some(layer) = &self.squeeze_excite else {
+            let units = [&self.depthwise, &self.project];
+            return walk.separable([&depthwise, &project], units, map, activation, epilogue);
+        };
+        map = walk.unit(&depthwise, &self.depthwise, map, activation.into());
+        map = walk.squeeze_excite(&format_args!("{name}.squeeze_excite"), layer, map);
+        walk.unit(&project, &self.project, map, epilogue)
     }
 }
 

@@ -91,13 +91,17 @@ impl Backbone for MobileNetV1Config {
 impl Walk for MobileNetV1 {
     /// The stages are the resolutions, 1/2 to 1/32 of the image.
     fn features<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, images: I::Map) -> I::Map {
-        let activation = || self.activation.into();
-        let mut map = walk.unit(&"stem", &self.stem, images, activation());
+        let mut map = walk.unit(&"stem", &self.stem, images, self.activation.into());
         let mut stage = 0;
         for (index, block) in self.blocks.iter().enumerate() {
             let name = format_args!("blocks.{index}");
-            map = walk.unit(&format_args!("{name}.depthwise"), &block.depthwise, map, activation());
-            map = walk.unit(&format_args!("{name}.pointwise"), &block.pointwise, map, activation());
+            map = walk.separable(
+                [&format_args!("{name}.depthwise"), &format_args!("{name}.pointwise")],
+                [&block.depthwise, &block.pointwise],
+                map,
+                self.activation,
+                self.activation.into(),
+            );
             if LAYOUT.get(index + 1).is_none_or(|&(_, stride)| stride == 2) {
                 walk.stage(stage, &map);
                 stage += 1;

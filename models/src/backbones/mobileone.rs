@@ -150,11 +150,16 @@ impl MobileOneLayer {
         input: I::Map,
     ) -> I::Map {
         let depthwise = format_args!("{name}.depthwise");
-        let layer = self.depthwise_squeeze_excite.as_ref();
-        let map = excited_unit(walk, &depthwise, &self.depthwise, layer, input);
         let pointwise = format_args!("{name}.pointwise");
-        let layer = self.pointwise_squeeze_excite.as_ref();
-        excited_unit(walk, &pointwise, &self.pointwise, layer, map)
+        let squeeze_excites = [&self.depthwise_squeeze_excite, &self.pointwise_squeeze_excite];
+        if let [None, None] = squeeze_excites {
+            let units = [&self.depthwise, &self.pointwise];
+            let relu = Activation::Relu;
+            return walk.separable([&depthwise, &pointwise], units, input, relu, relu.into());
+        }
+        let [first, second] = squeeze_excites.map(Option::as_ref);
+        let map = excited_unit(walk, &depthwise, &self.depthwise, first, input);
+        excited_unit(walk, &pointwise, &self.pointwise, second, map)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The folded convolution in inference.
+//! Folded convolutions in inference.
 
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
@@ -35,6 +35,49 @@ pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tenso
     kernel::forward(&shape, slice(&x), slice(&weight), &mut y, epilogue);
     std::iter::once(x).chain(residual).for_each(give);
     untracked(y.into_vec(), shape.output_shape())
+}
+
+/// Whether the kernel serves a depthwise convolution and the 1x1 convolution that reads it.
+pub(crate) fn serves_separable([depthwise, pointwise]: [&Conv2d; 2], input: &Tensor<4>) -> bool {
+    let specs = [depthwise, pointwise].map(ConvSpec::find);
+    let [Some(first), Some(second)] = specs else { return false };
+    let fits = first.channels[1] == second.channels[0];
+    let plain = second == ConvSpec::square(second.channels, 1, 1);
+    first.is_depthwise() && fits && plain && serves_conv(depthwise, input)
+}
+
+/// A depthwise convolution with bias and activation, then a 1x1 convolution with bias, residual and
+/// activation, where [`serves_separable`].
+pub(crate) fn separable(
+    convs: [&Conv2d; 2],
+    input: Tensor<4>,
+    between: Activation,
+    epilogue: Epilogue,
+) -> Tensor<4> {
+    let shape = shape_of_conv(convs[0], &input).expect("the caller has asked");
+    let x = values(input);
+    let weights = convs.map(|conv| values(conv.weight.val()));
+    let biases = convs.map(|conv| conv.bias.as_ref().map(|bias| values(bias.val())));
+    let [first_bias, bias] = biases.each_ref().map(|bias| bias.as_ref().map(slice));
+    let residual = epilogue.residual.map(values);
+    let [batch, _, height, width] = shape.output_shape();
+    let output_shape = [batch, convs[1].weight.dims()[0], height, width];
+    let mut y = buffer::take(output_shape.iter().product());
+    let depthwise = kernel::Depthwise {
+        shape,
+        weight: slice(&weights[0]),
+        bias: first_bias,
+        activation: activation(Some(between)),
+    };
+    let epilogue = dbb_kernels::Epilogue {
+        bias,
+        residual: residual.as_ref().map(slice),
+        activation: activation(epilogue.activation),
+        ..Default::default()
+    };
+    kernel::forward_separable(&depthwise, slice(&x), slice(&weights[1]), &mut y, epilogue);
+    std::iter::once(x).chain(residual).for_each(give);
+    untracked(y.into_vec(), output_shape)
 }
 
 /// The geometry over an input, if there is such a convolution.

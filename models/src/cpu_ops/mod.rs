@@ -21,7 +21,8 @@ mod pool;
 #[cfg(feature = "flex")]
 pub(crate) use self::{
     branch_sum::branch_sum,
-    conv::{conv, serves_conv},
+    conv::{conv, separable, serves_conv, serves_separable},
+    operation::serves,
     orepa::orepa_kernel,
     pool::max_pool,
 };
@@ -32,9 +33,14 @@ mod absent {
     use burn::nn::pool::MaxPool2d;
     use burn::tensor::Tensor;
 
+    use crate::layers::activation::Activation;
     use crate::layers::branch_sum::BranchSum;
     use crate::layers::epilogue::Epilogue;
     use crate::layers::orepa_kernel::OrepaBranches;
+
+    pub(crate) fn serves(_: &Tensor<4>) -> bool {
+        false
+    }
 
     pub(crate) fn serves_conv(_: &Conv2d, _: &Tensor<4>) -> bool {
         false
@@ -42,6 +48,19 @@ mod absent {
 
     pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tensor<4> {
         epilogue.forward(conv.forward(input))
+    }
+
+    pub(crate) fn serves_separable(_: [&Conv2d; 2], _: &Tensor<4>) -> bool {
+        false
+    }
+
+    pub(crate) fn separable(
+        [depthwise, pointwise]: [&Conv2d; 2],
+        input: Tensor<4>,
+        between: Activation,
+        epilogue: Epilogue,
+    ) -> Tensor<4> {
+        conv(pointwise, conv(depthwise, input, between.into()), epilogue)
     }
 
     pub(crate) fn max_pool(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
@@ -63,4 +82,6 @@ mod absent {
 }
 
 #[cfg(not(feature = "flex"))]
-pub(crate) use absent::{branch_sum, conv, max_pool, orepa_kernel, serves_conv};
+pub(crate) use absent::{
+    branch_sum, conv, max_pool, orepa_kernel, separable, serves, serves_conv, serves_separable,
+};

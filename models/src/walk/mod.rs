@@ -87,9 +87,11 @@ pub trait Walk {
 
     /// Images `[batch, channels, height, width]` to logits `[batch, classes]`.
     fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let mut walk = tensors::Forward::default();
-        let map = self.features(&mut walk, images);
-        self.head(&mut walk, map)
+        tensors::in_parts(images, |images| {
+            let mut walk = tensors::Forward::default();
+            let map = self.features(&mut walk, images);
+            self.head(&mut walk, map)
+        })
     }
 
     /// The map after each stage, in order; for detection and segmentation heads.
@@ -159,6 +161,19 @@ pub trait Interpreter<'n> {
         input: Self::Map,
         epilogue: Epilogue<Self::Map>,
     ) -> Self::Map;
+
+    /// A depthwise convolution unit with an activation, then a 1x1 unit with the epilogue.
+    fn separable(
+        &mut self,
+        [depthwise_name, pointwise_name]: [&dyn Display; 2],
+        [depthwise, pointwise]: [&'n ConvUnit; 2],
+        input: Self::Map,
+        activation: Activation,
+        epilogue: Epilogue<Self::Map>,
+    ) -> Self::Map {
+        let map = self.unit(depthwise_name, depthwise, input, activation.into());
+        self.unit(pointwise_name, pointwise, map, epilogue)
+    }
 
     /// The largest value of every window. A map that is smaller than the window is one window.
     fn max_pool(&mut self, name: &dyn Display, pool: &'n MaxPool2d, input: Self::Map) -> Self::Map;

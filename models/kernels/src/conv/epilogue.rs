@@ -18,6 +18,15 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
+impl Epilogue<'_> {
+    /// # Panics
+    /// If there is a bias that does not have one value for each channel.
+    #[track_caller]
+    pub(super) fn check_bias(&self, channels: usize) {
+        assert!(self.bias.is_none_or(|bias| bias.len() == channels), "length of the bias");
+    }
+}
+
 /// The epilogue of one row.
 #[derive(Clone, Copy)]
 pub(super) struct Finish {

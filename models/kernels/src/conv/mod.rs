@@ -8,6 +8,7 @@
 
 mod epilogue;
 mod product;
+mod separable;
 mod weight;
 mod winograd;
 
@@ -21,6 +22,7 @@ use crate::{ConvShape, depthwise};
 use product::{Output, Product, Run};
 
 pub use epilogue::Epilogue;
+pub use separable::{Depthwise, forward_separable};
 pub use weight::backward_weight;
 
 /// `y = conv(x, w)`, then the epilogue. `shape.macs()` multiply-adds; `x` is read once from memory
@@ -32,8 +34,7 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
     let shape = &Geometry::new(shape, x.len(), y.len())
         .with_weight(w.len())
         .with_residual(epilogue.residual);
-    let biases = epilogue.bias.map(<[f32]>::len);
-    assert!(biases.is_none_or(|len| len == shape.out_channels), "length of the bias");
+    epilogue.check_bias(shape.out_channels);
     if shape.is_depthwise() && !epilogue.accumulate && epilogue.residual.is_none() {
         return depthwise::conv_forward(shape, x, w, epilogue.bias, epilogue.activation, y);
     }
@@ -147,6 +148,7 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], 
                     },
                     channel: group * c,
                     columns,
+                    filters: None,
                 };
                 gemm::dispatch(Run { product: &product, y: dx, epilogue, moments: None });
             }
@@ -244,6 +246,7 @@ pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], accumulate: bool) {
             taps: vec![[0, 0]],
             grid: [1, columns],
         },
+        filters: None,
     };
     let epilogue = Epilogue { accumulate, ..Epilogue::default() };
     gemm::dispatch(Run { product: &product, y: c, epilogue, moments: None });
@@ -299,6 +302,7 @@ fn forward_product<'a>(shape: &Geometry, group: usize, x: &'a [f32], w: &'a [f32
         },
         channel: group * d,
         columns,
+        filters: None,
     }
 }
 

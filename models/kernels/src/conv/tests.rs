@@ -30,6 +30,15 @@ fn each_term(shape: &ConvShape, mut term: impl FnMut(usize, usize, usize)) {
     }
 }
 
+fn activated(activation: Activation, value: f64) -> f64 {
+    match activation {
+        Activation::Identity => value,
+        Activation::Relu => value.max(0.0),
+        Activation::Relu6 => value.clamp(0.0, 6.0),
+        Activation::HardSwish => value * (value + 3.0).clamp(0.0, 6.0) / 6.0,
+    }
+}
+
 fn assert_close(name: &str, shape: &ConvShape, found: &[f32], expected: &[f64]) {
     let bound = 2e-6 * largest(expected, 1e-3);
     assert_within(format_args!("{name} of {shape:?}"), found, expected, bound);
@@ -146,13 +155,7 @@ fn agrees_with_the_definition(shape: ConvShape) {
                     value
                 })
                 .collect();
-            let activate = |&value: &f64| match activation {
-                Activation::Identity => value,
-                Activation::Relu => value.max(0.0),
-                Activation::Relu6 => value.clamp(0.0, 6.0),
-                Activation::HardSwish => value * (value + 3.0).clamp(0.0, 6.0) / 6.0,
-            };
-            let want: Vec<f64> = before.iter().map(activate).collect();
+            let want: Vec<f64> = before.iter().map(|&value| activated(activation, value)).collect();
             // The steepest slope is that of hard-swish, 1.5.
             let bound = 2e-6 * 1.5 * largest(&before, 1e-3);
             assert_within(format_args!("y with epilogue of {shape:?}"), &y, &want, bound);
@@ -253,6 +256,62 @@ fn two_runs_are_equal_with_any_number_of_threads() {
                 assert_eq!(first, second);
                 assert!(first.0.iter().flatten().all(|value| value.is_finite()));
             }
+        }
+    });
+}
+
+#[test]
+fn separable_convolutions_are_a_depthwise_and_a_pointwise_convolution() {
+    let cases = [
+        (2, [5, 7], [9, 8], [3, 3], [1, 1], [1, 1], Activation::Relu),
+        (3, [20, 33], [7, 7], [3, 3], [1, 1], [1, 1], Activation::Relu6),
+        (2, [6, 18], [10, 13], [3, 3], [2, 2], [1, 1], Activation::HardSwish),
+        (1, [3, 2], [11, 40], [5, 5], [1, 1], [2, 2], Activation::HardSwish),
+        (2, [4, 5], [12, 35], [5, 3], [1, 2], [2, 0], Activation::Identity),
+        (1, [4, 5], [9, 9], [3, 3], [3, 3], [1, 1], Activation::Relu),
+        (2, [3, 4], [4, 6], [1, 1], [1, 1], [0, 0], Activation::Relu),
+        (1, [2, 3], [1, 1], [3, 3], [1, 1], [1, 1], Activation::Relu),
+        (1, [300, 40], [15, 33], [3, 3], [1, 1], [1, 1], Activation::Relu),
+    ];
+    for_each_set(|| {
+        for (batch, [channels, outputs], input, kernel, stride, padding, activation) in cases {
+            let first = shape(batch, [channels; 3], input, kernel, stride, padding);
+            let second =
+                shape(batch, [channels, outputs, 1], first.output(), [1; 2], [1; 2], [0; 2]);
+            if !affordable(first.macs() + second.macs()) {
+                continue;
+            }
+            let x = random(1, first.input_len());
+            let [weight, w] = [random(2, first.weight_len()), random(3, second.weight_len())];
+            let [first_bias, bias] = [random(4, channels), random(5, outputs)];
+            let residual = random(6, second.output_len());
+
+            let mut between = vec![0.0; first.output_len()];
+            each_term(&first, |i, k, o| between[o] += f64::from(x[i]) * f64::from(weight[k]));
+            let positions = first.output_positions();
+            let channel = |index: usize, channels: usize| index / positions % channels;
+            for (index, value) in between.iter_mut().enumerate() {
+                *value += f64::from(first_bias[channel(index, channels)]);
+                *value = activated(activation, *value);
+            }
+            let mut want = vec![0.0; second.output_len()];
+            each_term(&second, |i, k, o| want[o] += between[i] * f64::from(w[k]));
+            for (index, value) in want.iter_mut().enumerate() {
+                *value += f64::from(bias[channel(index, outputs)]) + f64::from(residual[index]);
+                *value = value.max(0.0);
+            }
+
+            let depthwise =
+                Depthwise { shape: first, weight: &weight, bias: Some(&first_bias), activation };
+            let epilogue = Epilogue {
+                bias: Some(&bias),
+                residual: Some(&residual),
+                accumulate: false,
+                activation: Activation::Relu,
+            };
+            let mut y = vec![f32::NAN; want.len()];
+            forward_separable(&depthwise, &x, &w, &mut y, epilogue);
+            assert_close("y of separable", &first, &y, &want);
         }
     });
 }

@@ -36,6 +36,11 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a - b`.
     unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger values, or `value` where one of the two is NaN.
+    unsafe fn max(bound: Self::Vector, value: Self::Vector) -> Self::Vector;
+    /// The smaller values, or `value` where one of the two is NaN.
+    unsafe fn min(bound: Self::Vector, value: Self::Vector) -> Self::Vector;
     /// The sum of all lanes.
     #[inline(always)]
     unsafe fn sum(value: Self::Vector) -> f32 {
@@ -96,6 +101,22 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector {
         std::array::from_fn(|lane| a[lane] - b[lane])
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+    #[inline(always)]
+    unsafe fn max(bound: Self::Vector, value: Self::Vector) -> Self::Vector {
+        std::array::from_fn(
+            |lane| if bound[lane] > value[lane] { bound[lane] } else { value[lane] },
+        )
+    }
+    #[inline(always)]
+    unsafe fn min(bound: Self::Vector, value: Self::Vector) -> Self::Vector {
+        std::array::from_fn(
+            |lane| if bound[lane] < value[lane] { bound[lane] } else { value[lane] },
+        )
     }
     #[inline(always)]
     unsafe fn mask(start: usize, end: usize) -> Self::Mask {
@@ -205,6 +226,19 @@ mod x86 {
         #[inline(always)]
         unsafe fn sub(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(bound: __m256, value: __m256) -> __m256 {
+            // The instruction returns its second operand where one is NaN.
+            unsafe { _mm256_max_ps(bound, value) }
+        }
+        #[inline(always)]
+        unsafe fn min(bound: __m256, value: __m256) -> __m256 {
+            unsafe { _mm256_min_ps(bound, value) }
         }
         #[inline(always)]
         unsafe fn mask(start: usize, end: usize) -> __m256i {
@@ -327,6 +361,19 @@ mod x86 {
         #[inline(always)]
         unsafe fn sub(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn max(bound: __m512, value: __m512) -> __m512 {
+            // The instruction returns its second operand where one is NaN.
+            unsafe { _mm512_max_ps(bound, value) }
+        }
+        #[inline(always)]
+        unsafe fn min(bound: __m512, value: __m512) -> __m512 {
+            unsafe { _mm512_min_ps(bound, value) }
         }
         #[inline(always)]
         unsafe fn sum(value: __m512) -> f32 {

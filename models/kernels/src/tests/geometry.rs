@@ -53,7 +53,9 @@ fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
     // What other passes have saved.
     let [full, separate] = [SHAPE, ConvShape { groups: SHAPE.out_channels, ..SHAPE }];
     let saved = Saved::of(&full, &separate);
-    let calls: [(&str, &mut dyn FnMut()); 11] = [
+    let first =
+        conv::Depthwise { shape: *shape, weight: &[], bias: None, activation: IDENTITY.activation };
+    let calls: [(&str, &mut dyn FnMut()); 12] = [
         ("conv::forward", &mut || conv::forward(shape, &[], &[], &mut [], IDENTITY)),
         ("conv::forward_with_stats", &mut || {
             conv::forward_with_stats(shape, &[], &[], &mut []);
@@ -62,6 +64,9 @@ fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
             conv::backward_input(shape, &[], &[], &mut [], false);
         }),
         ("conv::backward_weight", &mut || conv::backward_weight(shape, &[], &[], &mut [])),
+        ("conv::forward_separable", &mut || {
+            conv::forward_separable(&first, &[], &[], &mut [], IDENTITY);
+        }),
         ("DenseBlock::forward", &mut || {
             dense.forward(&[], None, Activation::Identity, &mut []);
         }),

@@ -149,14 +149,19 @@ fn depthwise_convolutions_show_it() {
             (Activation::Relu6, NAN),
         ] {
             let probes = [
-                ("x", random(1, shape.input_len()), bad, &["y"][..]),
-                ("w", random(2, shape.weight_len()), bad, &["y"]),
-                ("bias", random(3, 2), bad, &["y"]),
+                ("x", random(1, shape.input_len()), bad, &["y", "separable"][..]),
+                ("w", random(2, shape.weight_len()), bad, &["y", "separable"]),
+                ("bias", random(3, 2), bad, &["y", "separable"]),
             ];
             check(&format!("stride {stride} {activation:?}"), probes, |[x, w, bias]| {
                 let mut y = vec![0.0; shape.output_len()];
                 depthwise::conv_forward(&shape, x, w, Some(bias), activation, &mut y);
-                vec![("y", y)]
+                let first = conv::Depthwise { shape, weight: w, bias: Some(bias), activation };
+                let mut separable = vec![0.0; y.len() / 2 * 3];
+                let pointwise = [1.0, 0.5, -1.0, 2.0, 0.25, -0.5];
+                let epilogue = Epilogue::default();
+                conv::forward_separable(&first, x, &pointwise, &mut separable, epilogue);
+                vec![("y", y), ("separable", separable)]
             });
         }
     }

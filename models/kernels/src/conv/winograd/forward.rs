@@ -37,6 +37,9 @@ struct Strip {
 impl<'a, 'b> Winograd<'a, 'b> {
     /// The algorithm for a product, if it serves it and needs less time.
     pub fn of(product: &'a Product<'b>) -> Option<Self> {
+        if product.filters.is_some() {
+            return None;
+        }
         let dense = product.output.position_strides == [product.output.width, 1];
         let (corner, order) = window(&product.columns)?;
         let places = order.map(|tap| product.places[tap]);
