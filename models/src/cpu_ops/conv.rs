@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use dbb_kernels::{ConvShape, buffer, conv as kernel};
 
 use super::operation::{give, serves, slice, untracked, values};
+use super::prepared::prepared;
 use crate::layers::activation::Activation;
 use crate::layers::conv_spec::ConvSpec;
 use crate::layers::epilogue::Epilogue;
@@ -32,7 +33,14 @@ pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tenso
         activation: activation(epilogue.activation),
         ..Default::default()
     };
-    kernel::forward(&shape, slice(&x), slice(&weight), &mut y, epilogue);
+    let weight_values = slice(&weight);
+    match prepared(&shape, &weight) {
+        Some(prepared) => {
+            let weight = (weight_values, &*prepared);
+            kernel::forward_prepared(&shape, slice(&x), weight, &mut y, epilogue);
+        }
+        None => kernel::forward(&shape, slice(&x), weight_values, &mut y, epilogue),
+    }
     std::iter::once(x).chain(residual).for_each(give);
     untracked(y.into_vec(), shape.output_shape())
 }

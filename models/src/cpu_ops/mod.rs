@@ -17,6 +17,8 @@ mod operation;
 mod orepa;
 #[cfg(feature = "flex")]
 mod pool;
+#[cfg(feature = "flex")]
+mod prepared;
 
 #[cfg(feature = "flex")]
 pub(crate) use self::{

@@ -16,6 +16,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use dbb_kernels::buffer;
 
 use super::inputs::Inputs;
+use super::prepared;
 use crate::implementation::Implementation;
 
 /// A tensor of the flex backend.
@@ -68,6 +69,7 @@ pub(crate) fn run<O: Operation>(
         inputs.into_iter().for_each(give);
         return (output, statistics);
     }
+    prepared::release();
     match inputs.len() {
         0..=1 => run_tracked::<O, 1>(operation, form, inputs),
         2..=5 => run_tracked::<O, 5>(operation, form, inputs),

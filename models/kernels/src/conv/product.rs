@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::epilogue::{Epilogue, Finish};
-use super::winograd::Winograd;
+use super::winograd::{PreparedWeight, Winograd};
 use crate::Activation;
 use crate::gemm::{self, Columns, Filters, Isa, Kernel, Rows};
 use crate::norm;
@@ -54,6 +54,8 @@ pub(super) struct Product<'a> {
     pub columns: Columns<'a>,
     /// The depthwise convolution whose taps the columns are, and whose outputs are multiplied.
     pub filters: Option<Filters<'a>>,
+    /// The weight, prepared for [`Winograd`].
+    pub prepared: Option<&'a PreparedWeight>,
 }
 
 impl Product<'_> {

@@ -123,6 +123,11 @@ fn agrees_with_the_definition(shape: ConvShape) {
         let mut y = vec![f32::NAN; dy.len()];
         forward(&shape, &x, &w, &mut y, Epilogue::default());
         assert_close("y", &shape, &y, &y_want);
+        if let Some(prepared) = PreparedWeight::new(&shape, &w) {
+            let mut y = vec![f32::NAN; dy.len()];
+            forward_prepared(&shape, &x, (&w, &prepared), &mut y, Epilogue::default());
+            assert_close("y with a prepared weight", &shape, &y, &y_want);
+        }
 
         let [oh, ow] = shape.output();
         for (residual, accumulate, activation) in [
@@ -258,6 +263,29 @@ fn two_runs_are_equal_with_any_number_of_threads() {
             }
         }
     });
+}
+
+#[test]
+fn weights_are_prepared_where_it_pays() {
+    let of =
+        |shape: &ConvShape| PreparedWeight::new(shape, &random(1, shape.weight_len())).is_some();
+    let served = shape(1, [16, 20, 1], [5, 6], [3, 3], [1, 1], [1, 1]);
+    assert!(of(&served));
+    assert!(!of(&ConvShape { stride: [2, 2], ..served }));
+    assert!(!of(&ConvShape { kernel: [3, 1], ..served }));
+    assert!(!of(&ConvShape { groups: 2, ..served }));
+    assert!(!of(&ConvShape { in_channels: 1, ..served }));
+}
+
+#[test]
+#[should_panic(expected = "channels of the prepared weight")]
+fn a_weight_prepared_for_other_channels_is_refused() {
+    let served = shape(1, [16, 20, 1], [5, 6], [3, 3], [1, 1], [1, 1]);
+    let prepared = PreparedWeight::new(&served, &random(1, served.weight_len())).unwrap();
+    let other = ConvShape { out_channels: 16, ..served };
+    let (x, w) = (random(2, other.input_len()), random(3, other.weight_len()));
+    let mut y = vec![0.0; other.output_len()];
+    forward_prepared(&other, &x, (&w, &prepared), &mut y, Epilogue::default());
 }
 
 #[test]

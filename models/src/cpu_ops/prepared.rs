@@ -1,0 +1,106 @@
+//! Weights of folded convolutions in prepared form, kept as long as their convolutions live.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dbb_kernels::ConvShape;
+use dbb_kernels::conv::PreparedWeight;
+
+use super::operation::{FlexTensor, slice};
+
+struct Kept {
+    /// Shares its values with the convolution. As long as it is held, they cannot change in place, and
+    /// no other tensor can have their address.
+    weight: FlexTensor,
+    prepared: Arc<PreparedWeight>,
+}
+
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+/// How many are kept.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+fn kept() -> MutexGuard<'static, Vec<Kept>> {
+    // No operation panics in the middle of an update, so a poisoned list is consistent.
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The prepared form of a contiguous weight, if a convolution of this shape gains from it.
+pub(super) fn prepared(shape: &ConvShape, weight: &FlexTensor) -> Option<Arc<PreparedWeight>> {
+    // A copy made for this call alone would never be found again.
+    if weight.is_unique() {
+        return None;
+    }
+    let place = slice(weight).as_ptr_range();
+    let find = |kept: &[Kept]| {
+        let found = kept.iter().find(|kept| slice(&kept.weight).as_ptr_range() == place);
+        found.map(|kept| Arc::clone(&kept.prepared))
+    };
+    if let Some(found) = find(&kept()) {
+        return Some(found);
+    }
+    let prepared = Arc::new(PreparedWeight::new(shape, slice(weight))?);
+    release();
+    let mut kept = kept();
+    // Another thread may have been faster.
+    if find(&kept).is_none() {
+        kept.push(Kept { weight: weight.clone(), prepared: Arc::clone(&prepared) });
+        COUNT.store(kept.len(), Ordering::Relaxed);
+    }
+    Some(prepared)
+}
+
+/// Frees what belongs to convolutions that no longer exist.
+pub(super) fn release() {
+    if COUNT.load(Ordering::Relaxed) > 0 {
+        let mut kept = kept();
+        kept.retain(|kept| !kept.weight.is_unique());
+        COUNT.store(kept.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Param;
+    use burn::tensor::{Device, Distribution, Tensor};
+
+    use super::*;
+    use crate::blocks::{Activation, Block, ConvSpec, ConvUnit};
+    use crate::cpu_ops::operation::values;
+    use crate::implementation::Implementation;
+
+    fn is_kept(unit: &ConvUnit) -> bool {
+        let ConvUnit::Folded(conv) = unit else { unreachable!("a folded unit") };
+        let weight = values(conv.weight.val());
+        kept().iter().any(|kept| slice(&kept.weight).as_ptr() == slice(&weight).as_ptr())
+    }
+
+    fn worst(unit: &ConvUnit, images: &Tensor<4>) -> f32 {
+        let forward = || unit.forward_then(images.clone(), Activation::Relu);
+        let expected = Implementation::Plain.during(forward);
+        let difference = (forward() - expected.clone()).abs().max().into_scalar::<f32>();
+        difference / expected.abs().max().into_scalar::<f32>()
+    }
+
+    #[test]
+    fn a_weight_that_changes_is_prepared_anew_and_freed_with_its_convolution() {
+        let device = Device::default();
+        let spec = ConvSpec::square([64, 48], 3, 1);
+        let mut unit = ConvUnit::new(&spec, &Block::Folded, &device).unwrap();
+        let images = Tensor::random([2, 64, 20, 20], Distribution::Normal(0.0, 1.0), &device);
+        for _ in 0..3 {
+            assert!(worst(&unit, &images) < 1e-6);
+            assert!(is_kept(&unit));
+            let ConvUnit::Folded(conv) = &mut unit else { unreachable!("a folded unit") };
+            conv.weight = std::mem::replace(
+                &mut conv.weight,
+                Param::from_tensor(Tensor::zeros([1; 4], &device)),
+            )
+            .map(|weight| weight * 1.5 + 0.01);
+        }
+        let before = kept().len();
+        drop(unit);
+        release();
+        assert!(kept().len() < before);
+    }
+}
