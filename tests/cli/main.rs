@@ -15,6 +15,7 @@ mod finite;
 mod fold;
 mod foreign;
 mod ignored;
+mod inspect;
 mod output;
 mod recalibrate;
 mod resume;

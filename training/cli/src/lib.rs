@@ -15,6 +15,7 @@ mod export;
 mod fold_blocks;
 mod format;
 mod hints;
+mod inspect;
 mod options;
 mod predict;
 mod progress;
@@ -47,6 +48,7 @@ enum Command {
     Reparam(export::ReparamArgs),
     Export(export::ExportArgs),
     Compare(compare::Args),
+    Inspect(inspect::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Config(config::Args),
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Reparam(args) => export::reparam(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args),
