@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use dbb_models::weights::write_atomically;
 use serde::Serialize;
 
 use crate::fold_blocks::{BlockOptions, name_unmarked};
-use crate::format::refuse_part_of_run;
 use crate::options::{TargetOptions, given};
+use crate::page::{check_page, displayed, write_page};
 use dbb_training::inspect::{Inspection, LayerBranches, Window};
 use dbb_training::report::branches_page;
-use dbb_training::text::{displayed, plural};
+use dbb_training::text::plural;
 
 /// Show what the branches of each block have learnt: their shares in the folded kernel, the scales of
 /// their closing norms, kernel magnitudes by position, and how well the fold is conditioned.
@@ -38,18 +37,8 @@ pub struct Args {
 struct Result<'a> {
     #[serde(flatten)]
     inspection: &'a Inspection,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "out")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "displayed")]
     out: Option<&'a PathBuf>,
-}
-
-fn out<S: serde::Serializer>(
-    out: &Option<&PathBuf>,
-    to: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    match out {
-        Some(path) => displayed(path, to),
-        None => to.serialize_none(),
-    }
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -67,8 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     if let Some(path) = &args.out {
-        write_atomically(path, branches_page(&inspection).as_bytes())
-            .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
+        write_page(path, &branches_page(&inspection))?;
     }
     let result = Result { inspection: &inspection, out: args.out.as_ref() };
     crate::print(args.json, &result, || {
@@ -78,18 +66,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         text
     })
-}
-
-/// That a page may be written to a path.
-fn check_page(out: &std::path::Path) -> anyhow::Result<()> {
-    refuse_part_of_run(out)?;
-    let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    anyhow::ensure!(
-        matches!(&*extension, "html" | "htm"),
-        "{} does not end in .html; --out writes an HTML page (--json prints the numbers)",
-        out.display()
-    );
-    Ok(())
 }
 
 impl Args {

@@ -16,7 +16,9 @@ mod fold_blocks;
 mod format;
 mod hints;
 mod inspect;
+mod lr_find;
 mod options;
+mod page;
 mod predict;
 mod progress;
 mod recalibrate;
@@ -42,6 +44,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Train(train::Args),
+    LrFind(lr_find::Args),
     Eval(eval::Args),
     Predict(predict::Args),
     Recalibrate(recalibrate::Args),
@@ -65,6 +68,7 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
+        Command::LrFind(args) => lr_find::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Recalibrate(args) => recalibrate::run(&args),

@@ -2,7 +2,7 @@
 
 use super::bars::{Bar, bars};
 use super::chart::Chart;
-use super::format::Quantity::{Number, Percent};
+use super::format::Quantity::{Logarithmic, Number, Percent};
 use super::heat::{heat_map, heat_maps};
 use super::page::{Html, Page, cards, details, grid, paragraph, table};
 use super::scale::Axis;
@@ -203,7 +203,23 @@ fn conditioning(inspection: &Inspection) -> Html {
         .into()
     });
     let head = ["layer", "median amplification", "worst amplification", "fold difference"];
-    Html::from_iter([paragraph(note), table("Conditioning of the folds", &head, rows)])
+    let numbers = table("Conditioning of the folds", &head, rows);
+    let line = |name: &str, value: fn(&LayerBranches) -> f64| {
+        let layers = inspection.layers.iter().enumerate();
+        Series::line(name, layers.map(|(index, layer)| [index as f64 + 1.0, value(layer)]))
+    };
+    let chart = Chart {
+        title: "Amplification by layer",
+        note: "Of the worst output channel, and the median over the channels.".into(),
+        x: LAYER,
+        y: Axis { name: "amplification", quantity: Logarithmic, from_zero: false },
+        series: vec![
+            line("worst", |layer| layer.amplification.max),
+            line("median", |layer| layer.amplification.median),
+        ],
+    };
+    let chart = if chart.is_wide() { grid(chart.figure()) } else { Html::default() };
+    Html::from_iter([paragraph(note), chart, details("Numbers", &numbers)])
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 //! bars.rs      shares as stacked bars
 //! train.rs     the page of a run
 //! branches.rs  the page of `dbb inspect`
+//! lr_range.rs  the page of `dbb lr-find`
 //! ```
 
 mod bars;
@@ -26,6 +27,7 @@ mod drawing;
 pub(crate) mod format;
 pub(crate) mod frame;
 mod heat;
+mod lr_range;
 pub(crate) mod page;
 pub(crate) mod scale;
 pub(crate) mod series;
@@ -36,6 +38,7 @@ mod train;
 
 pub use branches::branches_page;
 pub use frame::State;
+pub use lr_range::{LrRanges, lr_range_page};
 pub use steps::Steps;
 pub use train::{Run, train_page};
 
