@@ -228,3 +228,60 @@ fn networks_that_timm_has_not_are_refused() {
     dbb(&[&export[..], &flags].concat()).fails(1, &["cannot write the folder", &out]);
     assert_eq!(fs::read_to_string(&out).expect("the file"), "something else");
 }
+
+/// Measured on data, the card says what `dbb eval` says.
+#[test]
+fn timms_folder_has_a_model_card() {
+    let folder = Folder::new();
+    let [file, out] = ["weights.safetensors", "timm"].map(|name| folder.at(name));
+    let card = || fs::read_to_string(format!("{out}/README.md")).expect("a card");
+    let model = ModelConfig {
+        in_channels: 1,
+        activation: Some(Activation::Relu),
+        ..ModelConfig::new(Arch::MobileNetV1, BlockKind::Dbb, 10)
+    };
+    let metadata = Metadata {
+        model: model.clone(),
+        form: Form::Train,
+        keys: Dialect::Native,
+        preprocess: json!({"size": [28, 28], "channels": 1, "mean": [0.5], "std": [0.25]}),
+        classes: Vec::new(),
+    };
+    write_safetensors(file.as_ref(), &random(&model), &metadata).expect("a file");
+    let export = ["export", &file, "--format", "timm", "--out", &out];
+    let report = json(&export);
+    let text = card();
+    let header =
+        "---\nlibrary_name: timm\npipeline_tag: image-classification\nlicense: \"unknown\"\n";
+    assert!(text.starts_with(header), "{text}");
+    assert!(!text.contains("model-index") && !text.contains("| top-1"), "nothing was measured");
+    for part in ["mobilenetv1_100", "14 of its convolutions", "local-dir:", "onnxruntime"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let millions = number(&report, "params_deploy") / 1e6;
+    assert!(text.contains(&format!("| parameters | {millions:.2} M |")), "{text}");
+
+    // People edit their cards.
+    fs::write(format!("{out}/README.md"), "mine").expect("a file");
+    let data = ["--data", "sample", "--license", "apache-2.0"];
+    let again = dbb(&[&export[..], &data].concat()).succeeds();
+    again.says(&["README.md is kept"]);
+    assert_eq!(card(), "mine");
+    fs::remove_file(format!("{out}/README.md")).expect("a file");
+    dbb(&[&export[..], &data].concat()).succeeds();
+    let text = card();
+    let eval = json(&["eval", &file, "--data", "sample", "--weights-int8", "per-channel"]);
+    let shown = |key| format!("{:.2} %", number(&eval, key));
+    for part in [
+        "license: \"apache-2.0\"".into(),
+        format!("| top-1 | {} |", shown("top1")),
+        format!("(one scale per output channel) | {} |", shown("top1_int8")),
+        format!("\"value\":{}", eval["top1"]),
+    ] {
+        assert!(text.contains(&part), "no {part:?} in {text}");
+    }
+    dbb(&[&export[..], &["--license", "No license"]].concat()).fails(2, &["small letters"]);
+    let onnx = folder.at("network.onnx");
+    let onnx = ["export", &file, "--format", "onnx", "--out", &onnx, "--license", "mit"];
+    dbb(&onnx).fails(1, &["--license is for --format timm"]);
+}

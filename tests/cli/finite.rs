@@ -57,6 +57,7 @@ fn every_command_refuses_weights_that_are_not_finite() {
             dbb(&[command, &data].concat()).fails(3, &says);
         }
         dbb(&["predict", &file, &image]).fails(3, &says);
+        dbb(&["inspect", &file]).fails(3, &says);
         for form in ["deploy", "train"] {
             let export = ["export", &file, "--format", "safetensors", "--form", form];
             dbb(&[&export[..], &["--out", &out]].concat()).fails(3, &says);

@@ -11,6 +11,7 @@ mod equivalence;
 mod family;
 mod onnx;
 mod parity;
+mod parts;
 #[path = "../support/mod.rs"]
 mod support;
 mod torchvision;

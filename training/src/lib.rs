@@ -10,6 +10,7 @@
 //! | find what a run wrote: checkpoints, metrics | [`run`] |
 //! | load a run or a weights file; evaluate, predict, recalibrate | [`inference`] |
 //! | fold with a measured difference, write weights for other programs | [`deploy`] |
+//! | see what the branches of blocks have learnt | [`inspect`] |
 //! | compare configurations over several seeds | [`compare`] |
 //! | write `report.html` | [`report`] |
 //! | open a device | [`device`] |
@@ -46,6 +47,7 @@ pub mod deploy;
 pub mod device;
 mod error;
 pub mod inference;
+pub mod inspect;
 pub mod memory;
 pub mod report;
 pub mod run;

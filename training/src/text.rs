@@ -16,7 +16,7 @@ pub fn displayed<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::
 pub fn plural(n: usize, noun: &str) -> String {
     let ending = match n {
         1 => "",
-        _ if noun.ends_with("tch") || noun.ends_with("ss") => "es",
+        _ if ["tch", "nch", "ss"].iter().any(|end| noun.ends_with(end)) => "es",
         _ => "s",
     };
     format!("{n} {noun}{ending}")
@@ -47,6 +47,7 @@ mod tests {
             (2, "epoch", "2 epochs"),
             (1, "batch", "1 batch"),
             (3, "batch", "3 batches"),
+            (4, "branch", "4 branches"),
             (10, "class", "10 classes"),
         ] {
             assert_eq!(plural(n, noun), text);

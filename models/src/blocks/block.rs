@@ -8,6 +8,7 @@ use crate::cpu_ops;
 use crate::error::ConfigError;
 use crate::implementation::LayerCount;
 use crate::layers::batch_norm::BatchNorm;
+use crate::layers::branch_part::BranchPart;
 use crate::layers::branch_sum::{BranchSum, Positions};
 use crate::layers::conv_spec::ConvSpec;
 use crate::layers::epilogue::Epilogue;
@@ -32,6 +33,11 @@ pub trait ConvBlock {
     /// The equivalent kernel and bias, in `f64` on the host.
     fn equivalent(&self) -> ConvParams {
         self.sum().equivalent()
+    }
+
+    /// What each branch adds to the equivalent kernel.
+    fn parts(&self) -> Vec<BranchPart> {
+        self.sum().parts()
     }
 
     /// Multiply-accumulate operations of the convolutions of all branches, as the block defines

@@ -16,6 +16,7 @@ mod unit;
 pub use crate::layers::activation::Activation;
 pub use crate::layers::batch_norm::{BatchNorm, NormConfig};
 pub use crate::layers::bn_pad::BnPad;
+pub use crate::layers::branch_part::BranchPart;
 pub use crate::layers::branch_sum::Positions;
 pub use crate::layers::branch_sum::{BranchMap, BranchSum, SumBranch};
 pub use crate::layers::buffer::Buffer;

@@ -17,6 +17,7 @@ use crate::algebra::{ConvParams, Kernel, fuse_conv_bn};
 use crate::cpu_ops;
 use crate::error::ConfigError;
 use crate::layers::batch_norm::BatchNorm;
+use crate::layers::branch_part::BranchPart;
 use crate::layers::branch_sum::{BranchMap, BranchSum, Positions, SumBranch};
 use crate::layers::buffer::Buffer;
 use crate::layers::conv_spec::{ConvSpec, host, host_kernel, weights};
@@ -25,9 +26,14 @@ use crate::state_dict::StateDict;
 
 /// Depthwise filters that the separable branch has for every input channel.
 const EXPANSION: usize = 8;
-/// Initial scales of the branches: origin, average, frequency, sequence, pointwise, separable.
+/// The branches in the order of their scales: origin, average, frequency, sequence, pointwise,
+/// separable.
+const BRANCHES: [&str; 6] = ["kxk", "1x1_avg", "1x1_frequency", "1x1_kxk", "1x1", "depthwise_1x1"];
+/// Their initial scales.
 const SCALES: [f64; 6] = [0.25, 0.25, 0.0, 0.5, 1.0, 0.5];
-/// Initial scales of the two branches of a 1x1 convolution: origin and product.
+/// The two branches of a 1x1 convolution: origin and product.
+const POINTWISE_BRANCHES: [&str; 2] = ["1x1", "1x1_1x1"];
+/// Their initial scales.
 const POINTWISE_SCALES: [f64; 2] = [1.0, 0.5];
 /// Groups up to which the sequence has as many internal channels as inputs; with more, twice as many.
 const FEW_GROUPS: usize = 4;
@@ -144,16 +150,15 @@ impl OrepaBlock {
         }
     }
 
-    /// The kernel in `f64` on the host.
-    fn exact_kernel(&self) -> Kernel {
+    /// The kernel in `f64` on the host, with these values for `vector`.
+    fn exact_kernel(&self, vector: &[f64]) -> Kernel {
         let origin = host_kernel(self.origin.val(), self.spec.groups);
-        let vector = host(self.vector.val());
         match &self.form {
-            OrepaForm::Window(branches) => kernel::exact_of_branches(origin, &vector, branches),
+            OrepaForm::Window(branches) => kernel::exact_of_branches(origin, vector, branches),
             OrepaForm::Pointwise(product) => {
                 let [first, second] =
                     [&product.first, &product.second].map(|weight| host_kernel(weight.val(), 1));
-                kernel::exact_of_product(origin, &vector, first, second)
+                kernel::exact_of_product(origin, vector, first, second)
             }
         }
     }
@@ -245,7 +250,30 @@ impl ConvBlock for OrepaBlock {
     }
 
     fn equivalent(&self) -> ConvParams {
-        fuse_conv_bn(&ConvParams::without_bias(self.exact_kernel()), &self.bn.stats())
+        let kernel = self.exact_kernel(&host(self.vector.val()));
+        fuse_conv_bn(&ConvParams::without_bias(kernel), &self.bn.stats())
+    }
+
+    /// The kernel is linear in `vector`: with all rows but one at zero it is that of one branch.
+    fn parts(&self) -> Vec<BranchPart> {
+        let names: &[&str] = match &self.form {
+            OrepaForm::Window(_) => &BRANCHES,
+            OrepaForm::Pointwise(_) => &POINTWISE_BRANCHES,
+        };
+        let (vector, stats) = (host(self.vector.val()), self.bn.stats());
+        let outputs = self.spec.channels[1];
+        let rows = names.iter().zip(vector.chunks(outputs)).enumerate();
+        rows.map(|(row, (name, scales))| {
+            let mut alone = vec![0.0; vector.len()];
+            alone[row * outputs..][..outputs].copy_from_slice(scales);
+            let params = ConvParams::without_bias(self.exact_kernel(&alone));
+            BranchPart {
+                name: (*name).into(),
+                kernel: fuse_conv_bn(&params, &stats).kernel,
+                scales: Some(scales.to_vec()),
+            }
+        })
+        .collect()
     }
 
     fn norms_mut(&mut self) -> Vec<&mut BatchNorm> {

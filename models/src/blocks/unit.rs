@@ -20,6 +20,7 @@ use crate::error::ConfigError;
 use crate::implementation::LayerCount;
 use crate::layers::activation::Activation;
 use crate::layers::batch_norm::{BatchNorm, NormConfig};
+use crate::layers::branch_part::BranchPart;
 use crate::layers::branch_sum::Positions;
 use crate::layers::conv_spec::{ConvSpec, host_conv, weights};
 use crate::layers::epilogue::Epilogue;
@@ -254,6 +255,19 @@ impl ConvUnit {
         match self.contents() {
             Contents::Block(block) => block.equivalent(),
             Contents::Folded(conv) => host_conv(conv),
+        }
+    }
+
+    /// What each branch adds to the kernel of [`Self::equivalent`], in `f64` on the host; of a
+    /// folded unit one part, its kernel.
+    pub fn parts(&self) -> Vec<BranchPart> {
+        match self.contents() {
+            Contents::Block(block) => block.parts(),
+            Contents::Folded(conv) => vec![BranchPart {
+                name: "folded".into(),
+                kernel: host_conv(conv).kernel,
+                scales: None,
+            }],
         }
     }
 

@@ -88,15 +88,14 @@ impl<'a> BranchSum<'a> {
     /// # Panics
     /// If there is no branch.
     pub fn equivalent(&self) -> ConvParams {
-        let closed = |params: ConvParams, norm: Option<&BatchNorm>| match norm {
-            Some(norm) => fuse_conv_bn(&params, &norm.stats()),
-            None => params,
-        };
-        let branches = self.branches.iter().map(|branch| {
-            let params = closed(branch.map.equivalent(&self.spec), branch.norm);
-            ConvParams { kernel: embed_kernel(&params.kernel, self.spec.kernel_size), ..params }
-        });
-        closed(sum_branches(&branches.collect::<Vec<_>>()), self.outer)
+        let branches: Vec<_> = self.branches.iter().map(|branch| self.folded(branch)).collect();
+        closed(sum_branches(&branches), self.outer)
+    }
+
+    /// Kernel and bias of one branch with its norm, in the window of the block.
+    pub(super) fn folded(&self, branch: &SumBranch<'_>) -> ConvParams {
+        let params = closed(branch.map.equivalent(&self.spec), branch.norm);
+        ConvParams { kernel: embed_kernel(&params.kernel, self.spec.kernel_size), ..params }
     }
 
     /// Multiply-accumulate operations of the convolutions of all branches for one image.
@@ -176,6 +175,14 @@ impl BranchMap<'_> {
                 merge_1x1_kxk(&fuse_conv_bn(&host_conv(conv), &norm.stats()), &average())
             }
         }
+    }
+}
+
+/// A convolution and the norm that follows it, if there is one, as one convolution.
+pub(super) fn closed(params: ConvParams, norm: Option<&BatchNorm>) -> ConvParams {
+    match norm {
+        Some(norm) => fuse_conv_bn(&params, &norm.stats()),
+        None => params,
     }
 }
 

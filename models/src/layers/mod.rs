@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod batch_norm;
 pub(crate) mod bn_pad;
+pub(crate) mod branch_part;
 pub(crate) mod branch_sum;
 pub(crate) mod buffer;
 pub(crate) mod conv_spec;

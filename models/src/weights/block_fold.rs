@@ -5,7 +5,7 @@
 //! fold needs. What they leave open, stride, padding and sometimes the groups, changes nothing
 //! about the folded kernel.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::block_find::{FoundBlock, name, take_blocks, unmarked_blocks};
 use super::dtype::narrowed;
@@ -93,57 +93,77 @@ impl BlockFold {
     /// that contradict each other, and a folded value beyond the range of its type; each names the
     /// block. [`WeightsError::NonFinite`] for a tensor of a block, since no fold of it can be
     /// checked; other tensors may hold what they like.
-    pub fn fold(
-        &self,
-        mut tensors: StateDict,
-    ) -> Result<(StateDict, Vec<FoldedBlock>), WeightsError> {
-        let unmarked = unmarked_blocks(&tensors);
-        check_patterns(self.unmarked.iter(), unmarked.iter().map(String::as_str))?;
-        let blocks = take_blocks(&mut tensors, &self.unmarked);
-        let patterns = self.groups.iter().chain(&self.strides).map(|(pattern, _)| pattern);
-        check_patterns(patterns, blocks.iter().map(|block| name(&block.prefix)))?;
+    pub fn fold(&self, tensors: StateDict) -> Result<(StateDict, Vec<FoldedBlock>), WeightsError> {
+        let (mut tensors, blocks) = self.take(tensors)?;
         let mut folded = Vec::new();
-        for FoundBlock { prefix, kind, tensors: block, folded_module } in blocks {
-            let name = name(&prefix).to_string();
-            let refused =
-                |detail: String| WeightsError::Block { path: None, name: name.clone(), detail };
-            let official = kind.official();
-            let description = (official.describe)(&BlockTensors(&block)).map_err(refused)?;
-            let geometry = self.geometry(&name, &description).map_err(refused)?;
-            let unit = ConvUnit::new(&geometry.spec, &description.block, &Device::default())
-                .map_err(|error| refused(error.to_string()))?
-                .with_norm(NormConfig { epsilon: self.epsilon, ..Default::default() });
-            let keys = KeyMap::official_unit(&unit, kind);
-            let unit = keys.load(unit, &block).map_err(|error| error.below(&prefix))?;
-            check_finite(&block).map_err(|error| error.below(&prefix))?;
-
-            let params = unit.equivalent();
+        for block in blocks {
+            let block = self.rebuild(block)?;
+            let params = block.unit.equivalent();
             let kernel = params.kernel.shape();
-            let module = folded_module.unwrap_or((official.folded_module)([kernel[2], kernel[3]]));
-            let module = format!("{prefix}{module}");
+            let module = block.folded_module(kernel);
             for (tensor, values, shape) in [
                 ("weight", params.kernel.data, kernel.to_vec()),
                 ("bias", params.bias, vec![kernel[0]]),
             ] {
                 let key = format!("{module}.{tensor}");
                 if tensors.contains_key(&key) {
-                    return Err(refused(format!("the file holds its folded form {key} as well")));
+                    let detail = format!("the file holds its folded form {key} as well");
+                    return Err(refused(&block.prefix, detail));
                 }
-                let data = narrowed(&key, TensorData::new(values, shape), description.dtype)?;
+                let data = narrowed(&key, TensorData::new(values, shape), block.dtype)?;
                 tensors.insert(key, data);
             }
-            let [max_abs_diff, max_rel_diff] = difference(&unit);
+            let [max_abs_diff, max_rel_diff] = fold_difference(&block.unit);
             folded.push(FoldedBlock {
-                name,
-                kind,
+                name: name(&block.prefix).into(),
+                kind: block.kind,
                 kernel,
-                groups: geometry.groups,
-                assumed_identity: geometry.assumed_identity,
+                groups: block.geometry.groups,
+                assumed_identity: block.geometry.assumed_identity,
                 max_abs_diff,
                 max_rel_diff,
             });
         }
         Ok((tensors, folded))
+    }
+
+    /// Every block with its name, in training form and by name.
+    ///
+    /// # Errors
+    /// As [`Self::fold`], but for what a folded value may not be.
+    pub fn units(&self, tensors: StateDict) -> Result<Vec<(String, ConvUnit)>, WeightsError> {
+        let (_, blocks) = self.take(tensors)?;
+        let unit = |block: FoundBlock| {
+            let name = name(&block.prefix).to_string();
+            Ok((name, self.rebuild(block)?.unit))
+        };
+        blocks.into_iter().map(unit).collect()
+    }
+
+    /// The blocks of a state dict, and its other tensors.
+    fn take(&self, mut tensors: StateDict) -> Result<(StateDict, Vec<FoundBlock>), WeightsError> {
+        let unmarked = unmarked_blocks(&tensors);
+        check_patterns(self.unmarked.iter(), unmarked.iter().map(String::as_str))?;
+        let blocks = take_blocks(&mut tensors, &self.unmarked);
+        let patterns = self.groups.iter().chain(&self.strides).map(|(pattern, _)| pattern);
+        check_patterns(patterns, blocks.iter().map(|block| name(&block.prefix)))?;
+        Ok((tensors, blocks))
+    }
+
+    /// A block as a unit of the network that it is from.
+    fn rebuild(&self, found: FoundBlock) -> Result<RebuiltBlock, WeightsError> {
+        let FoundBlock { prefix, kind, tensors: block, folded_module } = found;
+        let refused = |detail: String| refused(&prefix, detail);
+        let description = (kind.official().describe)(&BlockTensors(&block)).map_err(refused)?;
+        let geometry = self.geometry(name(&prefix), &description).map_err(refused)?;
+        let unit = ConvUnit::new(&geometry.spec, &description.block, &Device::default())
+            .map_err(|error| refused(error.to_string()))?
+            .with_norm(NormConfig { epsilon: self.epsilon, ..Default::default() });
+        let keys = KeyMap::official_unit(&unit, kind);
+        let unit = keys.load(unit, &block).map_err(|error| error.below(&prefix))?;
+        check_finite(&block).map_err(|error| error.below(&prefix))?;
+        let dtype = description.dtype;
+        Ok(RebuiltBlock { prefix, kind, unit, geometry, folded_module, dtype })
     }
 
     /// The geometry to build a block with; usual values stand for what changes nothing about its
@@ -200,6 +220,29 @@ struct Geometry {
     assumed_identity: Option<bool>,
 }
 
+/// A block of a state dict as a unit.
+struct RebuiltBlock {
+    prefix: String,
+    kind: BlockKind,
+    unit: ConvUnit,
+    geometry: Geometry,
+    folded_module: Option<&'static str>,
+    dtype: DType,
+}
+
+impl RebuiltBlock {
+    /// The path of the folded convolution, whose kernel has this shape.
+    fn folded_module(&self, [.., height, width]: [usize; 4]) -> String {
+        let official = || (self.kind.official().folded_module)([height, width]);
+        format!("{}{}", self.prefix, self.folded_module.unwrap_or_else(official))
+    }
+}
+
+/// An error about the block below a prefix.
+fn refused(prefix: &str, detail: String) -> WeightsError {
+    WeightsError::Block { path: None, name: name(prefix).into(), detail }
+}
+
 /// That every pattern is that of a block.
 fn check_patterns<'a>(
     mut patterns: impl Iterator<Item = &'a String>,
@@ -220,8 +263,9 @@ fn check_patterns<'a>(
     Err(WeightsError::Block { path: None, name: pattern.clone(), detail })
 }
 
-/// Largest difference, absolute and relative, between a block and its fold on a random map.
-fn difference(unit: &ConvUnit) -> [f64; 2] {
+/// Largest difference between a block and its fold on a random map: absolute, and relative to the
+/// largest output.
+pub fn fold_difference(unit: &ConvUnit) -> [f64; 2] {
     let device = Device::default();
     let spec = unit.spec();
     let [height, width] = spec.kernel_size.map(|kernel| kernel + PROBE);

@@ -34,7 +34,9 @@ pub use as_block::as_block;
 pub(crate) use as_block::conv_bn;
 pub use atomic::write_atomically;
 pub use block_find::unmarked_blocks;
-pub use block_fold::{BlockFold, FoldedBlock, has_folded_blocks, is_constant, random_values};
+pub use block_fold::{
+    BlockFold, FoldedBlock, fold_difference, has_folded_blocks, is_constant, random_values,
+};
 pub use dtype::with_dtype;
 pub use error::{Lookalike, WeightsError};
 pub use format::{WeightsFile, write_burnpack, write_foreign, write_safetensors};

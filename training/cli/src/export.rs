@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dbb_models::onnx::write_onnx;
+use dbb_models::summary::{learnable_params, macs};
 use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
 use dbb_models::{Classifier, Form};
 
@@ -10,7 +11,8 @@ use crate::fold_blocks::BlockOptions;
 use crate::format::Format;
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, given, precision};
 use crate::written::Written;
-use dbb_training::deploy::fold::fold;
+use dbb_training::deploy::fold::{FoldReport, fold};
+use dbb_training::deploy::model_card::{Accuracy, ModelCard, UNKNOWN_LICENSE};
 use dbb_training::deploy::rounding::{Precision, Rounding};
 use dbb_training::deploy::timm_folder;
 use dbb_training::deploy::weights::ExportedWeights;
@@ -74,11 +76,25 @@ pub struct ExportArgs {
     /// ONNX only: let the graph take pixels from 0 to 255 (uint8) and normalise them itself.
     #[arg(long)]
     with_preprocess: bool,
+    /// timm only: license of the weights for the model card, by the identifier of the Hugging Face Hub,
+    /// such as apache-2.0 [default: unknown].
+    #[arg(long, value_name = "ID", value_parser = license)]
+    license: Option<String>,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+fn license(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    match !text.is_empty() && text.chars().all(allowed) {
+        true => Ok(text.to_string()),
+        false => {
+            Err("expected an identifier of small letters, digits, - and ., such as mit".into())
+        }
+    }
 }
 
 pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
@@ -110,6 +126,7 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
         keys: args.keys,
         dtype: args.dtype.unwrap_or_default(),
         with_preprocess: false,
+        license: None,
     };
     output.write(&args.target.load(&device)?, &args.target, &args.data)?.print(args.json)
 }
@@ -124,6 +141,7 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
         keys: args.keys,
         dtype: args.dtype.unwrap_or_default(),
         with_preprocess: args.with_preprocess,
+        license: args.license.as_deref(),
     };
     output.write(&args.target.open(&args.device)?, &args.target, &args.data)?.print(args.json)
 }
@@ -140,6 +158,10 @@ impl ExportArgs {
         anyhow::ensure!(
             self.format == Format::Onnx || !self.with_preprocess,
             "--with-preprocess is for --format onnx: weights alone compute nothing"
+        );
+        anyhow::ensure!(
+            self.format == Format::Timm || self.license.is_none(),
+            "--license is for --format timm, whose folder has a model card"
         );
         anyhow::ensure!(
             self.format != Format::Onnx || (folded && native),
@@ -167,6 +189,7 @@ struct Output<'a> {
     keys: Option<Dialect>,
     dtype: Precision,
     with_preprocess: bool,
+    license: Option<&'a str>,
 }
 
 impl Output<'_> {
@@ -182,7 +205,7 @@ impl Output<'_> {
         let probe = compares.then(|| data.probe(target)).transpose()?;
         if let (Form::Deploy, Some(probe)) = (self.form, &probe) {
             let (deploy, report) = fold(&target.network, probe)?;
-            let rounding = self.store(target, &deploy, Some(probe))?;
+            let rounding = self.store(target, &deploy, Some(probe), Some(&report))?;
             return Ok(Written::folded(report, rounding, self.path));
         }
         anyhow::ensure!(
@@ -190,7 +213,7 @@ impl Output<'_> {
             "{} is folded already; the training form cannot be restored from it",
             target.path.display()
         );
-        let rounding = self.store(target, &target.network, probe.as_ref())?;
+        let rounding = self.store(target, &target.network, probe.as_ref(), None)?;
         Ok(Written::unfolded(&target.network, rounding, self.path))
     }
 
@@ -227,12 +250,14 @@ impl Output<'_> {
         Ok(())
     }
 
-    /// Writes a network, and measures on `probe` what rounding changes.
+    /// Writes a network, with the measured difference of its fold if it is folded, and measures on
+    /// `probe` what rounding changes.
     fn store(
         &self,
         target: &LoadedModel,
         network: &Classifier,
         probe: Option<&Probe>,
+        fold: Option<&FoldReport>,
     ) -> dbb_training::Result<Option<Rounding>> {
         let metadata = |keys| Metadata { form: self.form, keys, ..target.metadata.clone() };
         let weights = |keys| -> dbb_training::Result<_> {
@@ -249,9 +274,27 @@ impl Output<'_> {
                 Ok(rounding)
             }
             Format::Timm => {
+                let input = target.preprocess(None)?.shape();
                 let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
                 let (weights, rounding) = weights(Dialect::Timm)?;
-                config.write(self.path, &weights)?;
+                let accuracy = probe.map(|probe| Accuracy::measure(network, probe)).transpose()?;
+                let card = ModelCard {
+                    metadata: &target.metadata,
+                    architecture: config.architecture(),
+                    fold,
+                    params: learnable_params(network),
+                    macs: macs(network, [input[1], input[2]])?,
+                    input,
+                    accuracy: accuracy.flatten(),
+                    config: target.config.as_ref(),
+                    license: self.license.unwrap_or(UNKNOWN_LICENSE),
+                };
+                if !config.write(self.path, &weights, &card.text())? {
+                    crate::say(&format!(
+                        "note: {} is kept; remove it to have a new model card",
+                        self.path.join("README.md").display()
+                    ));
+                }
                 Ok(rounding)
             }
             Format::Burnpack => {

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use dbb_models::weights::{
-    BlockFold, FoldedBlock, LoadOptions, WeightsFile, unmarked_blocks, write_foreign,
+    BlockFold, FoldedBlock, LoadOptions, StateDict, WeightsFile, unmarked_blocks, write_foreign,
 };
 use serde::Serialize;
 
 use crate::written::Written;
+use dbb_training::Error;
 use dbb_training::deploy::fold::{fold_blocks, learnable_values};
 use dbb_training::text::plural;
 
@@ -49,6 +50,17 @@ fn epsilon(text: &str) -> Result<f64, String> {
 }
 
 impl BlockOptions {
+    /// What the flags say of the blocks.
+    pub fn rules(&self) -> BlockFold {
+        let default = BlockFold::default();
+        BlockFold {
+            epsilon: self.bn_eps.unwrap_or(default.epsilon),
+            groups: self.groups.clone(),
+            strides: self.strides.clone(),
+            unmarked: self.repconv.clone(),
+        }
+    }
+
     /// A network of the zoo knows its groups, strides and norms.
     pub fn refuse_for_networks(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
@@ -106,21 +118,10 @@ pub fn run(
     out: &Path,
     json: bool,
 ) -> anyhow::Result<()> {
-    let default = BlockFold::default();
-    let fold = BlockFold {
-        epsilon: options.bn_eps.unwrap_or(default.epsilon),
-        groups: options.groups.clone(),
-        strides: options.strides.clone(),
-        unmarked: options.repconv.clone(),
-    };
+    let fold = options.rules();
     let params_train = learnable_values(&file.tensors);
-    let unmarked = unmarked_blocks(&file.tensors);
-    let (tensors, blocks) = match fold_blocks(file, &fold, weights) {
-        Err(error @ dbb_training::Error::NoBlocks(_)) if !unmarked.is_empty() => {
-            anyhow::bail!("{error}; {}", hint(&unmarked))
-        }
-        result => result?,
-    };
+    let unmarked = name_unmarked(&file.tensors);
+    let (tensors, blocks) = fold_blocks(file, &fold, weights).map_err(unmarked)?;
     write_foreign(out, &tensors).map_err(dbb_training::Error::from)?;
     let worst = |of: fn(&FoldedBlock) -> f64| blocks.iter().map(of).reduce(f64::max);
     let written = Written {
@@ -142,6 +143,17 @@ pub fn run(
         left: unmarked_blocks(&tensors),
     };
     crate::print(json, &summary, || text(&summary))
+}
+
+/// Explains that a file holds no block, if it has modules that may be some.
+pub fn name_unmarked(tensors: &StateDict) -> impl FnOnce(Error) -> anyhow::Error + use<> {
+    let unmarked = unmarked_blocks(tensors);
+    move |error| match error {
+        Error::NoBlocks(_) if !unmarked.is_empty() => {
+            anyhow::anyhow!("{error}; {}", hint(&unmarked))
+        }
+        error => error.into(),
+    }
 }
 
 /// Names listed of what may be blocks.

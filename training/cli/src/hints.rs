@@ -71,8 +71,8 @@ fn hint(error: &Error) -> Option<String> {
             "name several as --devices cuda:0,cuda:1, or one with --device".into()
         }
         Error::Weights(WeightsError::NonFinite { .. }) => {
-            "a diverged training or a damaged file leaves such weights; eval, predict, recalibrate, reparam \
-             and export accept them with --allow-nonfinite"
+            "a diverged training or a damaged file leaves such weights; eval, predict, recalibrate, reparam, \
+             export and inspect accept them with --allow-nonfinite"
                 .into()
         }
         Error::Weights(WeightsError::Keys { lookalike: Some(found), .. }) => {

@@ -15,7 +15,10 @@ mod export;
 mod fold_blocks;
 mod format;
 mod hints;
+mod inspect;
+mod lr_find;
 mod options;
+mod page;
 mod predict;
 mod progress;
 mod recalibrate;
@@ -41,12 +44,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Train(train::Args),
+    LrFind(lr_find::Args),
     Eval(eval::Args),
     Predict(predict::Args),
     Recalibrate(recalibrate::Args),
     Reparam(export::ReparamArgs),
     Export(export::ExportArgs),
     Compare(compare::Args),
+    Inspect(inspect::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Config(config::Args),
@@ -63,12 +68,14 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
+        Command::LrFind(args) => lr_find::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Recalibrate(args) => recalibrate::run(&args),
         Command::Reparam(args) => export::reparam(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args),

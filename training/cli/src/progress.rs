@@ -27,6 +27,13 @@ impl Progress {
         Self { terminal, bar: None, info: None, last_line: Instant::now() }
     }
 
+    /// Takes the bar away.
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| crate::say(text)),
@@ -96,11 +103,16 @@ impl Observer for Progress {
             record.fold_max_rel_diff
         ));
         self.last_line = Instant::now();
-        if record.epoch == epochs
-            && let Some(bar) = self.bar.take()
-        {
-            bar.finish_and_clear();
+        if record.epoch == epochs {
+            self.clear();
         }
+    }
+}
+
+impl Drop for Progress {
+    /// A run may end before its last epoch.
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

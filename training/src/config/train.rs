@@ -16,6 +16,15 @@ pub struct TrainSection {
     /// Part of the target that is spread over all classes, from 0 to below 1.
     #[serde(default)]
     pub label_smoothing: f64,
+    /// End the run when the validation top-1 of the folded network has not risen for so many epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
+    /// Percentage points that top-1 must rise by to count as risen, for `patience`.
+    #[serde(default)]
+    pub min_delta: f64,
+    /// End the run when it has trained and validated for so many minutes, up to a year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_minutes: Option<f64>,
     /// Batches whose gradients are accumulated for one step of the optimizer.
     #[serde(default = "one_of")]
     pub accumulate: usize,
@@ -47,7 +56,7 @@ pub struct TrainSection {
     pub freeze: Vec<String>,
 }
 
-/// Longest time between checkpoints.
+/// Longest time that a key may have.
 const MINUTES_OF_A_YEAR: f64 = 525_600.0;
 
 fn one_of() -> usize {
@@ -70,6 +79,10 @@ impl TrainSection {
             &smoothing,
             FROM_0_BELOW_1,
         )?;
+        require(self.patience != Some(0), "train.patience", &0, "at least 1")?;
+        let delta = self.min_delta;
+        let inside = (0.0..100.0).contains(&delta);
+        require(inside, "train.min_delta", &delta, "at least 0 and below 100, percentage points")?;
         require(self.accumulate > 0, "train.accumulate", &0, "at least 1")?;
         require(self.keep_last > 0, "train.keep_last", &0, "at least 1")?;
         require(self.checkpoint_steps != Some(0), "train.checkpoint_steps", &0, "at least 1")?;
@@ -80,10 +93,14 @@ impl TrainSection {
             let inside = decay > 0.0 && decay < 1.0;
             require(inside, "train.ema", &decay, ABOVE_0_BELOW_1)?;
         }
-        if let Some(minutes) = self.checkpoint_minutes {
+        for (key, minutes) in [
+            ("train.checkpoint_minutes", self.checkpoint_minutes),
+            ("train.max_minutes", self.max_minutes),
+        ] {
+            let Some(minutes) = minutes else { continue };
             let inside = minutes > 0.0 && minutes <= MINUTES_OF_A_YEAR;
             let expected = format!("above 0 and up to {MINUTES_OF_A_YEAR}, a year");
-            require(inside, "train.checkpoint_minutes", &minutes, &expected)?;
+            require(inside, key, &minutes, &expected)?;
         }
         let factor = self.rollback_lr;
         require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, ABOVE_0_BELOW_1)

@@ -31,6 +31,8 @@ impl Config {
             optim.nesterov && optim.momentum == 0.0,
             "optim.momentum above 0",
         )?;
+        let min_delta = train.patience.is_none() && train.min_delta != 0.0;
+        unused("train.min_delta", min_delta, "train.patience")?;
         let rollback_lr = train.rollbacks == 0 && train.rollback_lr != super::train::half();
         unused("train.rollback_lr", rollback_lr, "train.rollbacks above 0")?;
         let most = super::DataSection::default().max_bad_samples;

@@ -1,6 +1,6 @@
 //! The folder that timm loads (`timm.create_model("local-dir:FOLDER", pretrained=True)`) and that
-//! can be uploaded to the Hugging Face Hub as it is: `model.safetensors` in timm's names and
-//! `config.json` with the architecture, the classes and the preprocessing.
+//! can be uploaded to the Hugging Face Hub as it is: `model.safetensors` in timm's names,
+//! `config.json` with the architecture, the classes and the preprocessing, and a model card.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -91,11 +91,17 @@ impl Config {
         })
     }
 
-    /// Writes the folder `out`: this and the weights, stored in timm's names.
+    /// timm's name of the architecture.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// Writes the folder `out`: this, the weights, stored in timm's names, and the model card,
+    /// unless the folder has a README.md: people edit it. Returns whether the card was written.
     ///
     /// # Errors
     /// What the file system reports.
-    pub fn write(&self, out: &Path, weights: &ExportedWeights) -> Result<()> {
+    pub fn write(&self, out: &Path, weights: &ExportedWeights, card: &str) -> Result<bool> {
         let failed =
             |error| Error::Unusable(format!("cannot write the folder {}: {error}", out.display()));
         fs::create_dir_all(out).map_err(failed)?;
@@ -103,7 +109,13 @@ impl Config {
         write_safetensors(&file, &weights.tensors, &weights.metadata)?;
         // Plain data with string keys always serialises.
         let json = serde_json::to_string_pretty(self).expect("a config is plain data");
-        write_atomically(&out.join("config.json"), json.as_bytes()).map_err(failed)
+        write_atomically(&out.join("config.json"), json.as_bytes()).map_err(failed)?;
+        let readme = out.join("README.md");
+        let is_new = !readme.exists();
+        if is_new {
+            write_atomically(&readme, card.as_bytes()).map_err(failed)?;
+        }
+        Ok(is_new)
     }
 }
 

@@ -53,6 +53,7 @@ impl Chart {
                     text += &format!("; {low} to {high}");
                 }
                 text += ").";
+                text.extend(series.remark.iter().map(|remark| format!(" {remark}.")));
             } else if !ys.is_empty() {
                 let low = ys.iter().copied().fold(f64::INFINITY, f64::min);
                 let high = ys.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -98,6 +99,7 @@ impl Chart {
                     Some(_) => "<path class=\"line\" d=\"M0 6H32\"/>",
                 };
                 let value = value.map(|value| self.y.quantity.show(value));
+                let value = series.remark.clone().or(value);
                 format!(
                     "<li class=\"{}\"><svg viewBox=\"0 0 32 12\" aria-hidden=\"true\">{line}\
                      <path class=\"dot\" d=\"{}\"/></svg>{} <b>{}</b></li>\n",

@@ -7,6 +7,8 @@ use crate::text::thousands;
 pub enum Quantity {
     /// Losses, rates, differences: four significant digits.
     Number,
+    /// The same for positive numbers of several orders of magnitude, on a logarithmic axis.
+    Logarithmic,
     /// Percent, two decimals.
     Percent,
     /// Differences of percentages, with their sign, two decimals.
@@ -29,7 +31,7 @@ impl Quantity {
             return if value > 0.0 { "∞" } else { "−∞" }.into();
         }
         let text = match self {
-            Self::Number => number(value),
+            Self::Number | Self::Logarithmic => number(value),
             Self::Percent => format!("{value:.2} %"),
             Self::Points => format!("{value:+.2} points"),
             Self::Count => count(value),

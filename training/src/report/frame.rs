@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::chart::Chart;
-use super::page::{Html, Page, facts, paragraph};
+use super::page::{Html, Page, facts, grid, paragraph};
 use crate::calendar::Utc;
 
 /// Whether the run or comparison is still going.
@@ -57,7 +57,7 @@ pub(crate) fn figures(charts: &[Chart], epochs: usize) -> Html {
         return note;
     }
     let figures: Html = figures.into_iter().collect();
-    Html::from_iter([note, Html::raw(format!("<div class=\"charts\">\n{figures}</div>\n"))])
+    Html::from_iter([note, grid(figures)])
 }
 
 /// Program, device and data, in the order of the file.

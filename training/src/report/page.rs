@@ -53,6 +53,11 @@ pub fn paragraph(text: impl Into<Html>) -> Html {
     Html(format!("<p>{}</p>\n", text.into()))
 }
 
+/// Several figures side by side, as many as the width has room for.
+pub fn grid(figures: Html) -> Html {
+    Html(format!("<div class=\"charts\">\n{figures}</div>\n"))
+}
+
 /// A collapsed section.
 pub fn details(summary: &str, content: &Html) -> Html {
     let summary = Html::from(summary);

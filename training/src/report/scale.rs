@@ -32,7 +32,7 @@ pub struct Scale {
     axis: Axis,
     divisor: f64,
     unit: &'static str,
-    /// First and last value, in units.
+    /// First and last value, in units; on a logarithmic axis their logarithms to base 10.
     range: [f64; 2],
     step: f64,
     /// Where the first and the last value are drawn.
@@ -42,6 +42,9 @@ pub struct Scale {
 impl Scale {
     /// A scale from the smallest to the largest of some values, to round numbers.
     pub fn new(axis: Axis, values: impl Iterator<Item = f64>) -> Self {
+        if axis.quantity == Quantity::Logarithmic {
+            return Self::logarithmic(axis, values);
+        }
         let zero = axis.from_zero.then_some(0.0);
         let [low, high] = values
             .chain(zero)
@@ -71,14 +74,36 @@ impl Scale {
         Self { axis, divisor, unit, range: [low, high], step, pixels: [0.0, 1.0] }
     }
 
+    /// From the largest of 1, 2 and 5 times a power of ten below the values to the smallest above.
+    fn logarithmic(axis: Axis, values: impl Iterator<Item = f64>) -> Self {
+        let [low, high] = values
+            .filter(|value| *value > 0.0)
+            .fold([f64::INFINITY, 0.0], |[l, h]: [f64; 2], v| [l.min(v), h.max(v)]);
+        let round = round_numbers([low.log10().floor(), high.log10().ceil()]);
+        let below = round.iter().rfind(|(_, round)| *round <= low * 1.000_001);
+        let above = round.iter().find(|(_, round)| *round >= high * 0.999_999);
+        let range = [below, above].map(|found| found.map_or(0.0, |(_, round)| round.log10()));
+        // A single value is centred.
+        let range = if range[0] < range[1] { range } else { [range[0] - 0.5, range[0] + 0.5] };
+        Self { axis, divisor: 1.0, unit: "", range, step: 1.0, pixels: [0.0, 1.0] }
+    }
+
     /// Where a value is drawn.
     pub fn place(&self, value: f64) -> f64 {
         let ([low, high], [from, to]) = (self.range, self.pixels);
-        from + (value / self.divisor - low) / (high - low) * (to - from)
+        let value = match self.axis.quantity {
+            // What has no logarithm lies at the edge.
+            Quantity::Logarithmic => value.max(f64::MIN_POSITIVE).log10().max(low),
+            _ => value / self.divisor,
+        };
+        from + (value - low) / (high - low) * (to - from)
     }
 
     /// Places and texts of its ticks.
     pub fn ticks(&self) -> Vec<(f64, String)> {
+        if self.axis.quantity == Quantity::Logarithmic {
+            return self.logarithmic_ticks();
+        }
         let decimals = (-self.step.log10().floor()).max(0.0) as usize;
         let first = (self.range[0] / self.step - 1e-6).ceil() as i64;
         let last = (self.range[1] / self.step + 1e-6).floor() as i64;
@@ -94,6 +119,22 @@ impl Scale {
             .collect()
     }
 
+    /// The powers of ten; within two of them, twice and five times each as well.
+    fn logarithmic_ticks(&self) -> Vec<(f64, String)> {
+        let [low, high] = self.range;
+        let dense = high - low < 2.0;
+        let round = round_numbers([low.floor(), high.ceil()]).into_iter();
+        let shown = round.filter(|&(mantissa, value)| {
+            let at = value.log10();
+            (dense || mantissa == 1.0) && at > low - 1e-6 && at < high + 1e-6
+        });
+        let text = |value: f64| match value {
+            1e-3..1e4 => format!("{value}"),
+            _ => format!("{value:.0e}").replace('-', "−"),
+        };
+        shown.map(|(_, value)| (self.place(value), text(value))).collect()
+    }
+
     /// The name of the axis with its unit.
     pub fn name(&self) -> String {
         match self.unit {
@@ -101,6 +142,12 @@ impl Scale {
             unit => format!("{} ({unit})", self.axis.name),
         }
     }
+}
+
+/// 1, 2 and 5 times the powers of ten from the first exponent to the last, with that factor.
+fn round_numbers([first, last]: [f64; 2]) -> Vec<(f64, f64)> {
+    let power = |exponent: i32| [1.0, 2.0, 5.0].map(|m| (m, m * 10f64.powi(exponent)));
+    (first as i32..=last as i32).flat_map(power).collect()
 }
 
 #[cfg(test)]
@@ -127,5 +174,25 @@ mod tests {
             ticks(Quantity::Number, &[0.0]),
             ["−0.6", "−0.4", "−0.2", "0.0", "0.2", "0.4", "0.6"]
         );
+    }
+
+    #[test]
+    fn logarithmic_ticks_are_powers_of_ten() {
+        let axis = Axis { name: "rate", quantity: Quantity::Logarithmic, from_zero: false };
+        let scale = |values: &[f64]| Scale::new(axis, values.iter().copied());
+        let texts = |values: &[f64]| -> Vec<String> {
+            scale(values).ticks().into_iter().map(|(_, text)| text).collect()
+        };
+        assert_eq!(texts(&[1e-5, 10.0]), ["1e−5", "1e−4", "0.001", "0.01", "0.1", "1", "10"]);
+        assert_eq!(texts(&[1.4, 9.0]), ["1", "2", "5", "10"]);
+        assert_eq!(texts(&[0.03, 0.2]), ["0.02", "0.05", "0.1", "0.2"]);
+        assert_eq!(texts(&[3e5, 3e5]), ["2e5", "5e5"]);
+        // Equal factors have equal distances.
+        let scale = scale(&[0.1, 1000.0]);
+        let places = [0.1, 1.0, 10.0, 1000.0, 0.0].map(|value| scale.place(value));
+        for (place, expected) in places.iter().zip([0.0, 0.25, 0.5, 1.0, 0.0]) {
+            assert!((place - expected).abs() < 1e-9, "{places:?}");
+        }
+        assert_eq!(texts(&[2.0, 2.0]), ["1", "2", "5"]);
     }
 }

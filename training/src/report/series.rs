@@ -28,6 +28,8 @@ pub struct Series {
     pub thin: Vec<Vec<[f64; 2]>>,
     /// Dots.
     pub dots: Vec<[f64; 2]>,
+    /// What the legend says of it, in the place of the last value.
+    pub remark: Option<String>,
     /// A value over the whole width, with the band around it, from and to.
     pub level: Option<[f64; 3]>,
 }

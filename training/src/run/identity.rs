@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, shown};
 
-/// Keys that decide where and how often, but not what a run computes.
-const FREE_KEYS: [&str; 7] = [
+/// Keys that decide where, how often and how long, but not what a run computes.
+const FREE_KEYS: [&str; 10] = [
     "name",
     "data.source",
     "data.workers",
@@ -13,10 +13,13 @@ const FREE_KEYS: [&str; 7] = [
     "train.checkpoint_steps",
     "train.checkpoint_minutes",
     "train.keep_last",
+    "train.patience",
+    "train.min_delta",
+    "train.max_minutes",
 ];
 
-/// Whether a key decides where and how often, but not what a run computes, so that it may change when
-/// the run is resumed.
+/// Whether a key decides where, how often or how long, but not what a run computes, so that it may
+/// change when the run is resumed.
 pub fn is_free(key: &str) -> bool {
     FREE_KEYS.contains(&key)
 }

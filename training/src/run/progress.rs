@@ -72,6 +72,15 @@ impl Progress {
             optimizer_states: 0,
         }
     }
+
+    /// Adds the record of an epoch.
+    pub fn add(&mut self, record: EpochRecord) {
+        if self.best_epoch == 0 || record.top1 > self.best_top1 {
+            self.best_epoch = record.epoch;
+            self.best_top1 = record.top1;
+        }
+        self.records.push(record);
+    }
 }
 
 /// The progress a checkpoint was saved with, after every byte of the checkpoint has been checked.

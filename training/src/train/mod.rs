@@ -3,11 +3,14 @@
 pub mod average;
 pub mod checkpoint;
 pub mod distributed;
+pub mod ending;
 pub mod gradients;
 pub mod observer;
 pub mod optimizer;
+mod range_curve;
 pub mod schedule;
 pub mod start;
 mod trainer;
 
-pub use trainer::{TrainResult, Trainer, check};
+pub use range_curve::{RangeCurve, RangePoint};
+pub use trainer::{RangeTest, TrainResult, Trainer, check};

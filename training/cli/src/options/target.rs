@@ -88,6 +88,7 @@ impl TargetOptions {
         if !self.network.description().is_empty() || !self.target.is_file() {
             return Ok(None);
         }
+        self.check_kind()?;
         let file = WeightsFile::read(&self.target)?;
         Ok(file.metadata.is_none().then_some(file))
     }

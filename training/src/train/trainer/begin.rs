@@ -140,14 +140,14 @@ impl Trainer {
 }
 
 /// A run as planned by its configuration and its data.
-struct Plan {
-    config: Config,
-    model: ModelConfig,
-    metadata: Metadata,
+pub(super) struct Plan {
+    pub config: Config,
+    pub model: ModelConfig,
+    pub metadata: Metadata,
     summary: Summary,
     env: serde_json::Value,
-    identity: Identity,
-    train: Loader,
+    pub identity: Identity,
+    pub train: Loader,
     val: Loader,
     memory: Estimate,
 }
@@ -205,7 +205,7 @@ impl Plan {
     }
 
     /// The same, but a run that cannot fit into memory is refused.
-    fn within_memory(config: Config, device: &Device) -> Result<Self> {
+    pub(super) fn within_memory(config: Config, device: &Device) -> Result<Self> {
         let plan = Self::new(config, device)?;
         let lower = match plan.memory.is_mostly_cache() {
             true => "data.cache_mb".to_string(),
@@ -277,7 +277,7 @@ fn loaders(
 }
 
 /// A run before its first step.
-fn fresh(
+pub(super) fn fresh(
     config: &Config,
     model: &ModelConfig,
     device: &Device,

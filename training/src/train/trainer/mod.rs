@@ -1,11 +1,14 @@
 //! The training loop: a run from its first epoch to its folded weights. `begin` starts or resumes
 //! a run, `step` is one step of the optimizer, `save` writes checkpoints, metrics and results.
+//! `range_test` trains a few steps with a rising learning rate instead.
 
 mod begin;
+mod range_test;
 mod save;
 mod step;
 
 pub use begin::check;
+pub use range_test::RangeTest;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +35,7 @@ use crate::run::tensorboard::TensorBoard;
 use crate::text::displayed;
 use crate::train::checkpoint::RunState;
 use crate::train::distributed::Group;
+use crate::train::ending::{EarlyEnd, Ending};
 use crate::train::observer::{Observer, RunInfo};
 use crate::train::schedule::Schedule;
 
@@ -58,6 +62,9 @@ pub struct TrainResult {
     pub seconds: f64,
     /// Training images per second, validation not counted.
     pub images_per_second: f64,
+    /// Why the run ended before its last epoch; absent if it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_by: Option<EarlyEnd>,
 }
 
 /// A run: network, data, optimizer and how far it has come.
@@ -175,7 +182,7 @@ impl Trainer {
         let Config { schedule, optim, train, .. } = &self.config;
         let schedule = Schedule::new(schedule, optim, train.epochs, steps_per_epoch);
         self.saved.1 = Instant::now();
-        while self.state.progress.mark.epoch < self.config.train.epochs {
+        while self.ending() == Ending::NotYet {
             match self.epoch(&schedule, &mut board, observer) {
                 Err(error @ Error::NonFinite { .. })
                     if self.state.progress.rollbacks < self.config.train.rollbacks =>
@@ -186,9 +193,20 @@ impl Trainer {
                 outcome => outcome?,
             }
         }
+        if let Ending::Early(why) = self.ending() {
+            if self.state.progress.partial.totals.images() > 0 {
+                self.end_within_epoch(&mut board, observer)?;
+            }
+            observer.note(&why.describe(&self.config.train, &self.state.progress));
+        }
         self.export()?;
         self.write_report(&State::Finished)?;
         Ok(self.result())
+    }
+
+    /// Whether the run has ended, as far as it has come.
+    fn ending(&self) -> Ending {
+        Ending::of(&self.config.train, &self.state.progress)
     }
 
     /// Trains the rest of an epoch, and ends it.
@@ -206,6 +224,10 @@ impl Trainer {
                 self.save()?;
             }
             self.leave_if_asked()?;
+            // The last step of an epoch is followed by its end.
+            if batches.len() > 0 && self.ending() != Ending::NotYet {
+                return Ok(());
+            }
             if self.reported.elapsed() > report::INTERVAL {
                 self.write_report(&State::Running)?;
             }
@@ -213,26 +235,62 @@ impl Trainer {
         self.end_epoch(board, observer)
     }
 
+    /// Saves a run that ends within an epoch, so that it can be resumed there, and validates it. The
+    /// record of the part of the epoch is in the metrics and not in the checkpoint: a resumed run
+    /// replaces it by that of the whole epoch.
+    fn end_within_epoch(
+        &mut self,
+        board: &mut TensorBoard,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        self.save()?;
+        let Some(record) = self.validated_epoch(observer)? else { return self.leave_if_asked() };
+        self.state.progress.add(record.clone());
+        board.epoch(&record)?;
+        self.write_metrics()?;
+        observer.epoch(&record);
+        Ok(())
+    }
+
     /// Validates, saves and reports an epoch whose batches are done.
     fn end_epoch(&mut self, board: &mut TensorBoard, observer: &mut dyn Observer) -> Result<()> {
-        let PartialEpoch { totals, seconds, .. } = self.state.progress.partial;
+        let Some(record) = self.validated_epoch(observer)? else {
+            self.save()?;
+            return self.leave_if_asked();
+        };
+        let progress = &mut self.state.progress;
+        progress.add(record.clone());
+        progress.partial = PartialEpoch::default();
+        progress.mark = CheckpointId { epoch: record.epoch, batch: 0 };
+        // Before the checkpoint: a resumed run voids what came after its own.
+        board.epoch(&record)?;
+        self.save()?;
+        self.write_metrics()?;
+        self.write_report(&State::Running)?;
+        observer.epoch(&record);
+        match self.ending() {
+            Ending::NotYet => self.leave_if_asked(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The record of the epoch under way, as far as it is trained, with a validation; `None` if the
+    /// run was asked to stop.
+    fn validated_epoch(&mut self, observer: &mut dyn Observer) -> Result<Option<EpochRecord>> {
+        let PartialEpoch { totals, seconds, skipped, spikes, lr } = self.state.progress.partial;
         if totals.images() == 0 {
             let data = self.train.dataset().describe();
             return Err(Error::Unusable(format!("no image of {data} can be read")));
         }
         let started = Instant::now();
-        let Some((validation, comparison)) = self.validate()? else {
-            self.save()?;
-            return self.leave_if_asked();
-        };
+        let Some((validation, comparison)) = self.validate()? else { return Ok(None) };
         self.left_out(&validation.skipped, observer)?;
         // No loss follows the last step of an epoch that would reveal it.
         if !validation.totals.loss().is_finite() {
             return Err(self.non_finite("validation loss", validation.totals.loss(), None));
         }
-        let progress = &mut self.state.progress;
-        let PartialEpoch { skipped, spikes, lr, .. } = std::mem::take(&mut progress.partial);
-        let record = EpochRecord {
+        let progress = &self.state.progress;
+        Ok(Some(EpochRecord {
             epoch: progress.mark.epoch + 1,
             step: progress.step,
             images: totals.images(),
@@ -247,23 +305,7 @@ impl Trainer {
             seconds: seconds + started.elapsed().as_secs_f64(),
             skipped: skipped + validation.skipped.len(),
             spikes,
-        };
-        if progress.best_epoch == 0 || record.top1 > progress.best_top1 {
-            progress.best_epoch = record.epoch;
-            progress.best_top1 = record.top1;
-        }
-        progress.mark = CheckpointId { epoch: record.epoch, batch: 0 };
-        progress.records.push(record.clone());
-        // Before the checkpoint: a resumed run voids what came after its own.
-        board.epoch(&record)?;
-        self.save()?;
-        self.write_metrics()?;
-        self.write_report(&State::Running)?;
-        observer.epoch(&record);
-        match record.epoch < self.config.train.epochs {
-            true => self.leave_if_asked(),
-            false => Ok(()),
-        }
+        }))
     }
 
     /// Evaluates a folded copy, and compares it with the training form on the first batch. `None`
@@ -298,6 +340,10 @@ impl Trainer {
             best_top1_deploy: self.state.progress.best_top1,
             seconds: records.iter().map(|record| record.seconds).sum(),
             images_per_second: records.iter().map(images).sum::<f64>() / training,
+            ended_by: match self.ending() {
+                Ending::Early(why) => Some(why),
+                Ending::NotYet | Ending::Planned => None,
+            },
         }
     }
 }

@@ -103,19 +103,13 @@ impl Trainer {
             let together = group.gradients(network, batch)?;
             return Ok((together.gradients, together.logits, together.loss));
         }
-        let smoothing = self.config.train.label_smoothing;
-        let (logits, loss) = forward(network, batch, &self.device, smoothing);
-        let mean = f64::from(host(loss.clone().into_data())[0]);
-        Ok((GradientsParams::from_grads(loss.backward(), network), logits.detach(), mean))
+        Ok(gradients_of(network, batch, &self.device, self.config.train.label_smoothing))
     }
 
     /// Dropout draws from the device's random stream. It is seeded for every batch, so that a
     /// resumed run draws what the uninterrupted one would have drawn.
     fn seed_forward(&self) {
-        let CheckpointId { epoch, batch } = self.state.progress.mark;
-        let place = (epoch as u64) << 32 | batch as u64;
-        // The odd constant of Fibonacci hashing keeps neighbouring seeds and places apart.
-        self.device.seed(self.config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ place);
+        seed_batch(&self.device, self.config.seed, self.state.progress.mark);
     }
 
     /// Names each image that could not be read once, up to `data.max_bad_samples` of them.
@@ -162,6 +156,26 @@ impl Trainer {
             kept,
         }
     }
+}
+
+/// Seeds the device for the batch that follows a mark.
+pub(super) fn seed_batch(device: &Device, seed: u64, mark: CheckpointId) {
+    let CheckpointId { epoch, batch } = mark;
+    let place = (epoch as u64) << 32 | batch as u64;
+    // The odd constant of Fibonacci hashing keeps neighbouring seeds and places apart.
+    device.seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ place);
+}
+
+/// Gradients, logits and mean loss of a batch on one device.
+pub(super) fn gradients_of(
+    network: &Classifier,
+    batch: &Batch,
+    device: &Device,
+    smoothing: f64,
+) -> (GradientsParams, Tensor<2>, f64) {
+    let (logits, loss) = forward(network, batch, device, smoothing);
+    let mean = f64::from(host(loss.clone().into_data())[0]);
+    (GradientsParams::from_grads(loss.backward(), network), logits.detach(), mean)
 }
 
 /// Logits `[batch, classes]` of a training batch and its mean loss, `[1]`. The loss of a mixed image

@@ -1,0 +1,34 @@
+//! HTML pages that commands write where they are told.
+
+use std::path::{Path, PathBuf};
+
+use dbb_models::weights::write_atomically;
+use serde::Serializer;
+
+use crate::format::refuse_part_of_run;
+
+/// Refuses a path that is part of a run, or whose name promises something else than a page.
+pub fn check_page(out: &Path) -> anyhow::Result<()> {
+    refuse_part_of_run(out)?;
+    let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    anyhow::ensure!(
+        matches!(&*extension, "html" | "htm"),
+        "{} does not end in .html; --out writes an HTML page (--json prints the numbers)",
+        out.display()
+    );
+    Ok(())
+}
+
+/// Writes a page, whole or not at all.
+pub fn write_page(out: &Path, page: &str) -> anyhow::Result<()> {
+    write_atomically(out, page.as_bytes())
+        .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", out.display()))
+}
+
+/// Serialises the path of a page that may have been written.
+pub fn displayed<S: Serializer>(out: &Option<&PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+    match out {
+        Some(path) => dbb_training::text::displayed(path, to),
+        None => to.serialize_none(),
+    }
+}
