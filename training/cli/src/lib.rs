@@ -7,6 +7,7 @@ struct Readme;
 
 mod bench;
 mod compare;
+mod compare_run;
 mod completions;
 mod config;
 mod devices;
@@ -47,6 +48,8 @@ enum Command {
     Reparam(export::ReparamArgs),
     Export(export::ExportArgs),
     Compare(compare::Args),
+    #[command(hide = true)]
+    CompareRun(compare_run::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Config(config::Args),
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Reparam(args) => export::reparam(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::CompareRun(args) => compare_run::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args),
@@ -87,6 +91,7 @@ pub fn main() -> ExitCode {
     match error.downcast_ref::<dbb_training::Error>() {
         Some(
             dbb_training::Error::Interrupted { signal, .. }
+            | dbb_training::Error::Stopped { signal, .. }
             | dbb_training::Error::NotBegun { signal },
         ) => ExitCode::from(128 + *signal as u8),
         Some(error) if error.is_failed_check() => ExitCode::from(3),

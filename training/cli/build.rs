@@ -1,0 +1,34 @@
+//! Tells the program the commit it is built from, where there is one: `DBB_COMMIT`, with `-dirty` after
+//! it where the code was changed since.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The code that makes the program, from this folder.
+const CODE: [&str; 5] = ["../../Cargo.lock", "../../models", "../../datasets", "../src", "src"];
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    CODE.iter().for_each(|path| println!("cargo:rerun-if-changed={path}"));
+    // A package has no repository, or is unpacked within another one.
+    if !Path::new("../../.git").exists() {
+        return;
+    }
+    // What a commit or another branch changes.
+    for name in ["HEAD", "logs/HEAD", "index"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", name]) {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return };
+    let status = ["status", "--porcelain", "--untracked-files=no", "--"];
+    let changed = git(&[&status[..], &CODE].concat()).is_none_or(|text| !text.is_empty());
+    println!("cargo:rustc-env=DBB_COMMIT={commit}{}", if changed { "-dirty" } else { "" });
+}
+
+/// What git prints; `None` where it fails.
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_string())
+}
