@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use dbb_training::compare::Plan;
 use serde_json::Value;
 
 use crate::calls::*;
@@ -250,14 +251,37 @@ fn mistakes_of_a_study_are_told() {
     assert!(!exists(&out));
 }
 
-/// A run that breaks ends the comparison with its exit code; the others are saved.
+/// An arm whose loss is not finite is told with exit code 3, and the runs of the other are finished.
 #[test]
-fn a_run_that_breaks_is_named() {
+fn a_run_that_breaks_does_not_end_the_others() {
     let folder = Folder::new();
+    let path = study(&folder);
+    let text = fs::read_to_string(&path).expect("the study");
+    let steep = text.replace("model.block=dbb", "model.block=dbb\", \"optim.lr=1e30");
+    fs::write(&path, steep).expect("a file");
     let out = folder.at("out");
-    let keys = [&TINY[..], &["optim.lr=1e30"]].concat();
-    dbb(&[&["compare", QUICK_BASE, "--out", &out][..], &set(&keys)].concat())
-        .fails(3, &["error: resnet20-base, seed 0: ", "is NaN"]);
+    let says = ["error: dbb, seed 0: the loss is NaN", "; dbb, seed 1: the loss is NaN"];
+    call(&mut compare(&path, &out, &["--jobs", "2", "--threads", "2"])).fails(3, &says);
+    let table = table(&out);
+    let arm = table[0].iter().position(|name| name == "arm").expect("the column");
+    assert_eq!(table[1..].iter().map(|line| &*line[arm]).collect::<Vec<_>>(), ["base", "base"]);
     let report = fs::read_to_string(format!("{out}/report.html")).expect("a report");
-    assert!(report.contains("stopped"), "{report}");
+    assert!(
+        report.contains("stopped") && report.contains("dbb, seed 1: the loss is NaN"),
+        "{report}"
+    );
+}
+
+/// The studies in the repository are valid, with the configurations that they name.
+#[test]
+fn the_studies_of_the_repository_are_valid() {
+    let folder = fs::read_dir(format!("{REPOSITORY}/configs/studies")).expect("the studies");
+    let mut studies = 0;
+    for file in folder {
+        let path = file.expect("a file").path();
+        let plan = Plan::study(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert!(plan.arms.len() > 1 && plan.is_study, "{}", path.display());
+        studies += 1;
+    }
+    assert!(studies > 0);
 }

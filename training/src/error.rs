@@ -199,16 +199,12 @@ pub enum Error {
         /// What has changed, a sentence each.
         changes: Vec<String>,
     },
-    /// A run of a comparison that has ended with an error.
-    #[error("{name}, seed {seed}: {text}")]
-    Run {
-        /// Name of its arm.
-        name: String,
-        /// Its seed.
-        seed: u64,
-        /// The error.
-        text: String,
-        /// Whether its result is wrong, rather than something in the user's hands.
+    /// Runs of a comparison that have ended with an error.
+    #[error("{}", failures.join("; "))]
+    Runs {
+        /// Arm, seed and error of each.
+        failures: Vec<String>,
+        /// Whether their results are wrong, rather than something in the user's hands.
         is_failed_check: bool,
     },
     /// A comparison that was stopped by a signal, after its runs were saved.
@@ -327,7 +323,7 @@ impl Error {
                 | Self::Fold { .. }
                 | Self::BlockFold { .. }
                 | Self::Start { .. }
-                | Self::Run { is_failed_check: true, .. }
+                | Self::Runs { is_failed_check: true, .. }
                 | Self::Weights(WeightsError::Overflow { .. } | WeightsError::NonFinite { .. })
         )
     }

@@ -88,9 +88,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 _ => Box::new(Progress::labelled(format!("{name}, seed {seed}"))),
             }
         },
+        commit: compare_run::COMMIT,
         stop: &stop,
     };
-    let comparison = compare(plan, &setup, &mut Progress::new())?;
+    let comparison = compare(&plan, &setup, &mut Progress::new())?;
     crate::print(args.json, &comparison, || {
         format!(
             "{}\ntables: {} (.json, .csv, .md)\nfolded weights: {}\nreport: {}",

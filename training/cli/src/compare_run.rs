@@ -18,7 +18,7 @@ pub struct Args {
 }
 
 /// The commit that the program was built from, if it is known.
-const COMMIT: Option<&str> = option_env!("DBB_COMMIT");
+pub const COMMIT: Option<&str> = option_env!("DBB_COMMIT");
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let device = args.device.open()?;

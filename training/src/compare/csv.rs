@@ -31,8 +31,8 @@ const COLUMNS: [Column; 28] = [
     ("params_train", |row| row.params_train.to_string()),
     ("params_deploy", |row| row.params_deploy.to_string()),
     ("blocks_folded", |row| row.blocks_folded.to_string()),
-    ("train_seconds", |row| format!("{:.1}", row.train_seconds)),
-    ("seconds", |row| format!("{:.1}", row.seconds)),
+    ("train_seconds", |row| format!("{:.2}", row.train_seconds)),
+    ("seconds", |row| format!("{:.2}", row.seconds)),
     ("peak_memory_mib", |row| row.peak_memory_mib.map_or_else(String::new, |m| format!("{m:.0}"))),
     ("version", |row| row.version.clone()),
     ("commit", |row| row.commit.clone().unwrap_or_default()),
@@ -94,8 +94,8 @@ mod tests {
         );
         assert_eq!(
             lines[1],
-            "resnet20,14,87.45,12.55,99.5,0.5,0.067562,dbb,dbb,3,2,0.5,0.25,0,4.2e-7,2000,2,67562,0,0.8,\
-             1.0,92,0.1.0,\"a\"\"b\",flex,\"a processor, fast\",1,avx2"
+            "resnet20,14,87.45,12.55,99.5,0.5,0.067562,dbb,dbb,3,2,0.5,0.25,0,4.2e-7,2000,2,67562,0,0.75,\
+             1.00,92,0.1.0,\"a\"\"b\",flex,\"a processor, fast\",1,avx2"
         );
         assert_eq!(lines.len(), 2);
     }

@@ -6,7 +6,9 @@
 //! record.rs      plan.json: the plan as it began, for a comparison that is started again
 //! timing.rs      arms of equal training time
 //! contrast.rs    what differs between two arms, and how they can be compared
-//! runs.rs        checks a plan and has its runs trained
+//! check.rs       the checks before the first run
+//! planned.rs     a run of a plan, and its result once it is finished
+//! runs.rs        has the runs trained
 //! workers.rs     the processes of the runs, side by side
 //! worker.rs      the run of such a process
 //! result.rs      rows of runs, arms and comparisons
@@ -15,18 +17,22 @@
 //! csv.rs         compare.csv
 //! live.rs        the runs under way, for the report
 //! page.rs        the report
+//! sections.rs    its tables, and what may be concluded
 //! charts.rs      its charts
 //! ```
 
 mod charts;
+mod check;
 mod contrast;
 mod csv;
 mod live;
 mod page;
 mod plan;
+mod planned;
 mod record;
 mod result;
 mod runs;
+mod sections;
 mod statistics;
 mod study;
 mod tables;

@@ -1,7 +1,7 @@
 //! From the rows of runs to those of arms and comparisons.
 
 use super::contrast::{Contrast, Pairing};
-use super::plan::{Correction, RESOLVE};
+use super::plan::Correction;
 use super::result::{Comparison, Outcome, Row, SummaryRow};
 use crate::statistics::difference::{
     Estimate, holm, paired, pairs_to_resolve, runs_to_resolve, welch,
@@ -30,8 +30,9 @@ impl Comparison {
     }
 
     /// As [`Comparison::new`] where no study file says otherwise.
-    pub fn of(rows: Vec<Row>, contrasts: Vec<Contrast>) -> Self {
-        Self::new(rows, contrasts, Correction::default(), RESOLVE)
+    #[cfg(test)]
+    pub(super) fn of(rows: Vec<Row>, contrasts: Vec<Contrast>) -> Self {
+        Self::new(rows, contrasts, Correction::default(), super::plan::RESOLVE)
     }
 
     /// Seed and difference of top-1 of the runs of an arm and its baseline with equal seeds.

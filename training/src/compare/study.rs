@@ -96,89 +96,112 @@ impl Plan {
     pub fn study(path: &Path) -> Result<Self> {
         let document = Document::read(path)?;
         let file: StudyFile = document.parse()?;
-        let fault = |key: &str, text: &str| Err(document.fault(key, text.into()).into());
-        let Some(seeds) = file.seeds.filter(|seeds| (1..=MOST_SEEDS).contains(seeds)) else {
-            let text = match file.seeds {
-                None => {
-                    "the key is missing; a study says in advance how many seeds it has".to_string()
-                }
-                Some(seeds) => format!("{seeds} is out of range; expected 1 to {MOST_SEEDS}"),
-            };
-            return fault("seeds", &text);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        file.plan(folder, &|key, text| document.fault(key, text).into())
+    }
+}
+
+/// Makes an error at a key.
+type Fault<'a> = &'a dyn Fn(&str, String) -> Error;
+
+impl StudyFile {
+    fn plan(&self, folder: &Path, fault: Fault) -> Result<Plan> {
+        let seeds = match self.seeds {
+            Some(seeds) if (1..=MOST_SEEDS).contains(&seeds) => seeds.into(),
+            Some(seeds) => {
+                let text = format!("{seeds} is out of range; expected 1 to {MOST_SEEDS}");
+                return Err(fault("seeds", text));
+            }
+            None => {
+                let text = "the key is missing; a study says in advance how many seeds it has";
+                return Err(fault("seeds", text.into()));
+            }
         };
-        let resolve = file.resolve.unwrap_or(RESOLVE);
+        let resolve = self.resolve.unwrap_or(RESOLVE);
         if !(resolve > 0.0 && resolve.is_finite()) {
-            return fault(
-                "resolve",
-                &format!("{resolve} is out of range; expected a number above 0"),
-            );
+            let text = format!("{resolve} is out of range; expected a number above 0");
+            return Err(fault("resolve", text));
         }
-        if file.arms.len() < 2 {
-            return fault("arms", "a study has at least two tables [[arms]]");
+        self.check_names(fault)?;
+        let comparisons = self.comparisons(fault)?;
+        let arms = (0..self.arms.len()).map(|at| self.arm(at, folder, fault));
+        let arms = arms.collect::<Result<Vec<_>>>()?;
+        let correction = self.correction;
+        Ok(Plan { arms, comparisons, seeds, correction, resolve, is_study: true })
+    }
+
+    fn check_names(&self, fault: Fault) -> Result<()> {
+        if self.arms.len() < 2 {
+            return Err(fault("arms", "a study has at least two tables [[arms]]".into()));
         }
-        let Some(primary) = &file.primary else {
-            return fault("primary", "the table is missing; it names an arm and its baseline");
-        };
-        let position = |name: &str| file.arms.iter().position(|arm| arm.name == *name);
-        let named = |key: String, name: &str| {
-            let names: Vec<&str> = file.arms.iter().map(|arm| arm.name.as_str()).collect();
-            let text = format!("there is no arm \"{name}\"; expected one of {}", names.join(", "));
-            position(name).ok_or_else(|| Error::from(document.fault(&key, text)))
-        };
-        for (at, arm) in file.arms.iter().enumerate() {
+        for (at, ArmTable { name, .. }) in self.arms.iter().enumerate() {
             let key = format!("arms[{at}].name");
-            if !is_name(&arm.name) {
-                let expected = "letters, digits, \"-\", \"_\", \".\" and \"+\"";
-                return fault(&key, &format!("{:?} is no name; expected {expected}", arm.name));
+            if !is_name(name) {
+                let expected =
+                    "letters, digits, \"-\", \"_\", \".\" and \"+\", a letter or digit first";
+                return Err(fault(&key, format!("{name:?} is no name; expected {expected}")));
             }
-            if position(&arm.name) != Some(at) {
-                return fault(&key, &format!("the name {} is used twice", arm.name));
+            if self.arms[..at].iter().any(|other| other.name == *name) {
+                return Err(fault(&key, format!("the name {name} is used twice")));
             }
         }
-        let declared = std::iter::once(("primary".to_string(), primary)).chain(
-            file.comparisons
-                .iter()
-                .enumerate()
-                .map(|(at, pair)| (format!("comparisons[{at}]"), pair)),
-        );
+        Ok(())
+    }
+
+    /// The index of an arm that a key names.
+    fn named(&self, key: &str, name: &str, fault: Fault) -> Result<usize> {
+        self.arms.iter().position(|arm| arm.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
+            fault(key, format!("there is no arm \"{name}\"; expected one of {}", names.join(", ")))
+        })
+    }
+
+    /// The comparisons, the primary one first.
+    fn comparisons(&self, fault: Fault) -> Result<Vec<[usize; 2]>> {
+        let Some(primary) = &self.primary else {
+            let text = "the table is missing; it names an arm and its baseline";
+            return Err(fault("primary", text.into()));
+        };
+        let others = self.comparisons.iter().enumerate();
+        let others = others.map(|(at, pair)| (format!("comparisons[{at}]"), pair));
         let mut comparisons: Vec<[usize; 2]> = Vec::new();
-        for (key, pair) in declared {
-            let arm = named(format!("{key}.arm"), &pair.arm)?;
-            let baseline = named(format!("{key}.baseline"), &pair.baseline)?;
+        for (key, pair) in std::iter::once(("primary".to_string(), primary)).chain(others) {
+            let arm = self.named(&format!("{key}.arm"), &pair.arm, fault)?;
+            let of_baseline = format!("{key}.baseline");
+            let baseline = self.named(&of_baseline, &pair.baseline, fault)?;
             if arm == baseline {
-                return fault(&format!("{key}.baseline"), "an arm is not compared with itself");
+                return Err(fault(&of_baseline, "an arm is not compared with itself".into()));
             }
-            if comparisons.contains(&[arm, baseline]) || comparisons.contains(&[baseline, arm]) {
-                return fault(&key, "the two arms are compared already");
+            if comparisons.iter().any(|pair| [[arm, baseline], [baseline, arm]].contains(pair)) {
+                return Err(fault(&key, "the two arms are compared already".into()));
             }
             comparisons.push([arm, baseline]);
         }
-        let mut arms = Vec::new();
-        for (at, arm) in file.arms.iter().enumerate() {
-            let key = format!("arms[{at}].same_time_as");
-            let same_time_as = match &arm.same_time_as {
-                Some(name) => Some(named(key.clone(), name)?),
-                None => None,
-            };
-            if let Some(reference) = same_time_as
-                && (reference == at || file.arms[reference].same_time_as.is_some())
-            {
-                return fault(&key, "it must name an arm with epochs of its own");
+        Ok(comparisons)
+    }
+
+    fn arm(&self, at: usize, folder: &Path, fault: Fault) -> Result<Arm> {
+        let ArmTable { name, config, set, same_time_as } = &self.arms[at];
+        let set = [&self.set[..], set].concat();
+        let config = Config::load(&folder.join(config), &set)
+            .map_err(|error| Error::Arm { name: name.clone(), error: Box::new(error.into()) })?;
+        let key = format!("arms[{at}].same_time_as");
+        let same_time_as = match same_time_as {
+            Some(other) => Some(self.named(&key, other, fault)?),
+            None => None,
+        };
+        if let Some(reference) = same_time_as {
+            if reference == at || self.arms[reference].same_time_as.is_some() {
+                return Err(fault(&key, "it must name an arm with epochs of its own".into()));
             }
-            let config = path.parent().unwrap_or(Path::new("")).join(&arm.config);
-            let set = [&file.set[..], &arm.set].concat();
-            let of_arm = |error| Error::Arm { name: arm.name.clone(), error: Box::new(error) };
-            let config = Config::load(&config, &set).map_err(|error| of_arm(error.into()))?;
-            if same_time_as.is_some() && config.schedule.kind != ScheduleKind::Cosine {
+            if config.schedule.kind != ScheduleKind::Cosine {
                 let text = "the milestones of schedule.kind = \"step\" do not follow the number of \
                             epochs; use \"cosine\"";
-                return fault(&key, text);
+                return Err(fault(&key, text.into()));
             }
-            let config = Config { name: Some(arm.name.clone()), ..config };
-            arms.push(Arm { name: arm.name.clone(), config, same_time_as });
         }
-        let (seeds, correction) = (seeds.into(), file.correction);
-        Ok(Self { arms, comparisons, seeds, correction, resolve, is_study: true })
+        let config = Config { name: Some(name.clone()), ..config };
+        Ok(Arm { name: name.clone(), config, same_time_as })
     }
 }
 

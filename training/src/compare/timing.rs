@@ -1,7 +1,8 @@
 //! How many epochs of an arm take as long as the training of another one.
 
 use std::fs;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -54,22 +55,38 @@ impl EqualTime {
         device: &Device,
         stop: &CancelToken,
     ) -> Result<Self> {
-        let folder = out.join(".timing");
-        let remove = || match folder.exists() {
-            true => fs::remove_dir_all(&folder).map_err(|e| cannot_write(&folder, &e)),
-            false => Ok(()),
-        };
         let mut shortest = [f64::INFINITY; 2];
         for _ in 0..ROUNDS {
             for (config, shortest) in [reference, own].into_iter().zip(&mut shortest) {
-                remove()?;
-                let seconds = seconds_of_epoch(config, &folder, device, stop)?;
+                let folder = Scratch::new(out.join(".timing"))?;
+                let seconds = seconds_of_epoch(config, &folder.0, device, stop)?;
                 *shortest = shortest.min(seconds);
             }
         }
-        remove()?;
         let [reference_seconds, own_seconds] = shortest;
         Ok(Self::new(name, reference.train.epochs, reference_seconds, own_seconds))
+    }
+}
+
+/// A folder that is removed on drop.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// The folder does not exist yet; what one before it left, whose process was killed, is removed.
+    fn new(path: PathBuf) -> Result<Self> {
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(cannot_write(&path, &error).into())
+            }
+            _ => Ok(Self(path)),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The next one is told of what cannot be removed.
+        fs::remove_dir_all(&self.0).ok();
     }
 }
 

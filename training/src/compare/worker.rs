@@ -66,7 +66,7 @@ const STEP_INTERVAL: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The number of SIGTERM.
-const TERMINATE: usize = 15;
+pub(super) const TERMINATE: usize = 15;
 
 /// Trains or resumes the run in a directory as the first line of `orders` says, measures it, and
 /// reports events to `reports`, line by line. The end of `orders` asks it to stop: its parent has
