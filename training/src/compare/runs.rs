@@ -156,12 +156,23 @@ impl Session<'_> {
             }
             let Some((at, message)) = workers.next() else { continue };
             let Some(own) = observers.get_mut(&at) else { continue };
-            match message {
-                Message::Event(Event::Started(info)) => own.started(&info),
-                Message::Event(Event::Step(step)) => own.step(&step),
-                Message::Event(Event::Skipped(reason)) => own.skipped(&reason),
-                Message::Event(Event::Note(text)) => own.note(&text),
-                Message::Event(Event::Epoch(record)) => {
+            let event = match message {
+                Message::Event(event) => *event,
+                Message::Ended(status) => {
+                    observers.remove(&at);
+                    // It has not said how it ended.
+                    if self.leave(at) {
+                        error.get_or_insert(self.crashed(at, &status?));
+                    }
+                    continue;
+                }
+            };
+            match event {
+                Event::Started(info) => own.started(&info),
+                Event::Step(step) => own.step(&step),
+                Event::Skipped(reason) => own.skipped(&reason),
+                Event::Note(text) => own.note(&text),
+                Event::Epoch(record) => {
                     own.epoch(&record);
                     if let Some((_, live)) = self.live.iter_mut().find(|(run, _)| *run == at) {
                         live.last = Some(record);
@@ -171,13 +182,13 @@ impl Session<'_> {
                         self.report_running(observer);
                     }
                 }
-                Message::Event(Event::Done) => {
+                Event::Done => {
                     self.leave(at);
                     self.runs[at].load()?;
                     self.comparison().write(self.setup.out)?;
                     self.report_running(observer);
                 }
-                Message::Event(Event::Failed { text, is_failed_check, is_interrupted }) => {
+                Event::Failed { text, is_failed_check, is_interrupted } => {
                     self.leave(at);
                     let failure = format!("{}: {text}", self.runs[at].label());
                     if is_failed_check {
@@ -186,17 +197,8 @@ impl Session<'_> {
                     } else if is_interrupted {
                         error.get_or_insert(self.stopped(TERMINATE));
                     } else {
-                        error.get_or_insert(Error::Runs {
-                            failures: vec![failure],
-                            is_failed_check: false,
-                        });
-                    }
-                }
-                Message::Ended(status) => {
-                    observers.remove(&at);
-                    // It has not said how it ended.
-                    if self.leave(at) {
-                        error.get_or_insert(self.crashed(at, &status?));
+                        let failures = vec![failure];
+                        error.get_or_insert(Error::Runs { failures, is_failed_check: false });
                     }
                 }
             }

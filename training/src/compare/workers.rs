@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// What comes from a worker.
 pub(super) enum Message {
     /// It reports.
-    Event(Event),
+    Event(Box<Event>),
     /// It has ended.
     Ended(io::Result<ExitStatus>),
 }
@@ -60,7 +60,7 @@ impl Workers {
                 // A pipe that cannot be read is as good as closed.
                 let Ok(line) = line else { break };
                 let event = serde_json::from_str(&line);
-                let event = event.unwrap_or_else(|_| Event::Note(line));
+                let event = event.unwrap_or(Event::Note(line));
                 sender.send((run, Some(event))).ok();
             }
             sender.send((run, None)).ok();
@@ -82,7 +82,7 @@ impl Workers {
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
         };
         let message = match event {
-            Some(event) => Message::Event(event),
+            Some(event) => Message::Event(Box::new(event)),
             None => {
                 let at = self.workers.iter().position(|worker| worker.run == run)?;
                 Message::Ended(self.workers.remove(at).child.wait())
