@@ -9,16 +9,15 @@ const CODE: [&str; 5] = ["../../Cargo.lock", "../../models", "../../datasets", "
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    CODE.iter().for_each(|path| println!("cargo:rerun-if-changed={path}"));
     // A package has no repository, or is unpacked within another one.
     if !Path::new("../../.git").exists() {
         return;
     }
+    CODE.iter().for_each(|path| println!("cargo:rerun-if-changed={path}"));
     // What a commit or another branch changes.
-    for name in ["HEAD", "logs/HEAD", "index"] {
-        if let Some(path) = git(&["rev-parse", "--git-path", name]) {
-            println!("cargo:rerun-if-changed={path}");
-        }
+    let paths = ["HEAD", "logs/HEAD", "index"].map(|name| git(&["rev-parse", "--git-path", name]));
+    for path in paths.iter().flatten().filter(|path| Path::new(path).exists()) {
+        println!("cargo:rerun-if-changed={path}");
     }
     let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return };
     let status = ["status", "--porcelain", "--untracked-files=no", "--"];

@@ -36,6 +36,8 @@ pub(super) struct Fixed {
     correction: Correction,
     /// `dbb against base`, the primary comparison first.
     comparisons: Vec<String>,
+    /// The arms of equal time, each with the one whose time decides.
+    same_time_as: BTreeMap<String, String>,
 }
 
 impl Record {
@@ -47,7 +49,12 @@ impl Record {
         let name = |at: usize| plan.arms[at].name.as_str();
         let comparisons = plan.comparisons.iter();
         let comparisons = comparisons.map(|&[a, b]| format!("{} against {}", name(a), name(b)));
+        let same_time = plan
+            .arms
+            .iter()
+            .filter_map(|arm| Some((arm.name.clone(), name(arm.same_time_as?).to_string())));
         let study = plan.is_study.then(|| Fixed {
+            same_time_as: same_time.collect(),
             seeds: plan.seeds,
             correction: plan.correction,
             comparisons: comparisons.collect(),
@@ -145,6 +152,15 @@ impl Fixed {
             let [was, is] = [self, now].map(|fixed| fixed.comparisons.join(", "));
             changes.push(format!("the comparisons were {was}, are {is}"));
         }
+        let arms: BTreeSet<&String> =
+            self.same_time_as.keys().chain(now.same_time_as.keys()).collect();
+        for arm in arms {
+            let [was, is] = [self, now].map(|fixed| fixed.same_time_as.get(arm));
+            if was != is {
+                let [was, is] = [was, is].map(|name| name.map_or("not set", String::as_str));
+                changes.push(format!("{arm}: same_time_as was {was}, is {is}"));
+            }
+        }
         changes
     }
 }
@@ -190,6 +206,8 @@ mod tests {
         assert_eq!(says(correction), "correction was holm, is none");
         let swapped = record(|plan, _| plan.comparisons = vec![[0, 1]]);
         assert_eq!(says(swapped), "the comparisons were dbb against base, are base against dbb");
+        let time = record(|plan, _| plan.arms[1].same_time_as = Some(0));
+        assert_eq!(says(time), "dbb: same_time_as was not set, is base");
         let lr = record(|_, identities| identities[1].config.optim.lr = 0.2);
         assert_eq!(says(lr), "dbb: optim.lr was 0.1, is 0.2");
         let data = record(|_, identities| identities[0].val_data = "other".into());
