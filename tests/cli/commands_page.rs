@@ -42,7 +42,9 @@ fn the_page_of_commands_is_the_help() {
 }
 
 fn commands(command: &Command) -> impl Iterator<Item = &Command> {
-    command.get_subcommands().filter(|command| command.get_name() != "help")
+    command
+        .get_subcommands()
+        .filter(|command| command.get_name() != "help" && !command.is_hide_set())
 }
 
 /// The description of a command, by paragraph.

@@ -13,7 +13,7 @@ fn compare_pairs_blocks_by_seed() {
     let out = folder.at("comparison");
     let own = ["compare", QUICK_BASE, "--blocks", "base,dbb", "--seeds", "2", "--out", &out];
     let result = json(&[&own[..], &set(&TINY)].concat());
-    assert_eq!(keys(&result), ["rows", "summary"]);
+    assert_eq!(keys(&result), ["rows", "summary", "comparisons", "correction", "resolve"]);
     let rows = result["rows"].as_array().expect("rows");
     let named: Vec<_> = rows
         .iter()
@@ -21,7 +21,7 @@ fn compare_pairs_blocks_by_seed() {
         .collect();
     assert_eq!(named, [("base", 0), ("dbb", 0), ("base", 1), ("dbb", 1)]);
     for (row, (block, seed)) in rows.iter().zip(named) {
-        let fields = ["arch", "block", "seed", "top1", "top1_deploy"];
+        let fields = ["arch", "block", "seed", "top1", "top1_train"];
         let costs = ["params_train", "params_deploy", "seconds"];
         assert_eq!(&keys(row)[..8], [&fields[..], &costs].concat());
         assert_eq!(row["name"], format!("resnet20-{block}"));
@@ -31,8 +31,11 @@ fn compare_pairs_blocks_by_seed() {
         assert_eq!(config["model"]["block"], block);
         assert_eq!(number(&config, "seed") as usize, seed);
         // The accuracy of both forms is what an evaluation of the run finds.
-        assert_eq!(row["top1"], json(&["eval", &run])["top1"]);
-        assert_eq!(row["top1_deploy"], json(&["eval", &run, "--deploy"])["top1"]);
+        assert_eq!(row["top1_train"], json(&["eval", &run])["top1"]);
+        let folded = json(&["eval", &run, "--deploy"]);
+        assert_eq!((&row["top1"], &row["top5"]), (&folded["top1"], &folded["top5"]));
+        assert_eq!(row["test_images"], folded["n"]);
+        assert!(close(number(row, "test_loss"), number(&folded, "loss"), 1e-6), "{row}");
         let flags = ["--arch", "resnet20", "--width", "0.25", "--channels", "1"];
         let summary = json(&[&["summary", "--block", block], &flags[..]].concat());
         for key in ["params_train", "params_deploy"] {
@@ -49,9 +52,7 @@ fn compare_pairs_blocks_by_seed() {
     let summary = result["summary"].as_array().expect("a summary");
     assert_eq!(summary.len(), 2);
     for (row, block) in summary.iter().zip(["base", "dbb"]) {
-        let fields = ["arch", "block", "n", "top1_mean", "top1_sd", "delta", "delta_ci95"];
-        let names = ["name", "baseline", "paired", "differences"];
-        assert_eq!(keys(row), [&fields[..], &names].concat());
+        assert_eq!(keys(row), ["arch", "block", "n", "top1_mean", "top1_sd", "name"]);
         assert_eq!(row["name"], format!("resnet20-{block}"));
         assert_eq!((&row["arch"], &row["block"]), (&"resnet20".into(), &block.into()));
         let (a, b) = (top1(block, 0.0), top1(block, 1.0));
@@ -59,21 +60,20 @@ fn compare_pairs_blocks_by_seed() {
         assert!(close(number(row, "top1_mean"), (a + b) / 2.0, 1e-9), "{row}");
         assert!(close(number(row, "top1_sd"), deviation(a, b), 1e-9), "{row}");
     }
-    assert!(summary[0]["delta"].is_null() && summary[0]["delta_ci95"].is_null());
-    assert!(summary[0]["baseline"].is_null() && summary[0]["paired"].is_null());
-    assert_eq!(
-        (&summary[1]["baseline"], &summary[1]["paired"]),
-        (&"resnet20-base".into(), &true.into())
-    );
-    assert_eq!(summary[1]["differences"].as_array().map(Vec::len), Some(0), "{result}");
+    let outcome = &result["comparisons"][0];
+    assert_eq!(result["comparisons"].as_array().map(Vec::len), Some(1));
+    let names = ["arm", "baseline"].map(|key| outcome[key].as_str().expect("a name"));
+    assert_eq!(names, ["resnet20-dbb", "resnet20-base"]);
+    assert_eq!((&outcome["paired"], number(outcome, "n")), (&true.into(), 2.0));
+    assert_eq!(outcome["differences"].as_array().map(Vec::len), Some(0), "{result}");
     let [a, b] = [0.0, 1.0].map(|seed| top1("dbb", seed) - top1("base", seed));
-    assert!(close(number(&summary[1], "delta"), (a + b) / 2.0, 1e-9), "{result}");
+    assert!(close(number(outcome, "delta"), (a + b) / 2.0, 1e-9), "{result}");
     // Student's t for one degree of freedom: 12.706.
-    let half_width = 12.706 * deviation(a, b) / 2f64.sqrt();
-    assert!(close(number(&summary[1], "delta_ci95"), half_width, 1e-4), "{result}");
+    let half_width = 12.7062 * deviation(a, b) / 2f64.sqrt();
+    assert!(close(number(outcome, "delta_ci95"), half_width, 1e-4), "{result}");
 
     let report = fs::read_to_string(format!("{out}/report.html")).expect("a report");
-    let delta = format!("{:+.2} ± {half_width:.2}", number(&summary[1], "delta"));
+    let delta = format!("{:+.2} ± {:.2}", number(outcome, "delta"), number(outcome, "delta_ci95"));
     for part in ["run 4 of 4", &delta.replace('-', "−"), "resnet20-dbb-seed1/report.html"] {
         assert!(report.contains(part), "no {part:?} in {report}");
     }
@@ -83,31 +83,33 @@ fn compare_pairs_blocks_by_seed() {
     assert_eq!(serde_json::from_str::<Value>(&table("json")).expect("JSON"), result);
     let csv: Vec<Vec<String>> =
         table("csv").lines().map(|line| line.split(',').map(String::from).collect()).collect();
-    assert_eq!(csv[0], [&keys(&rows[0])[..8], &["name"]].concat());
+    let column = |name: &str| csv[0].iter().position(|field| field == name).expect("a column");
     assert_eq!(csv.len(), 5);
     for (line, row) in csv[1..].iter().zip(rows) {
-        assert_eq!((&*line[0], &*line[1]), ("resnet20", row["block"].as_str().expect("text")));
-        assert_eq!(line[8], row["name"].as_str().expect("a name"));
-        for (field, (key, tolerance)) in line[2..8].iter().zip([
-            ("seed", 0.0),
-            ("top1", 1e-4),
-            ("top1_deploy", 1e-4),
-            ("params_train", 0.0),
-            ("params_deploy", 0.0),
-            ("seconds", 0.06),
-        ]) {
-            let field: f64 = field.parse().expect("a number");
+        for (name, key) in [("model", "arch"), ("block", "block"), ("arm", "name")] {
+            assert_eq!(line[column(name)], row[key].as_str().expect("text"));
+        }
+        // All digits, but for times.
+        for (name, key, tolerance) in [
+            ("seed", "seed", 0.0),
+            ("top1", "top1", 0.0),
+            ("top5", "top5", 0.0),
+            ("test_loss", "test_loss", 0.0),
+            ("train_loss", "train_loss", 0.0),
+            ("fold_difference", "fold_max_rel_diff", 0.0),
+            ("params_train", "params_train", 0.0),
+            ("params_deploy", "params_deploy", 0.0),
+            ("seconds", "seconds", 0.06),
+        ] {
+            let field: f64 = line[column(name)].parse().expect("a number");
             assert!((field - number(row, key)).abs() <= tolerance, "{key}: {line:?} {row}");
         }
     }
     let markdown = table("md");
     for row in summary {
         let (mean, sd) = (number(row, "top1_mean"), number(row, "top1_sd"));
-        let delta = match row["delta"].as_f64() {
-            Some(delta) => format!("{delta:+.2} ± {:.2}", number(row, "delta_ci95")),
-            None => "-".to_string(),
-        };
         let block = row["block"].as_str().expect("text");
+        let delta = if block == "dbb" { &delta } else { "-" };
         let line = format!("| resnet20 | {block} | 2 | {mean:.2} ± {sd:.2} | {delta} |");
         assert!(markdown.contains(&line), "no {line}\n{markdown}");
     }
@@ -122,18 +124,15 @@ fn compare_of_single_runs_claims_no_difference() {
     assert_eq!(result["rows"].as_array().map(Vec::len), Some(2), "{result}");
     for row in result["summary"].as_array().expect("a summary") {
         assert_eq!(number(row, "n"), 1.0);
-        for key in ["top1_sd", "delta", "delta_ci95"] {
-            assert!(row[key].is_null(), "{key} of {row}");
-        }
+        assert!(row["top1_sd"].is_null(), "{row}");
+    }
+    for key in ["delta", "delta_ci95", "p", "p_corrected", "unpaired_delta", "seeds_needed"] {
+        assert!(result["comparisons"][0][key].is_null(), "{key} of {result}");
     }
     let markdown = fs::read_to_string(format!("{out}/compare.md")).expect("a table");
     let top1 = |at: usize| number(&result["summary"][at], "top1_mean");
     let delta = format!("| {:+.2} (one seed: no interval) | resnet20-base |", top1(1) - top1(0));
     assert!(markdown.contains(&delta), "no {delta} in {markdown}");
-    // Nothing is trained and nothing written once a run is there.
-    let before = snapshot(&out);
-    dbb(&args).fails(1, &["resnet20-base-seed0", "already holds a run"]);
-    assert!(before == snapshot(&out), "the comparison has changed");
     dbb(&[&args[..], &["--blocks", "base,dbb"]].concat()).fails(1, &["used twice"]);
 }
 
@@ -153,8 +152,8 @@ fn any_two_configurations_are_compared_and_what_differs_is_said() {
                     (short: 1); paired by seed";
     call.says(&[sentence, "run 1 of 4: short, seed 0", "run 4 of 4: steep, seed 1"]);
     let result = call.json();
-    let steep = &result["summary"][1];
-    assert_eq!((&steep["name"], &steep["paired"]), (&"steep".into(), &true.into()));
+    let steep = &result["comparisons"][0];
+    assert_eq!((&steep["arm"], &steep["paired"]), (&"steep".into(), &true.into()));
     let differences = serde_json::json!([
         {"key": "optim.lr", "baseline": 0.05, "own": 0.1},
         {"key": "train.epochs", "baseline": 1, "own": 2},
@@ -199,18 +198,18 @@ fn only_what_shares_images_and_seeds_is_paired() {
     let result = call.json();
     let top1 = |arm: usize| [arm, arm + 4].map(|row| number(&result["rows"][row], "top1"));
     for at in [1, 2] {
-        let row = &result["summary"][at];
+        let row = &result["comparisons"][at - 1];
         assert_eq!(row["paired"], false, "{row}");
         let [[a, b], [c, d]] = [top1(0), top1(at)];
         assert!(close(number(row, "delta"), (c + d - a - b) / 2.0, 1e-9), "{result}");
         // Welch: of two values the variance is half the square of their distance.
         let (v, w) = ((a - b).powi(2) / 4.0, (c - d).powi(2) / 4.0);
-        let freedom = if v + w == 0.0 { 1.0 } else { (v + w).powi(2) / (v * v + w * w) };
-        // Of 1 and 2 degrees of freedom, and in between along their reciprocals.
-        let t = 4.303 + (2.0 / freedom - 1.0) * (12.706 - 4.303);
-        assert!(close(number(row, "delta_ci95"), t * (v + w).sqrt(), 1e-6), "{result}");
+        // Two values each have between 1 and 2 degrees of freedom; t is 12.706 and 4.303 there.
+        let half = number(row, "delta_ci95");
+        let error = (v + w).sqrt();
+        assert!((4.302 * error..=12.707 * error).contains(&half), "{result}");
     }
-    let elsewhere = &result["summary"][3];
+    let elsewhere = &result["comparisons"][2];
     for key in ["paired", "delta", "delta_ci95"] {
         assert!(elsewhere[key].is_null(), "{key} of {elsewhere}");
     }

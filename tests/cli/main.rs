@@ -27,6 +27,7 @@ mod setup;
 mod soak;
 #[path = "../support/stored.rs"]
 mod stored;
+mod study;
 mod summary;
 #[path = "../support/mod.rs"]
 mod support;

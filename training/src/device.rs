@@ -100,7 +100,7 @@ const FEW_CORES: usize = 256;
 pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
     #[cfg(feature = "flex")]
     dbb_models::InstructionSet::from_env()?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = cores();
     let most = FEW_CORES.max(4 * cores);
     if let Some(asked) = threads.filter(|threads| *threads > most) {
         return Err(DeviceError::TooManyThreads { asked, cores, most });
@@ -115,6 +115,11 @@ pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
         }),
         None => Ok(()),
     }
+}
+
+/// Threads that run at the same time on this machine: the default of [`start_threads`].
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The instruction set of the CPU kernels, `none` in a program without them. Results are equal to the

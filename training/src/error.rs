@@ -191,6 +191,38 @@ pub enum Error {
         /// Names of the arms of this comparison.
         own: String,
     },
+    /// A comparison that is started again with something else.
+    #[error("{} belongs to a comparison that is not this one: {}", folder.display(), changes.join("; "))]
+    OtherPlan {
+        /// The folder of the comparison or of one of its runs.
+        folder: PathBuf,
+        /// What has changed, a sentence each.
+        changes: Vec<String>,
+    },
+    /// Runs of a comparison that have ended with an error.
+    #[error("{}", failures.join("; "))]
+    Runs {
+        /// Arm, seed and error of each.
+        failures: Vec<String>,
+        /// Whether their results are wrong, rather than something in the user's hands.
+        is_failed_check: bool,
+    },
+    /// A comparison that was stopped by a signal, after its runs were saved.
+    #[error(
+        "stopped by signal {signal}; {finished} of {planned} runs in {} are finished, and those under way \
+         are saved",
+        folder.display()
+    )]
+    Stopped {
+        /// The signal's number.
+        signal: usize,
+        /// The folder of the comparison.
+        folder: PathBuf,
+        /// Runs that are finished.
+        finished: usize,
+        /// Runs planned.
+        planned: usize,
+    },
     /// Stopped by a signal before anything was trained.
     #[error("stopped by signal {signal}; nothing was trained")]
     NotBegun {
@@ -291,6 +323,7 @@ impl Error {
                 | Self::Fold { .. }
                 | Self::BlockFold { .. }
                 | Self::Start { .. }
+                | Self::Runs { is_failed_check: true, .. }
                 | Self::Weights(WeightsError::Overflow { .. } | WeightsError::NonFinite { .. })
         )
     }

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use dbb_models::BlockKind;
 
+use crate::compare_run;
 use crate::options::{DeviceOptions, block};
 use crate::progress::Progress;
 use crate::train::default_out;
-use dbb_training::compare::{Arm, compare};
+use dbb_training::compare::{Plan, RESOLVE, Setup, compare};
 use dbb_training::config::Config;
 use dbb_training::run::directory::RunDir;
+use dbb_training::train::observer::Observer;
 
 /// Train several configurations with the same seeds, and compare their top-1.
 ///
@@ -17,12 +19,18 @@ use dbb_training::run::directory::RunDir;
 /// name. Its runs are in <name>-seed<seed>. Each is compared with the first of the same file, else of
 /// the same architecture, else of all: in pairs of equal seeds where both train on the same images.
 ///
+/// Started again with the same --out, it reads the runs that are finished and resumes those under way.
+///
 /// Example: dbb compare configs/quick/resnet20-base.toml --blocks base,dbb --seeds 3
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Configurations (TOML).
-    #[arg(required = true)]
+    #[arg(required_unless_present = "study")]
     configs: Vec<PathBuf>,
+    /// Study (TOML): arms, seeds and comparisons, fixed in advance.
+    #[arg(long, value_name = "FILE")]
+    #[arg(conflicts_with_all = ["configs", "blocks", "seeds", "set", "resolve"])]
+    study: Option<PathBuf>,
     /// Train every configuration with each of these blocks instead of its own; the first is the
     /// baseline.
     #[arg(long, value_delimiter = ',', value_parser = block())]
@@ -33,10 +41,20 @@ pub struct Args {
     /// Override a key in every configuration, for example --set train.epochs=3.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Say how many seeds resolve a difference of so many points of top-1.
+    #[arg(long, value_name = "POINTS", default_value_t = RESOLVE, value_parser = points)]
+    resolve: f64,
     /// Folder of the runs and tables; by default runs/compare-<date>-<time>, in UTC. It may hold earlier
-    /// runs of the same configurations with other seeds.
+    /// runs of the same comparison.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Runs side by side, each with its share of the threads. Results are those of runs one after the
+    /// other with as many threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+    /// Write the prediction for every validation image into the run directories (predictions.csv).
+    #[arg(long)]
+    predictions: bool,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -44,18 +62,36 @@ pub struct Args {
     json: bool,
 }
 
+/// A difference that can be resolved.
+fn points(text: &str) -> Result<f64, String> {
+    let points = text.parse().ok().filter(|points: &f64| *points > 0.0 && points.is_finite());
+    points.ok_or_else(|| "expected a number above 0".into())
+}
+
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let device = args.device.open()?;
-    let recipes = args.configs.iter().map(|path| {
-        let config = Config::load(path, &args.set)?;
-        Ok((path.clone(), config))
-    });
-    let recipes = recipes.collect::<dbb_training::Result<Vec<_>>>()?;
-    let arms = Arm::of(&recipes, &args.blocks)?;
-    let out = args.out.clone().unwrap_or_else(|| default_out("compare".as_ref()));
+    let plan = args.plan()?;
+    let threads = args.device.share_threads(args.jobs.into())?;
+    let device = args.device.open_with(threads)?;
+    let default = args.study.as_deref().unwrap_or("compare".as_ref());
+    let out = args.out.clone().unwrap_or_else(|| default_out(default));
+    let program = std::env::current_exe()?;
     let stop = crate::signals::stop()?;
-    let comparison = compare(&arms, args.seeds.into(), &out, &device, &stop, &mut Progress::new())?;
-    comparison.write(&out)?;
+    let setup = Setup {
+        out: &out,
+        jobs: args.jobs.into(),
+        predictions: args.predictions,
+        device: &device,
+        command: &|run| compare_run::command(&program, run, &args.device.device, threads),
+        observe: &|name, seed| -> Box<dyn Observer> {
+            match args.jobs {
+                1 => Box::new(Progress::new()),
+                _ => Box::new(Progress::labelled(format!("{name}, seed {seed}"))),
+            }
+        },
+        commit: compare_run::COMMIT,
+        stop: &stop,
+    };
+    let comparison = compare(&plan, &setup, &mut Progress::new())?;
     crate::print(args.json, &comparison, || {
         format!(
             "{}\ntables: {} (.json, .csv, .md)\nfolded weights: {}\nreport: {}",
@@ -65,4 +101,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             RunDir::new(&out).report().display()
         )
     })
+}
+
+impl Args {
+    fn plan(&self) -> anyhow::Result<Plan> {
+        if let Some(study) = &self.study {
+            return Ok(Plan::study(study)?);
+        }
+        let recipes = self.configs.iter().map(|path| {
+            let config = Config::load(path, &self.set)?;
+            Ok((path.clone(), config))
+        });
+        let recipes = recipes.collect::<dbb_training::Result<Vec<_>>>()?;
+        let plan = Plan::of(&recipes, &self.blocks, self.seeds.into())?;
+        Ok(Plan { resolve: self.resolve, ..plan })
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::activation::softmax;
 use dbb_datasets::{DataError, Split, open};
 use dbb_models::quantize::{Granularity, int8_weights};
 use dbb_models::weights::write_atomically;
@@ -14,7 +13,7 @@ use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
 use crate::progress::Batches;
 use dbb_training::Error;
 use dbb_training::inference::evaluate::{Evaluation, evaluate};
-use dbb_training::run::metrics::best;
+use dbb_training::inference::predictions::Predictions;
 use dbb_training::text::plural;
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
@@ -83,30 +82,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         false => (target.network.clone(), target.metadata.form),
     };
     let dataset = loader.dataset();
-    let mut csv = String::from("index,label,prediction,probability");
-    csv += if dataset.file(0).is_some() { ",file\n" } else { "\n" };
+    let mut predictions = Predictions::new(dataset);
     let mut progress = Batches::new(loader.batches_per_epoch());
     let evaluation = evaluate(&network, &loader, |batch, logits| {
         progress.add(batch.len());
-        if args.predictions.is_none() {
-            return;
-        }
-        let [_, classes] = logits.dims();
-        let probabilities: Vec<f32> = softmax(logits.clone(), 1).into_data().iter().collect();
-        for (i, row) in probabilities.chunks(classes).enumerate() {
-            let best = best(row);
-            let (index, label) = (batch.indices[i], batch.labels[i]);
-            csv += &format!("{index},{label},{best},{:.6}", row[best]);
-            if let Some(file) = dataset.file(index) {
-                csv += &format!(",\"{}\"", file.to_string_lossy().replace('"', "\"\""));
-            }
-            csv.push('\n');
+        if args.predictions.is_some() {
+            predictions.add(batch, logits);
         }
     })?;
     drop(progress);
     let evaluation = args.target.accept(evaluation)?;
     if let Some(path) = &args.predictions {
-        write_atomically(path, csv.as_bytes())
+        write_atomically(path, predictions.into_csv().as_bytes())
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
     }
     for reason in &evaluation.skipped {

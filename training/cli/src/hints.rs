@@ -53,6 +53,10 @@ fn hint(error: &Error) -> Option<String> {
             run.display()
         ),
         Error::OtherComparison { .. } => "give another --out".into(),
+        Error::OtherPlan { .. } => "undo the change, or give another --out".into(),
+        Error::Stopped { folder, .. } => {
+            format!("the same command with --out {} resumes it", folder.display())
+        }
         Error::NoRun(_) => "name the run directory, or give it with --out".into(),
         Error::NoCheckpoint { .. } => "--out names another directory".into(),
         Error::OtherConfig { run, .. } => format!(

@@ -7,6 +7,7 @@ struct Readme;
 
 mod bench;
 mod compare;
+mod compare_run;
 mod completions;
 mod config;
 mod devices;
@@ -52,6 +53,8 @@ enum Command {
     Export(export::ExportArgs),
     Compare(compare::Args),
     Inspect(inspect::Args),
+    #[command(hide = true)]
+    CompareRun(compare_run::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Config(config::Args),
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::CompareRun(args) => compare_run::run(&args),
         Command::Summary(args) => summary::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(&args),
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
     match error.downcast_ref::<dbb_training::Error>() {
         Some(
             dbb_training::Error::Interrupted { signal, .. }
+            | dbb_training::Error::Stopped { signal, .. }
             | dbb_training::Error::NotBegun { signal },
         ) => ExitCode::from(128 + *signal as u8),
         Some(error) if error.is_failed_check() => ExitCode::from(3),

@@ -15,6 +15,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Draws a bar or prints lines.
 pub struct Progress {
+    /// Before every line, where several runs write theirs.
+    label: Option<String>,
     terminal: bool,
     bar: Option<ProgressBar>,
     info: Option<RunInfo>,
@@ -24,7 +26,12 @@ pub struct Progress {
 impl Progress {
     pub fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { terminal, bar: None, info: None, last_line: Instant::now() }
+        Self { label: None, terminal, bar: None, info: None, last_line: Instant::now() }
+    }
+
+    /// The progress of one of several runs side by side: lines that name it, and no bar.
+    pub fn labelled(label: String) -> Self {
+        Self { label: Some(label), terminal: false, ..Self::new() }
     }
 
     /// Takes the bar away.
@@ -35,9 +42,10 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| crate::say(text)),
-            None => crate::say(text),
+        match (&self.bar, &self.label) {
+            (Some(bar), _) => bar.suspend(|| crate::say(text)),
+            (None, Some(label)) => crate::say(&format!("{label}: {text}")),
+            (None, None) => crate::say(text),
         }
     }
 }
@@ -68,14 +76,16 @@ impl Observer for Progress {
         let Some(info) = &self.info else { return };
         match &self.bar {
             Some(bar) => {
-                bar.inc(1);
+                // Not every step is reported.
+                let before = info.done * info.steps_per_epoch + info.done_steps;
+                bar.set_position(step.run_step.saturating_sub(before) as u64);
                 let columns = Term::stderr().size().1.into();
                 let done = bar.position() as f64 / bar.length().unwrap_or(1).max(1) as f64;
                 bar.set_message(line(step, info, Some((done, bar.eta())), columns));
             }
             None if self.last_line.elapsed() > LINE_INTERVAL => {
                 self.last_line = Instant::now();
-                crate::say(&line(step, info, None, usize::MAX));
+                self.line(&line(step, info, None, usize::MAX));
             }
             None => {}
         }

@@ -2,17 +2,15 @@
 
 use std::path::Path;
 
-use super::arm::{Arm, Pairing};
 use super::charts::{Group, charts};
 use super::live::Live;
-use super::result::{Comparison, Row};
-use super::tables::{DELTA_HEADER, TOP1_HEADER};
+use super::plan::Arm;
+use super::result::Comparison;
+use super::sections::{cost, link, outcome_table, run_table, summary_table, verdict};
 use crate::report::Run;
-use crate::report::format::Quantity::{Count, Duration, Epoch, Number, Percent};
-use crate::report::format::signed;
+use crate::report::format::Quantity::{Epoch, Number, Percent};
 use crate::report::frame::{State, environment, figures, open};
-use crate::report::page::{Html, cards, details, paragraph, preformatted, table};
-use crate::text::plural;
+use crate::report::page::{Html, cards, details, paragraph, preformatted};
 
 /// What is compared, and where.
 pub(super) struct Compared<'a> {
@@ -25,46 +23,45 @@ pub(super) struct Compared<'a> {
 }
 
 impl Compared<'_> {
-    /// The report: `runs` belong to the rows of the comparison, `live` is the run under way.
+    /// The report: `runs` belong to the rows of the comparison, `live` are the runs under way.
     pub fn page(
         &self,
         comparison: &Comparison,
-        runs: &[Run],
-        live: Option<&Live>,
+        runs: &[&Run],
+        live: &[Live],
         state: &State,
     ) -> String {
-        let groups: Vec<Group> = comparison
-            .summary
-            .iter()
-            .map(|summary| {
-                let own = comparison.rows.iter().zip(runs);
-                let own = own.filter(|(row, _)| row.name == summary.name).collect();
-                Group { summary, runs: own }
-            })
-            .collect();
+        let groups = Group::all(comparison, runs);
         let names: Vec<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
         let title = format!("{} compared", names.join(", "));
-        // The run under way counts.
-        let number = runs.len() + usize::from(live.is_some());
+        // The runs under way count.
+        let number = runs.len() + live.len();
         let mut page = open(title, state, &[("run", number, self.planned)]);
-        if let Some(live) = live {
-            page.section(&format!("Run {number} of {}", self.planned), self.under_way(live));
+        if !live.is_empty() {
+            let title = match live.len() {
+                1 => format!("Run {number} of {}", self.planned),
+                _ => format!("Runs {} to {number} of {}", runs.len() + 1, self.planned),
+            };
+            page.section(&title, live.iter().map(|live| self.under_way(live)).collect());
         }
         let result = match groups.is_empty() {
             true => paragraph("No run is finished."),
             false => Html::from_iter([
                 summary_table(comparison, &groups),
+                outcome_table(comparison),
                 verdict(comparison),
                 cost(&groups),
             ]),
         };
         page.section("Result", result);
+        if !groups.is_empty() {
+            let epochs = runs.iter().map(|run| run.records.len()).max().unwrap_or(0);
+            page.section("Curves", figures(&charts(comparison, &groups), epochs));
+        }
         let differences = comparison.contrasts.iter().map(|c| paragraph(c.describe() + "."));
         page.section("What differs", differences.collect());
-        let epochs = runs.iter().map(|run| run.records.len()).max().unwrap_or(0);
         if !groups.is_empty() {
-            page.section("Curves", figures(&charts(comparison, &groups), epochs));
-            page.section("Runs", run_table(comparison, runs, self));
+            page.section("Runs", run_table(comparison, runs, self.folder));
         }
         let configs = self.arms.iter().map(|arm| {
             let config = groups.iter().find(|group| group.summary.name == arm.name);
@@ -86,7 +83,7 @@ impl Compared<'_> {
 
     /// The run that is trained, with a link to its own report.
     fn under_way(&self, live: &Live) -> Html {
-        let link = self.link(&live.run_dir, &format!("{}, seed {}", live.name, live.seed));
+        let link = link(self.folder, &live.run_dir, &format!("{}, seed {}", live.name, live.seed));
         let epoch = live.last.as_ref().map_or(0, |record| record.epoch);
         let mut facts = vec![(
             "Epochs",
@@ -100,109 +97,14 @@ impl Compared<'_> {
         }
         Html::from_iter([Html::raw(format!("<p>{link}</p>\n")), cards(&facts)])
     }
-
-    /// A link to the report of a run.
-    fn link(&self, run_dir: &Path, name: &str) -> Html {
-        let place = run_dir.strip_prefix(self.folder).unwrap_or(run_dir);
-        let report = Html::from(place.join("report.html").display().to_string());
-        Html::raw(format!("<a href=\"{report}\">{}</a>", Html::from(name)))
-    }
-}
-
-/// What may be concluded, and what may not.
-fn verdict(comparison: &Comparison) -> Html {
-    let mut lines: Vec<String> = Vec::new();
-    for summary in &comparison.summary {
-        let (Some(delta), Some(half), Some(baseline), Some(pairing)) =
-            (summary.delta, summary.delta_ci95, &summary.baseline, summary.paired)
-        else {
-            continue;
-        };
-        let meaning = match (delta - half > 0.0, delta + half < 0.0) {
-            (true, _) => "the interval lies above zero",
-            (_, true) => "the interval lies below zero",
-            _ => "the interval contains zero, so no difference is shown",
-        };
-        let how = match pairing {
-            Pairing::BySeed => plural(comparison.pairs(summary).len(), "pair"),
-            Pairing::Unpaired(why) | Pairing::Incomparable(why) => format!("unpaired, since {why}"),
-        };
-        lines.push(format!(
-            "{} − {baseline}: {} ± {half:.2} points of top-1 (95 % interval, {how}): {meaning}.",
-            summary.name,
-            signed(delta),
-        ));
-    }
-    if comparison.summary.iter().any(|arm| arm.n == 1) {
-        lines.push(
-            "One seed: no interval, so no difference is claimed. Use several seeds before believing \
-             one."
-                .into(),
-        );
-    }
-    lines.into_iter().map(paragraph).collect()
-}
-
-/// Says that the arms cost the same once deployed, if they do.
-fn cost(groups: &[Group]) -> Html {
-    let cost = |group: &Group| {
-        let (row, run) = group.runs.first()?;
-        Some((row.params_deploy, run.summary.macs_deploy))
-    };
-    match groups {
-        [first, rest @ ..] if !rest.is_empty() && rest.iter().all(|g| cost(g) == cost(first)) => {
-            paragraph("All fold to the same size: they cost the same once deployed.")
-        }
-        _ => Html::default(),
-    }
-}
-
-fn summary_table(comparison: &Comparison, groups: &[Group]) -> Html {
-    let cost = |group: &Group| comparison.cost(&group.summary.name);
-    let delta = |group: &Group| comparison.delta(group.summary);
-    let macs = |group: &Group| group.runs.first().map_or(0, |(_, run)| run.summary.macs_deploy);
-    type Cell<'a> = &'a dyn Fn(&Group) -> String;
-    let columns: [(&str, Cell); 10] = [
-        ("name", &|group| group.summary.name.clone()),
-        ("seeds", &|group| group.summary.n.to_string()),
-        (TOP1_HEADER, &|group| group.summary.top1()),
-        (DELTA_HEADER, &|group| delta(group).map_or("baseline".into(), |d| d.replace('-', "−"))),
-        ("baseline", &|group| group.summary.baseline.clone().unwrap_or_default()),
-        ("parameters in training", &|group| Count.show(cost(group).params_train as f64)),
-        ("deployed", &|group| Count.show(cost(group).params_deploy as f64)),
-        ("MACs", &|group| Count.show(macs(group) as f64)),
-        ("time per run", &|group| Duration.show(cost(group).seconds)),
-        ("fold difference", &|group| Number.show(cost(group).fold)),
-    ];
-    let rows = groups.iter().map(|group| columns.map(|(_, cell)| cell(group).into()).into());
-    table("Every configuration", &columns.map(|(name, _)| name), rows)
-}
-
-fn run_table(comparison: &Comparison, runs: &[Run], compared: &Compared) -> Html {
-    type Cell = fn(&Row, &Run) -> String;
-    let columns: [(&str, Cell); 6] = [
-        ("top-1, training form", |row, _| Percent.show(row.top1_train)),
-        ("top-1, folded", |row, _| Percent.show(row.top1_deploy)),
-        ("best top-1, folded", |_, run| {
-            Percent.show(run.records.iter().map(|record| record.top1).fold(f64::NAN, f64::max))
-        }),
-        ("time", |row, _| Duration.show(row.seconds)),
-        ("blocks folded", |row, _| row.blocks_folded.to_string()),
-        ("fold difference", |row, _| Number.show(row.fold_max_rel_diff)),
-    ];
-    let head: Vec<&str> = ["run"].into_iter().chain(columns.map(|(name, _)| name)).collect();
-    let rows = comparison.rows.iter().zip(runs).map(|(row, run)| {
-        let link = compared.link(&row.run_dir, &format!("{}, seed {}", row.name, row.seed));
-        let cells = columns.map(|(_, cell)| cell(row, run).into());
-        [link].into_iter().chain(cells).collect()
-    });
-    table("Every run", &head, rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Contrast, Difference, summarise};
+    use crate::compare::plan::Plan;
+    use crate::compare::result::tests::row;
+    use crate::compare::{Contrast, Difference, Pairing, Row};
     use crate::report::testing::{assert_well_formed, record, run};
     use dbb_models::BlockKind;
     use std::path::PathBuf;
@@ -214,11 +116,11 @@ mod tests {
             let path = PathBuf::from(format!("resnet20-{block}.toml"));
             (path, run(block, 0, &[50.0]).config)
         };
-        Arm::of(&BLOCKS.map(recipe), &[]).unwrap()
+        Plan::of(&BLOCKS.map(recipe), &[], 1).unwrap().arms
     }
 
     /// The page of two arms; each seed gives the top-1 of both after every epoch.
-    fn page(seeds: &[[&[f64]; 2]], pairing: Pairing, live: Option<&Live>, state: &State) -> String {
+    fn page(seeds: &[[&[f64]; 2]], pairing: Pairing, live: &[Live], state: &State) -> String {
         let arms = arms();
         let contrasts = vec![Contrast {
             arm: arms[1].name.clone(),
@@ -230,31 +132,29 @@ mod tests {
                 own: 0.1.into(),
             }],
             pairing,
+            is_primary: true,
         }];
-        let mut comparison = Comparison { contrasts, ..Comparison::default() };
+        let mut rows = Vec::new();
         let mut runs = Vec::new();
         for (seed, top1) in seeds.iter().enumerate() {
             for ((block, top1), arm) in BLOCKS.into_iter().zip(top1).zip(&arms) {
                 let run = run(block, seed as u64, top1);
-                let last = *top1.last().unwrap();
-                comparison.rows.push(Row {
-                    arch: "resnet20".into(),
+                rows.push(Row {
                     block: block.to_string(),
-                    seed: seed as u64,
-                    top1_train: last,
-                    top1_deploy: last,
                     params_train: run.summary.params_train,
                     params_deploy: run.summary.params_deploy,
                     seconds: 107.0,
+                    epochs: top1.len(),
                     blocks_folded: 19,
                     fold_max_rel_diff: 3.8e-7,
                     run_dir: format!("out/{}-seed{seed}", arm.name).into(),
-                    name: arm.name.clone(),
+                    ..row(&arm.name, seed as u64, *top1.last().unwrap())
                 });
                 runs.push(run);
             }
         }
-        comparison.summary = summarise(&comparison.rows, &comparison.contrasts);
+        let comparison = Comparison::of(rows, contrasts);
+        let runs: Vec<&Run> = runs.iter().collect();
         let folder = Path::new("out");
         let compared = Compared { arms: &arms, folder, planned: 6 };
         let page = compared.page(&comparison, &runs, live, state);
@@ -271,7 +171,7 @@ mod tests {
     /// Differences 1, 2, 3: mean 2, half width 2.48.
     #[test]
     fn arms_are_compared_by_their_pairs() {
-        let page = page(&THREE, Pairing::BySeed, None, &State::Finished);
+        let page = page(&THREE, Pairing::BySeed, &[], &State::Finished);
         for part in [
             "<h1>resnet20-base, resnet20-dbb compared</h1>",
             "run 6 of 6",
@@ -289,6 +189,9 @@ mod tests {
             "<a href=\"resnet20-dbb-seed2/report.html\">resnet20-dbb, seed 2</a>",
             "mean of 3 seeds",
             "All fold to the same size",
+            // The first picture: differences 1, 2, 3 after the last epoch, none after the first.
+            "<figcaption><strong>Difference over epochs</strong>",
+            "resnet20-dbb − resnet20-base: at last +2.00 points (epoch 2; −0.48 points to +4.48",
             // The paired plot: a dot per seed, the mean and its interval.
             "<strong>Difference by seed</strong>",
             "resnet20-dbb − resnet20-base: +3.00 points, seed 2",
@@ -296,7 +199,7 @@ mod tests {
         ] {
             assert!(page.contains(part), "no {part:?} in {page}");
         }
-        assert_eq!(page.matches("class=\"band\"").count(), 7);
+        assert_eq!(page.matches("class=\"band\"").count(), 8);
         assert_eq!(page.matches("0123abcd").count(), 1, "one environment for all");
         assert!(!page.contains("One seed") && !page.contains("refresh"));
         // All cost the same: these charts would be dots above one place.
@@ -308,19 +211,19 @@ mod tests {
     #[test]
     fn other_images_are_said() {
         let unpaired = Pairing::Unpaired("they train on different images");
-        let page = page(&THREE, unpaired, None, &State::Finished);
+        let page = page(&THREE, unpaired, &[], &State::Finished);
         let text = "(95 % interval, unpaired, since they train on different images)";
         assert!(page.contains(text) && page.contains(", unpaired</td>"), "{page}");
         assert!(!page.contains("Difference by seed"));
         let none = Pairing::Incomparable("they validate on different images");
-        let page = super::tests::page(&THREE, none, None, &State::Finished);
+        let page = super::tests::page(&THREE, none, &[], &State::Finished);
         assert!(page.contains("<td>none: they validate on different images</td>"), "{page}");
         assert!(!page.contains("points of top-1"));
     }
 
     #[test]
     fn one_seed_claims_nothing() {
-        let page = page(&THREE[..1], Pairing::BySeed, None, &State::Running);
+        let page = page(&THREE[..1], Pairing::BySeed, &[], &State::Running);
         assert!(page.contains("One seed: no interval, so no difference is claimed"), "{page}");
         assert!(page.contains("<td>+1.00 (one seed: no interval)</td>"), "{page}");
         assert!(page.contains("http-equiv=\"refresh\"") && !page.contains("Difference by seed"));
@@ -331,7 +234,7 @@ mod tests {
     #[test]
     fn charts_of_one_epoch_are_left_out() {
         let one: [[&[f64]; 2]; 2] = [[&[80.0], &[81.0]], [&[70.0], &[72.0]]];
-        let page = page(&one, Pairing::BySeed, None, &State::Finished);
+        let page = page(&one, Pairing::BySeed, &[], &State::Finished);
         assert!(page.contains("One epoch is finished; curves over epochs begin with the second."));
         assert!(
             page.contains("Difference by seed") && !page.contains("Validation top-1"),
@@ -345,7 +248,7 @@ mod tests {
         let run_dir = PathBuf::from("out/resnet20-base-seed1");
         let mut live = Live::new(&arms[0].name, &arms[0].config, run_dir);
         live.seed = 1;
-        let first = page(&[], Pairing::BySeed, Some(&live), &State::Running);
+        let first = page(&[], Pairing::BySeed, &[live.clone()], &State::Running);
         for part in [
             "<h1>resnet20-base, resnet20-dbb compared</h1>",
             "<h2>Run 1 of 6</h2>",
@@ -356,7 +259,7 @@ mod tests {
             assert!(first.contains(part), "no {part:?} in {first}");
         }
         live.last = Some(record(1, 70.0));
-        let third = page(&THREE[..1], Pairing::BySeed, Some(&live), &State::Running);
+        let third = page(&THREE[..1], Pairing::BySeed, &[live.clone()], &State::Running);
         for part in [
             "run 3 of 6",
             "<h2>Run 3 of 6</h2>",
@@ -372,9 +275,9 @@ mod tests {
     fn equal_seeds_and_no_numbers_do_no_harm() {
         let both = |a: &'static [f64], b: &'static [f64]| [[a, b], [a, b]];
         let equal = both(&[50.0, 80.0], &[50.0, 80.0]);
-        let equal = page(&equal, Pairing::BySeed, None, &State::Finished);
+        let equal = page(&equal, Pairing::BySeed, &[], &State::Finished);
         assert!(equal.contains("<td>+0.00 ± 0.00</td>"));
         let broken = both(&[50.0, f64::NAN], &[50.0, f64::INFINITY]);
-        page(&broken, Pairing::BySeed, None, &State::Finished);
+        page(&broken, Pairing::BySeed, &[], &State::Finished);
     }
 }

@@ -1,125 +1,122 @@
-//! Means, spreads and the intervals of differences.
+//! From the rows of runs to those of arms and comparisons.
 
-use super::arm::{Contrast, Pairing};
-use super::result::{Comparison, Row, SummaryRow};
+use super::contrast::{Contrast, Pairing};
+use super::plan::Correction;
+use super::result::{Comparison, Outcome, Row, SummaryRow};
+use crate::statistics::difference::{
+    Estimate, holm, paired, pairs_to_resolve, runs_to_resolve, welch,
+};
 use crate::statistics::{mean, standard_deviation};
 
-/// Mean, spread and difference to its baseline of every arm that has runs, in their order;
-/// `contrasts` say what is compared with what.
-pub fn summarise(rows: &[Row], contrasts: &[Contrast]) -> Vec<SummaryRow> {
-    let mut names: Vec<&str> = Vec::new();
-    for row in rows {
-        if !names.contains(&row.name.as_str()) {
-            names.push(&row.name);
-        }
-    }
-    let of = |name: &str| rows.iter().filter(|row| row.name == name).collect::<Vec<_>>();
-    let summarise = |name: &&str| {
-        let own = of(name);
-        let top1 = top1_of(&own);
-        let contrast = contrasts.iter().find(|contrast| contrast.arm == **name);
-        let interval = contrast.and_then(|contrast| {
-            let baseline = of(&contrast.baseline);
-            match contrast.pairing {
-                Pairing::BySeed => {
-                    let pairs = pairs(own.iter().copied(), baseline.iter().copied());
-                    paired(&pairs.into_iter().map(|(_, delta)| delta).collect::<Vec<_>>())
-                }
-                Pairing::Unpaired(_) => welch(&top1, &top1_of(&baseline)),
-                Pairing::Incomparable(_) => None,
-            }
-        });
-        SummaryRow {
-            arch: own[0].arch.clone(),
-            block: own[0].block.clone(),
-            n: own.len(),
-            top1_mean: mean(&top1),
-            top1_sd: standard_deviation(&top1),
-            delta: interval.map(|(delta, _)| delta),
-            delta_ci95: interval.map(|(_, half)| half),
-            name: name.to_string(),
-            baseline: contrast.map(|contrast| contrast.baseline.clone()),
-            paired: contrast.map(|contrast| contrast.pairing),
-            differences: contrast.map_or_else(Vec::new, |contrast| contrast.differences.clone()),
-        }
-    };
-    names.iter().map(summarise).collect()
-}
-
-fn top1_of(rows: &[&Row]) -> Vec<f64> {
-    rows.iter().map(|row| row.top1_train).collect()
-}
-
 impl Comparison {
-    /// Seed and difference of top-1 to its baseline of the runs of an arm.
-    pub(super) fn pairs(&self, arm: &SummaryRow) -> Vec<(u64, f64)> {
-        let baseline = arm.baseline.as_deref().unwrap_or_default();
-        pairs(self.rows_of(&arm.name), self.rows_of(baseline))
+    /// The comparison of some runs, in their order; `contrasts` say what is compared with what.
+    pub fn new(
+        rows: Vec<Row>,
+        contrasts: Vec<Contrast>,
+        correction: Correction,
+        resolve: f64,
+    ) -> Self {
+        let mut names: Vec<&str> = Vec::new();
+        for row in &rows {
+            if !names.contains(&row.name.as_str()) {
+                names.push(&row.name);
+            }
+        }
+        let summary = names.iter().map(|name| summarise(&runs_of(&rows, name))).collect();
+        let comparisons = contrasts.iter().map(|contrast| compare(&rows, contrast, resolve));
+        let mut comparisons: Vec<Outcome> = comparisons.collect();
+        correct(&mut comparisons, correction);
+        Self { rows, summary, comparisons, correction, resolve, contrasts }
+    }
+
+    /// As [`Comparison::new`] where no study file says otherwise.
+    #[cfg(test)]
+    pub(super) fn of(rows: Vec<Row>, contrasts: Vec<Contrast>) -> Self {
+        Self::new(rows, contrasts, Correction::default(), super::plan::RESOLVE)
+    }
+
+    /// Seed and difference of top-1 of the runs of an arm and its baseline with equal seeds.
+    pub(super) fn pairs(&self, outcome: &Outcome) -> Vec<(u64, f64)> {
+        let [own, baseline] =
+            [&outcome.arm, &outcome.baseline].map(|name| runs_of(&self.rows, name));
+        let pairs = pairs(&own, &baseline).into_iter();
+        pairs.map(|[row, other]| (row.seed, row.top1 - other.top1)).collect()
     }
 }
 
-/// Seed and difference of top-1 of the runs that have a counterpart of the same seed.
-fn pairs<'a>(
-    own: impl Iterator<Item = &'a Row>,
-    baseline: impl Iterator<Item = &'a Row> + Clone,
-) -> Vec<(u64, f64)> {
-    let pair = |row: &Row| {
-        let counterpart = baseline.clone().find(|base| base.seed == row.seed)?;
-        Some((row.seed, row.top1_train - counterpart.top1_train))
-    };
-    own.filter_map(pair).collect()
+fn runs_of<'a>(rows: &'a [Row], name: &str) -> Vec<&'a Row> {
+    rows.iter().filter(|row| row.name == name).collect()
 }
 
-/// The mean of paired differences and half the width of its 95 % interval (Student's t); `None`
-/// for fewer than two.
-fn paired(differences: &[f64]) -> Option<(f64, f64)> {
-    let n = differences.len() as f64;
-    let sd = standard_deviation(differences)?;
-    Some((mean(differences), t_quantile(n - 1.0) * sd / n.sqrt()))
+/// The runs that have a counterpart of the same seed, with it.
+fn pairs<'a>(own: &[&'a Row], baseline: &[&'a Row]) -> Vec<[&'a Row; 2]> {
+    let pair = |row: &&'a Row| {
+        let counterpart = baseline.iter().find(|base| base.seed == row.seed)?;
+        Some([*row, *counterpart])
+    };
+    own.iter().filter_map(pair).collect()
 }
 
-/// The difference of two means of independent runs and half the width of its 95 % interval, whose
-/// degrees of freedom are those of Welch and Satterthwaite; `None` unless both have two runs.
-fn welch(own: &[f64], baseline: &[f64]) -> Option<(f64, f64)> {
-    let part = |values: &[f64]| {
-        let (n, sd) = (values.len() as f64, standard_deviation(values)?);
-        Some((sd * sd / n, n - 1.0))
-    };
-    let ((a, df_a), (b, df_b)) = (part(own)?, part(baseline)?);
-    let delta = mean(own) - mean(baseline);
-    let variance = a + b;
-    if variance == 0.0 {
-        return Some((delta, 0.0));
+fn summarise(runs: &[&Row]) -> SummaryRow {
+    let top1: Vec<f64> = runs.iter().map(|row| row.top1).collect();
+    SummaryRow {
+        arch: runs[0].arch.clone(),
+        block: runs[0].block.clone(),
+        n: runs.len(),
+        top1_mean: mean(&top1),
+        top1_sd: standard_deviation(&top1),
+        name: runs[0].name.clone(),
     }
-    let freedom = variance * variance / (a * a / df_a + b * b / df_b);
-    Some((delta, t_quantile(freedom) * variance.sqrt()))
 }
 
-/// The 97.5 % quantile of Student's t distribution for at least one degree of freedom
-/// (NIST/SEMATECH e-Handbook of Statistical Methods, table 1.3.6.7.2). Between two whole numbers it
-/// is interpolated along their reciprocals, which makes it larger by up to a sixth below 2 degrees
-/// of freedom and by 2 % above. Beyond the table it is the expansion around the normal distribution
-/// (Abramowitz and Stegun, 26.7.5), exact to 1e-4 there.
-fn t_quantile(degrees_of_freedom: f64) -> f64 {
-    const TABLE: [f64; 30] = [
-        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-        2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-        2.052, 2.048, 2.045, 2.042,
-    ];
-    let (z, n) = (1.959_964f64, degrees_of_freedom);
-    let whole = n.floor();
-    // NaN, where a top-1 is NaN, takes the first value of the table.
-    let at = (whole as usize).saturating_sub(1);
-    match TABLE[at.min(TABLE.len())..] {
-        [] | [_] => {
-            z + (z.powi(3) + z) / (4.0 * n)
-                + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n)
+fn compare(rows: &[Row], contrast: &Contrast, resolve: f64) -> Outcome {
+    let [own, baseline] = [&contrast.arm, &contrast.baseline].map(|name| runs_of(rows, name));
+    let [top1, other] =
+        [&own, &baseline].map(|runs| runs.iter().map(|row| row.top1).collect::<Vec<_>>());
+    let pairs = pairs(&own, &baseline);
+    let differences: Vec<f64> = pairs.iter().map(|[row, other]| row.top1 - other.top1).collect();
+    let apart = welch(&top1, &other);
+    let (n, estimate, unpaired, seeds_needed) = match contrast.pairing {
+        Pairing::BySeed => {
+            let sd = standard_deviation(&differences);
+            let needed = sd.and_then(|sd| pairs_to_resolve(resolve, sd));
+            (pairs.len(), paired(&differences), apart, needed)
         }
-        [low, ..] if n.is_nan() || n == whole => low,
-        [low, high, ..] => {
-            let weight = (1.0 / n - 1.0 / (whole + 1.0)) * whole * (whole + 1.0);
-            high + weight * (low - high)
+        Pairing::Unpaired(_) => {
+            let sds = standard_deviation(&top1).zip(standard_deviation(&other));
+            let needed = sds.and_then(|(a, b)| runs_to_resolve(resolve, [a, b]));
+            (own.len().min(baseline.len()), apart, apart, needed)
         }
+        Pairing::Incomparable(_) => (0, None, None, None),
+    };
+    let of = |estimate: Option<Estimate>, value: fn(Estimate) -> f64| estimate.map(value);
+    Outcome {
+        arm: contrast.arm.clone(),
+        baseline: contrast.baseline.clone(),
+        primary: contrast.is_primary,
+        paired: Some(contrast.pairing),
+        n,
+        delta: of(estimate, |e| e.delta),
+        delta_ci95: of(estimate, |e| e.half),
+        p: of(estimate, |e| e.p),
+        p_corrected: None,
+        unpaired_delta: of(unpaired, |e| e.delta),
+        unpaired_ci95: of(unpaired, |e| e.half),
+        seeds_needed,
+        differences: contrast.differences.clone(),
+    }
+}
+
+/// Corrects the p-values for the number of comparisons.
+fn correct(comparisons: &mut [Outcome], correction: Correction) {
+    let tested: Vec<&mut Outcome> = comparisons.iter_mut().filter(|o| o.p.is_some()).collect();
+    let p: Vec<f64> = tested.iter().filter_map(|outcome| outcome.p).collect();
+    let corrected = match correction {
+        Correction::Holm => holm(&p),
+        Correction::None => p,
+    };
+    for (outcome, p) in tested.into_iter().zip(corrected) {
+        outcome.p_corrected = Some(p);
     }
 }
 
@@ -129,7 +126,8 @@ mod tests {
     use super::*;
 
     /// Against values worked out by hand: differences 1, 2, 3 have mean 2, deviation 1 and the
-    /// half width 4.303 / sqrt(3).
+    /// half width 4.303 / sqrt(3); t = 2 sqrt(3) has p = 1 - t / sqrt(2 + t^2) = 0.0742 with two degrees
+    /// of freedom. A deviation of 1 against 0.5 points takes 34 pairs (see `statistics::difference`).
     #[test]
     fn differences_are_paired_by_seed() {
         let rows = [
@@ -140,21 +138,27 @@ mod tests {
             row("base", 2, 90.0),
             row("dbb", 2, 93.0),
         ];
-        let summary = summarise(&rows, &[contrast("dbb", "base", Pairing::BySeed)]);
-        assert_eq!((summary[0].n, summary[0].top1_mean, summary[0].top1_sd), (3, 80.0, Some(10.0)));
-        assert_eq!((summary[0].delta, summary[0].delta_ci95), (None, None));
-        assert_eq!((&summary[0].baseline, summary[0].paired), (&None, None));
-        assert_eq!(summary[1].delta, Some(2.0));
-        assert!((summary[1].delta_ci95.unwrap() - 2.4843).abs() < 1e-3);
-        assert_eq!(summary[1].baseline.as_deref(), Some("base"));
+        let paired = || vec![contrast("dbb", "base", Pairing::BySeed)];
+        let found = Comparison::of(rows.to_vec(), paired());
+        let base = &found.summary[0];
+        assert_eq!((base.n, base.top1_mean, base.top1_sd), (3, 80.0, Some(10.0)));
+        let outcome = &found.comparisons[0];
+        assert_eq!((outcome.n, outcome.delta), (3, Some(2.0)));
+        assert!((outcome.delta_ci95.unwrap() - 2.4843).abs() < 1e-3);
+        assert!((outcome.p.unwrap() - 0.074_180).abs() < 1e-6);
+        assert_eq!((outcome.p_corrected, outcome.seeds_needed), (outcome.p, Some(34)));
+        // Unpaired the spread over the seeds hides the difference.
+        assert_eq!(outcome.unpaired_delta, Some(2.0));
+        assert!(outcome.unpaired_ci95.unwrap() > 20.0);
         // A run without its pair counts for the mean alone.
         let more = [&rows[..], &[row("base", 3, 10.0)]].concat();
-        let summary = summarise(&more, &[contrast("dbb", "base", Pairing::BySeed)]);
-        assert_eq!((summary[0].n, summary[1].delta), (4, Some(2.0)));
+        let found = Comparison::of(more, paired());
+        assert_eq!((found.summary[0].n, found.comparisons[0].delta), (4, Some(2.0)));
+        assert_eq!(found.comparisons[0].unpaired_delta, Some(19.5));
     }
 
     /// Worked out by hand: variances 111 and 70.667, hence 3.78986 degrees of freedom, whose t
-    /// is 3.182 - 0.833 (3.182 - 2.776).
+    /// is 2.8382 by numerical integration of the density.
     #[test]
     fn other_runs_are_compared_without_pairs() {
         let base = [80.0, 70.0, 90.0, 84.0].into_iter().enumerate();
@@ -162,44 +166,51 @@ mod tests {
         let mut rows: Vec<_> = base.map(|(i, top1)| row("base", i as u64, top1)).collect();
         rows.extend(own.map(|(i, top1)| row("dbb", 5 + i as u64, top1)));
         let unpaired = contrast("dbb", "base", Pairing::Unpaired("seeds"));
-        let summary = summarise(&rows, &[unpaired]);
-        assert_eq!(summary[1].delta, Some(1.0));
+        let outcome = &Comparison::of(rows.clone(), vec![unpaired]).comparisons[0];
+        assert_eq!((outcome.n, outcome.delta), (3, Some(1.0)));
         let error = (111.0_f64 / 3.0 + 70.666_667 / 4.0).sqrt();
-        assert!((summary[1].delta_ci95.unwrap() - 2.8435 * error).abs() < 1e-2);
+        assert!((outcome.delta_ci95.unwrap() - 2.8382 * error).abs() < 1e-2);
         let none = contrast("dbb", "base", Pairing::Incomparable("images"));
-        assert_eq!(summarise(&rows, &[none])[1].delta, None);
-        assert_eq!(welch(&[5.0, 5.0], &[4.0, 4.0]), Some((1.0, 0.0)));
+        let outcome = &Comparison::of(rows, vec![none]).comparisons[0];
+        assert_eq!((outcome.delta, outcome.p, outcome.unpaired_delta), (None, None, None));
     }
 
     #[test]
     fn one_seed_has_no_spread_and_no_difference() {
         for pairing in [Pairing::BySeed, Pairing::Unpaired("seeds")] {
-            let rows = [row("base", 0, 80.0), row("dbb", 0, 81.0)];
-            let summary = summarise(&rows, &[contrast("dbb", "base", pairing)]);
-            assert_eq!((summary[1].top1_sd, summary[1].delta), (None, None));
+            let rows = vec![row("base", 0, 80.0), row("dbb", 0, 81.0)];
+            let found = Comparison::of(rows, vec![contrast("dbb", "base", pairing)]);
+            let outcome = &found.comparisons[0];
+            assert_eq!((found.summary[1].top1_sd, outcome.delta, outcome.p), (None, None, None));
         }
     }
 
-    /// NIST, the same table: 2.042 for 30, 2.021 for 40, 2.000 for 60, 1.984 for 100.
+    /// Differences of 2 +- 1 and 0.5 +- 1 over three seeds: p = 0.0742 and, with t = 0.5 sqrt(3),
+    /// 0.4778. Holm doubles the smaller one; one that cannot be tested does not count.
     #[test]
-    fn quantiles_of_t() {
-        for (freedom, t) in [(1.0, 12.706), (2.0, 4.303), (30.0, 2.042), (40.0, 2.021)] {
-            assert!((t_quantile(freedom) - t).abs() < 6e-4, "{freedom}");
+    fn p_values_are_corrected_for_the_number_of_comparisons() {
+        let mut rows = Vec::new();
+        for (seed, difference) in [1.0, 2.0, 3.0].into_iter().enumerate() {
+            let seed = seed as u64;
+            rows.push(row("base", seed, 80.0));
+            rows.push(row("dbb", seed, 80.0 + difference));
+            rows.push(row("acb", seed, 78.5 + difference));
         }
-        for (freedom, t) in [(60.0, 2.000), (100.0, 1.984), (1e9, 1.960)] {
-            assert!((t_quantile(freedom) - t).abs() < 6e-4, "{freedom}");
-        }
-        // By numerical integration of the density.
-        for (freedom, t) in [
-            (1.25, 8.0280),
-            (1.742, 4.9749),
-            (2.5, 3.5747),
-            (3.79, 2.8382),
-            (10.5, 2.2138),
-            (29.5, 2.0437),
-        ] {
-            let excess = t_quantile(freedom) / t - 1.0;
-            assert!((-2e-4..0.17).contains(&excess), "{freedom}: {excess}");
-        }
+        let contrasts = || {
+            vec![
+                contrast("acb", "base", Pairing::BySeed),
+                contrast("dbb", "base", Pairing::BySeed),
+                contrast("dbb", "none", Pairing::BySeed),
+            ]
+        };
+        let p = |correction| {
+            let found = Comparison::new(rows.clone(), contrasts(), correction, 0.5);
+            found.comparisons.iter().map(|outcome| outcome.p_corrected).collect::<Vec<_>>()
+        };
+        let holm = p(Correction::Holm);
+        assert!((holm[1].unwrap() - 2.0 * 0.074_180).abs() < 1e-6);
+        assert!((holm[0].unwrap() - 0.477_767).abs() < 1e-6, "{holm:?}");
+        assert_eq!(holm[2], None);
+        assert!((p(Correction::None)[1].unwrap() - 0.074_180).abs() < 1e-6);
     }
 }

@@ -1,18 +1,12 @@
 //! The comparison as files: JSON, CSV and Markdown.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::arm::Pairing;
-use super::result::{Comparison, SummaryRow};
+use super::contrast::Pairing;
+use super::plan::Correction;
+use super::result::{Comparison, Outcome, SummaryRow};
 use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
-
-/// The comparison as JSON.
-const JSON: &str = "compare.json";
 
 /// Header of the top-1 column; says what ± means there.
 pub(super) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";
@@ -32,43 +26,12 @@ impl Comparison {
         // Plain data always serialises.
         let json = serde_json::to_string_pretty(self).expect("a comparison is plain data");
         for (name, text) in
-            [(JSON, json), ("compare.csv", self.csv()), ("compare.md", self.markdown())]
+            [("compare.json", json), ("compare.csv", self.csv()), ("compare.md", self.markdown())]
         {
             let path = folder.join(name);
             RunDir::new(folder).write(&path, &text).map_err(Error::Io)?;
         }
         Ok(())
-    }
-
-    /// Names of the arms in the tables of a folder; `None` if it holds none.
-    pub(super) fn arms_in(folder: &Path) -> Option<BTreeSet<String>> {
-        let text = fs::read_to_string(folder.join(JSON)).ok()?;
-        // What is no comparison has no arms.
-        let value: Value = serde_json::from_str(&text).unwrap_or_default();
-        let names = value["rows"].as_array().into_iter().flatten().map(|row| &row["name"]);
-        Some(names.filter_map(Value::as_str).map(String::from).collect())
-    }
-
-    /// One line per run.
-    pub fn csv(&self) -> String {
-        let mut text = String::from(
-            "arch,block,seed,top1,top1_deploy,params_train,params_deploy,seconds,name\n",
-        );
-        for row in &self.rows {
-            text += &format!(
-                "{},{},{},{:.4},{:.4},{},{},{:.1},{}\n",
-                row.arch,
-                row.block,
-                row.seed,
-                row.top1_train,
-                row.top1_deploy,
-                row.params_train,
-                row.params_deploy,
-                row.seconds,
-                row.name
-            );
-        }
-        text
     }
 
     /// One line per arm with the mean cost of its runs, and how the arms differ.
@@ -87,8 +50,8 @@ impl Comparison {
                 arm.block,
                 arm.n,
                 arm.top1(),
-                self.delta(arm).unwrap_or_else(|| "-".into()),
-                arm.baseline.as_deref().unwrap_or("-"),
+                self.delta(&arm.name).unwrap_or_else(|| "-".into()),
+                self.outcome_of(&arm.name).map_or("-", |outcome| &outcome.baseline),
                 cost.params_train,
                 cost.params_deploy,
                 cost.seconds,
@@ -98,22 +61,82 @@ impl Comparison {
         for contrast in &self.contrasts {
             text += &format!("\n{}.\n", contrast.describe());
         }
+        let tested: Vec<&Outcome> = self.comparisons.iter().filter(|o| o.p.is_some()).collect();
+        if !tested.is_empty() {
+            let head = self.outcome_header();
+            text += &format!("\n| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
+        }
+        for outcome in tested {
+            text += &format!("| {} |\n", outcome.cells().join(" | "));
+        }
         text
     }
 
     /// The difference of an arm to its baseline, as a cell of a table; `None` for an arm without
     /// baseline.
-    pub(super) fn delta(&self, arm: &SummaryRow) -> Option<String> {
-        let pairing = arm.paired?;
+    pub(super) fn delta(&self, arm: &str) -> Option<String> {
+        let outcome = self.outcome_of(arm)?;
+        let pairing = outcome.paired?;
         if let Pairing::Incomparable(why) = pairing {
             return Some(format!("none: {why}"));
         }
-        if let (Some(delta), Some(half)) = (arm.delta, arm.delta_ci95) {
+        if let (Some(delta), Some(half)) = (outcome.delta, outcome.delta_ci95) {
             let unpaired = if pairing == Pairing::BySeed { "" } else { ", unpaired" };
             return Some(format!("{delta:+.2} ± {half:.2}{unpaired}"));
         }
-        let baseline = self.summary.iter().find(|row| Some(&row.name) == arm.baseline.as_ref())?;
-        Some(format!("{:+.2} ({ONE_SEED})", arm.top1_mean - baseline.top1_mean))
+        let mean =
+            |name: &str| self.summary.iter().find(|row| row.name == *name).map(|row| row.top1_mean);
+        Some(format!("{:+.2} ({ONE_SEED})", mean(arm)? - mean(&outcome.baseline)?))
+    }
+
+    /// The columns of [`Outcome::cells`].
+    pub(super) fn outcome_header(&self) -> [String; 7] {
+        let corrected = match self.correction {
+            Correction::Holm => "p (Holm)",
+            Correction::None => "p (not corrected)",
+        };
+        [
+            "comparison".into(),
+            "pairs".into(),
+            DELTA_HEADER.into(),
+            "unpaired (± 95 % interval)".into(),
+            "p".into(),
+            corrected.into(),
+            match self.resolve {
+                1.0 => "seeds to resolve 1 point".into(),
+                points => format!("seeds to resolve {points} points"),
+            },
+        ]
+    }
+}
+
+impl Outcome {
+    /// The comparison as cells of a table.
+    pub(super) fn cells(&self) -> [String; 7] {
+        let none = || "-".to_string();
+        let interval = |delta: Option<f64>, half: Option<f64>| {
+            delta.zip(half).map_or_else(none, |(delta, half)| format!("{delta:+.2} ± {half:.2}"))
+        };
+        let is_paired = self.paired == Some(Pairing::BySeed);
+        let own = if is_paired { interval(self.delta, self.delta_ci95) } else { none() };
+        let primary = if self.primary { " (primary)" } else { "" };
+        [
+            format!("{} − {}{primary}", self.arm, self.baseline),
+            if is_paired { self.n.to_string() } else { none() },
+            own,
+            interval(self.unpaired_delta, self.unpaired_ci95),
+            self.p.map_or_else(none, p_value),
+            self.p_corrected.map_or_else(none, p_value),
+            self.seeds_needed.map_or_else(none, |seeds| seeds.to_string()),
+        ]
+    }
+}
+
+/// A p-value to three decimals.
+fn p_value(p: f64) -> String {
+    match p {
+        ..0.001 => "< 0.001".into(),
+        _ => format!("{p:.3}"),
     }
 }
 
@@ -129,14 +152,13 @@ impl SummaryRow {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Row;
     use super::super::result::tests::{contrast, row};
-    use super::super::{Row, summarise};
     use super::*;
 
     fn table(rows: &[Row], pairing: Pairing) -> String {
         let contrasts = vec![contrast("dbb", "base", pairing)];
-        let summary = summarise(rows, &contrasts);
-        Comparison { rows: rows.to_vec(), summary, contrasts }.markdown()
+        Comparison::of(rows.to_vec(), contrasts).markdown()
     }
 
     #[test]
@@ -151,9 +173,13 @@ mod tests {
 
         let two = [&one[..], &[row("base", 1, 82.0), row("dbb", 1, 84.0)]].concat();
         let text = table(&two, Pairing::BySeed);
+        // Differences of 1 and 2: t = 3 has p = 1 - 2 atan(3) / pi with one degree of freedom; a
+        // deviation of 0.7071 against 0.5 points takes 18 pairs.
+        let line = "| dbb − base | 2 | +1.50 ± 6.35 | +1.50 ± 8.97 | 0.205 | 0.205 | 18 |";
+        assert!(text.contains(line), "{text}");
         assert!(text.contains("| 82.50 ± 2.12 | +1.50 ± 6.35 | base |"), "{text}");
         let text = table(&two, Pairing::Unpaired("they have different seeds"));
-        assert!(text.contains("| +1.50 ± 10.00, unpaired | base |"), "{text}");
+        assert!(text.contains("| +1.50 ± 8.97, unpaired | base |"), "{text}");
         let text = table(&two, Pairing::Incomparable("they validate on different images"));
         assert!(text.contains("| none: they validate on different images | base |"), "{text}");
     }

@@ -145,19 +145,16 @@ impl Document {
         Ok(self)
     }
 
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
     /// The typed configuration.
     ///
     /// # Errors
     /// An unknown key or a value of the wrong kind, with file, line and key.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigFileError> {
-        if self.table.is_empty() {
-            let text = "the file holds no key; a configuration has at least model.arch, \
-                        train.epochs, train.batch_size and optim.lr";
-            return Err(ConfigFileError::Fault {
-                place: Place::File(self.path.display().to_string()),
-                text: text.into(),
-            });
-        }
         serde_path_to_error::deserialize(self.table.clone()).map_err(|error| {
             let mut key = error.path().to_string();
             let message = error.inner().message().to_string();
@@ -221,8 +218,18 @@ fn collect_lines(prefix: &str, table: &DeTable, text: &str, lines: &mut BTreeMap
             format!("{prefix}.{}", key.get_ref())
         };
         lines.insert(path.clone(), line_of(text, Spanned::span(key).start));
-        if let DeValue::Table(inner) = value.get_ref() {
-            collect_lines(&path, inner, text, lines);
+        match value.get_ref() {
+            DeValue::Table(inner) => collect_lines(&path, inner, text, lines),
+            DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    lines.insert(path.clone(), line_of(text, item.span().start));
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        collect_lines(&path, inner, text, lines);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -19,6 +19,7 @@ pub use document::{ConfigFileError, Document, Place};
 pub use model::ModelSection;
 pub use optim::{DecayRule, OptimKind, OptimSection};
 pub use schedule::{ScheduleKind, ScheduleSection};
+pub(crate) use sections::is_name;
 pub use sections::{AugmentSection, Config};
 pub use train::TrainSection;
 
@@ -58,6 +59,12 @@ impl Config {
         check: impl FnOnce(&Self) -> Result<(), Fault>,
     ) -> Result<Self, ConfigFileError> {
         let document = Document::read(path)?.with_overrides(overrides)?;
+        if document.is_empty() {
+            let text = "the file holds no key; a configuration has at least model.arch, \
+                        train.epochs, train.batch_size and optim.lr";
+            let place = Place::File(path.display().to_string());
+            return Err(ConfigFileError::Fault { place, text: text.into() });
+        }
         let config: Self = document.parse()?;
         check(&config).map_err(|fault| document.fault(&fault.key, fault.text))?;
         Ok(config)

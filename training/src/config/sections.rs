@@ -61,7 +61,7 @@ impl Config {
 }
 
 /// Whether a text can name a configuration: names appear in folders and tables.
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     text.starts_with(char::is_alphanumeric)
         && text.chars().all(|c| c.is_alphanumeric() || "-_.+".contains(c))
         && text.chars().count() <= 100

@@ -7,5 +7,6 @@ pub mod input;
 pub mod labels;
 pub mod loaded_model;
 pub mod predict;
+pub mod predictions;
 pub mod probe;
 pub mod recalibrate;

@@ -1,4 +1,4 @@
-//! How much memory this process can still get.
+//! How much memory this process can still get, and has had.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ pub fn available() -> Option<u64> {
     available_below(Path::new("/"))
 }
 
-/// The same with another root of the file system.
+/// [`available`] with another root of the file system.
 fn available_below(root: &Path) -> Option<u64> {
     let read = |path: &str| fs::read_to_string(root.join(path)).ok();
     let free = read("proc/meminfo").and_then(|text| value_of(&text, "MemAvailable:"))? * 1024;
@@ -28,6 +28,12 @@ fn available_below(root: &Path) -> Option<u64> {
         left_in_groups(&root.join(files[0]), path, [files[1], files[2]])
     });
     Some(left.fold(free, u64::min))
+}
+
+/// The most memory in bytes that this process has held at a time, where the system reports it.
+pub fn peak() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    Some(value_of(&status, "VmHWM:")? * 1024)
 }
 
 /// What the limits of a control group and of those above it leave, below the folder `mounted`.

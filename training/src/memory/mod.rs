@@ -14,7 +14,7 @@ use serde::Serialize;
 
 mod available;
 
-pub use available::available;
+pub use available::{available, peak};
 
 use crate::device;
 use crate::error::{Error, Result};

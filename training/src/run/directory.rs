@@ -10,6 +10,8 @@
 //! checkpoints/00012+00340/  after 340 batches of the epoch that follows
 //! export/deploy.safetensors the folded weights after the last epoch
 //! report.html               the report of the run, rewritten after every epoch
+//! result.json               of a comparison: the row of the run in its tables
+//! predictions.csv           of a comparison, on request: the prediction for every validation image
 //! .lock                     held by the process that trains
 //! ```
 //!
@@ -167,6 +169,16 @@ impl RunDir {
         self.root.join("report.html")
     }
 
+    /// The row of the run in the tables of its comparison.
+    pub fn result(&self) -> PathBuf {
+        self.root.join("result.json")
+    }
+
+    /// The prediction for every validation image, in a comparison that was asked for them.
+    pub fn predictions(&self) -> PathBuf {
+        self.root.join("predictions.csv")
+    }
+
     /// The folded weights after the last epoch.
     pub fn deploy_weights(&self) -> PathBuf {
         self.root.join("export").join("deploy.safetensors")
@@ -225,7 +237,15 @@ impl RunDir {
         let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;
         let path = folder.join(path.file_name()?);
         let owns = |run: &Self| {
-            let files = [run.config(), run.env(), run.metrics(), run.report(), run.lock_file()];
+            let files = [
+                run.config(),
+                run.env(),
+                run.metrics(),
+                run.report(),
+                run.result(),
+                run.predictions(),
+                run.lock_file(),
+            ];
             let folders = [run.checkpoints(), run.tensorboard()];
             files.contains(&path) || folders.iter().any(|folder| path.starts_with(folder))
         };

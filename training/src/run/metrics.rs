@@ -1,7 +1,12 @@
 //! Counts for top-1 and top-5, and the record of an epoch.
 
+use std::fs;
+use std::path::Path;
+
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 
 /// Sums over the images seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +70,18 @@ fn rank_of(logits: &[f32], label: usize) -> usize {
 /// The values of a tensor on the host.
 pub(crate) fn host(data: TensorData) -> Vec<f32> {
     data.iter::<f32>().collect()
+}
+
+/// The epochs in `metrics.jsonl`.
+///
+/// # Errors
+/// If the file cannot be read or a line is no record of an epoch.
+pub fn read(path: &Path) -> Result<Vec<EpochRecord>> {
+    let fail =
+        |reason: String| Error::Unusable(format!("cannot read {}: {reason}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    let record = |line| serde_json::from_str(line).map_err(|error| fail(error.to_string()));
+    text.lines().map(record).collect()
 }
 
 /// One line of `metrics.jsonl`. Percent for accuracies.

@@ -1,6 +1,7 @@
 //! Observers of a run.
 
 use dbb_models::ModelConfig;
+use serde::{Deserialize, Serialize};
 
 use crate::run::metrics::EpochRecord;
 
@@ -24,7 +25,7 @@ pub struct Silent;
 impl Observer for Silent {}
 
 /// Facts about a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunInfo {
     /// The network.
     pub model: ModelConfig,
@@ -45,7 +46,7 @@ pub struct RunInfo {
 }
 
 /// A step as it has just been done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
     /// Epoch, from 1.
     pub epoch: usize,

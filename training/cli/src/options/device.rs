@@ -52,4 +52,22 @@ impl DeviceOptions {
         self.start_threads()?;
         Ok(device::open(&self.device)?)
     }
+
+    /// The same with another number of threads.
+    pub fn open_with(&self, threads: usize) -> dbb_training::Result<Device> {
+        device::start_threads(Some(threads))?;
+        Ok(device::open(&self.device)?)
+    }
+
+    /// The threads of each of several processes side by side.
+    pub fn share_threads(&self, jobs: usize) -> dbb_training::Result<usize> {
+        let threads = self.threads.map_or_else(device::cores, usize::from);
+        match threads / jobs {
+            0 => Err(dbb_training::Error::Unusable(format!(
+                "--jobs {jobs} is more than the {threads} threads; give at most {threads}, or more threads \
+                 with --threads"
+            ))),
+            share => Ok(share),
+        }
+    }
 }

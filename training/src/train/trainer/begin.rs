@@ -58,6 +58,25 @@ impl Trainer {
             return Err(Error::NoRun(run.root().into()));
         }
         let config = Config::load_run(&run.config(), overrides)?;
+        Self::resume_as(config, run, device, force, !overrides.is_empty())
+    }
+
+    /// The same with a configuration that is given: what does not change results may differ from the
+    /// run's own, such as where its data lie, and is then written to the run.
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume).
+    pub fn resume_with(config: Config, run: RunDir, device: &Device) -> Result<Self> {
+        Self::resume_as(config, run, device, false, true)
+    }
+
+    fn resume_as(
+        config: Config,
+        run: RunDir,
+        device: &Device,
+        force: bool,
+        rewrite: bool,
+    ) -> Result<Self> {
         let mut trainer = Self::prepare(config, run, device)?;
         trainer.lock.keep();
         let Some(&mark) = trainer.run.checkpoint_ids()?.last() else {
@@ -88,7 +107,7 @@ impl Trainer {
         });
         trainer.notes.extend(accepted.chain(inexact));
         *identity = now;
-        if !overrides.is_empty() {
+        if rewrite {
             trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
         }
         Ok(trainer)

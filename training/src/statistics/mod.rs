@@ -1,4 +1,7 @@
-//! Mean and spread of a few values.
+//! Mean and spread of a few values, and what may be concluded from a difference.
+
+pub mod difference;
+pub mod student_t;
 
 /// The mean; NaN without values.
 pub fn mean(values: &[f64]) -> f64 {
