@@ -31,7 +31,10 @@ impl Progress {
 
     /// The progress of one of several runs side by side: lines that name it, and no bar.
     pub fn labelled(label: String) -> Self {
-        Self { label: Some(label), terminal: false, ..Self::new() }
+        let mut progress = Self::new();
+        progress.label = Some(label);
+        progress.terminal = false;
+        progress
     }
 
     /// Takes the bar away.
