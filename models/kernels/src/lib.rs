@@ -10,7 +10,7 @@
 //! | a convolution, with bias, residual and activation ([`Epilogue`]), and its gradients | [`conv`] |
 //! | a Diverse Branch Block with `groups = 1`, as [`branches`] does | [`dense`] |
 //! | a depthwise convolution in inference | [`depthwise`] |
-//! | a depthwise and a 1x1 convolution in inference | [`conv::forward_separable`] |
+//! | a folded network in inference, with maps in a layout of their own | [`blocked`] |
 //! | batch norms, or a sum of several, in fused passes | [`norm`] |
 //! | sums and covariances of channels | [`moments`] |
 //! | max and average pools | [`pool`] |
@@ -50,6 +50,7 @@ struct Readme;
 
 mod activation;
 mod arithmetic;
+pub mod blocked;
 mod branch_sum;
 pub mod branches;
 pub mod buffer;
@@ -70,6 +71,7 @@ mod shape;
 mod shared;
 mod shift;
 mod simd;
+mod team;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

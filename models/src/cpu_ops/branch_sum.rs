@@ -27,7 +27,7 @@ pub(crate) fn branch_sum(
         return None;
     }
     let device = input.device();
-    let shape = shape_of(&sum.spec, input)?;
+    let shape = shape_of(&sum.spec, input.dims())?;
     let count = shape.batch * shape.output_positions();
     let opening_count = shape.batch * shape.input_positions();
     let trains = |norm: &BatchNorm| norm.trains_on(&device);

@@ -8,7 +8,6 @@
 
 mod epilogue;
 mod product;
-mod separable;
 mod weight;
 mod winograd;
 
@@ -22,9 +21,8 @@ use crate::{ConvShape, depthwise};
 use product::{Output, Product, Run};
 
 pub use epilogue::Epilogue;
-pub use separable::{Depthwise, forward_separable};
 pub use weight::backward_weight;
-pub use winograd::PreparedWeight;
+pub(crate) use winograd::transform;
 
 /// `y = conv(x, w)`, then the epilogue. `shape.macs()` multiply-adds; `x` is read once from memory
 /// and once per tap from the cache, `y` is written once.
@@ -32,43 +30,15 @@ pub use winograd::PreparedWeight;
 /// # Panics
 /// If there is no such convolution or a length does not fit the shape.
 pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue: Epilogue) {
-    convolution(shape, x, w, None, y, epilogue);
-}
-
-/// [`forward`] with the weight `w` in its prepared form as well. Results differ by rounding.
-///
-/// # Panics
-/// As [`forward`], and if the weight was prepared for other channels or another instruction set.
-pub fn forward_prepared(
-    shape: &ConvShape,
-    x: &[f32],
-    (w, prepared): (&[f32], &PreparedWeight),
-    y: &mut [f32],
-    epilogue: Epilogue,
-) {
-    convolution(shape, x, w, Some(prepared), y, epilogue);
-}
-
-fn convolution(
-    shape: &ConvShape,
-    x: &[f32],
-    w: &[f32],
-    prepared: Option<&PreparedWeight>,
-    y: &mut [f32],
-    epilogue: Epilogue,
-) {
     let shape = &Geometry::new(shape, x.len(), y.len())
         .with_weight(w.len())
         .with_residual(epilogue.residual);
     epilogue.check_bias(shape.out_channels);
-    if let Some(prepared) = prepared {
-        prepared.check(shape);
-    }
     if shape.is_depthwise() && !epilogue.accumulate && epilogue.residual.is_none() {
         return depthwise::conv_forward(shape, x, w, epilogue.bias, epilogue.activation, y);
     }
     for group in 0..shape.groups {
-        let product = Product { prepared, ..forward_product(shape, group, x, w) };
+        let product = forward_product(shape, group, x, w);
         gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
     }
 }
@@ -177,8 +147,6 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], 
                     },
                     channel: group * c,
                     columns,
-                    filters: None,
-                    prepared: None,
                 };
                 gemm::dispatch(Run { product: &product, y: dx, epilogue, moments: None });
             }
@@ -276,8 +244,6 @@ pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], accumulate: bool) {
             taps: vec![[0, 0]],
             grid: [1, columns],
         },
-        filters: None,
-        prepared: None,
     };
     let epilogue = Epilogue { accumulate, ..Epilogue::default() };
     gemm::dispatch(Run { product: &product, y: c, epilogue, moments: None });
@@ -333,8 +299,6 @@ fn forward_product<'a>(shape: &Geometry, group: usize, x: &'a [f32], w: &'a [f32
         },
         channel: group * d,
         columns,
-        filters: None,
-        prepared: None,
     }
 }
 
