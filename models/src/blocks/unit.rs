@@ -224,13 +224,23 @@ impl ConvUnit {
         epilogue: impl Into<Epilogue>,
     ) -> Tensor<4> {
         if let (Self::Folded(first), Self::Folded(second)) = (depthwise, pointwise)
-            && cpu_ops::serves_separable([first, second], &input)
+            && Self::is_separable([depthwise, pointwise], &input)
         {
             LayerCount::fast(2);
             return cpu_ops::separable([first, second], input, activation, epilogue.into());
         }
         let map = depthwise.forward_then(input, activation);
         pointwise.forward_then(map, epilogue)
+    }
+
+    /// Whether [`Self::forward_separable`] computes both units in one pass.
+    pub(crate) fn is_separable([depthwise, pointwise]: [&Self; 2], input: &Tensor<4>) -> bool {
+        match (depthwise, pointwise) {
+            (Self::Folded(first), Self::Folded(second)) => {
+                cpu_ops::serves_separable([first, second], input)
+            }
+            _ => false,
+        }
     }
 
     /// [`Self::spec`], unless the unit is a convolution with a geometry that is not held there.

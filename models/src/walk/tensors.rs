@@ -5,6 +5,7 @@ use std::fmt::Display;
 use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 use burn::nn::{Dropout, Linear};
 use burn::tensor::{Tensor, s};
+use dbb_kernels::profile;
 
 use super::Interpreter;
 use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
@@ -35,6 +36,11 @@ pub(super) fn in_parts(
     Tensor::cat(first.into_iter().chain(rest).collect(), 0)
 }
 
+/// The layer of a profile, where one is recorded.
+fn enter(name: &dyn Display) -> profile::Span {
+    profile::layer(|| name.to_string())
+}
+
 /// Computes every operation; keeps the map after each stage where it has a place for it.
 #[derive(Default)]
 pub(super) struct Forward {
@@ -47,35 +53,43 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn unit(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         unit: &'n ConvUnit,
         input: Tensor<4>,
         epilogue: Epilogue,
     ) -> Tensor<4> {
+        let _layer = enter(name);
         unit.forward_then(input, epilogue)
     }
 
     fn separable(
         &mut self,
-        _: [&dyn Display; 2],
+        [first, second]: [&dyn Display; 2],
         [depthwise, pointwise]: [&'n ConvUnit; 2],
         input: Tensor<4>,
         activation: Activation,
         epilogue: Epilogue,
     ) -> Tensor<4> {
+        if !ConvUnit::is_separable([depthwise, pointwise], &input) {
+            let map = self.unit(first, depthwise, input, activation.into());
+            return self.unit(second, pointwise, map, epilogue);
+        }
+        let _layer = enter(&format_args!("{first} + {second}"));
         ConvUnit::forward_separable([depthwise, pointwise], input, activation, epilogue)
     }
 
-    fn max_pool(&mut self, _: &dyn Display, pool: &'n MaxPool2d, input: Tensor<4>) -> Tensor<4> {
+    fn max_pool(&mut self, name: &dyn Display, pool: &'n MaxPool2d, input: Tensor<4>) -> Tensor<4> {
+        let _layer = enter(name);
         cpu_ops::max_pool(pool, input)
     }
 
     fn subsample(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         zero_channels: [usize; 2],
         input: Tensor<4>,
     ) -> Tensor<4> {
+        let _layer = enter(name);
         let map = input.slice(s![.., .., ..;2, ..;2]);
         let [batch, _, height, width] = map.dims();
         let [before, after] = zero_channels.map(|channels| {
@@ -87,19 +101,21 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn squeeze_excite(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         layer: &'n SqueezeExcite,
         input: Tensor<4>,
     ) -> Tensor<4> {
+        let _layer = enter(name);
         layer.forward(input)
     }
 
     fn activation(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         activation: Activation,
         input: Tensor<4>,
     ) -> Tensor<4> {
+        let _layer = enter(name);
         activation.forward(input)
     }
 
@@ -111,10 +127,11 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn means(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         pool: &'n AdaptiveAvgPool2d,
         input: Tensor<4>,
     ) -> Tensor<2> {
+        let _layer = enter(name);
         pool.forward(input).flatten(1, 3)
     }
 
@@ -124,11 +141,12 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn linear(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         linear: &'n Linear,
         input: Tensor<2>,
         activation: Option<Activation>,
     ) -> Tensor<2> {
+        let _layer = enter(name);
         let output = linear.forward(input);
         match activation {
             Some(activation) => activation.forward(output),

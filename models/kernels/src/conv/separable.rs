@@ -4,6 +4,7 @@ use super::product::{Product, Run};
 use super::{Epilogue, forward, forward_product, input_columns};
 use crate::depthwise::conv_forward;
 use crate::gemm::{self, Filters};
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::{Activation, ConvShape, buffer};
 
@@ -53,6 +54,7 @@ pub fn forward_separable(
         conv_forward(depthwise, x, weight, bias, activation, &mut between);
         return forward(pointwise, &between, w, y, epilogue);
     };
+    let _span = profile::work(Work::Separable);
     let product = Product {
         columns: input_columns(geometry, 0, x),
         filters: Some(filters),
