@@ -82,7 +82,7 @@ fn a_run_begins_with_its_plan() {
 /// resumes with it.
 #[test]
 fn the_largest_batch_is_found_and_kept() {
-    let auto = ["train.batch_size=auto", "train.memory_mb=33", "train.epochs=2"];
+    let auto = ["train.batch_size=auto", "train.memory_mb=42", "train.epochs=2"];
     let call = plan(&auto).succeeds();
     let found = number(&call.json(), "batch_size");
     assert!((2.0..=160.0).contains(&found), "{}", call.all());

@@ -15,8 +15,8 @@ pub struct TrainSection {
     /// Images in a batch, or `"auto"`: the largest number that is estimated to fit into
     /// `train.memory_mb`.
     pub batch_size: BatchSize,
-    /// MiB of memory that training and validation may take by their estimate; a run that needs more is
-    /// refused. By default that is what the machine can give.
+    /// MiB of memory that training and validation may take; a run whose estimate is above four fifths of
+    /// it is refused. By default that is what the machine can give.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<usize>,
     /// Part of the target that is spread over all classes, from 0 to below 1.

@@ -36,10 +36,12 @@ impl Limit {
         }
     }
 
-    /// The bytes.
-    pub fn bytes(self) -> u64 {
+    /// The largest estimate that should be within it: of what the configuration allows a fifth is kept
+    /// for the error of the estimate.
+    pub fn room(self) -> u64 {
         match self {
-            Self::Available(bytes) | Self::Allowed(bytes) => bytes,
+            Self::Available(bytes) => bytes,
+            Self::Allowed(bytes) => bytes - bytes / 5,
         }
     }
 
@@ -48,7 +50,7 @@ impl Limit {
     pub fn has_room_for(self, estimate: &Estimate) -> bool {
         match self {
             Self::Available(bytes) => estimate.bytes() as f64 <= ACCURACY * bytes as f64,
-            Self::Allowed(bytes) => estimate.bytes() <= bytes,
+            Self::Allowed(_) => estimate.bytes() <= self.room(),
         }
     }
 
@@ -57,7 +59,10 @@ impl Limit {
     pub fn error(self, what: &'static str, estimate: &Estimate, lower: String) -> Error {
         let limit = match self {
             Self::Available(bytes) => format!("{} MiB are available", mib(bytes)),
-            Self::Allowed(bytes) => format!("train.memory_mb allows {}", mib(bytes)),
+            Self::Allowed(bytes) => format!(
+                "train.memory_mb allows {}, of which a fifth is kept for the error of the estimate",
+                mib(bytes)
+            ),
         };
         Error::Memory { what, needed: estimate.describe(), limit, lower }
     }
