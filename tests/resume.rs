@@ -410,7 +410,31 @@ fn a_run_stopped_at_any_step_ends_as_the_one_that_was_not() {
         }
         assert_eq!(metrics(&run), metrics(&whole), "{stops:?}");
         assert!(weights(&run) == weights(&whole), "{stops:?}");
+        assert!(shown(&run) == shown(&whole), "the report differs after {stops:?}");
     }
+    // A finished run that is resumed has nothing to do, and shows what it has shown.
+    let before = shown(&whole);
+    assert_eq!(before[3].matches("<img").count(), 16 + 24, "a batch and the worst mistakes");
+    succeeds(&mut resuming(&whole));
+    assert!(shown(&whole) == before, "the report of the finished run has changed");
+}
+
+/// What a report shows, without what depends on the clock: curves by step, and what the validation
+/// found.
+fn shown(run: &Path) -> [String; 4] {
+    let report = fs::read_to_string(RunDir::new(run).report()).expect("a report");
+    let part = |from: &str, to: &str| {
+        let start = report.find(from).unwrap_or_else(|| panic!("no {from}"));
+        let length = report[start..].find(to).unwrap_or_else(|| panic!("no {to} after {from}"));
+        report[start..start + length].to_string()
+    };
+    let curve = |title: &str| part(&format!("<strong>{title}"), "</figure>");
+    [
+        curve("Training loss by step"),
+        curve("Learning rate"),
+        curve("Norm of the gradient"),
+        part("<h2>Worst mistakes", "<h2>Epochs"),
+    ]
 }
 
 #[test]

@@ -107,6 +107,11 @@ impl Loader {
         &self.0.pipeline
     }
 
+    /// Images in a batch.
+    pub fn batch_size(&self) -> usize {
+        self.0.config.batch_size
+    }
+
     /// Number of batches of every epoch.
     ///
     /// The last batch is smaller where the size of the data set is not a multiple of the batch
@@ -129,6 +134,20 @@ impl Loader {
     /// [`epoch`](Self::epoch): those left for a run that was stopped in the middle.
     pub fn epoch_from(&self, epoch: u64, batch: usize) -> Epoch {
         Epoch::new(Arc::clone(&self.0), epoch, batch)
+    }
+
+    /// A single batch of an epoch, the same as in [`epoch`](Self::epoch), built in the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// An image that cannot be read, as in an epoch.
+    ///
+    /// # Panics
+    ///
+    /// If the epoch has no such batch.
+    pub fn batch(&self, epoch: u64, batch: usize) -> Result<Batch, DataError> {
+        assert!(batch < self.batches_per_epoch(), "an epoch has no batch {batch}");
+        self.0.build_guarded(epoch, batch, &self.0.order(epoch))
     }
 }
 

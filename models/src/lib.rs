@@ -101,6 +101,8 @@ pub mod weights;
 pub use backbones::{Arch, Classifier};
 pub use blocks::BlockKind;
 pub use by_layer::{ByLayer, LayerBlocks};
+/// Where the time of a thread goes, by layer and by kind of work.
+pub use dbb_kernels::profile;
 /// The vector instructions of the CPU kernels.
 #[cfg(feature = "flex")]
 pub use dbb_kernels::{InstructionSet, InstructionSetError};

@@ -19,6 +19,7 @@ mod ignored;
 mod inspect;
 mod lr_find;
 mod output;
+mod plan;
 mod recalibrate;
 mod resume;
 #[path = "../support/runs.rs"]

@@ -168,14 +168,14 @@ pub enum Error {
         last: String,
     },
     /// The work needs more memory than is available.
-    #[error("{what} needs about {needed}, and {available} MiB are available; lower {lower}")]
+    #[error("{what} needs about {needed}, and {limit}; lower {lower}")]
     Memory {
         /// What needs the memory.
         what: &'static str,
         /// How much, and for what.
         needed: String,
-        /// What is available, in MiB.
-        available: String,
+        /// What is available or allowed.
+        limit: String,
         /// What would need less.
         lower: String,
     },

@@ -9,6 +9,7 @@
 //! | train or resume a run | [`train`] |
 //! | find what a run wrote: checkpoints, metrics | [`run`] |
 //! | load a run or a weights file; evaluate, predict, recalibrate | [`inference`] |
+//! | see which classes a network confuses, and its worst mistakes | [`classification`] |
 //! | fold with a measured difference, write weights for other programs | [`deploy`] |
 //! | see what the branches of blocks have learnt | [`inspect`] |
 //! | compare configurations over several seeds | [`compare`] |
@@ -40,6 +41,7 @@ struct LibraryPage;
 pub mod bench;
 pub mod calendar;
 pub mod cancel;
+pub mod classification;
 pub mod compare;
 pub mod config;
 pub mod data;

@@ -17,6 +17,7 @@
 //! | memory for maps, reused from step to step | [`buffer`] |
 //! | the kernel of an OREPA block from its branches | [`orepa`] |
 //! | which vector instructions are used | [`InstructionSet`] |
+//! | where the time goes | [`profile`] |
 //!
 //! ```
 //! use dbb_kernels::{ConvShape, Epilogue, conv};
@@ -67,6 +68,7 @@ pub mod orepa;
 mod padded_norm;
 mod planes;
 pub mod pool;
+pub mod profile;
 mod shape;
 mod shared;
 mod shift;

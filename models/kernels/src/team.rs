@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use crate::profile;
+
 /// Rounds of spinning after which a thread lets others run.
 const SPINS: usize = 1 << 12;
 
@@ -111,6 +113,19 @@ pub(crate) fn lead<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if rayon::current_thread_index().is_some() {
         return work();
     }
+    /// Leaves no recording behind, also by a panic.
+    struct Stop;
+    impl Drop for Stop {
+        fn drop(&mut self) {
+            profile::take();
+        }
+    }
+    let recording = profile::take();
+    let work = || {
+        let _stop = Stop;
+        profile::resume(recording);
+        (work(), profile::take())
+    };
     let team = Team::default();
     let work = Mutex::new(Some(work));
     let results = rayon::broadcast(|_| {
@@ -124,7 +139,9 @@ pub(crate) fn lead<T: Send>(work: impl FnOnce() -> T + Send) -> T {
             }
         }
     });
-    results.into_iter().flatten().next().expect("one thread has led")
+    let (result, recording) = results.into_iter().flatten().next().expect("one thread has led");
+    profile::resume(recording);
+    result
 }
 
 /// Runs `work` as the leader of a team, and ends the team.
@@ -158,6 +175,7 @@ pub(crate) fn for_each(count: usize, turn: impl Fn(usize) + Sync) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::Profile;
 
     fn in_pool_of(threads: usize, work: impl FnOnce() + Send) {
         // `lead` is called from outside a pool: a thread whose current pool is another than the global one
@@ -190,6 +208,15 @@ mod tests {
     #[should_panic(expected = "this turn")]
     fn a_panic_of_the_leader_ends_the_team() {
         in_pool_of(2, || for_each(8, |_| panic!("this turn")));
+    }
+
+    #[test]
+    fn a_profile_goes_along() {
+        let ((), profile) = Profile::during(|| {
+            lead(|| drop(profile::layer(|| "there".into())));
+            drop(profile::layer(|| "here".into()));
+        });
+        assert_eq!(profile.layers(), ["there", "here"]);
     }
 
     #[test]

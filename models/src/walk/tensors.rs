@@ -5,6 +5,7 @@ use std::fmt::Display;
 use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 use burn::nn::{Dropout, Linear};
 use burn::tensor::{Tensor, s};
+use dbb_kernels::profile;
 
 use super::{Interpreter, one_by_one};
 use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
@@ -40,6 +41,11 @@ pub(super) fn in_parts(
     logits
 }
 
+/// The layer of a profile, where one is recorded.
+fn enter(name: &dyn Display) -> profile::Span {
+    profile::layer(|| name.to_string())
+}
+
 /// Computes every operation; keeps the map after each stage where it has a place for it.
 #[derive(Default)]
 pub(super) struct Forward {
@@ -52,11 +58,12 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn unit(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         unit: &'n ConvUnit,
         input: FeatureMap,
         epilogue: Epilogue<FeatureMap>,
     ) -> FeatureMap {
+        let _layer = enter(name);
         if let ConvUnit::Folded(conv) = unit
             && let Some(map) = Blocked::conv(conv, &input, &epilogue)
         {
@@ -76,17 +83,24 @@ impl<'n> Interpreter<'n> for Forward {
         activation: Activation,
         epilogue: Epilogue<FeatureMap>,
     ) -> FeatureMap {
-        if let [ConvUnit::Folded(depthwise), ConvUnit::Folded(pointwise)] = units
-            && let Some(map) =
-                Blocked::separable([depthwise, pointwise], &input, activation, &epilogue)
-        {
-            LayerCount::fast(2);
-            return FeatureMap::Blocked(map);
+        if let [ConvUnit::Folded(depthwise), ConvUnit::Folded(pointwise)] = units {
+            let _layer = enter(&format_args!("{} + {}", names[0], names[1]));
+            let convs = [depthwise, pointwise];
+            if let Some(map) = Blocked::separable(convs, &input, activation, &epilogue) {
+                LayerCount::fast(2);
+                return FeatureMap::Blocked(map);
+            }
         }
         one_by_one(self, names, units, input, activation, epilogue)
     }
 
-    fn max_pool(&mut self, _: &dyn Display, pool: &'n MaxPool2d, input: FeatureMap) -> FeatureMap {
+    fn max_pool(
+        &mut self,
+        name: &dyn Display,
+        pool: &'n MaxPool2d,
+        input: FeatureMap,
+    ) -> FeatureMap {
+        let _layer = enter(name);
         if let FeatureMap::Blocked(map) = &input
             && let Some(map) = map.max_pool(pool)
         {
@@ -97,10 +111,11 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn subsample(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         zero_channels: [usize; 2],
         input: FeatureMap,
     ) -> FeatureMap {
+        let _layer = enter(name);
         let map = input.into_tensor().slice(s![.., .., ..;2, ..;2]);
         let [batch, _, height, width] = map.dims();
         let [before, after] = zero_channels.map(|channels| {
@@ -113,10 +128,11 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn squeeze_excite(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         layer: &'n SqueezeExcite,
         input: FeatureMap,
     ) -> FeatureMap {
+        let _layer = enter(name);
         match input {
             FeatureMap::Planes(input) => FeatureMap::Planes(layer.forward(input)),
             FeatureMap::Blocked(map) => {
@@ -128,10 +144,11 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn activation(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         activation: Activation,
         input: FeatureMap,
     ) -> FeatureMap {
+        let _layer = enter(name);
         match input {
             FeatureMap::Planes(input) => FeatureMap::Planes(activation.forward(input)),
             FeatureMap::Blocked(map) => FeatureMap::Blocked(map.activation(activation)),
@@ -146,10 +163,11 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn means(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         pool: &'n AdaptiveAvgPool2d,
         input: FeatureMap,
     ) -> Tensor<2> {
+        let _layer = enter(name);
         match input {
             FeatureMap::Blocked(map) if pool.output_size == [1, 1] => map.means(),
             input => pool.forward(input.into_tensor()).flatten(1, 3),
@@ -162,11 +180,12 @@ impl<'n> Interpreter<'n> for Forward {
 
     fn linear(
         &mut self,
-        _: &dyn Display,
+        name: &dyn Display,
         linear: &'n Linear,
         input: Tensor<2>,
         activation: Option<Activation>,
     ) -> Tensor<2> {
+        let _layer = enter(name);
         let output = linear.forward(input);
         match activation {
             Some(activation) => activation.forward(output),

@@ -20,6 +20,7 @@ mod inspect;
 mod lr_find;
 mod options;
 mod page;
+mod plan;
 mod predict;
 mod progress;
 mod recalibrate;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::options::{DeviceName, DeviceOptions};
 use crate::progress::Progress;
 use dbb_training::calendar::Utc;
-use dbb_training::config::{Config, ConfigFileError, ModelSection, shown};
+use dbb_training::config::{BatchSize, Config, ConfigFileError, ModelSection, TrainSection, shown};
 use dbb_training::run::directory::RunDir;
 use dbb_training::run::identity::is_free;
 use dbb_training::text::plural;
@@ -27,6 +27,10 @@ pub struct Args {
     /// Run directory; by default runs/<config name>-<date>-<time>, in UTC.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Tell what the run will take instead of training: steps, time, memory, disk. A few steps are measured
+    /// and thrown away; nothing is written.
+    #[arg(long, conflicts_with_all = ["out", "resume", "devices"])]
+    plan: bool,
     /// Resume the run from its last checkpoint, with its own configuration. --set may change what does
     /// not change its results, such as data.workers, and anything with --force. Results are those of an uninterrupted run, bit for bit, with equal threads and
     /// instruction set.
@@ -58,6 +62,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         );
         return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).into());
     }
+    if args.plan {
+        return crate::plan::run(&args.config, &args.set, &args.device.open()?, args.json);
+    }
     let devices = match args.devices.is_empty() {
         true => vec![args.device.open()?],
         false => {
@@ -70,8 +77,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Trainer::resume(args.run_to_resume()?, device, args.force, &args.set)?
     } else {
         let config = Config::load(&args.config, &args.set).map_err(or_resume)?;
+        let rate = crate::plan::Rate::of(&args.config, &args.set, &config);
         let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
-        Trainer::new(config, RunDir::new(out), device)?
+        let trainer = Trainer::new(config, RunDir::new(out), device)?;
+        rate.announce(trainer.batch_size());
+        trainer
     };
     trainer.train_on(&devices);
     trainer.stop_on(crate::signals::stop()?);
@@ -96,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// A folder in the place of a configuration may be a run to resume.
-fn or_resume(error: ConfigFileError) -> anyhow::Error {
+pub fn or_resume(error: ConfigFileError) -> anyhow::Error {
     match error {
         ConfigFileError::Folder(_) => {
             anyhow::anyhow!("{error}, or add --resume to resume the run in it")
@@ -129,8 +139,14 @@ impl Args {
                 in_channels: given.model.in_channels.or(own.model.in_channels),
                 ..given.model.clone()
             };
+            // A batch that was to be found has been.
+            let batch_size = match given.train.batch_size {
+                BatchSize::Auto => own.train.batch_size,
+                given => given,
+            };
+            let train = TrainSection { batch_size, ..given.train.clone() };
             let differences: Vec<String> = own
-                .differences(&Config { model, ..given })
+                .differences(&Config { model, train, ..given })
                 .into_iter()
                 .filter(|(key, ..)| !is_free(key))
                 .map(|(key, own, given)| {

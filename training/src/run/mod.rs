@@ -7,4 +7,5 @@ pub mod manifest;
 pub mod metrics;
 pub mod progress;
 pub mod spikes;
+pub mod steps;
 pub mod tensorboard;

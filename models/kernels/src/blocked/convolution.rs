@@ -4,6 +4,7 @@ use super::depthwise::Filters;
 use super::map::Map;
 use super::weight::{Algorithm, Weight};
 use super::{BLOCK, dense, depthwise, winograd};
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::{Activation, ConvShape};
 
@@ -86,6 +87,10 @@ pub fn convolve(shape: &ConvShape, input: Source, weight: &Weight, epilogue: Epi
     weight.check(shape);
     input.check(shape, weight.algorithm());
     epilogue.check_residual(shape.output_shape());
+    let _span = profile::work(match weight.algorithm() {
+        Algorithm::Depthwise => Work::Depthwise,
+        _ => Work::Products,
+    });
     let mut output = Map::new(shape.output_shape());
     match (weight.algorithm(), input) {
         (Algorithm::Depthwise, Source::Blocked(map)) => {

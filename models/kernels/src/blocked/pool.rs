@@ -3,6 +3,7 @@
 use super::BLOCK;
 use super::convolution::check_input;
 use super::map::Map;
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::{ConvShape, planes};
@@ -20,6 +21,7 @@ pub fn max_pool(shape: &ConvShape, input: &Map) -> Map {
     let inside = (0..2).all(|axis| geometry.padding[axis] < geometry.kernel[axis]);
     assert!(inside, "a window lies in the padding");
     check_input(input, &shape);
+    let _span = profile::work(Work::Pools);
     let mut output = Map::new(shape.output_shape());
     let ([batch, _, height, width], blocks) = (output.dims(), output.blocks());
     let (from_len, to_len) = (input.block_len(), output.block_len());
@@ -54,6 +56,7 @@ pub fn max_pool(shape: &ConvShape, input: &Map) -> Map {
 
 /// The mean of each channel over all positions, `[batch, channels]`.
 pub fn means(map: &Map) -> Vec<f32> {
+    let _span = profile::work(Work::Pools);
     let [batch, channels, _, width] = map.dims();
     let scale = 1.0 / map.positions() as f32;
     let blocks = map.values().chunks_exact(map.block_len());

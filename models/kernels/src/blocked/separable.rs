@@ -7,6 +7,7 @@ use super::map::Map;
 use super::weight::{Algorithm, Weight, panels};
 use super::{BLOCK, Source, TASK, convolve};
 use crate::gemm::{self, Isa, Kernel};
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::{Activation, ConvShape};
 
@@ -54,6 +55,7 @@ pub fn convolve_separable(
     assert!(shape.is_depthwise(), "not a depthwise convolution: {shape:?}");
     check_input(input, shape);
     epilogue.check_residual(pointwise.output_shape());
+    let _span = profile::work(Work::Separable);
     let mut output = Map::new(pointwise.output_shape());
     let bias = first.padded_bias(between);
     let filters = &Filters::new(geometry, filters.values(), &bias, activation);

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use crate::buffer::{self, Buffer};
 use crate::gemm::{self, Columns};
 use crate::norm::Statistics;
+use crate::profile::{self, Work};
 use crate::shape::{Geometry, matrix_len};
 use crate::{ConvShape, depthwise};
 use product::{Output, Product, Run};
@@ -37,6 +38,7 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
     if shape.is_depthwise() && !epilogue.accumulate && epilogue.residual.is_none() {
         return depthwise::conv_forward(shape, x, w, epilogue.bias, epilogue.activation, y);
     }
+    let _span = profile::work(Work::Products);
     for group in 0..shape.groups {
         let product = forward_product(shape, group, x, w);
         gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
@@ -66,6 +68,7 @@ pub(crate) fn weight_grad(shape: &ConvShape, x: &[f32], dy: &[f32]) -> Vec<f32> 
 /// # Panics
 /// As [`forward`].
 pub fn forward_with_stats(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]) -> Statistics {
+    let _span = profile::work(Work::Products);
     let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(w.len());
     let (mut mean, mut var) = (vec![0.0; shape.out_channels], vec![0.0; shape.out_channels]);
     let per_group = shape.out_channels / shape.groups;
@@ -86,6 +89,7 @@ pub fn forward_with_stats(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]
 /// # Panics
 /// As [`forward`].
 pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], accumulate: bool) {
+    let _span = profile::work(Work::Products);
     let shape = &Geometry::new(shape, dx.len(), dy.len()).with_weight(w.len());
     let epilogue = Epilogue { accumulate, ..Epilogue::default() };
     let [height, width] = shape.input;
@@ -204,6 +208,7 @@ impl<'a> Matrix<'a> {
 /// # Panics
 /// If a matrix is longer than its slice, the sizes do not match, or the columns of `B` coincide.
 pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], accumulate: bool) {
+    let _span = profile::work(Work::Products);
     let ([rows, depth], [_, columns]) = (a.size, b.size);
     a.check("A");
     b.check("B");

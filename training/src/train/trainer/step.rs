@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::inference::evaluate::cross_entropy;
 use crate::run::directory::CheckpointId;
 use crate::run::metrics::host;
+use crate::run::steps::StepPoint;
 use crate::run::tensorboard::TensorBoard;
 use crate::train::checkpoint::RunState;
 use crate::train::gradients::{self, Accumulator};
@@ -29,9 +30,13 @@ impl Trainer {
     ) -> Result<()> {
         let started = Instant::now();
         let group = self.config.train.accumulate.min(batches.len());
-        let mut gradient = Accumulator::new(group, self.config.train.batch_size);
+        let mut gradient = Accumulator::new(group, self.train.batch_size());
         let (mut losses, mut images) = (0.0, 0);
-        for batch in batches.take(group) {
+        let mut waited = 0.0;
+        for _ in 0..group {
+            let waiting = Instant::now();
+            let Some(batch) = batches.next() else { break };
+            waited += waiting.elapsed().as_secs_f64();
             let batch = batch?;
             self.left_out(&batch.skipped, observer)?;
             self.state.progress.partial.skipped += batch.skipped.len();
@@ -77,10 +82,13 @@ impl Trainer {
                 progress.step
             ));
         }
-        board.step(progress.step, step_loss, lr)?;
-        self.steps.add(progress.step, step_loss);
+        let point = StepPoint { step: progress.step, loss: step_loss, lr, grad_norm };
+        board.step(&point)?;
+        progress.steps.add(point);
         partial.lr = lr;
-        partial.seconds += started.elapsed().as_secs_f64();
+        partial.loader_seconds += waited;
+        let seconds = started.elapsed().as_secs_f64();
+        partial.seconds += seconds;
         observer.step(&Step {
             epoch: progress.mark.epoch + 1,
             step: progress.mark.batch.div_ceil(self.config.train.accumulate),
@@ -93,6 +101,9 @@ impl Trainer {
             images: partial.totals.images(),
             images_per_second: partial.totals.images() as f64 / partial.seconds,
         });
+        if let Some(left) = self.pace(seconds) {
+            observer.note(&left);
+        }
         Ok(())
     }
 
