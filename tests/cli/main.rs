@@ -20,6 +20,7 @@ mod inspect;
 mod lr_find;
 mod output;
 mod recalibrate;
+mod results;
 mod resume;
 #[path = "../support/runs.rs"]
 mod runs;
