@@ -115,7 +115,10 @@ fn a_page_is_made_from_the_table_of_a_study() {
     }
     let picture = |name: &str| fs::read_to_string(folder.at(name)).expect("a picture");
     let (differences, runs) = (picture("differences.svg"), picture("runs.svg"));
-    assert!(differences.contains(&format!("dbb − base {delta}")), "{differences}");
+    assert!(
+        differences.contains(&format!("dbb − base {}", delta.replace('-', "−"))),
+        "{differences}"
+    );
     assert!(differences.contains("prefers-color-scheme: dark"));
     assert_eq!(runs.matches("class=\"dot\"").count(), 4, "a dot for every run: {runs}");
 

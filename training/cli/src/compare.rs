@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 _ => Box::new(Progress::labelled(format!("{name}, seed {seed}"))),
             }
         },
-        given: given(std::env::args()),
+        given: given(std::env::args_os().map(|word| word.to_string_lossy().into_owned())),
         commit: compare_run::COMMIT,
         stop: &stop,
     };

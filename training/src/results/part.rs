@@ -1,10 +1,9 @@
 //! What a part of a page can be.
 
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use super::{picture, tables};
-use crate::compare::Comparison;
+use crate::compare::{Comparison, Outcome, Row, SummaryRow};
 use crate::error::{Error, Result};
 use crate::statistics::mean;
 
@@ -112,9 +111,7 @@ impl Part {
                     Kind::Arms => tables::arms(&study.comparison),
                     Kind::Top1 => arm(1)?.top1(),
                     Kind::Seeds => arm(1)?.n.to_string(),
-                    Kind::Epochs => {
-                        study.shared(&self.words[1], "epochs", |row| Some(row.epochs))?
-                    }
+                    Kind::Epochs => tables::epochs(&study.rows(&self.words[1])?),
                     Kind::Memory => {
                         let memory = study.mean(&self.words[1], |row| row.peak_memory_mib)?;
                         format!("{memory:.0} MiB")
@@ -161,7 +158,7 @@ impl Study {
         Ok(Self { place: place.into(), name, comparison })
     }
 
-    fn arm(&self, name: &str) -> Result<&crate::compare::SummaryRow> {
+    fn arm(&self, name: &str) -> Result<&SummaryRow> {
         let arms = &self.comparison.summary;
         arms.iter().find(|arm| arm.name == name).ok_or_else(|| {
             let known: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
@@ -173,7 +170,7 @@ impl Study {
         })
     }
 
-    fn outcome(&self, arm: &str, baseline: &str) -> Result<&crate::compare::Outcome> {
+    fn outcome(&self, arm: &str, baseline: &str) -> Result<&Outcome> {
         let outcomes = &self.comparison.comparisons;
         outcomes.iter().find(|o| o.arm == arm && o.baseline == baseline).ok_or_else(|| {
             let known: Vec<String> =
@@ -186,33 +183,15 @@ impl Study {
         })
     }
 
-    fn values<T>(
-        &self,
-        arm: &str,
-        value: impl Fn(&crate::compare::Row) -> Option<T>,
-    ) -> Result<Vec<T>> {
+    fn rows(&self, arm: &str) -> Result<Vec<&Row>> {
         self.arm(arm)?;
-        let rows = self.comparison.rows.iter().filter(|row| row.name == arm);
-        let values: Option<Vec<T>> = rows.map(value).collect();
-        values.ok_or_else(|| Error::Unusable(format!("{}: {arm} lacks the value", self.place)))
+        Ok(self.comparison.rows.iter().filter(|row| row.name == arm).collect())
     }
 
-    fn mean(&self, arm: &str, value: fn(&crate::compare::Row) -> Option<f64>) -> Result<f64> {
-        Ok(mean(&self.values(arm, value)?))
-    }
-
-    /// A value that all runs of an arm share.
-    fn shared<T: Display + PartialEq>(
-        &self,
-        arm: &str,
-        what: &str,
-        value: fn(&crate::compare::Row) -> Option<T>,
-    ) -> Result<String> {
-        let values = self.values(arm, value)?;
-        // An arm has a run.
-        match values.iter().all(|value| *value == values[0]) {
-            true => Ok(values[0].to_string()),
-            false => Err(Error::Unusable(format!("{}: the {what} of {arm} differ", self.place))),
-        }
+    /// The mean of a value over the runs of an arm.
+    fn mean(&self, arm: &str, value: fn(&Row) -> Option<f64>) -> Result<f64> {
+        let values: Option<Vec<f64>> = self.rows(arm)?.into_iter().map(value).collect();
+        let missing = || Error::Unusable(format!("{}: a run of {arm} lacks the value", self.place));
+        Ok(mean(&values.ok_or_else(missing)?))
     }
 }

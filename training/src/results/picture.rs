@@ -42,7 +42,7 @@ pub(super) fn differences(studies: &[Study]) -> Picture {
                 dots: Vec::new(),
                 mean: delta,
                 interval: Some([delta - half, delta + half]),
-                text: outcome.interval(),
+                text: outcome.interval().replace('-', "−"),
             }))
         });
         lines.extend(outcomes);
@@ -56,12 +56,16 @@ pub(super) fn runs(study: &Study) -> Picture {
     let lines = study.comparison.summary.iter().map(|arm| {
         let rows = study.comparison.rows.iter().filter(|row| row.name == arm.name);
         let dots: Vec<f64> = rows.map(|row| row.top1).collect();
-        let interval = paired(&dots).map(|e| [e.delta - e.half, e.delta + e.half]);
+        // Of a single sample, the interval of its mean.
+        let estimate = paired(&dots);
         Line::Values(Values {
             name: arm.name.clone(),
             mean: arm.top1_mean,
-            interval,
-            text: arm.top1(),
+            interval: estimate.map(|e| [e.delta - e.half, e.delta + e.half]),
+            text: match estimate {
+                Some(estimate) => format!("{:.2} ± {:.2}", arm.top1_mean, estimate.half),
+                None => format!("{:.2}", arm.top1_mean),
+            },
             dots,
         })
     });
@@ -88,7 +92,7 @@ const STYLE: &str = "
     .zero { stroke: #59636e; stroke-width: 1.5; }
     .line { stroke: #0969da; stroke-width: 3; }
     .mean { fill: #0969da; }
-    .dot { fill: #9a6700; fill-opacity: 0.45; }
+    .dot { fill: #9a6700; fill-opacity: 0.6; }
     @media (prefers-color-scheme: dark) {
       .paper { fill: #0d1117; stroke: #3d444d; }
       text { fill: #f0f6fc; }
@@ -97,7 +101,7 @@ const STYLE: &str = "
       .zero { stroke: #9198a1; }
       .line { stroke: #4493f8; }
       .mean { fill: #4493f8; }
-      .dot { fill: #d29922; fill-opacity: 0.6; }
+      .dot { fill: #d29922; fill-opacity: 0.75; }
     }
 ";
 
@@ -113,7 +117,7 @@ fn draw(title: &str, axis: Axis, lines: &[Line]) -> Picture {
         let lengths = values.iter().map(|values| text(values).chars().count());
         lengths.max().unwrap_or(0) as f64 * CHARACTER
     };
-    let [left, right] = [40.0 + widest(|v| &v.name), WIDTH - 30.0 - widest(|v| &v.text)];
+    let [left, right] = [56.0 + widest(|v| &v.name), WIDTH - 30.0 - widest(|v| &v.text)];
     let height = TOP + lines.len() as f64 * HEIGHT + BOTTOM;
     let floor = height - BOTTOM + 4.0;
     let all = values.iter().flat_map(|v| {
@@ -122,18 +126,7 @@ fn draw(title: &str, axis: Axis, lines: &[Line]) -> Picture {
     let all: Vec<f64> = if values.is_empty() { vec![0.0] } else { all.collect() };
     let mut scale = Scale::new(axis, all.iter().copied());
     scale.pixels = [left, right];
-    let mut drawing = String::new();
-    for (x, text) in scale.ticks() {
-        drawing += &format!(
-            "  <path class=\"grid\" d=\"M{x:.1} {TOP}V{floor:.1}\"/>\n  \
-             <text class=\"soft\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>\n",
-            floor + 17.0
-        );
-    }
-    if axis.from_zero {
-        let zero = scale.place(0.0);
-        drawing += &format!("  <path class=\"zero\" d=\"M{zero:.1} {TOP}V{floor:.1}\"/>\n");
-    }
+    let mut drawing = axes(&scale, axis, floor);
     for (at, line) in lines.iter().enumerate() {
         let y = TOP + (at as f64 + 0.5) * HEIGHT;
         drawing += &match line {
@@ -146,26 +139,39 @@ fn draw(title: &str, axis: Axis, lines: &[Line]) -> Picture {
         };
     }
     let label = Html::from(scale.name());
-    let description = Html::from(format!("{title}.{}", words(lines))).to_string();
-    let [title_shown, middle, below] = [
-        Html::from(title).to_string(),
-        format!("{:.1}", (left + right) / 2.0),
-        format!("{:.1}", height - 10.0),
-    ];
+    let description = format!("{title}.{}", words(lines));
+    let [title, described] = [title, &description].map(Html::from);
+    let [middle, below] = [(left + right) / 2.0, height - 10.0];
     let svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
          aria-labelledby=\"title desc\" font-family=\"system-ui, -apple-system, 'Segoe UI', Helvetica, \
-         Arial, sans-serif\" font-size=\"14\">\n  <title id=\"title\">{title_shown}</title>\n  \
-         <desc id=\"desc\">{description}</desc>\n  <style>{STYLE}  </style>\n  \
+         Arial, sans-serif\" font-size=\"14\">\n  <title id=\"title\">{title}</title>\n  \
+         <desc id=\"desc\">{described}</desc>\n  <style>{STYLE}  </style>\n  \
          <rect class=\"paper\" x=\"0.5\" y=\"0.5\" width=\"{}\" height=\"{}\" rx=\"6\"/>\n  \
-         <text class=\"soft\" x=\"16\" y=\"22\">{title_shown}</text>\n{drawing}  \
-         <text class=\"soft\" x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">{label}</text>\n</svg>\n",
+         <text class=\"soft\" x=\"16\" y=\"22\">{title}</text>\n{drawing}  \
+         <text class=\"soft\" x=\"{middle:.1}\" y=\"{below:.1}\" text-anchor=\"middle\">{label}</text>\n</svg>\n",
         WIDTH - 1.0,
         height - 1.0
     );
-    // In the text between the brackets of a Markdown image.
-    let description = format!("{title}.{}", words(lines)).replace(['[', ']', '\n'], " ");
-    Picture { svg, description }
+    // It stands between the brackets of a Markdown image.
+    Picture { svg, description: description.replace(['[', ']', '\n'], " ") }
+}
+
+/// The ticks of the horizontal axis, and its zero.
+fn axes(scale: &Scale, axis: Axis, floor: f64) -> String {
+    let tick = |(x, text): (f64, String)| {
+        format!(
+            "  <path class=\"grid\" d=\"M{x:.1} {TOP}V{floor:.1}\"/>\n  \
+             <text class=\"soft\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>\n",
+            floor + 17.0
+        )
+    };
+    let mut drawing: String = scale.ticks().into_iter().map(tick).collect();
+    if axis.from_zero {
+        let zero = scale.place(0.0);
+        drawing += &format!("  <path class=\"zero\" d=\"M{zero:.1} {TOP}V{floor:.1}\"/>\n");
+    }
+    drawing
 }
 
 impl Values {
@@ -178,12 +184,12 @@ impl Values {
             right + 14.0,
             y + 5.0
         );
+        if let Some([low, high]) = self.interval.map(|interval| interval.map(|v| scale.place(v))) {
+            drawing += &format!("  <path class=\"line\" d=\"M{low:.1} {y:.1}H{high:.1}\"/>\n");
+        }
         for dot in &self.dots {
             let x = scale.place(*dot);
             drawing += &format!("  <circle class=\"dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>\n");
-        }
-        if let Some([low, high]) = self.interval.map(|interval| interval.map(|v| scale.place(v))) {
-            drawing += &format!("  <path class=\"line\" d=\"M{low:.1} {y:.1}H{high:.1}\"/>\n");
         }
         let x = scale.place(self.mean);
         drawing + &format!("  <circle class=\"mean\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\"/>\n")
@@ -196,5 +202,6 @@ fn words(lines: &[Line]) -> String {
         Line::Title(name) => format!(" {name}:"),
         Line::Values(Values { name, text, .. }) => format!(" {name} {text};"),
     };
-    lines.iter().map(say).collect()
+    let text: String = lines.iter().map(say).collect();
+    text.trim_end_matches(';').to_string() + "."
 }

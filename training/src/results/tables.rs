@@ -29,12 +29,11 @@ pub(super) fn arms(comparison: &Comparison) -> String {
         let rows: Vec<&Row> = comparison.rows.iter().filter(|row| row.name == arm.name).collect();
         let mean_of =
             |value: fn(&Row) -> f64| mean(&rows.iter().map(|row| value(row)).collect::<Vec<_>>());
-        // Runs of an arm that was timed have the same epochs, as all others.
         let first = rows[0];
         vec![
             arm.name.clone(),
             arm.block.clone(),
-            first.epochs.to_string(),
+            epochs(&rows),
             arm.n.to_string(),
             arm.top1(),
             format!("{:.3}", mean_of(|row| row.test_loss)),
@@ -48,6 +47,15 @@ pub(super) fn arms(comparison: &Comparison) -> String {
         ]
     });
     table(&head.map(String::from), rows)
+}
+
+/// The epochs of some runs, which differ where runs ended early.
+pub(super) fn epochs(rows: &[&Row]) -> String {
+    let epochs = || rows.iter().map(|row| row.epochs);
+    match (epochs().min(), epochs().max()) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+        (least, _) => least.unwrap_or(0).to_string(),
+    }
 }
 
 /// The comparisons of some studies.
