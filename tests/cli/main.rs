@@ -21,6 +21,7 @@ mod lr_find;
 mod output;
 mod plan;
 mod recalibrate;
+mod results;
 mod resume;
 #[path = "../support/runs.rs"]
 mod runs;

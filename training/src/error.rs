@@ -223,6 +223,9 @@ pub enum Error {
         /// Runs planned.
         planned: usize,
     },
+    /// Pages that are not what their tables give.
+    #[error("{}", .0.join("; "))]
+    Stale(Vec<String>),
     /// Stopped by a signal before anything was trained.
     #[error("stopped by signal {signal}; nothing was trained")]
     NotBegun {
@@ -324,6 +327,7 @@ impl Error {
                 | Self::BlockFold { .. }
                 | Self::Start { .. }
                 | Self::Runs { is_failed_check: true, .. }
+                | Self::Stale(_)
                 | Self::Weights(WeightsError::Overflow { .. } | WeightsError::NonFinite { .. })
         )
     }

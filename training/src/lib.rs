@@ -13,6 +13,7 @@
 //! | fold with a measured difference, write weights for other programs | [`deploy`] |
 //! | see what the branches of blocks have learnt | [`inspect`] |
 //! | compare configurations over several seeds | [`compare`] |
+//! | fill the tables and pictures of a page from their results | [`results`] |
 //! | write `report.html` | [`report`] |
 //! | open a device | [`device`] |
 //! | measure speed | [`mod@bench`] |
@@ -52,6 +53,7 @@ pub mod inference;
 pub mod inspect;
 pub mod memory;
 pub mod report;
+pub mod results;
 pub mod run;
 mod statistics;
 pub mod text;

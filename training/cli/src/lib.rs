@@ -24,6 +24,7 @@ mod plan;
 mod predict;
 mod progress;
 mod recalibrate;
+mod results;
 mod signals;
 mod summary;
 mod train;
@@ -53,6 +54,7 @@ enum Command {
     Reparam(export::ReparamArgs),
     Export(export::ExportArgs),
     Compare(compare::Args),
+    Results(results::Args),
     Inspect(inspect::Args),
     #[command(hide = true)]
     CompareRun(compare_run::Args),
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Reparam(args) => export::reparam(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Results(args) => results::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::CompareRun(args) => compare_run::run(&args),
         Command::Summary(args) => summary::run(&args),

@@ -3,6 +3,7 @@
 
 pub mod directory;
 pub mod identity;
+pub mod lock;
 pub mod manifest;
 pub mod metrics;
 pub mod progress;
