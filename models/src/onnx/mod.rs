@@ -9,6 +9,9 @@
 //! | input | `images` | `float`, normalised; or `uint8`, pixels from 0 to 255 ([`Normalization`]) | `[batch, channels, height, width]` |
 //! | output | `logits` | `float` | `[batch, classes]` |
 //!
+//! [`write_onnx_int8`] writes a network in 8 bits: the same operators, between nodes that say which integers
+//! stand for their inputs and outputs.
+//!
 //! `batch` is free. The entry `dbb_zoo` of the file's metadata holds [`Metadata`] as JSON, with
 //! preprocessing and class names. Equal networks are equal bytes.
 
@@ -23,9 +26,11 @@ use prost::Message;
 use crate::backbones::Classifier;
 use crate::error::ConfigError;
 use crate::form::Form;
+use crate::operators::{IMAGES, Lowered};
+use crate::quantize::Int8Network;
 use crate::walk::Walk;
 use crate::weights::{Dialect, Metadata, WeightsError, write_atomically};
-use graph::{Graph, Value};
+use graph::{Graph, Int8, Value};
 use proto::{Dimension, ValueInfo, data_type};
 
 /// Version of ONNX's operators that files are written in.
@@ -77,15 +82,7 @@ pub fn write_onnx(
     metadata: &Metadata,
     input: &Input,
 ) -> Result<(), WeightsError> {
-    let metadata = Metadata { form: Form::Deploy, keys: Dialect::Native, ..metadata.clone() };
-    // Plain data with string keys always serialises.
-    let json = serde_json::to_string(&metadata).expect("metadata is plain data");
-    let description = Description {
-        name: metadata.model.arch.to_string(),
-        channels: metadata.model.in_channels,
-        metadata: vec![(Metadata::KEY.into(), json)],
-    };
-    write_onnx_of(path, network, &description, input)
+    write_onnx_of(path, network, &Description::of(metadata), input)
 }
 
 /// Writes any network that has a [`Walk`] as ONNX, folded if it is not yet, whole or not at all.
@@ -99,7 +96,42 @@ pub fn write_onnx_of(
     description: &Description,
     input: &Input,
 ) -> Result<(), WeightsError> {
-    let model = model(network, description, input)?;
+    // The graph has no place for a window that the layers do not tell of.
+    network.layers(input.size)?;
+    write(path, &model(network, description, input)?)
+}
+
+/// Writes a network in 8 bits as ONNX, whole or not at all: weights as `int8` and biases as `int32`, and a
+/// `QuantizeLinear` and a `DequantizeLinear` where a value becomes integers. Runtimes compute the operators
+/// between them with integers. Layers that stay in `f32` are written as by [`write_onnx_of`].
+///
+/// # Errors
+/// As [`write_onnx_of`].
+pub fn write_onnx_int8<N: Walk>(
+    path: &Path,
+    network: &Int8Network<'_, N>,
+    description: &Description,
+    input: &Input,
+) -> Result<(), WeightsError> {
+    network.network.layers(input.size)?;
+    write(path, &int8_model(network, description, input)?)
+}
+
+impl Description {
+    /// That of a network of the zoo.
+    pub fn of(metadata: &Metadata) -> Self {
+        let metadata = Metadata { form: Form::Deploy, keys: Dialect::Native, ..metadata.clone() };
+        // Plain data with string keys always serialises.
+        let json = serde_json::to_string(&metadata).expect("metadata is plain data");
+        Self {
+            name: metadata.model.arch.to_string(),
+            channels: metadata.model.in_channels,
+            metadata: vec![(Metadata::KEY.into(), json)],
+        }
+    }
+}
+
+fn write(path: &Path, model: &proto::Model) -> Result<(), WeightsError> {
     let refused = |source| WeightsError::Io { action: "write", path: path.into(), source };
     let length = model.encoded_len();
     if length > MAX_BYTES {
@@ -117,10 +149,31 @@ fn model(
     description: &Description,
     input: &Input,
 ) -> Result<proto::Model, ConfigError> {
-    // The graph has no place for a window that the layers do not tell of.
-    network.layers(input.size)?;
     let mut graph = Graph::default();
-    let images = Value::new("images", input.size);
+    let (images, network_input) = images(&mut graph, description, input)?;
+    Lowered::run(network, &mut graph, &|_| true, network_input);
+    Ok(finished(graph, images, description))
+}
+
+fn int8_model<N: Walk>(
+    network: &Int8Network<'_, N>,
+    description: &Description,
+    input: &Input,
+) -> Result<proto::Model, ConfigError> {
+    let int8 = Int8 { ranges: &network.ranges, weights: network.weights };
+    let mut graph = Graph { int8: Some(int8), ..Graph::default() };
+    let (images, network_input) = images(&mut graph, description, input)?;
+    network.run(&mut graph, network_input);
+    Ok(finished(graph, images, description))
+}
+
+/// The input of a graph, and what it makes of it for the network.
+fn images(
+    graph: &mut Graph,
+    description: &Description,
+    input: &Input,
+) -> Result<(ValueInfo, Value), ConfigError> {
+    let images = Value::new(IMAGES, input.size);
     let (elem_type, meaning, network_input) = match &input.normalization {
         None => (data_type::FLOAT, "normalised images", images),
         Some(normalization) => {
@@ -130,23 +183,23 @@ fn model(
             (data_type::UINT8, "pixels from 0 to 255", normalised)
         }
     };
-    let map = network.features(&mut graph, network_input);
-    network.head(&mut graph, map);
+    let [channels, height, width] =
+        [description.channels, input.size[0], input.size[1]].map(Dimension::fixed);
+    let shape = vec![Dimension::named("batch"), channels, height, width];
+    Ok((ValueInfo::new(IMAGES, elem_type, shape, meaning), network_input))
+}
+
+fn finished(mut graph: Graph, images: ValueInfo, description: &Description) -> proto::Model {
     // Every network ends with its classifier.
     if let Some(classifier) = graph.nodes.last_mut() {
         classifier.output = vec!["logits".into()];
     }
-
-    let batch = || Dimension::named("batch");
-    let [channels, height, width] =
-        [description.channels, input.size[0], input.size[1]].map(Dimension::fixed);
-    let image = vec![batch(), channels, height, width];
-    let scores = vec![batch(), Dimension::fixed(graph.outputs)];
+    let scores = vec![Dimension::named("batch"), Dimension::fixed(graph.outputs)];
     let property = |(key, value): &(String, String)| proto::Property {
         key: key.clone(),
         value: value.clone(),
     };
-    Ok(proto::Model {
+    proto::Model {
         ir_version: IR_VERSION,
         producer_name: env!("CARGO_PKG_NAME").into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
@@ -155,11 +208,11 @@ fn model(
             node: graph.nodes,
             name: description.name.clone(),
             initializer: graph.constants,
-            input: vec![ValueInfo::new("images", elem_type, image, meaning)],
+            input: vec![images],
             output: vec![ValueInfo::new("logits", data_type::FLOAT, scores, "class scores")],
         }),
         metadata_props: description.metadata.iter().map(property).collect(),
-    })
+    }
 }
 
 fn check(channels: usize, normalization: &Normalization) -> Result<(), ConfigError> {
@@ -194,8 +247,7 @@ mod tests {
             let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Dbb, 10) };
             let network = config.init(Form::Train, &Device::default()).unwrap();
             let mut graph = Graph::default();
-            let map = network.features(&mut graph, Value::new("images", [32, 32]));
-            network.head(&mut graph, map);
+            Lowered::run(&network, &mut graph, &|_| true, Value::new(IMAGES, [32, 32]));
 
             let convs = graph.nodes.iter().filter(|node| node.op_type == "Conv");
             let units = network.units().len();

@@ -4,12 +4,13 @@ use std::fmt::Display;
 
 use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 use burn::nn::{Dropout, Linear};
-use burn::tensor::{Tensor, s};
+use burn::tensor::Tensor;
 
 use super::Interpreter;
 use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
 use crate::cpu_ops;
 use crate::implementation::LayerCount;
+use crate::operators::subsample;
 
 /// Pixels of the images that go through the network at once in inference on a CPU: 8 images of 224x224.
 /// The maps of more do not stay in the caches and in memory that is reused: MobileNetV2 infers 1.4 times
@@ -22,17 +23,24 @@ pub(super) fn in_parts(
     images: Tensor<4>,
     mut forward: impl FnMut(Tensor<4>) -> Tensor<2>,
 ) -> Tensor<2> {
-    let [batch, _, height, width] = images.dims();
-    let most = (PIXELS / (height * width).max(1)).max(1);
-    if batch <= most || images.device().is_autodiff() || !cpu_ops::serves(&images) {
+    if images.device().is_autodiff() || !cpu_ops::serves(&images) {
         return forward(images);
     }
-    let size = batch.div_ceil(batch.div_ceil(most));
-    let mut parts = images.split(size, 0).into_iter();
+    let mut parts = parts(images).into_iter();
     let first = parts.next().map(&mut forward);
     // The units are counted once.
     let rest = parts.map(|part| LayerCount::during(|| forward(part)).0);
     Tensor::cat(first.into_iter().chain(rest).collect(), 0)
+}
+
+/// A batch in parts whose maps are not too large.
+pub(crate) fn parts(images: Tensor<4>) -> Vec<Tensor<4>> {
+    let [batch, _, height, width] = images.dims();
+    let most = (PIXELS / (height * width).max(1)).max(1);
+    match batch <= most {
+        true => vec![images],
+        false => images.split(batch.div_ceil(batch.div_ceil(most)), 0),
+    }
 }
 
 /// Computes every operation; keeps the map after each stage where it has a place for it.
@@ -76,13 +84,7 @@ impl<'n> Interpreter<'n> for Forward {
         zero_channels: [usize; 2],
         input: Tensor<4>,
     ) -> Tensor<4> {
-        let map = input.slice(s![.., .., ..;2, ..;2]);
-        let [batch, _, height, width] = map.dims();
-        let [before, after] = zero_channels.map(|channels| {
-            let zeros = || Tensor::zeros([batch, channels, height, width], &map.device());
-            (channels > 0).then(zeros)
-        });
-        Tensor::cat([before, Some(map), after].into_iter().flatten().collect(), 1)
+        subsample(zero_channels, input)
     }
 
     fn squeeze_excite(

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use dbb_models::onnx::write_onnx;
+use dbb_datasets::DataRef;
+use dbb_models::onnx::{Description, write_onnx, write_onnx_int8};
 use dbb_models::summary::{learnable_params, macs};
 use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
 use dbb_models::{Classifier, Form};
 
 use crate::fold_blocks::BlockOptions;
 use crate::format::Format;
+use crate::int8::{Int8Args, compared_on};
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, given, precision};
 use crate::written::Written;
 use dbb_training::deploy::fold::{FoldReport, fold};
@@ -81,6 +83,8 @@ pub struct ExportArgs {
     #[arg(long, value_name = "ID", value_parser = license)]
     license: Option<String>,
     #[command(flatten)]
+    int8: Int8Args,
+    #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
     #[arg(long)]
@@ -127,6 +131,7 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
         dtype: args.dtype.unwrap_or_default(),
         with_preprocess: false,
         license: None,
+        int8: None,
     };
     output.write(&args.target.load(&device)?, &args.target, &args.data)?.print(args.json)
 }
@@ -142,8 +147,16 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
         dtype: args.dtype.unwrap_or_default(),
         with_preprocess: args.with_preprocess,
         license: args.license.as_deref(),
+        int8: args.int8.data()?.map(|data| (&args.int8, data)),
     };
-    output.write(&args.target.open(&args.device)?, &args.target, &args.data)?.print(args.json)
+    let target = args.target.open(&args.device)?;
+    match output.int8 {
+        Some((_, calibrate)) => {
+            let data = compared_on(&args.data, &target, calibrate);
+            output.write(&target, &args.target, &data)?.print(args.json)
+        }
+        None => output.write(&target, &args.target, &args.data)?.print(args.json),
+    }
 }
 
 impl ExportArgs {
@@ -172,6 +185,11 @@ impl ExportArgs {
                 || (folded && self.keys.is_none_or(|keys| keys == Dialect::Timm)),
             "timm's folder holds the folded network in timm's names; leave --form and --keys out"
         );
+        let int8 = self.int8.data()?.is_some();
+        anyhow::ensure!(
+            self.format == Format::Onnx || !int8,
+            "--int8 is for --format onnx: other formats hold weights without ranges"
+        );
         anyhow::ensure!(
             matches!(self.format, Format::Safetensors | Format::Timm)
                 || self.dtype.unwrap_or_default() == Precision::F32,
@@ -190,6 +208,7 @@ struct Output<'a> {
     dtype: Precision,
     with_preprocess: bool,
     license: Option<&'a str>,
+    int8: Option<(&'a Int8Args, &'a DataRef)>,
 }
 
 impl Output<'_> {
@@ -205,6 +224,16 @@ impl Output<'_> {
         let probe = compares.then(|| data.probe(target)).transpose()?;
         if let (Form::Deploy, Some(probe)) = (self.form, &probe) {
             let (deploy, report) = fold(&target.network, probe)?;
+            if let Some((int8, data)) = self.int8 {
+                let (network, int8) = int8.run(&deploy, target, data, probe)?;
+                let description = Description::of(&target.metadata);
+                let input = target.onnx_input(self.with_preprocess)?;
+                write_onnx_int8(self.path, &network, &description, &input)?;
+                return Ok(Written {
+                    int8: Some(int8),
+                    ..Written::folded(report, None, self.path)
+                });
+            }
             let rounding = self.store(target, &deploy, Some(probe), Some(&report))?;
             return Ok(Written::folded(report, rounding, self.path));
         }

@@ -17,6 +17,7 @@ mod fold_blocks;
 mod format;
 mod hints;
 mod inspect;
+mod int8;
 mod lr_find;
 mod options;
 mod page;

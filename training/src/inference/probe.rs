@@ -42,6 +42,14 @@ impl Probe {
         }
     }
 
+    /// Batches of [`Probe::batches`].
+    pub fn batches_per_pass(&self) -> usize {
+        match self {
+            Self::Random(_) => 1,
+            Self::Data(loader) => loader.batches_per_epoch(),
+        }
+    }
+
     /// A description of the images.
     pub fn describe(&self) -> String {
         match self {
