@@ -262,6 +262,13 @@ fn layers_in_f32_are_exact() {
     };
     assert!(error(&["*"]) <= 1e-6 * exact.max_abs(), "nothing is rounded");
     assert!(error(&["stem", "*wise"]) < error(&[]), "{} {}", error(&["stem", "*wise"]), error(&[]));
+    // One layer after the other, as if each were named.
+    let spared = int8.forward_sparing(images.clone(), &int8.int8_layers());
+    assert_eq!(spared.len(), names.len() + 1);
+    for (patterns, logits) in [&[][..], &["stem"], &["depthwise"]].iter().zip(spared) {
+        let found = crate::support::difference(&Array::from(logits), &exact);
+        assert_eq!(found, error(patterns), "{patterns:?} in f32");
+    }
     let unknown = int8.with_float_layers(&["stem".into(), "conv9".into()]);
     assert!(matches!(unknown, Err(ConfigError::Pattern { pattern, .. }) if pattern == "conv9"));
 }
@@ -272,7 +279,7 @@ fn what_cannot_be_calibrated_is_refused() {
     let net = Net::new(&device);
     let empty = Calibration::new(RangeMethod::MinMax);
     assert_eq!(empty.ranges(), Err(RangeError::NoImages));
-    let mut calibration = Calibration::new(RangeMethod::Entropy);
+    let mut calibration = Calibration::new(RangeMethod::Percentile(1.0));
     calibration.observe(&net, Tensor::full([1, 2, SIZE, SIZE], f32::NAN, &device));
     let error = calibration.distribution().expect_err("NaN has no range");
     assert!(matches!(error, RangeError::NonFinite { .. }), "{error}");

@@ -15,6 +15,7 @@
 //! `batch` is free. The entry `dbb_zoo` of the file's metadata holds [`Metadata`] as JSON, with
 //! preprocessing and class names. Equal networks are equal bytes.
 
+mod evaluate;
 mod graph;
 mod proto;
 
@@ -30,7 +31,8 @@ use crate::operators::{IMAGES, Lowered};
 use crate::quantize::Int8Network;
 use crate::walk::Walk;
 use crate::weights::{Dialect, Metadata, WeightsError, write_atomically};
-use graph::{Graph, Int8, Value};
+use evaluate::Int8;
+use graph::{Graph, Value};
 use proto::{Dimension, ValueInfo, data_type};
 
 /// Version of ONNX's operators that files are written in.
@@ -231,8 +233,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::quantize::{Calibration, RangeMethod, WeightRange};
     use crate::{Arch, BlockKind, ModelConfig};
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Distribution, Tensor};
 
     /// One convolution for every unit and squeeze, no batch norm, nothing unused, names unique.
     #[test]
@@ -261,6 +264,86 @@ mod tests {
             let names: BTreeSet<_> =
                 graph.nodes.iter().map(|node| &node.name).chain(constants).collect();
             assert_eq!(names.len(), graph.nodes.len() + graph.constants.len(), "{arch}: names");
+        }
+    }
+
+    /// The constant of a name.
+    fn constant<'a>(graph: &'a proto::Graph, name: &str) -> &'a proto::Tensor {
+        let found = graph.initializer.iter().find(|constant| constant.name == name);
+        found.unwrap_or_else(|| panic!("no constant {name}"))
+    }
+
+    fn floats(graph: &proto::Graph, name: &str) -> Vec<f32> {
+        let bytes = constant(graph, name).raw_data.chunks_exact(4);
+        bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    /// Around every layer stand the nodes that runtimes fuse with it: its inputs are real numbers from
+    /// integers, weights of one scale per output, biases in the units of the sums, and its output becomes
+    /// integers before anything else reads it.
+    #[test]
+    fn a_graph_in_8_bits_can_be_read_back() {
+        let device = Device::default();
+        for (arch, kept) in [(Arch::ResNet18, "stage2.0.conv2"), (Arch::MobileNetV2, "stem")] {
+            let config =
+                ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Base, 10) };
+            let network = config.init(Form::Deploy, &device).unwrap();
+            let images = Tensor::random([2, 3, 32, 32], Distribution::Default, &device);
+            let mut calibration = Calibration::new(RangeMethod::MinMax);
+            calibration.observe(&network, images);
+            let ranges = calibration.ranges().unwrap();
+            let int8 = Int8Network::new(&network, ranges, WeightRange::Full).unwrap();
+            let int8 = int8.with_float_layers(&[kept.into()]).unwrap();
+            let description = Description { name: "net".into(), channels: 3, metadata: Vec::new() };
+            let input = Input { size: [32, 32], normalization: None };
+            let bytes = int8_model(&int8, &description, &input).unwrap().encode_to_vec();
+            let graph = proto::Model::decode(&*bytes).unwrap().graph.unwrap();
+
+            let producer = |value: &str| graph.node.iter().find(|node| node.output[0] == value);
+            let made_by = |value: &str, op_type: &str| {
+                let node = producer(value).unwrap_or_else(|| panic!("{value} is a constant"));
+                assert_eq!(node.op_type, op_type, "{arch}: {value}");
+                node
+            };
+            let layers = ["Conv", "Gemm"];
+            let layers = graph.node.iter().filter(|node| layers.contains(&&*node.op_type));
+            assert_eq!(layers.clone().count(), network.layer_names().len());
+            for layer in layers.filter(|layer| layer.name != kept) {
+                let map = made_by(&layer.input[0], "DequantizeLinear");
+                assert_eq!(constant(&graph, &map.input[2]).data_type, data_type::UINT8);
+                made_by(&map.input[0], "QuantizeLinear");
+                let weight = made_by(&layer.input[1], "DequantizeLinear");
+                let integers = constant(&graph, &weight.input[0]);
+                assert_eq!(integers.data_type, data_type::INT8);
+                assert!(constant(&graph, &weight.input[2]).raw_data.iter().all(|zero| *zero == 0));
+                let bias = made_by(&layer.input[2], "DequantizeLinear");
+                assert_eq!(constant(&graph, &bias.input[0]).data_type, data_type::INT32);
+                let [input, weights, sums] =
+                    [map, weight, bias].map(|node| floats(&graph, &node.input[1]));
+                assert_eq!((input.len(), weights.len()), (1, integers.dims[0] as usize));
+                let expected: Vec<_> = weights.iter().map(|weight| input[0] * weight).collect();
+                assert_eq!(sums, expected, "{arch}: {}", layer.name);
+                let output = &layer.output[0];
+                let readers = graph.node.iter().filter(|node| node.input.contains(output));
+                let readers: Vec<_> = readers.map(|node| &*node.op_type).collect();
+                let logits: &[&str] = if output == "logits" { &[] } else { &["QuantizeLinear"] };
+                assert_eq!(readers, logits, "{arch}: {}", layer.name);
+            }
+            let kept = graph.node.iter().find(|node| node.name == kept).unwrap();
+            assert_eq!(constant(&graph, &kept.input[1]).data_type, data_type::FLOAT);
+
+            let mut known: BTreeSet<_> =
+                graph.initializer.iter().map(|constant| &*constant.name).collect();
+            known.insert(IMAGES);
+            for node in &graph.node {
+                assert!(node.input.iter().all(|input| known.contains(&**input)), "{}", node.name);
+                assert!(known.insert(&node.output[0]), "{arch}: {} twice", node.output[0]);
+            }
+            let used: BTreeSet<_> = graph.node.iter().flat_map(|node| &node.input).collect();
+            let unused = graph.initializer.iter().find(|constant| !used.contains(&constant.name));
+            assert!(unused.is_none(), "{arch}: {unused:?} is unused");
+            assert!(graph.node.iter().all(|node| !["Relu", "Clip"].contains(&&*node.op_type)
+                || node.name.starts_with(&kept.name)));
         }
     }
 }

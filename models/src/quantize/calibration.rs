@@ -20,11 +20,6 @@ pub enum RangeMethod {
     MinMax,
     /// All but this percentage of the values, half of it at each end.
     Percentile(f64),
-    /// With the least Kullback-Leibler divergence of the distribution of the rounded values from that of the
-    /// values (Migacz, 8-bit inference with TensorRT, 2017).
-    Entropy,
-    /// With the least mean squared error of the rounded values.
-    SquaredError,
 }
 
 impl RangeMethod {
@@ -46,6 +41,8 @@ impl RangeMethod {
 pub struct Calibration {
     method: RangeMethod,
     seen: Seen,
+    /// The first value that was not finite.
+    non_finite: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +54,7 @@ enum Seen {
 impl Calibration {
     /// A calibration that has seen nothing.
     pub fn new(method: RangeMethod) -> Self {
-        Self { method, seen: Seen::Extremes(BTreeMap::new()) }
+        Self { method, seen: Seen::Extremes(BTreeMap::new()), non_finite: None }
     }
 
     /// Shows a network, folded and on the inference device, a batch of its input.
@@ -72,11 +69,11 @@ impl Calibration {
     /// # Errors
     /// As [`Calibration::ranges`].
     pub fn distribution(self) -> Result<Self, RangeError> {
+        self.check()?;
         let Seen::Extremes(extremes) = self.seen else { return Ok(self) };
-        check(&extremes)?;
         let histogram = |(name, range): (String, Range)| (name, Histogram::new(range.with_zero()));
         let values = extremes.into_iter().map(histogram).collect();
-        Ok(Self { method: self.method, seen: Seen::Values(values) })
+        Ok(Self { seen: Seen::Values(values), ..self })
     }
 
     /// The ranges.
@@ -84,28 +81,33 @@ impl Calibration {
     /// # Errors
     /// If no image was seen, or a value was not finite.
     pub fn ranges(&self) -> Result<Ranges, RangeError> {
+        self.check()?;
         let ranges = match &self.seen {
             Seen::Extremes(extremes) => extremes.clone(),
             Seen::Values(values) => {
+                let percentage = match self.method {
+                    RangeMethod::MinMax => 0.0,
+                    RangeMethod::Percentile(outside) => outside,
+                };
                 let range = |(name, values): (&String, &Histogram)| {
-                    (name.clone(), values.range(self.method))
+                    (name.clone(), values.without(percentage))
                 };
                 values.iter().map(range).collect()
             }
         };
-        check(&ranges)?;
         Ok(Ranges::new(ranges))
     }
-}
 
-fn check(ranges: &BTreeMap<String, Range>) -> Result<(), RangeError> {
-    if ranges.is_empty() {
-        return Err(RangeError::NoImages);
-    }
-    let is_finite = |range: &Range| range.low.is_finite() && range.high.is_finite();
-    match ranges.iter().find(|(_, range)| !is_finite(range)) {
-        Some((name, _)) => Err(RangeError::NonFinite { name: name.clone() }),
-        None => Ok(()),
+    fn check(&self) -> Result<(), RangeError> {
+        let is_empty = match &self.seen {
+            Seen::Extremes(extremes) => extremes.is_empty(),
+            Seen::Values(values) => values.is_empty(),
+        };
+        match &self.non_finite {
+            Some(name) => Err(RangeError::NonFinite { name: name.clone() }),
+            None if is_empty => Err(RangeError::NoImages),
+            None => Ok(()),
+        }
     }
 }
 
@@ -127,6 +129,9 @@ impl Evaluator for Calibration {
         let data = numbers.clone().into_data().convert::<f32>();
         // Converted to it.
         let values = data.as_slice::<f32>().expect("floats");
+        if self.non_finite.is_none() && values.iter().any(|value| !value.is_finite()) {
+            self.non_finite = Some(value.to_string());
+        }
         match &mut self.seen {
             Seen::Extremes(extremes) => {
                 let range = extremes.entry(value.to_string()).or_insert(Range::EMPTY);

@@ -9,7 +9,7 @@ use dbb_kernels::int8::LARGEST_SUM;
 
 use super::layer::{Int8Layer, WeightRange};
 use super::range::Ranges;
-use super::simulation::Simulation;
+use super::simulation::{Shared, Simulation};
 use crate::error::ConfigError;
 use crate::layer_pattern;
 use crate::operators::{Evaluator, Lowered};
@@ -81,6 +81,30 @@ impl<'n, N: Walk + ?Sized> Int8Network<'n, N> {
             Simulation::new(&self.ranges, self.weights, &self.layers, images.device());
         let forward = |part| self.run(&mut simulation, part).flatten::<2>(1, 3);
         Tensor::cat(parts(images).into_iter().map(forward).collect(), 0)
+    }
+
+    /// The logits of [`Int8Network::forward`], and for each of these layers what they are where it alone
+    /// stays in `f32` as well. What comes before a layer is computed once.
+    ///
+    /// # Panics
+    /// As [`Int8Network::forward`].
+    pub fn forward_sparing(&self, images: Tensor<4>, layers: &[String]) -> Vec<Tensor<2>> {
+        let mut logits = vec![Vec::new(); layers.len() + 1];
+        for part in parts(images) {
+            let shared = Shared::default();
+            let spared = std::iter::once(None).chain(layers.iter().map(Some));
+            for (spared, logits) in spared.zip(&mut logits) {
+                let mut simulation =
+                    Simulation::new(&self.ranges, self.weights, &self.layers, part.device())
+                        .sharing(&shared);
+                let is_float = |name: &str| {
+                    self.float_layers.contains(name) || spared.is_some_and(|spared| spared == name)
+                };
+                let found = Lowered::run(self.network, &mut simulation, &is_float, part.clone());
+                logits.push(found.flatten::<2>(1, 3));
+            }
+        }
+        logits.into_iter().map(|parts| Tensor::cat(parts, 0)).collect()
     }
 
     /// Has an evaluator run it.

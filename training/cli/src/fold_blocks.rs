@@ -135,6 +135,7 @@ pub fn run(
         compared_on: (!blocks.is_empty()).then(|| "a random map for each block".into()),
         rounding: None,
         int8: None,
+        labels: None,
         out: out.into(),
     };
     let summary = Summary {

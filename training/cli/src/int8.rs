@@ -1,7 +1,7 @@
 //! `dbb export --int8`: a network in 8 bits, what that costs, and which layers cost it.
 
 use clap::Args;
-use dbb_datasets::{DataRef, Split, open};
+use dbb_datasets::{DataRef, Split};
 use dbb_models::Classifier;
 use dbb_models::quantize::WeightRange;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use crate::progress::Batches;
 use dbb_training::deploy::int8::{
     Int8Accuracy, Int8Classifier, LayerSensitivity, accuracy, sensitivity,
 };
+use dbb_training::deploy::model_card::Int8Card;
 use dbb_training::inference::loaded_model::LoadedModel;
 use dbb_training::inference::probe::Probe;
 use dbb_training::text::plural;
@@ -73,7 +74,7 @@ impl Int8Args {
         drop(progress);
         let images_for_layers = self.sensitivity.unwrap_or(SENSITIVITY_IMAGES) as usize;
         let sensitivity = (images_for_layers > 0).then(|| {
-            let (all_int8, layers) = sensitivity(&int8, network, probe, images_for_layers, |_| ())?;
+            let (all_int8, layers) = sensitivity(&int8, network, probe, images_for_layers)?;
             Ok::<_, dbb_training::Error>(Sensitivity { all_int8, layers })
         });
         let report = Int8Report {
@@ -88,16 +89,29 @@ impl Int8Args {
     }
 }
 
-/// The data that forms of a network are compared on: the data of the calibration, where neither the target
-/// nor the user names other data and it has validation images.
+/// The data that forms of a network are compared on: where neither the target nor the user names any, that
+/// of the calibration, if it has validation images of the network's classes.
 pub fn compared_on(data: &DataOptions, target: &LoadedModel, calibrate: &DataRef) -> DataOptions {
-    let has_val = || open(calibrate, Split::Val).is_ok();
+    let has_val = || target.dataset(Some(calibrate), Split::Val).is_ok();
     let own = data.data.is_some() || target.config.is_some();
-    let data_ref = if own || !has_val() { data.data.clone() } else { Some(calibrate.clone()) };
-    DataOptions { data: data_ref, batch_size: data.batch_size }
+    let mut data = data.clone();
+    if !own && has_val() {
+        data.data = Some(calibrate.clone());
+    }
+    data
 }
 
 impl Int8Report {
+    /// What a model card says of it.
+    pub fn card(&self) -> Int8Card<'_> {
+        Int8Card {
+            calibrated_on: &self.calibrated_on,
+            images: self.calibration_images,
+            float_layers: &self.float_layers,
+            top1: self.int8.top1_int8,
+        }
+    }
+
     pub fn text(&self) -> String {
         let Int8Accuracy { images, top1_agreement, error, .. } = self.int8;
         let mut text = format!(

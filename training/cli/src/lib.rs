@@ -20,6 +20,7 @@ mod inspect;
 mod int8;
 mod lr_find;
 mod options;
+mod output;
 mod page;
 mod predict;
 mod progress;

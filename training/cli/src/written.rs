@@ -23,8 +23,10 @@ pub struct Written {
     pub compared_on: Option<String>,
     #[serde(flatten)]
     pub rounding: Option<Rounding>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     pub int8: Option<Int8Report>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
     #[serde(serialize_with = "displayed")]
     pub out: PathBuf,
 }
@@ -41,6 +43,7 @@ impl Written {
             compared_on: Some(report.compared_on),
             rounding,
             int8: None,
+            labels: None,
             out: out.into(),
         }
     }
@@ -58,6 +61,7 @@ impl Written {
             compared_on: None,
             rounding,
             int8: None,
+            labels: None,
             out: out.into(),
         }
     }
@@ -66,7 +70,10 @@ impl Written {
         crate::print(json, self, || {
             let rounding = self.rounding.as_ref().map(rounding_text).unwrap_or_default();
             let int8 = self.int8.as_ref().map(Int8Report::text).unwrap_or_default();
-            format!("{}\n{rounding}{int8}written to {}", self.comparison(), self.out.display())
+            let labels = self.labels.as_ref().map(|path| format!(", labels to {path}"));
+            let labels = labels.unwrap_or_default();
+            let out = self.out.display();
+            format!("{}\n{rounding}{int8}written to {out}{labels}", self.comparison())
         })
     }
 

@@ -1,7 +1,7 @@
 //! A network in 8 bits: the ranges of its values from images, and what rounding changes, as a whole and
 //! layer by layer.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use dbb_datasets::Loader;
 use dbb_models::Classifier;
 use dbb_models::quantize::{Calibration, Int8Network, RangeError, RangeMethod, WeightRange};
@@ -124,8 +124,7 @@ pub fn accuracy(
 }
 
 /// Leaves every layer of a network in 8 bits alone in `f32`, one after the other, and compares on the
-/// first `images` images of a probe; returns what all in 8 bits give there, and each layer. `seen` is called
-/// for every layer and batch.
+/// `images` images of a probe; returns what all in 8 bits give there, and each layer.
 ///
 /// # Errors
 /// As [`accuracy`].
@@ -134,29 +133,22 @@ pub fn sensitivity(
     network: &Classifier,
     probe: &Probe,
     images: usize,
-    mut seen: impl FnMut(&str),
 ) -> Result<(Int8Accuracy, Vec<LayerSensitivity>)> {
     let layers = int8.int8_layers();
-    let alone = layers.iter().map(|layer| int8.with_float_layers(std::slice::from_ref(layer)));
-    let alone = alone.collect::<std::result::Result<Vec<_>, _>>()?;
     let mut comparisons = vec![Comparison::default(); layers.len() + 1];
-    for batch in probe.batches() {
-        let left = images.saturating_sub(comparisons[0].images);
-        if left == 0 {
-            break;
-        }
-        let (batch, images, logits) = forward(network, first(batch?, left));
-        let variants = std::iter::once(int8).chain(&alone);
-        for (index, (variant, comparison)) in variants.zip(&mut comparisons).enumerate() {
-            comparison.add(logits.clone(), variant.forward(images.clone()), &batch);
-            seen(index.checked_sub(1).map_or("", |index| &layers[index]));
+    for batch in probe.limit(images).batches() {
+        let (batch, images, logits) = forward(network, batch?);
+        let rounded = int8.forward_sparing(images, &layers);
+        for (comparison, rounded) in comparisons.iter_mut().zip(rounded) {
+            comparison.add(logits.clone(), rounded, &batch);
         }
     }
-    let mut comparisons = comparisons.into_iter().map(Comparison::finish);
-    let all = comparisons.next().unwrap_or_else(|| Comparison::default().finish())?;
+    let mut accuracies = comparisons.into_iter().map(Comparison::finish);
+    // There is one more than layers.
+    let all = accuracies.next().unwrap_or_else(|| Comparison::default().finish())?;
     let layers = layers
         .into_iter()
-        .zip(comparisons)
+        .zip(accuracies)
         .map(|(layer, accuracy)| accuracy.map(|accuracy| LayerSensitivity { layer, accuracy }));
     Ok((all, layers.collect::<Result<_>>()?))
 }
@@ -167,20 +159,6 @@ fn forward(network: &Classifier, batch: ProbeBatch) -> (Vec<usize>, Tensor<4>, T
     let images: Tensor<4> = Tensor::from_data(images, &device::of(network));
     let logits = network.forward(images.clone());
     (labels, images, logits)
-}
-
-/// At most so many images of a batch.
-fn first(batch: ProbeBatch, most: usize) -> ProbeBatch {
-    let [images, ..] = batch.images.shape()[..] else { return batch };
-    if images <= most {
-        return batch;
-    }
-    let of_image = batch.images.num_elements() / images;
-    let values: Vec<f32> = batch.images.iter::<f32>().take(most * of_image).collect();
-    let mut shape = batch.images.shape().to_vec();
-    shape[0] = most;
-    let labels = batch.labels.into_iter().take(most).collect();
-    ProbeBatch { images: TensorData::new(values, shape), labels }
 }
 
 /// Logits in `f32` and in 8 bits, image by image.

@@ -18,7 +18,7 @@ use crate::buffer::{self, Buffer};
 use crate::gemm::{self, Columns};
 use crate::norm::Statistics;
 use crate::shape::{Geometry, matrix_len};
-use crate::{ConvShape, depthwise};
+use crate::{Activation, ConvShape, depthwise};
 use product::{Output, Product, Run};
 
 pub use epilogue::Epilogue;
@@ -69,6 +69,23 @@ fn convolution(
     }
     for group in 0..shape.groups {
         let product = Product { prepared, ..forward_product(shape, group, x, w) };
+        gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
+    }
+}
+
+/// [`forward`] without an epilogue, as sums of products: of integers they are exact as long as they are in
+/// `f32`.
+///
+/// # Panics
+/// As [`forward`].
+pub(crate) fn forward_direct(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]) {
+    let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(w.len());
+    if shape.is_depthwise() {
+        return depthwise::conv_forward(shape, x, w, None, Activation::Identity, y);
+    }
+    for group in 0..shape.groups {
+        let product = Product { direct: true, ..forward_product(shape, group, x, w) };
+        let epilogue = Epilogue::default();
         gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
     }
 }
@@ -179,6 +196,7 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], 
                     columns,
                     filters: None,
                     prepared: None,
+                    direct: false,
                 };
                 gemm::dispatch(Run { product: &product, y: dx, epilogue, moments: None });
             }
@@ -278,6 +296,7 @@ pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], accumulate: bool) {
         },
         filters: None,
         prepared: None,
+        direct: false,
     };
     let epilogue = Epilogue { accumulate, ..Epilogue::default() };
     gemm::dispatch(Run { product: &product, y: c, epilogue, moments: None });
@@ -335,6 +354,7 @@ fn forward_product<'a>(shape: &Geometry, group: usize, x: &'a [f32], w: &'a [f32
         columns,
         filters: None,
         prepared: None,
+        direct: false,
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct Product<'a> {
     pub filters: Option<Filters<'a>>,
     /// The weight, prepared for [`Winograd`].
     pub prepared: Option<&'a PreparedWeight>,
+    /// Whether nothing but products may be added.
+    pub direct: bool,
 }
 
 impl Product<'_> {
@@ -105,7 +107,7 @@ impl Kernel for Run<'_, '_> {
         if product.rows == 0 || total == 0 {
             return;
         }
-        if let Some(winograd) = Winograd::of(product) {
+        if let Some(winograd) = Winograd::of(product).filter(|_| !product.direct) {
             // SAFETY: the processor has `I`, as the caller promises.
             return unsafe { winograd.run::<I>(y, epilogue, moments) };
         }

@@ -1,5 +1,8 @@
 //! Real numbers as integers of 8 bits.
 
+use rayon::prelude::*;
+
+use super::LARGEST_BIAS;
 use crate::instruction_set;
 
 /// What integers of 8 bits stand for: `scale * (q - zero_point)`.
@@ -36,8 +39,43 @@ impl Affine {
 
 /// A multiple of the scale as an integer of 8 bits.
 #[inline(always)]
-pub(super) fn to_u8(multiple: f32, zero_point: f32) -> u8 {
+fn to_u8(multiple: f32, zero_point: f32) -> u8 {
     (multiple.round_ties_even() + zero_point).clamp(0.0, 255.0) as u8
+}
+
+/// Sums of a map `[batch, channels, positions]` rounded to 8 bits: `(sum + bias) * scale + zero_point` to the
+/// nearest integer, ties to even, within 0 to 255. `bias` and `scale` are those of the channels: the bias in
+/// units of the sums, and the scale of the sums over that of the output.
+///
+/// # Panics
+/// If the lengths do not fit, or a bias is beyond [`LARGEST_BIAS`].
+pub fn requantize(
+    sums: &[i32],
+    positions: usize,
+    bias: &[i32],
+    scale: &[f32],
+    zero_point: u8,
+) -> Vec<u8> {
+    let channels = bias.len();
+    assert_eq!(scale.len(), channels, "one scale per channel");
+    assert!(bias.iter().all(|bias| bias.abs() <= LARGEST_BIAS), "a bias is too large");
+    assert!(sums.len().is_multiple_of(channels * positions), "whole images");
+    let zero = f32::from(zero_point);
+    let mut map = vec![0; sums.len()];
+    let planes = map.par_chunks_mut(positions).zip(sums.par_chunks(positions));
+    let arch = instruction_set::arch();
+    planes.enumerate().for_each(|(plane, (map, sums))| {
+        let (bias, scale) = (bias[plane % channels], scale[plane % channels]);
+        arch.dispatch(
+            #[inline(always)]
+            || {
+                for (to, sum) in map.iter_mut().zip(sums) {
+                    *to = to_u8((sum + bias) as f32 * scale, zero);
+                }
+            },
+        );
+    });
+    map
 }
 
 /// The sum of two maps of the same length.

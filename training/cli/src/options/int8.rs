@@ -1,9 +1,7 @@
 //! A network in 8 bits.
 
-use std::str::FromStr;
-
 use clap::Args;
-use dbb_datasets::{DataRef, LoaderConfig, Split};
+use dbb_datasets::{DataRef, LoaderConfig, Split, open};
 use dbb_models::Classifier;
 use dbb_models::quantize::{RangeMethod, WeightRange};
 
@@ -34,9 +32,10 @@ pub struct CalibrationOptions {
     /// With --int8: calibrate on N images, balanced over the classes [default: 512].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     images: Option<u32>,
-    /// With --int8: how ranges follow from the values.
-    #[arg(long, value_name = "METHOD", value_parser = method)]
-    ranges: Option<RangeMethod>,
+    /// With --int8: leave this percentage of the values out of each range, half of it at each end, such as
+    /// 0.01 [default: 0].
+    #[arg(long, value_name = "PERCENT", value_parser = percentage)]
+    clip: Option<f64>,
     /// With --int8: weights from -64 to 64, for processors without instructions for products of 8 bits
     /// (x86 without VNNI), where sums of two products overflow.
     #[arg(long)]
@@ -65,7 +64,7 @@ impl CalibrationOptions {
             let flags = given([
                 ("--calibrate", self.calibrate.is_some()),
                 ("--images", self.images.is_some()),
-                ("--ranges", self.ranges.is_some()),
+                ("--clip", self.clip.is_some()),
                 ("--reduce-range", self.reduce_range),
                 ("--keep-float", !self.keep_float.is_empty()),
             ]);
@@ -88,12 +87,13 @@ impl CalibrationOptions {
         target: &LoadedModel,
         data: &DataRef,
     ) -> anyhow::Result<Calibrated<'n>> {
-        let dataset = target.dataset(Some(data), Split::Train)?;
+        // Whatever its classes are.
+        let dataset = open(data, Split::Train).map_err(dbb_training::Error::from)?;
         let dataset = dataset.limit(self.images.unwrap_or(IMAGES) as usize);
         let config = LoaderConfig { batch_size: BATCH, ..LoaderConfig::default() };
         let loader = target.loader_over(dataset, config)?;
         let options = Int8Options {
-            method: self.ranges.unwrap_or_default(),
+            method: self.clip.map_or(RangeMethod::MinMax, RangeMethod::Percentile),
             weights: if self.reduce_range { WeightRange::Reduced } else { WeightRange::Full },
             float_layers: self.keep_float.clone(),
         };
@@ -105,14 +105,8 @@ impl CalibrationOptions {
     }
 }
 
-fn method(text: &str) -> Result<RangeMethod, String> {
-    Ok(match text.split_once(':') {
-        None if text == "min-max" => RangeMethod::MinMax,
-        None if text == "entropy" => RangeMethod::Entropy,
-        None if text == "squared-error" => RangeMethod::SquaredError,
-        Some(("percentile", number)) => {
-            RangeMethod::Percentile(f64::from_str(number).map_err(|e| e.to_string())?)
-        }
-        _ => return Err("expected min-max, percentile:0.01, entropy or squared-error".into()),
-    })
+/// Percent from 0 to 50: half of it is cut from each end.
+fn percentage(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok().filter(|number| (0.0..50.0).contains(number));
+    number.ok_or_else(|| "expected a percentage from 0 to below 50, such as 0.01".into())
 }
