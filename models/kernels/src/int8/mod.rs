@@ -4,7 +4,7 @@
 //!
 //! A value of 8 bits stands for a real number by its [`Affine`] map; weights are symmetric, their zero
 //! point is 0. Sums are those of the kernels for `f32`, which are exact for integers up to 2^24: where the
-//! sums of a layer may be larger, its weights are split into digits ([`digits`]). Results depend neither on
+//! sums of a layer may be larger, its weights are split into digits. Results depend neither on
 //! threads nor on the instruction set.
 
 mod affine;
