@@ -97,6 +97,15 @@ impl Loader {
         Ok(Self(Arc::new(Plan { dataset, config, pipeline, cache })))
     }
 
+    /// The same over a class-balanced part of at most `n` images, at least one, of the data set.
+    pub fn limit(&self, n: usize) -> Self {
+        let Plan { dataset, config, pipeline, .. } = &*self.0;
+        let dataset = Arc::new(dataset.limit(n.max(1)));
+        let (config, pipeline) = (config.clone(), pipeline.clone());
+        let cache = Cache::new(config.cache.clone(), dataset.len());
+        Self(Arc::new(Plan { dataset, config, pipeline, cache }))
+    }
+
     /// The data set.
     pub fn dataset(&self) -> &ImageDataset {
         &self.0.dataset
@@ -167,5 +176,17 @@ mod tests {
         assert!(error.to_string().contains("0 to 256"), "{error}");
         let empty = Arc::new(data.limit(0));
         assert!(Loader::new(empty, LoaderConfig::default(), pipeline).is_err());
+    }
+
+    #[test]
+    fn a_part_has_images_of_every_class() {
+        let data = Arc::new(open(&DataRef::Sample, Split::Val).unwrap());
+        let pipeline = Pipeline::eval(Preprocess::of(&data)).unwrap();
+        let config = LoaderConfig { batch_size: 8, ..LoaderConfig::default() };
+        let part = Loader::new(data.clone(), config, pipeline).unwrap().limit(20);
+        let labels: Vec<_> = part.epoch(0).flat_map(|batch| batch.unwrap().labels).collect();
+        let of_class = |class| labels.iter().filter(|label| **label == class).count();
+        assert!((0..10).all(|class| of_class(class) == 2), "{labels:?}");
+        assert_eq!((labels.len(), part.batches_per_epoch()), (20, 3));
     }
 }

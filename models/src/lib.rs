@@ -90,6 +90,7 @@ mod layers;
 mod model_config;
 mod names;
 pub mod onnx;
+mod operators;
 pub mod quantize;
 mod reparam;
 mod state_dict;

@@ -17,6 +17,7 @@ mod fold;
 mod foreign;
 mod ignored;
 mod inspect;
+mod int8;
 mod lr_find;
 mod output;
 mod plan;

@@ -14,6 +14,7 @@
 //! | batch norms, or a sum of several, in fused passes | [`norm`] |
 //! | sums and covariances of channels | [`moments`] |
 //! | max and average pools | [`pool`] |
+//! | inference in 8-bit integers | [`int8`] |
 //! | memory for maps, reused from step to step | [`buffer`] |
 //! | the kernel of an OREPA block from its branches | [`orepa`] |
 //! | which vector instructions are used | [`InstructionSet`] |
@@ -62,6 +63,7 @@ pub mod dense;
 pub mod depthwise;
 mod gemm;
 mod instruction_set;
+pub mod int8;
 pub mod moments;
 pub mod norm;
 pub mod orepa;

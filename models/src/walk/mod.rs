@@ -9,6 +9,7 @@
 //! | [`Walk::forward_features`] | a tensor | the map after each stage |
 //! | [`Walk::layers`] | its height and width | every layer with the sizes it works on |
 //! | [`onnx`](crate::onnx) | a value of a graph | an ONNX file of the folded network |
+//! | [`quantize`](crate::quantize) | a tensor, or integers | the network in 8 bits |
 //!
 //! A network outside this crate that implements the trait has all of them, too:
 //!
@@ -70,6 +71,7 @@ use burn::nn::{Dropout, Linear};
 use burn::tensor::Tensor;
 
 pub use layers::{Layer, Operation};
+pub(crate) use tensors::parts;
 
 use layers::{Layers, MapSize, Refused};
 
@@ -123,13 +125,18 @@ pub trait Walk: Sync {
 
     /// The path of every layer with weights in the network, in order of computation.
     fn layer_names(&self) -> Vec<String> {
-        listed(self, ()).list.into_iter().map(|layer| layer.name).collect()
+        self.operations().into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Every layer with weights with its path in the network, in order of computation.
+    fn operations(&self) -> Vec<(String, Operation<'_>)> {
+        listed(self, ()).list.into_iter().map(|layer| (layer.name, layer.operation)).collect()
     }
 
     /// Every convolution unit with its path in the network, in order of computation.
     fn units(&self) -> Vec<(String, &ConvUnit)> {
-        let units = listed(self, ()).list.into_iter().filter_map(|layer| match layer.operation {
-            Operation::Conv(unit) => Some((layer.name, unit)),
+        let units = self.operations().into_iter().filter_map(|(name, operation)| match operation {
+            Operation::Conv(unit) => Some((name, unit)),
             Operation::Linear { .. } => None,
         });
         units.collect()

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use burn::nn::pool::{AdaptiveAvgPool2d, MaxPool2d};
 use burn::nn::{Dropout, Linear};
-use burn::tensor::{Tensor, s};
+use burn::tensor::Tensor;
 use dbb_kernels::profile;
 
 use super::{Interpreter, one_by_one};
@@ -12,6 +12,7 @@ use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
 use crate::cpu_ops::{self, Blocked};
 use crate::implementation::LayerCount;
 use crate::layers::feature_map::FeatureMap;
+use crate::operators::subsample;
 
 /// Pixels of the images that go through the network at once in inference on a CPU: 4 images of 224x224.
 /// The maps of more do not stay in the caches, and weights are read from memory for every part: ResNet-18
@@ -27,11 +28,8 @@ pub(super) fn in_parts(
     if images.device().is_autodiff() || !cpu_ops::serves(&images) {
         return forward(images);
     }
-    let [batch, _, height, width] = images.dims();
-    let most = (PIXELS / (height * width).max(1)).max(1);
-    let size = batch.div_ceil(batch.div_ceil(most));
     let (logits, count) = cpu_ops::in_team(|| {
-        let mut parts = images.split(size, 0).into_iter();
+        let mut parts = parts(images).into_iter();
         // The units are counted once.
         let (first, count) = LayerCount::during(|| parts.next().map(&forward));
         let rest = parts.map(|part| LayerCount::during(|| forward(part)).0);
@@ -39,6 +37,16 @@ pub(super) fn in_parts(
     });
     count.add();
     logits
+}
+
+/// A batch in parts whose maps are not too large.
+pub(crate) fn parts(images: Tensor<4>) -> Vec<Tensor<4>> {
+    let [batch, _, height, width] = images.dims();
+    let most = (PIXELS / (height * width).max(1)).max(1);
+    match batch <= most {
+        true => vec![images],
+        false => images.split(batch.div_ceil(batch.div_ceil(most)), 0),
+    }
 }
 
 /// The layer of a profile, where one is recorded.
@@ -116,14 +124,7 @@ impl<'n> Interpreter<'n> for Forward {
         input: FeatureMap,
     ) -> FeatureMap {
         let _layer = enter(name);
-        let map = input.into_tensor().slice(s![.., .., ..;2, ..;2]);
-        let [batch, _, height, width] = map.dims();
-        let [before, after] = zero_channels.map(|channels| {
-            let zeros = || Tensor::zeros([batch, channels, height, width], &map.device());
-            (channels > 0).then(zeros)
-        });
-        let maps = [before, Some(map), after].into_iter().flatten().collect();
-        FeatureMap::Planes(Tensor::cat(maps, 1))
+        FeatureMap::Planes(subsample(zero_channels, input.into_tensor()))
     }
 
     fn squeeze_excite(

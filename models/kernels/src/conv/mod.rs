@@ -18,7 +18,7 @@ use crate::gemm::{self, Columns};
 use crate::norm::Statistics;
 use crate::profile::{self, Work};
 use crate::shape::{Geometry, matrix_len};
-use crate::{ConvShape, depthwise};
+use crate::{Activation, ConvShape, depthwise};
 use product::{Output, Product, Run};
 
 pub use epilogue::Epilogue;
@@ -41,6 +41,23 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue:
     let _span = profile::work(Work::Products);
     for group in 0..shape.groups {
         let product = forward_product(shape, group, x, w);
+        gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
+    }
+}
+
+/// [`forward`] without an epilogue, as sums of products: of integers they are exact as long as they are in
+/// `f32`.
+///
+/// # Panics
+/// As [`forward`].
+pub(crate) fn forward_direct(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]) {
+    let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(w.len());
+    if shape.is_depthwise() {
+        return depthwise::conv_forward(shape, x, w, None, Activation::Identity, y);
+    }
+    for group in 0..shape.groups {
+        let product = Product { direct: true, ..forward_product(shape, group, x, w) };
+        let epilogue = Epilogue::default();
         gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
     }
 }
@@ -151,6 +168,7 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], 
                     },
                     channel: group * c,
                     columns,
+                    direct: false,
                 };
                 gemm::dispatch(Run { product: &product, y: dx, epilogue, moments: None });
             }
@@ -249,6 +267,7 @@ pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], accumulate: bool) {
             taps: vec![[0, 0]],
             grid: [1, columns],
         },
+        direct: false,
     };
     let epilogue = Epilogue { accumulate, ..Epilogue::default() };
     gemm::dispatch(Run { product: &product, y: c, epilogue, moments: None });
@@ -304,6 +323,7 @@ fn forward_product<'a>(shape: &Geometry, group: usize, x: &'a [f32], w: &'a [f32
         },
         channel: group * d,
         columns,
+        direct: false,
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Product<'a> {
     /// The first row's channel in bias and residual.
     pub channel: usize,
     pub columns: Columns<'a>,
+    /// Whether nothing but products may be added.
+    pub direct: bool,
 }
 
 /// Blocks of whole channels with a depth near `DEPTH`, each as its channels.
@@ -83,7 +85,7 @@ impl Kernel for Run<'_, '_> {
         if product.rows == 0 || total == 0 {
             return;
         }
-        if let Some(winograd) = Winograd::of(product) {
+        if let Some(winograd) = Winograd::of(product).filter(|_| !product.direct) {
             // SAFETY: the processor has `I`, as the caller promises.
             return unsafe { winograd.run::<I>(y, epilogue, moments) };
         }
