@@ -34,7 +34,7 @@ use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
 use crate::inference::evaluate::{Evaluation, evaluate_until};
 use crate::inference::pictures::Picture;
-use crate::report::{self, State, Steps};
+use crate::report::{self, State};
 use crate::run::directory::{CheckpointId, RunDir};
 use crate::run::lock::Lock;
 use crate::run::metrics::EpochRecord;
