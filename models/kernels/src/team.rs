@@ -168,7 +168,7 @@ pub(crate) fn for_each(count: usize, turn: impl Fn(usize) + Sync) {
             team.run(&Loop { turn: &turn, count, next: AtomicUsize::new(0) });
         }
         Some(_) => (0..count).for_each(turn),
-        None => (0..count).into_par_iter().for_each(|index| turn(index)),
+        None => (0..count).into_par_iter().for_each(&turn),
     }
 }
 

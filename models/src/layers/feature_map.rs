@@ -6,6 +6,8 @@ use crate::cpu_ops::Blocked;
 
 /// A map `[batch, channels, height, width]`.
 #[derive(Clone, Debug)]
+// There are few at a time, and a box would be an allocation for every layer in training.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum FeatureMap {
     Planes(Tensor<4>),
     /// In the layout of the CPU's kernels for inference.
