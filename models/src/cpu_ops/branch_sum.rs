@@ -14,6 +14,7 @@ use crate::layers::batch_norm::BatchNorm;
 use crate::layers::branch_sum::{BranchMap, BranchSum, SumBranch};
 use crate::layers::conv_spec::ConvSpec;
 use crate::layers::epilogue::Epilogue;
+use crate::whole_batch::WholeBatch;
 
 /// The sum of a block's branches, with its residual and activation. Norms use and record batch
 /// statistics where [`BatchNorm`] does.
@@ -36,6 +37,11 @@ pub(crate) fn branch_sum(
         branch.norm.is_some_and(trains) && count < 2
             || opening.is_some_and(trains) && opening_count < 2
     };
+    let norms = sum.branches.iter().flat_map(|branch| [branch.norm, branch.map.opening_norm()]);
+    let any_trains = norms.chain([sum.outer]).flatten().any(trains);
+    if any_trains && WholeBatch::current().is_some() {
+        return None;
+    }
     if sum.outer.is_some_and(trains) && count < 2 || sum.branches.iter().any(too_few) {
         return None;
     }

@@ -8,6 +8,8 @@ mod branch_sum;
 #[cfg(feature = "flex")]
 mod conv;
 #[cfg(feature = "flex")]
+mod group_sum;
+#[cfg(feature = "flex")]
 mod inputs;
 #[cfg(feature = "flex")]
 mod norms;
@@ -24,6 +26,7 @@ mod prepared;
 pub(crate) use self::{
     branch_sum::branch_sum,
     conv::{conv, separable, serves_conv, serves_separable},
+    group_sum::{serves_sums, sum_over_members},
     operation::serves,
     orepa::orepa_kernel,
     pool::max_pool,
@@ -33,12 +36,22 @@ pub(crate) use self::{
 mod absent {
     use burn::nn::conv::Conv2d;
     use burn::nn::pool::MaxPool2d;
-    use burn::tensor::Tensor;
+    use burn::tensor::{Device, Tensor};
 
     use crate::layers::activation::Activation;
     use crate::layers::branch_sum::BranchSum;
     use crate::layers::epilogue::Epilogue;
     use crate::layers::orepa_kernel::OrepaBranches;
+    use crate::whole_batch::SumOverMembers;
+
+    pub(crate) fn serves_sums(_: &Device) -> bool {
+        false
+    }
+
+    pub(crate) fn sum_over_members(own: Tensor<1>, _: SumOverMembers) -> Tensor<1> {
+        // The caller has asked whether the device is served.
+        own
+    }
 
     pub(crate) fn serves(_: &Tensor<4>) -> bool {
         false
@@ -86,4 +99,5 @@ mod absent {
 #[cfg(not(feature = "flex"))]
 pub(crate) use absent::{
     branch_sum, conv, max_pool, orepa_kernel, separable, serves, serves_conv, serves_separable,
+    serves_sums, sum_over_members,
 };

@@ -7,9 +7,10 @@ use burn::tensor::Device;
 use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess};
 use dbb_models::summary::Summary;
 use dbb_models::weights::{Dialect, Metadata};
-use dbb_models::{Form, ModelConfig};
+use dbb_models::{Form, ModelConfig, WholeBatch};
 
 use super::Trainer;
+use super::facts::{RankFacts, digest};
 use crate::cancel::CancelToken;
 use crate::config::{Config, OnBadSample, OptimKind};
 use crate::data::open_pair;
@@ -23,24 +24,38 @@ use crate::run::progress::Progress;
 use crate::train::average::Ema;
 use crate::train::checkpoint::RunState;
 use crate::train::gradients;
+use crate::train::group::{Place, Ranks};
 use crate::train::optimizer::Optimizer;
 use crate::train::start;
 
 impl Trainer {
-    /// A new run in a directory that holds none, on an inference device.
+    /// A new run in a directory that holds none. Of several ranks, the first names the directory and
+    /// writes to it.
     ///
     /// # Errors
-    /// If the directory holds a run or is in use, the data cannot be read, or data and
-    /// configuration disagree.
-    pub fn new(config: Config, run: RunDir, device: &Device) -> Result<Self> {
-        if run.exists() {
+    /// If the directory holds a run or is in use, the data cannot be read, data and configuration
+    /// disagree, or the ranks do.
+    pub fn new(config: Config, run: RunDir, place: impl Into<Place>) -> Result<Self> {
+        let place = place.into();
+        let ranks = place.ranks.clone();
+        let root = ranks.gather(run.root().to_path_buf())?.swap_remove(0);
+        let trainer = Self::new_alone(config, RunDir::new(root), &place);
+        let trainer = ranks.agree(trainer)?;
+        trainer.check_ranks()?;
+        Ok(*trainer)
+    }
+
+    fn new_alone(config: Config, run: RunDir, place: &Place) -> Result<Box<Self>> {
+        if place.ranks.is_first() && run.exists() {
             return Err(Error::RunExists(run.root().into()));
         }
-        let mut trainer = Self::prepare(config, run, device)?;
+        let mut trainer = Self::prepare(config, run, place)?;
         trainer.begin()?;
-        trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
-        trainer.lock.keep();
-        trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
+        if let Some(lock) = &mut trainer.lock {
+            trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
+            lock.keep();
+            trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
+        }
         Ok(trainer)
     }
 
@@ -52,33 +67,56 @@ impl Trainer {
     ///
     /// # Errors
     /// If there is no run, it is in use, its checkpoint is damaged or does not fit; if it has results
-    /// and no checkpoint they could come from; within an epoch, if its batches are other ones.
-    pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
+    /// and no checkpoint they could come from; within an epoch, if its batches are other ones; if
+    /// ranks disagree.
+    pub fn resume(
+        run: RunDir,
+        place: impl Into<Place>,
+        force: bool,
+        overrides: &[String],
+    ) -> Result<Self> {
+        let place = place.into();
+        let ranks = place.ranks.clone();
+        let trainer = Self::resume_alone(run, &place, force, overrides);
+        let trainer = ranks.agree(trainer)?;
+        trainer.check_ranks()?;
+        Ok(*trainer)
+    }
+
+    fn resume_alone(
+        run: RunDir,
+        place: &Place,
+        force: bool,
+        overrides: &[String],
+    ) -> Result<Box<Self>> {
         if !run.exists() {
             return Err(Error::NoRun(run.root().into()));
         }
         let config = Config::load_run(&run.config(), overrides)?;
-        Self::resume_as(config, run, device, force, !overrides.is_empty())
+        Self::resume_as(config, run, place, force, !overrides.is_empty())
     }
 
-    /// The same with a configuration that is given: what does not change results may differ from the
-    /// run's own, such as where its data lie, and is then written to the run.
+    /// The same, in this process alone, with a configuration that is given: what does not change
+    /// results may differ from the run's own, such as where its data lie, and is then written to the
+    /// run.
     ///
     /// # Errors
     /// As [`resume`](Self::resume).
     pub fn resume_with(config: Config, run: RunDir, device: &Device) -> Result<Self> {
-        Self::resume_as(config, run, device, false, true)
+        Ok(*Self::resume_as(config, run, &device.into(), false, true)?)
     }
 
     fn resume_as(
         config: Config,
         run: RunDir,
-        device: &Device,
+        place: &Place,
         force: bool,
         rewrite: bool,
-    ) -> Result<Self> {
-        let mut trainer = Self::prepare(config, run, device)?;
-        trainer.lock.keep();
+    ) -> Result<Box<Self>> {
+        let mut trainer = Self::prepare(config, run, place)?;
+        if let Some(lock) = &mut trainer.lock {
+            lock.keep();
+        }
         let Some(&mark) = trainer.run.checkpoint_ids()?.last() else {
             let results = trainer.run.results()?;
             if !results.is_empty() {
@@ -107,25 +145,35 @@ impl Trainer {
         });
         trainer.notes.extend(accepted.chain(inexact));
         *identity = now;
-        if rewrite {
+        if rewrite && trainer.ranks.is_first() {
             trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
         }
         Ok(trainer)
     }
 
-    fn prepare(config: Config, run: RunDir, device: &Device) -> Result<Self> {
+    fn prepare(config: Config, run: RunDir, place: &Place) -> Result<Box<Self>> {
         let Plan { config, model, metadata, summary, env, identity, train, val, .. } =
-            Plan::within_memory(config, device)?;
-        let lock = run.lock()?;
-        let device = device.clone().autodiff();
+            Plan::within_memory(config, place)?;
+        let Place { device, ranks } = place.clone();
+        if ranks.size() > 1 && config.train.sync_batch_norm && !WholeBatch::serves(&device) {
+            return Err(Error::Unusable(format!(
+                "train.sync_batch_norm needs the device flex, and this is {}; leave the key out to \
+                 normalise each rank's part by its own statistics",
+                device::name(&device)
+            )));
+        }
+        let lock = ranks.is_first().then(|| run.lock()).transpose()?;
+        let device = device.autodiff();
         let state = fresh(&config, &model, &device, &identity)?;
-        Ok(Self {
+        // A trainer is large: it stays in one place.
+        Ok(Box::new(Self {
             config,
             model,
             metadata,
             summary,
             env,
             device,
+            ranks,
             group: None,
             train,
             val,
@@ -133,11 +181,37 @@ impl Trainer {
             saved: (None, Instant::now()),
             notes: Vec::new(),
             stop: CancelToken::default(),
+            asked: None,
             steps: Steps::new(0, 0),
             reported: Instant::now(),
             run,
             lock,
-        })
+        }))
+    }
+
+    /// Checks that all ranks would train the same run: program, configuration, data, and the weights
+    /// they start from.
+    fn check_ranks(&self) -> Result<()> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let Identity { config, train_data, val_data, .. } = &self.state.progress.identity;
+        let own = RankFacts {
+            version: env!("CARGO_PKG_VERSION").into(),
+            config: config.to_toml(),
+            data: [train_data.clone(), val_data.clone()],
+            device: device::kind(&self.device),
+            place: self.state.progress.mark,
+            weights: digest(&self.state.network),
+        };
+        let facts = self.ranks.gather(own)?;
+        for (rank, other) in facts.iter().enumerate().skip(1) {
+            let differences = other.differences(&facts[0]);
+            if !differences.is_empty() {
+                return Err(Error::RanksDiffer { rank: self.ranks.name(rank), differences });
+            }
+        }
+        Ok(())
     }
 
     /// Puts the weights of `model.init_from`, if it is set, into a run that has not begun.
@@ -173,7 +247,8 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Opens the data and derives everything else; writes nothing.
-    fn new(mut config: Config, device: &Device) -> Result<Self> {
+    fn new(mut config: Config, place: &Place) -> Result<Self> {
+        let Place { device, ranks } = place;
         let data = &config.data;
         let (train, val) = open_pair(data, config.seed)?;
         if train.len() < 2 || val.is_empty() {
@@ -186,7 +261,9 @@ impl Plan {
         let model = config.model.resolve(classes.len(), preprocess.channels);
         check_classes(&model, &classes, &data.source)?;
         let summary = Summary::new(&model, [preprocess.size.0, preprocess.size.1])?;
-        let memory = memory_of(&config, &summary, &preprocess, train.len().max(val.len()), device);
+        let images = config.train.batch_size.min(train.len().max(val.len()));
+        let part = images.div_ceil(ranks.size());
+        let memory = memory_of(&config, &summary, &preprocess, part, device);
         let metadata = Metadata {
             model: model.clone(),
             form: Form::Train,
@@ -194,7 +271,7 @@ impl Plan {
             preprocess: preprocess_json(&preprocess),
             classes,
         };
-        let (train, val) = loaders(&config, train, val, preprocess)?;
+        let (train, val) = loaders(&config, train, val, preprocess, ranks)?;
 
         // Written out, so that the run can be repeated whatever the defaults become.
         config.model.num_classes = Some(model.num_classes);
@@ -206,11 +283,13 @@ impl Plan {
             device: device::name(device),
             threads: rayon::current_num_threads(),
             instruction_set: device::instruction_set(),
+            ranks: ranks.size(),
         };
         let env = serde_json::json!({
             "dbb": env!("CARGO_PKG_VERSION"),
             "device": &identity.device,
             "threads": identity.threads,
+            "ranks": identity.ranks,
             "instruction_set": &identity.instruction_set,
             "os": std::env::consts::OS,
             "cpu": device::cpu_model(),
@@ -224,13 +303,13 @@ impl Plan {
     }
 
     /// The same, but a run that cannot fit into memory is refused.
-    pub(super) fn within_memory(config: Config, device: &Device) -> Result<Self> {
-        let plan = Self::new(config, device)?;
+    pub(super) fn within_memory(config: Config, place: &Place) -> Result<Self> {
+        let plan = Self::new(config, place)?;
         let lower = match plan.memory.is_mostly_cache() {
             true => "data.cache_mb".to_string(),
             false => format!("train.batch_size ({}) or data.size", plan.config.train.batch_size),
         };
-        plan.memory.check(device, "training", &lower)?;
+        plan.memory.check(&place.device, "training", &lower)?;
         Ok(plan)
     }
 }
@@ -240,15 +319,16 @@ impl Plan {
 ///
 /// # Errors
 /// As [`Trainer::new`], except for those of the run directory.
-pub fn check(config: Config, device: &Device) -> Result<Identity> {
-    let Plan { config, model, metadata, identity, .. } = Plan::within_memory(config, device)?;
-    let device = device.clone().autodiff();
+pub fn check(config: Config, place: impl Into<Place>) -> Result<Identity> {
+    let place = place.into();
+    let Plan { config, model, metadata, identity, .. } = Plan::within_memory(config, &place)?;
+    let device = place.device.autodiff();
     let state = fresh(&config, &model, &device, &identity)?;
     start::from_weights(&config, &metadata, state.network, &device)?;
     Ok(identity)
 }
 
-/// The memory of a run; `images` is the number of images in its larger split.
+/// The memory of a run with batches of `images`.
 fn memory_of(
     config: &Config,
     summary: &Summary,
@@ -256,11 +336,8 @@ fn memory_of(
     images: usize,
     device: &Device,
 ) -> Estimate {
-    let batches = Batches {
-        images: config.train.batch_size.min(images),
-        shape: preprocess.shape(),
-        held: Batches::held(config.data.workers),
-    };
+    let batches =
+        Batches { images, shape: preprocess.shape(), held: Batches::held(config.data.workers) };
     let copies = Copies {
         optimizer: match config.optim.kind {
             OptimKind::Sgd => 1,
@@ -278,6 +355,7 @@ fn loaders(
     train: ImageDataset,
     val: ImageDataset,
     preprocess: Preprocess,
+    ranks: &Ranks,
 ) -> Result<(Loader, Loader)> {
     let cache = config.data.cache();
     let settings = |shuffle| LoaderConfig {
@@ -287,6 +365,7 @@ fn loaders(
         shuffle,
         skip_unreadable: config.data.on_bad_sample == OnBadSample::Skip,
         cache: cache.clone(),
+        share: ranks.share(),
         ..LoaderConfig::default()
     };
     let augmented = Pipeline::new(preprocess.clone(), config.augment.clone())?;

@@ -3,6 +3,7 @@
 //! `range_test` trains a few steps with a rising learning rate instead.
 
 mod begin;
+mod facts;
 mod range_test;
 mod save;
 mod step;
@@ -26,16 +27,17 @@ use crate::cancel::CancelToken;
 use crate::config::Config;
 use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
-use crate::inference::evaluate::{Evaluation, evaluate_until};
+use crate::inference::evaluate::{any_image, evaluate_part};
 use crate::report::{self, State, Steps};
 use crate::run::directory::{CheckpointId, Lock, RunDir};
-use crate::run::metrics::EpochRecord;
+use crate::run::metrics::{EpochRecord, Totals};
 use crate::run::progress::PartialEpoch;
 use crate::run::tensorboard::TensorBoard;
 use crate::text::displayed;
 use crate::train::checkpoint::RunState;
-use crate::train::distributed::Group;
 use crate::train::ending::{EarlyEnd, Ending};
+use crate::train::group::Ranks;
+use crate::train::group::devices::Group;
 use crate::train::observer::{Observer, RunInfo};
 use crate::train::schedule::Schedule;
 
@@ -75,6 +77,7 @@ pub struct Trainer {
     summary: Summary,
     env: serde_json::Value,
     device: Device,
+    ranks: Ranks,
     /// Further devices that share every batch.
     group: Option<Group>,
     train: Loader,
@@ -84,21 +87,42 @@ pub struct Trainer {
     saved: (Option<CheckpointId>, Instant),
     notes: Vec<String>,
     stop: CancelToken,
+    /// The signal that stops the run, once all ranks know it.
+    asked: Option<usize>,
     steps: Steps,
     /// When the report was written.
     reported: Instant,
     run: RunDir,
-    lock: Lock,
+    /// Of the rank that writes.
+    lock: Option<Lock>,
+}
+
+/// The validation of all ranks.
+struct Validation {
+    totals: Totals,
+    /// Why images were left out.
+    skipped: Vec<String>,
+    /// Largest difference of logits to the training form, on the first batch of the first rank.
+    fold_max_rel_diff: f64,
 }
 
 impl Trainer {
     /// Trains on several devices; the first must be the one the trainer was created with.
-    pub fn train_on(&mut self, devices: &[Device]) {
+    ///
+    /// # Errors
+    /// If batch norm is to be synchronised, which ranks alone can.
+    pub fn train_on(&mut self, devices: &[Device]) -> Result<()> {
+        if devices.len() > 1 && self.config.train.sync_batch_norm {
+            let text = "train.sync_batch_norm is for ranks of MPI: devices of one process normalise \
+                        each part by its own statistics; leave the key out";
+            return Err(Error::Unusable(text.into()));
+        }
         let smoothing = self.config.train.label_smoothing;
         let forward = move |network: &Classifier, batch: &Batch, device: &Device| {
             step::forward(network, batch, device, smoothing)
         };
         self.group = (devices.len() > 1).then(|| Group::new(devices, Arc::new(forward)));
+        Ok(())
     }
 
     /// Lets a run be stopped from outside the loop.
@@ -168,7 +192,7 @@ impl Trainer {
         self.notes.iter().for_each(|note| observer.note(note));
         if !self.notes.is_empty()
             && self.state.progress.step == 0
-            && let Some((before, _)) = self.validate()?
+            && let Some(before) = self.validate()?
         {
             let (top1, loss) = (before.totals.top1(), before.totals.loss());
             observer.note(&format!("before training: top-1 {top1:.2}%, loss {loss:.4}"));
@@ -178,7 +202,7 @@ impl Trainer {
         let done = self.state.progress.step;
         self.steps = Steps::new(done, self.config.train.epochs * steps_per_epoch);
         self.write_report(&State::Running)?;
-        let mut board = TensorBoard::open(&self.run.tensorboard(), done)?;
+        let mut board = self.open_board(done)?;
         let Config { schedule, optim, train, .. } = &self.config;
         let schedule = Schedule::new(schedule, optim, train.epochs, steps_per_epoch);
         self.saved.1 = Instant::now();
@@ -188,7 +212,7 @@ impl Trainer {
                     if self.state.progress.rollbacks < self.config.train.rollbacks =>
                 {
                     self.roll_back(&error, observer)?;
-                    board = TensorBoard::open(&self.run.tensorboard(), self.state.progress.step)?;
+                    board = self.open_board(self.state.progress.step)?;
                 }
                 outcome => outcome?,
             }
@@ -213,14 +237,20 @@ impl Trainer {
     fn epoch(
         &mut self,
         schedule: &Schedule,
-        board: &mut TensorBoard,
+        board: &mut Option<TensorBoard>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let CheckpointId { epoch, batch } = self.state.progress.mark;
         let mut batches = self.train.epoch_from(epoch as u64, batch);
         while batches.len() > 0 {
             self.step(&mut batches, schedule, board, observer)?;
-            if self.stop.requested().is_some() || self.is_save_due() {
+            let seconds = self.state.progress.partial.seconds;
+            let said = self.ranks.gather((self.stop.requested(), self.is_save_due(), seconds))?;
+            self.asked = said.iter().find_map(|(signal, ..)| *signal);
+            // The clocks of ranks differ: that of the first counts.
+            let (_, is_save_due, seconds) = said[0];
+            self.state.progress.partial.seconds = seconds;
+            if self.asked.is_some() || is_save_due {
                 self.save()?;
             }
             self.leave_if_asked()?;
@@ -240,20 +270,26 @@ impl Trainer {
     /// replaces it by that of the whole epoch.
     fn end_within_epoch(
         &mut self,
-        board: &mut TensorBoard,
+        board: &mut Option<TensorBoard>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         self.save()?;
         let Some(record) = self.validated_epoch(observer)? else { return self.leave_if_asked() };
         self.state.progress.add(record.clone());
-        board.epoch(&record)?;
+        if let Some(board) = board {
+            board.epoch(&record)?;
+        }
         self.write_metrics()?;
         observer.epoch(&record);
         Ok(())
     }
 
     /// Validates, saves and reports an epoch whose batches are done.
-    fn end_epoch(&mut self, board: &mut TensorBoard, observer: &mut dyn Observer) -> Result<()> {
+    fn end_epoch(
+        &mut self,
+        board: &mut Option<TensorBoard>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let Some(record) = self.validated_epoch(observer)? else {
             self.save()?;
             return self.leave_if_asked();
@@ -263,13 +299,19 @@ impl Trainer {
         progress.partial = PartialEpoch::default();
         progress.mark = CheckpointId { epoch: record.epoch, batch: 0 };
         // Before the checkpoint: a resumed run voids what came after its own.
-        board.epoch(&record)?;
+        if let Some(board) = board {
+            board.epoch(&record)?;
+        }
         self.save()?;
         self.write_metrics()?;
         self.write_report(&State::Running)?;
         observer.epoch(&record);
         match self.ending() {
-            Ending::NotYet => self.leave_if_asked(),
+            Ending::NotYet => {
+                let asked = self.ranks.gather(self.stop.requested())?;
+                self.asked = asked.into_iter().flatten().next();
+                self.leave_if_asked()
+            }
             _ => Ok(()),
         }
     }
@@ -283,12 +325,13 @@ impl Trainer {
             return Err(Error::Unusable(format!("no image of {data} can be read")));
         }
         let started = Instant::now();
-        let Some((validation, comparison)) = self.validate()? else { return Ok(None) };
+        let Some(validation) = self.validate()? else { return Ok(None) };
         self.left_out(&validation.skipped, observer)?;
         // No loss follows the last step of an epoch that would reveal it.
         if !validation.totals.loss().is_finite() {
             return Err(self.non_finite("validation loss", validation.totals.loss(), None));
         }
+        let whole = self.ranks.gather(seconds + started.elapsed().as_secs_f64())?[0];
         let progress = &self.state.progress;
         Ok(Some(EpochRecord {
             epoch: progress.mark.epoch + 1,
@@ -300,29 +343,58 @@ impl Trainer {
             val_loss: validation.totals.loss(),
             top1: validation.totals.top1(),
             top5: validation.totals.top5(),
-            fold_max_rel_diff: comparison.max_rel_diff(),
+            fold_max_rel_diff: validation.fold_max_rel_diff,
             images_per_second: totals.images() as f64 / seconds,
-            seconds: seconds + started.elapsed().as_secs_f64(),
+            seconds: whole,
             skipped: skipped + validation.skipped.len(),
             spikes,
         }))
     }
 
-    /// Evaluates a folded copy, and compares it with the training form on the first batch. `None`
-    /// if it was asked to stop.
-    fn validate(&self) -> Result<Option<(Evaluation, LogitDifference)>> {
+    /// Evaluates a folded copy, every rank on its part, and compares it with the training form on the
+    /// first batch. `None` if a rank was asked to stop.
+    fn validate(&mut self) -> Result<Option<Validation>> {
         let train_form = self.network();
         let deploy = train_form.reparameterize();
         let device = self.device.clone().inner();
         let mut comparison = LogitDifference::default();
         let mut first = true;
-        let evaluation = evaluate_until(&deploy, &self.val, &self.stop, |batch, logits| {
+        let evaluation = evaluate_part(&deploy, &self.val, &self.stop, |batch, logits| {
             if std::mem::take(&mut first) {
                 let images: Tensor<4> = batch.to_tensors(&device).0;
                 comparison.add(train_form.forward(images), logits.clone());
             }
+        });
+        let fold = comparison.max_rel_diff().to_bits();
+        let (_, said) = self.ranks.agree_and_say(evaluation, |evaluation| match evaluation {
+            None => Err(self.stop.requested()),
+            Some(part) => {
+                let skipped: Vec<_> = part.skipped.iter().map(ToString::to_string).collect();
+                Ok((part.totals.exact(), skipped, fold))
+            }
         })?;
-        Ok(evaluation.map(|evaluation| (evaluation, comparison)))
+        let mut all = Validation {
+            totals: Totals::default(),
+            skipped: Vec::new(),
+            fold_max_rel_diff: f64::NAN,
+        };
+        for (rank, part) in said.into_iter().enumerate() {
+            match part {
+                Err(signal) => {
+                    self.asked = signal;
+                    return Ok(None);
+                }
+                Ok((totals, mut skipped, fold)) => {
+                    all.totals.join(&Totals::from_exact(totals));
+                    all.skipped.append(&mut skipped);
+                    if rank == 0 {
+                        all.fold_max_rel_diff = f64::from_bits(fold);
+                    }
+                }
+            }
+        }
+        any_image(&all.totals, &self.val)?;
+        Ok(Some(all))
     }
 
     fn result(&self) -> TrainResult {
