@@ -4,7 +4,7 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 use dbb_kernels::{ConvShape, buffer, conv as kernel};
 
-use super::operation::{give, serves, slice, untracked, values};
+use super::operation::{FlexTensor, give, serves, slice, untracked, values};
 use super::prepared::prepared;
 use crate::layers::activation::Activation;
 use crate::layers::conv_spec::ConvSpec;
@@ -27,12 +27,7 @@ pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tenso
     let bias = conv.bias.as_ref().map(|bias| values(bias.val()));
     let residual = epilogue.residual.map(values);
     let mut y = buffer::take(shape.output_len());
-    let epilogue = dbb_kernels::Epilogue {
-        bias: bias.as_ref().map(slice),
-        residual: residual.as_ref().map(slice),
-        activation: activation(epilogue.activation),
-        ..Default::default()
-    };
+    let epilogue = kernel_epilogue(&bias, &residual, epilogue.activation);
     let weight_values = slice(&weight);
     match prepared(&shape, &weight) {
         Some(prepared) => {
@@ -66,7 +61,6 @@ pub(crate) fn separable(
     let x = values(input);
     let weights = convs.map(|conv| values(conv.weight.val()));
     let biases = convs.map(|conv| conv.bias.as_ref().map(|bias| values(bias.val())));
-    let [first_bias, bias] = biases.each_ref().map(|bias| bias.as_ref().map(slice));
     let residual = epilogue.residual.map(values);
     let [batch, _, height, width] = shape.output_shape();
     let output_shape = [batch, convs[1].weight.dims()[0], height, width];
@@ -74,18 +68,26 @@ pub(crate) fn separable(
     let depthwise = kernel::Depthwise {
         shape,
         weight: slice(&weights[0]),
-        bias: first_bias,
+        bias: biases[0].as_ref().map(slice),
         activation: activation(Some(between)),
     };
-    let epilogue = dbb_kernels::Epilogue {
-        bias,
-        residual: residual.as_ref().map(slice),
-        activation: activation(epilogue.activation),
-        ..Default::default()
-    };
+    let epilogue = kernel_epilogue(&biases[1], &residual, epilogue.activation);
     kernel::forward_separable(&depthwise, slice(&x), slice(&weights[1]), &mut y, epilogue);
     std::iter::once(x).chain(residual).for_each(give);
     untracked(y.into_vec(), output_shape)
+}
+
+fn kernel_epilogue<'a>(
+    bias: &'a Option<FlexTensor>,
+    residual: &'a Option<FlexTensor>,
+    last: Option<Activation>,
+) -> dbb_kernels::Epilogue<'a> {
+    dbb_kernels::Epilogue {
+        bias: bias.as_ref().map(slice),
+        residual: residual.as_ref().map(slice),
+        activation: activation(last),
+        ..Default::default()
+    }
 }
 
 /// The geometry over an input, if there is such a convolution.

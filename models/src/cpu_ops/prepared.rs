@@ -33,8 +33,10 @@ pub(super) fn prepared(shape: &ConvShape, weight: &FlexTensor) -> Option<Arc<Pre
     }
     let place = slice(weight).as_ptr_range();
     let find = |kept: &[Kept]| {
-        let found = kept.iter().find(|kept| slice(&kept.weight).as_ptr_range() == place);
-        found.map(|kept| Arc::clone(&kept.prepared))
+        let of_weight = kept.iter().filter(|kept| slice(&kept.weight).as_ptr_range() == place);
+        // Convolutions of other groups may share the values.
+        let mut prepared = of_weight.map(|kept| &kept.prepared);
+        prepared.find(|prepared| prepared.serves(shape)).map(Arc::clone)
     };
     if let Some(found) = find(&kept()) {
         return Some(found);
@@ -102,5 +104,20 @@ mod tests {
         drop(unit);
         release();
         assert!(kept().len() < before);
+    }
+
+    #[test]
+    fn a_weight_may_be_shared_with_a_convolution_of_other_groups() {
+        let device = Device::default();
+        let unit = |spec: ConvSpec| ConvUnit::new(&spec, &Block::Folded, &device).unwrap();
+        let whole = unit(ConvSpec::square([64, 48], 3, 1));
+        let mut grouped = unit(ConvSpec::square([128, 48], 3, 1).with_groups(2));
+        if let (ConvUnit::Folded(whole), ConvUnit::Folded(grouped)) = (&whole, &mut grouped) {
+            grouped.weight = whole.weight.clone();
+        }
+        let images = |channels| Tensor::random([1, channels, 9, 9], Distribution::Default, &device);
+        assert!(worst(&whole, &images(64)) < 1e-6);
+        assert!(is_kept(&whole) && is_kept(&grouped), "one weight");
+        assert!(worst(&grouped, &images(128)) < 1e-6);
     }
 }

@@ -13,7 +13,7 @@ use crate::implementation::LayerCount;
 
 /// Pixels of the images that go through the network at once in inference on a CPU: 8 images of 224x224.
 /// The maps of more do not stay in the caches and in memory that is reused: MobileNetV2 infers 1.4 times
-/// as many images per second with 8 as with 32, ResNet-18 1.1 times.
+/// as many images per second with 8 as with 32.
 /// Tests have small images.
 const PIXELS: usize = if cfg!(test) { 2 * 32 * 32 } else { 8 * 224 * 224 };
 

@@ -117,12 +117,12 @@ impl Record {
         }
         for (name, was) in &self.arms {
             let Some(is) = now.arms.get(name) else { continue };
-            let mut own = was.changes(is);
+            let mut is = is.clone();
             if self.study.is_none() {
                 // Further seeds may join a comparison that is no study.
-                own.retain(|change| !change.starts_with("seed was "));
+                is.config.seed = was.config.seed;
             }
-            changes.extend(own.into_iter().map(|change| format!("{name}: {change}")));
+            changes.extend(was.changes(&is).into_iter().map(|change| format!("{name}: {change}")));
         }
         // The same for all arms.
         if let Some((was, is)) = self.arms.values().next().zip(now.arms.values().next()) {

@@ -54,8 +54,9 @@ pub struct Setup<'a> {
 /// report are rewritten with every run, the report also with its epochs.
 ///
 /// A comparison that is started again in the same folder reads the runs that are finished and resumes
-/// those under way. A run whose loss is not finite does not end the others; it is the error at the end. All configurations and their data are checked first, and `observer` is notified of
-/// the differences between arms.
+/// those under way. A run whose loss is not finite does not end the others; it is the error at the
+/// end. All configurations and their data are checked first, and `observer` is notified of the
+/// differences between arms.
 ///
 /// # Errors
 /// As training has them; a folder that holds a run, a comparison of other arms, or one that was begun

@@ -66,7 +66,7 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn pack<I: Isa>(&self, (channels, columns): (Range<usize>, Range<usize>), to: *mut f32) {
         let source = &self.columns;
-        // SAFETY: as the caller promises; whoever makes the product asks whether it can be filtered.
+        // SAFETY: as the caller promises; there are filters for every channel.
         unsafe {
             match &self.filters {
                 None => source.pack::<I>(channels, columns, to),

@@ -41,16 +41,8 @@ pub fn forward_separable(
     let channels = depthwise.out_channels;
     assert!(depthwise.is_depthwise(), "not a depthwise convolution: {depthwise:?}");
     assert!(bias.is_none_or(|bias| bias.len() == channels), "length of the bias");
-    let pointwise = ConvShape {
-        in_channels: channels,
-        out_channels: w.len() / channels,
-        input: depthwise.output(),
-        kernel: [1, 1],
-        stride: [1, 1],
-        padding: [0, 0],
-        groups: 1,
-        ..*depthwise
-    };
+    let sizes = [channels, w.len() / channels];
+    let pointwise = ConvShape::pointwise(depthwise.batch, sizes, depthwise.output_positions());
     let pointwise = &Geometry::new(&pointwise, pointwise.input_len(), y.len())
         .with_weight(w.len())
         .with_residual(epilogue.residual);

@@ -254,15 +254,21 @@ unsafe fn masks<I: Isa, const STRIDE: usize>(
 unsafe fn activate<I: Isa>(value: I::Vector, activation: Activation) -> I::Vector {
     // SAFETY: as the caller promises.
     unsafe {
-        match activation {
-            Activation::Identity => value,
-            Activation::Relu => I::max(I::splat(0.0), value),
-            Activation::Relu6 => I::min(I::splat(6.0), I::max(I::splat(0.0), value)),
-            Activation::HardSwish => {
-                let shifted = I::add(value, I::splat(3.0));
-                let factor = I::min(I::splat(6.0), I::max(I::splat(0.0), shifted));
-                I::mul(I::mul(value, factor), I::splat(1.0 / 6.0))
-            }
+        if activation == Activation::HardSwish {
+            let factor = clamp::<I>(I::add(value, I::splat(3.0)), Activation::Relu6.bounds());
+            I::mul(I::mul(value, factor), I::splat(1.0 / 6.0))
+        } else {
+            clamp::<I>(value, activation.bounds())
         }
     }
+}
+
+/// Clamps; a bound that is NaN is none, and NaN stays NaN.
+///
+/// # Safety
+/// Inside `enter`.
+#[inline(always)]
+unsafe fn clamp<I: Isa>(value: I::Vector, [low, high]: [f32; 2]) -> I::Vector {
+    // SAFETY: as the caller promises.
+    unsafe { I::min(I::splat(high), I::max(I::splat(low), value)) }
 }

@@ -44,12 +44,16 @@ impl PreparedWeight {
         &self.kernels
     }
 
+    /// Whether it was prepared for a convolution of these channels.
+    pub fn serves(&self, shape: &ConvShape) -> bool {
+        shape.groups == 1 && self.channels == [shape.in_channels, shape.out_channels]
+    }
+
     /// # Panics
     /// If it was prepared for other channels or with another instruction set.
     #[track_caller]
     pub(in crate::conv) fn check(&self, shape: &Geometry) {
-        let channels = [shape.in_channels, shape.out_channels];
-        assert_eq!((self.channels, shape.groups), (channels, 1), "channels of the prepared weight");
+        assert!(self.serves(shape), "channels of the prepared weight");
         assert_eq!(self.set, InstructionSet::current(), "instruction set of the prepared weight");
     }
 }
