@@ -6,7 +6,7 @@
 //! - the split: [`dbb_datasets::parts`];
 //! - the step of a member (`step.rs`): the gradient of its part, weighted by its images, is summed
 //!   over the members, and batch norm takes the statistics of the part, or of the whole batch;
-//! - the trait [`Sum`], which is what the two engines differ in.
+//! - the trait `Sum`, which is what the two engines differ in.
 //!
 //! Every rank keeps the state of the run and steps alike, so that there is nothing to distribute
 //! but sums; the first alone writes and prints. Sums are added in the order of the ranks: equal

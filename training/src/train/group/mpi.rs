@@ -58,8 +58,14 @@ pub fn join(launched: &Launched, hung: fn(&str)) -> Result<Membership> {
         })?,
     };
     // The backward pass may run in another thread than the forward pass.
-    let (universe, _) = mpi::initialize_with_threading(Threading::Serialized)
+    let (universe, provided) = mpi::initialize_with_threading(Threading::Serialized)
         .ok_or_else(|| fail("MPI has been initialised before".into()))?;
+    if provided < Threading::Serialized {
+        return Err(fail(format!(
+            "this MPI allows threads as {provided:?} only, and dbb calls it from several, one at a \
+             time: it must be built with MPI_THREAD_SERIALIZED"
+        )));
+    }
     let world = universe.world();
     if world.size() as usize != launched.processes {
         return Err(fail(format!(

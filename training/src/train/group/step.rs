@@ -153,103 +153,14 @@ impl<I: Iterator<Item = (ParamId, Tensor<1>)>> ModuleVisitor for Put<I> {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    use super::super::testing::on_ranks;
-    use super::*;
-    use crate::inference::evaluate::cross_entropy;
-    use crate::train::gradients::number;
-    use dbb_models::{Arch, BlockKind, Form, ModelConfig};
-
-    pub fn forward(network: &Classifier, batch: &Batch, device: &Device) -> (Tensor<2>, Tensor<1>) {
-        let (images, targets) = batch.to_tensors(device);
-        let logits = network.forward(images);
-        (logits.clone(), cross_entropy(logits, targets, 0.1))
-    }
-
-    pub fn batch(images: usize) -> Batch {
-        let pixel = |i: usize| ((i * 7919 % 1009) as f32 / 504.0 - 1.0) * 1.5;
-        Batch {
-            images: (0..images * 3 * 64).map(pixel).collect(),
-            shape: [images, 3, 8, 8],
-            labels: (0..images).map(|i| i * 3 % 5).collect(),
-            indices: (0..images).collect(),
-            mixed: None,
-            skipped: Vec::new(),
-        }
-    }
-
-    pub fn network(form: Form, block: BlockKind) -> Classifier {
-        let device = Device::flex().autodiff();
-        let config = ModelConfig { width: 0.5, ..ModelConfig::new(Arch::ResNet20, block, 5) };
-        number(config.init(form, &device).unwrap())
-    }
-
-    struct Collect(Vec<Vec<f32>>, GradientsParams);
-
-    impl ModuleVisitor for Collect {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = self.1.remove::<D>(param.id) {
-                self.0.push(host(gradient.into_data()));
-            }
-        }
-    }
-
-    pub fn collected(network: &Classifier, gradients: GradientsParams) -> Vec<Vec<f32>> {
-        let mut collect = Collect(Vec::new(), gradients);
-        network.visit(&mut collect);
-        assert!(collect.0.len() > 20);
-        collect.0
-    }
-
-    pub fn statistics(network: &mut Classifier) -> Vec<Vec<f32>> {
-        let mut all = Vec::new();
-        each_statistic(network, &mut |norm| {
-            all.push(host(norm.running_mean.value().into_data()));
-            all.push(host(norm.running_var.value().into_data()));
-        });
-        all
-    }
-
-    /// Largest difference, relative to the largest value of each list.
-    pub fn apart(one: &[Vec<f32>], other: &[Vec<f32>]) -> f64 {
-        assert_eq!(one.len(), other.len());
-        let relative = |(one, other): (&Vec<f32>, &Vec<f32>)| {
-            let largest = one.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-            let apart = one.iter().zip(other).map(|(a, b)| (a - b).abs());
-            f64::from(apart.fold(0.0f32, f32::max) / largest)
-        };
-        one.iter().zip(other).map(relative).fold(0.0, f64::max)
-    }
-
-    /// Gradients, totals and running statistics of a batch on ranks, the same on all.
-    pub fn on(
-        ranks: usize,
-        network: &Classifier,
-        batch: &Batch,
-        synchronised: bool,
-    ) -> (Vec<Vec<f32>>, Totals, Vec<Vec<f32>>) {
-        let mut results = on_ranks(ranks, |ranks| {
-            let mut network = network.clone();
-            let device = Device::flex().autodiff();
-            let part = batch.slice(ranks.share().range(batch.len()));
-            let others = synchronised.then(|| Arc::new(ranks.clone()) as Arc<dyn GroupSum>);
-            let Gradients { gradients, totals } =
-                gradients(&mut network, &part, batch.len(), &device, &forward, &ranks, others)
-                    .unwrap();
-            (collected(&network, gradients), totals, statistics(&mut network))
-        });
-        let first = results.remove(0);
-        assert!(results.iter().all(|other| *other == first), "ranks differ");
-        first
-    }
-}
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {
     use super::testing::*;
     use super::*;
     use dbb_datasets::parts;
-    use dbb_models::{BlockKind, Form};
+    use dbb_models::{BlockKind, Form, Implementation};
 
     /// Without batch norm (folded, trained as plain convolutions) parts of any sizes give the
     /// gradient of the whole batch, ranks without images among them.
@@ -305,28 +216,54 @@ mod tests {
         }
     }
 
-    /// Gradients and running statistics of parts are those of the whole batch, ranks without images
-    /// among them.
+    /// Gradients and running statistics of parts are those of the whole batch, by the definition and
+    /// by the kernels, ranks without images among them.
+    ///
+    /// The sums of parts are rounded otherwise, relative to their terms. Some gradients are small sums
+    /// of large terms, or zero but for rounding: where a window covers the map, as in the last stage,
+    /// the closing norm of an average branch cancels scale and shift of the opening one. How much is
+    /// lost in each is measured by changes of the last bit of the pixels.
     #[test]
     fn synchronised_norms_are_those_of_the_whole_batch() {
         let device = Device::flex().autodiff();
+        let whole = |network: &Classifier, batch: &Batch| {
+            let mut network = network.clone();
+            let (_, loss) = forward(&network, batch, &device);
+            let grads = GradientsParams::from_grads(loss.backward(), &network);
+            [collected(&network, grads), statistics(&mut network)]
+        };
         for block in [BlockKind::Base, BlockKind::Dbb] {
             let network = network(Form::Train, block);
             for (images, ranks) in [(8, 2), (7, 3), (5, 4)] {
                 let batch = batch(images);
-                let mut whole = network.clone();
-                let (_, loss) = forward(&whole, &batch, &device);
-                let grads = GradientsParams::from_grads(loss.backward(), &whole);
-                let gradients = collected(&whole, grads);
-                let running = statistics(&mut whole);
-                let (found, _, statistics) = on(ranks, &network, &batch, true);
-                let of_gradients = apart(&gradients, &found);
-                assert!(of_gradients < 1e-3, "{block}, {ranks} ranks: {of_gradients}");
-                let of_statistics = apart(&running, &statistics);
-                assert!(of_statistics < 1e-4, "{block}, {ranks} ranks: {of_statistics}");
+                let kernels = whole(&network, &batch);
+                let [plain, first, second] = Implementation::Plain.during(|| {
+                    let with = |batch: &Batch| whole(&network, batch);
+                    [with(&batch), with(&nudged(images, 0)), with(&nudged(images, 1))]
+                });
+                let (gradients, _, statistics) = on(ranks, &network, &batch, true);
+                let synchronised = [gradients, statistics];
+                let lists =
+                    |of: &[Vec<Vec<f32>>; 2]| of.iter().flatten().cloned().collect::<Vec<_>>();
+                let [plain, kernels, first, second, synchronised] =
+                    [plain, kernels, first, second, synchronised].each_ref().map(lists);
+                for (list, expected) in plain.iter().enumerate() {
+                    let largest = expected.iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
+                    let from = |other: &[Vec<f32>]| largest_difference(expected, &other[list]);
+                    let lost = from(&first).max(from(&second));
+                    let bound = 2e-5 * largest + 10.0 * lost;
+                    for (what, found) in [("parts", &synchronised), ("kernels", &kernels)] {
+                        let apart = from(found);
+                        assert!(
+                            apart <= bound,
+                            "{block}, {ranks} ranks, list {list}, {what}: {apart:e} of {largest:e}, \
+                             bound {bound:e}"
+                        );
+                    }
+                }
                 // The test could not fail if the parts had the statistics of the whole.
-                let (apart_from, ..) = on(ranks, &network, &batch, false);
-                assert!(apart(&gradients, &apart_from) > 1e-2);
+                let (parted, ..) = on(ranks, &network, &batch, false);
+                assert!(apart(&plain[..parted.len()], &parted) > 1e-2);
             }
         }
     }

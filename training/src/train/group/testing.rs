@@ -57,11 +57,11 @@ impl Exchange for Threads {
 pub fn threads(size: usize) -> Vec<Ranks> {
     let mut out: Vec<Vec<_>> = (0..size).map(|_| Vec::new()).collect();
     let mut into: Vec<Vec<_>> = (0..size).map(|_| Vec::new()).collect();
-    for from in 0..size {
-        for to in &mut into {
+    for senders in &mut out {
+        for receivers in &mut into {
             let (sender, receiver) = channel();
-            out[from].push(sender);
-            to.push(Mutex::new(receiver));
+            senders.push(sender);
+            receivers.push(Mutex::new(receiver));
         }
     }
     let hosts: Vec<_> = (0..size).map(|rank| format!("host{rank}")).collect();

@@ -190,8 +190,9 @@ impl Trainer {
     fn all_epochs(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         observer.started(&self.info());
         self.notes.iter().for_each(|note| observer.note(note));
-        if !self.notes.is_empty()
-            && self.state.progress.step == 0
+        // The notes of ranks may differ: the first decides.
+        let from_weights = !self.notes.is_empty() && self.state.progress.step == 0;
+        if self.ranks.gather(from_weights)?[0]
             && let Some(before) = self.validate()?
         {
             let (top1, loss) = (before.totals.top1(), before.totals.loss());
