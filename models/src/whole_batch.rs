@@ -12,15 +12,14 @@ use crate::cpu_ops;
 /// Sums over the members of a group that trains together.
 pub trait GroupSum: Debug + Send + Sync {
     /// Replaces values by their sums over the members, which call in the same order with equally many.
-    fn sum(&self, values: &mut [f32]);
+    fn sum(&self, values: &mut [f64]);
 }
 
 /// The whole of a batch of which a forward pass sees a part: batch norms take their statistics, and
 /// their gradients, from all of it ("SyncBatchNorm" of PyTorch).
 ///
 /// It belongs to a scope, as [`Implementation`](crate::Implementation) does. The backward pass of what
-/// was computed there sums over the members, too: each must run it. There are kernels for neither; the
-/// blocks compute their definition, on the device flex.
+/// was computed there sums over the members, too: each must run it. It needs the device flex.
 #[derive(Clone, Debug)]
 pub struct WholeBatch {
     /// Images of all members.
@@ -43,7 +42,7 @@ pub(crate) struct Scope {
     sums: AtomicU32,
 }
 
-/// A sum in a forward pass and its backward pass.
+/// A sum in a forward pass, or a layer's, and in its backward pass.
 #[derive(Clone, Debug)]
 pub(crate) struct SumOverMembers {
     scope: Arc<Scope>,
@@ -81,32 +80,42 @@ impl Scope {
         self.batch.images
     }
 
+    /// The next sum of this pass.
+    pub fn next_sum(self: &Arc<Self>) -> SumOverMembers {
+        let number = self.sums.fetch_add(1, Ordering::Relaxed) + 1;
+        SumOverMembers { scope: Arc::clone(self), number }
+    }
+
     /// The sum of `[channels]` over all members. The gradient of the sum is that of every member's
     /// part: the sum of the gradients that the members have of it.
     pub fn sum(self: &Arc<Self>, own: Tensor<1>) -> Tensor<1> {
-        let number = self.sums.fetch_add(1, Ordering::Relaxed) + 1;
-        cpu_ops::sum_over_members(own, SumOverMembers { scope: Arc::clone(self), number })
+        cpu_ops::sum_over_members(own, self.next_sum())
     }
 }
 
+// Without the backend flex nothing sums.
+#[cfg_attr(not(feature = "flex"), allow(dead_code))]
 impl SumOverMembers {
-    /// Sums values over the members.
+    /// Images of the whole batch.
+    pub fn images(&self) -> usize {
+        self.scope.images()
+    }
+
+    /// Replaces values by their sums over the members, in the forward pass or its backward pass.
     ///
     /// # Panics
     /// If another member sums something else: their networks are not the same.
-    pub fn sum(&self, values: &[f32], backward: bool) -> Vec<f32> {
+    pub fn sum(&self, values: &mut [f64]) {
         let WholeBatch { counts, members, .. } = &self.scope.batch;
-        let mut sums: Vec<f32> = match counts {
-            true => values.to_vec(),
-            false => vec![0.0; values.len()],
-        };
+        let mut sums = if *counts { values.to_vec() } else { vec![0.0; values.len()] };
         // One value more says which sum it is, and one who takes part.
-        let number = self.number as f32 * if backward { -1.0 } else { 1.0 };
-        sums.extend([number, 1.0]);
+        sums.extend([f64::from(self.number), 1.0]);
         members.sum(&mut sums);
-        let [found, size] = [sums.len() - 2, sums.len() - 1].map(|i| sums[i]);
-        assert!(found == number * size, "members of a group are at different layers");
-        sums.truncate(values.len());
-        sums
+        let [found, size] = [values.len(), values.len() + 1].map(|i| sums[i]);
+        assert!(
+            found == f64::from(self.number) * size,
+            "members of a group are at different layers"
+        );
+        values.copy_from_slice(&sums[..values.len()]);
     }
 }

@@ -1,6 +1,7 @@
 //! Sums over the members of a group, with their gradient.
 
 use burn::tensor::{Device, Tensor};
+use dbb_kernels::Members;
 
 use super::inputs::Inputs;
 use super::operation::{Operation, dispatch, run};
@@ -18,6 +19,25 @@ pub(crate) fn sum_over_members(own: Tensor<1>, sum: SumOverMembers) -> Tensor<1>
     run(GroupSum { sum, channels }, Inputs::of_map(dispatch(map)), &device).0.reshape([channels])
 }
 
+impl SumOverMembers {
+    /// The sums of values.
+    fn sum_of(&self, values: &[f32]) -> Vec<f32> {
+        let mut sums: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+        self.sum(&mut sums);
+        sums.into_iter().map(|sum| sum as f32).collect()
+    }
+}
+
+impl Members for SumOverMembers {
+    fn images(&self) -> usize {
+        self.images()
+    }
+
+    fn sum(&self, values: &mut [f64]) {
+        self.sum(values);
+    }
+}
+
 #[derive(Clone, Debug)]
 struct GroupSum {
     sum: SumOverMembers,
@@ -33,7 +53,7 @@ impl Operation for GroupSum {
     }
 
     fn forward(&self, inputs: &Inputs<&[f32]>) -> (Vec<f32>, (), ()) {
-        (self.sum.sum(inputs.map, false), (), ())
+        (self.sum.sum_of(inputs.map), (), ())
     }
 
     fn backward(
@@ -44,6 +64,6 @@ impl Operation for GroupSum {
         grad: &[f32],
         _: &Inputs<bool>,
     ) -> Inputs<Option<Vec<f32>>> {
-        Inputs::of_map(Some(self.sum.sum(grad, true)))
+        Inputs::of_map(Some(self.sum.sum_of(grad)))
     }
 }

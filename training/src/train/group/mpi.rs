@@ -206,4 +206,8 @@ impl Exchange for Mpi {
     fn floats(&self, out: &[&[f32]], into: &mut [&mut [f32]]) {
         self.swap(out, into);
     }
+
+    fn doubles(&self, out: &[&[f64]], into: &mut [&mut [f64]]) {
+        self.swap(out, into);
+    }
 }

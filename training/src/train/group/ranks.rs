@@ -1,6 +1,7 @@
 //! Processes that train together, and what they agree on.
 
 use std::fmt;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
@@ -25,6 +26,8 @@ pub trait Exchange: Send + Sync {
     fn bytes(&self, out: &[&[u8]], into: &mut [&mut [u8]]);
     /// The same with numbers.
     fn floats(&self, out: &[&[f32]], into: &mut [&mut [f32]]);
+    /// The same with longer ones.
+    fn doubles(&self, out: &[&[f64]], into: &mut [&mut [f64]]);
 }
 
 /// The ranks of a run; a process that trains alone is the only one.
@@ -108,42 +111,53 @@ impl Ranks {
     }
 
     /// Replaces values by their sums over the ranks.
-    ///
-    /// Each rank adds one part of the values, those of all ranks in their order, and sends the
-    /// sums to the others: of `n` values, `2 (N - 1) / N n` are sent by each of `N` ranks, as in a
-    /// ring, and the order does not depend on the network.
     pub(crate) fn sum_values(&self, values: &mut [f32]) {
-        let Some(exchange) = &self.0 else { return };
-        let (rank, size) = (exchange.rank(), exchange.size());
-        let part = values.len().div_ceil(size).max(1);
-        let bound = |rank: usize| (rank * part).min(values.len());
-        let bounds: Vec<_> = (0..size).map(|rank| bound(rank)..bound(rank + 1)).collect();
-        let own = bounds[rank].clone();
-
-        let mut received = vec![0.0; own.len() * size];
-        let out: Vec<&[f32]> = bounds.iter().map(|part| &values[part.clone()]).collect();
-        let mut into: Vec<&mut [f32]> = match own.len() {
-            0 => (0..size).map(|_| &mut [][..]).collect(),
-            len => received.chunks_mut(len).collect(),
-        };
-        exchange.floats(&out, &mut into);
-        into[rank].copy_from_slice(&values[own.clone()]);
-        let mut sums = vec![0.0; own.len()];
-        for part in &into {
-            sums.iter_mut().zip(&**part).for_each(|(sum, value)| *sum += value);
+        if let Some(exchange) = &self.0 {
+            let swap = |out: &[&[f32]], into: &mut [&mut [f32]]| exchange.floats(out, into);
+            sum_in_order(values, exchange.rank(), exchange.size(), swap);
         }
-        values[own].copy_from_slice(&sums);
-
-        let out = vec![&sums[..]; size];
-        let mut rest = values;
-        let mut into = Vec::with_capacity(size);
-        for part in &bounds {
-            let (first, others) = rest.split_at_mut(part.len());
-            into.push(first);
-            rest = others;
-        }
-        exchange.floats(&out, &mut into);
     }
+}
+
+/// Replaces values by their sums over `size` ranks, of which this is `rank`.
+///
+/// Each rank adds one part of the values, those of all ranks in their order, and sends the sums to
+/// the others: of `n` values, `2 (N - 1) / N n` are sent by each of `N` ranks, as in a ring, and the
+/// order does not depend on the network.
+fn sum_in_order<T: Copy + Default + AddAssign>(
+    values: &mut [T],
+    rank: usize,
+    size: usize,
+    swap: impl Fn(&[&[T]], &mut [&mut [T]]),
+) {
+    let part = values.len().div_ceil(size).max(1);
+    let bound = |rank: usize| (rank * part).min(values.len());
+    let bounds: Vec<_> = (0..size).map(|rank| bound(rank)..bound(rank + 1)).collect();
+    let own = bounds[rank].clone();
+
+    let mut received = vec![T::default(); own.len() * size];
+    let out: Vec<&[T]> = bounds.iter().map(|part| &values[part.clone()]).collect();
+    let mut into: Vec<&mut [T]> = match own.len() {
+        0 => (0..size).map(|_| &mut [][..]).collect(),
+        len => received.chunks_mut(len).collect(),
+    };
+    swap(&out, &mut into);
+    into[rank].copy_from_slice(&values[own.clone()]);
+    let mut sums = vec![T::default(); own.len()];
+    for part in &into {
+        sums.iter_mut().zip(&**part).for_each(|(sum, value)| *sum += *value);
+    }
+    values[own].copy_from_slice(&sums);
+
+    let out = vec![&sums[..]; size];
+    let mut rest = values;
+    let mut into = Vec::with_capacity(size);
+    for part in &bounds {
+        let (first, others) = rest.split_at_mut(part.len());
+        into.push(first);
+        rest = others;
+    }
+    swap(&out, &mut into);
 }
 
 /// Texts of all ranks, in their order.
@@ -168,8 +182,11 @@ impl fmt::Debug for Ranks {
 }
 
 impl GroupSum for Ranks {
-    fn sum(&self, values: &mut [f32]) {
-        self.sum_values(values);
+    fn sum(&self, values: &mut [f64]) {
+        if let Some(exchange) = &self.0 {
+            let swap = |out: &[&[f64]], into: &mut [&mut [f64]]| exchange.doubles(out, into);
+            sum_in_order(values, exchange.rank(), exchange.size(), swap);
+        }
     }
 }
 

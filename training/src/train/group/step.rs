@@ -232,7 +232,7 @@ mod tests {
             let grads = GradientsParams::from_grads(loss.backward(), &network);
             [collected(&network, grads), statistics(&mut network)]
         };
-        for block in [BlockKind::Base, BlockKind::Dbb] {
+        for block in BlockKind::ALL {
             let network = network(Form::Train, block);
             for (images, ranks) in [(8, 2), (7, 3), (5, 4)] {
                 let batch = batch(images);

@@ -38,16 +38,31 @@ impl Exchange for Threads {
     }
 
     fn floats(&self, out: &[&[f32]], into: &mut [&mut [f32]]) {
-        let bytes =
-            |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+        self.swap(out, into, f32::to_le_bytes, f32::from_le_bytes);
+    }
+
+    fn doubles(&self, out: &[&[f64]], into: &mut [&mut [f64]]) {
+        self.swap(out, into, f64::to_le_bytes, f64::from_le_bytes);
+    }
+}
+
+impl Threads {
+    fn swap<T: Copy, const N: usize>(
+        &self,
+        out: &[&[T]],
+        into: &mut [&mut [T]],
+        to: fn(T) -> [u8; N],
+        from: fn([u8; N]) -> T,
+    ) {
+        let bytes = |values: &[T]| values.iter().flat_map(|v| to(*v)).collect::<Vec<_>>();
         let out: Vec<_> = out.iter().map(|values| bytes(values)).collect();
-        let mut received: Vec<_> = into.iter().map(|values| vec![0; values.len() * 4]).collect();
+        let mut received: Vec<_> = into.iter().map(|values| vec![0; values.len() * N]).collect();
         let out: Vec<&[u8]> = out.iter().map(|bytes| &bytes[..]).collect();
         let mut places: Vec<&mut [u8]> = received.iter_mut().map(|bytes| &mut bytes[..]).collect();
         self.bytes(&out, &mut places);
         for (rank, values) in into.iter_mut().enumerate().filter(|(rank, _)| *rank != self.rank) {
-            for (value, bytes) in values.iter_mut().zip(received[rank].chunks(4)) {
-                *value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+            for (value, bytes) in values.iter_mut().zip(received[rank].chunks_exact(N)) {
+                *value = from(bytes.try_into().expect("as many bytes"));
             }
         }
     }
