@@ -398,18 +398,6 @@ fn a_run_that_ends_early_ends_on_all_ranks() {
     assert_eq!(result["epochs"], 3, "{result}");
 }
 
-#[test]
-fn a_comparison_is_refused_on_ranks() {
-    let folder = folder();
-    let out = folder.path().join("compare");
-    let mut command = mpirun(2);
-    let call =
-        call(command.args(["compare", QUICK_BASE, "--blocks", "base,dbb", "--out"]).arg(&out));
-    assert_eq!(call.code, Some(1), "{}", call.all());
-    call.says(&["`dbb compare` is for one process", "mpirun -n 2 dbb train CONFIG"]);
-    assert!(!out.exists());
-}
-
 /// On a tmpfs, which needs root.
 #[test]
 #[ignore = "needs root for a tmpfs"]

@@ -21,16 +21,16 @@ fn a_launcher_is_refused_by_a_program_without_mpi() {
     assert!(fs::metadata(&out).is_err(), "nothing is written");
 }
 
-/// Their runs are those of one process, with and without MPI.
+/// They would do and write the same several times.
 #[test]
 fn commands_for_one_process_refuse_a_launcher() {
     let folder = Folder::new();
     let out = folder.at("out.html");
-    for command in ["compare", "lr-find"] {
+    for command in ["compare", "lr-find", "recalibrate", "reparam"] {
         let mut started = Command::new(DBB);
         started.args([command, QUICK_DBB, "--out", &out]).env("OMPI_COMM_WORLD_SIZE", "4");
         let refused = format!("`dbb {command}` is for one process");
-        call(&mut started).fails(1, &[&refused, "mpirun -n 4 dbb train CONFIG"]);
+        call(&mut started).fails(1, &[&refused, "OMPI_COMM_WORLD_SIZE is 4"]);
         assert!(fs::metadata(&out).is_err(), "{command}: nothing is written");
     }
 }

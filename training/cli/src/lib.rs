@@ -77,6 +77,9 @@ pub fn main() -> ExitCode {
         Command::Train(_) => Job::join(),
         Command::Compare(_) => Job::alone("dbb compare"),
         Command::LrFind(_) => Job::alone("dbb lr-find"),
+        Command::Recalibrate(_) => Job::alone("dbb recalibrate"),
+        Command::Reparam(_) => Job::alone("dbb reparam"),
+        Command::Export(_) => Job::alone("dbb export"),
         _ => Ok(Job::default()),
     };
     let job = match job {

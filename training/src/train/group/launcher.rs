@@ -48,8 +48,8 @@ impl Launched {
     pub fn must_be_alone(&self, command: &str) -> String {
         format!(
             "{} started {} processes ({} is {}), and `{command}` is for one process: start it without \
-             the launcher, or train each configuration with it, `mpirun -n {} dbb train CONFIG`",
-            self.by, self.processes, self.variable, self.processes, self.processes
+             the launcher; processes share the work of `dbb train` alone",
+            self.by, self.processes, self.variable, self.processes
         )
     }
 }
