@@ -144,6 +144,14 @@ impl Trainer {
             format!("{change}: the last bits may differ from those of an uninterrupted run")
         });
         trainer.notes.extend(accepted.chain(inexact));
+        if identity.ranks != now.ranks && !trainer.config.train.sync_batch_norm {
+            trainer.notes.push(
+                "batch statistics are those of each rank's part, which is another one now: results will \
+                 differ from those of an uninterrupted run; train.sync_batch_norm takes those of the \
+                 whole batch"
+                    .into(),
+            );
+        }
         *identity = now;
         if rewrite && trainer.ranks.is_first() {
             trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
