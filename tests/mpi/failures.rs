@@ -93,7 +93,7 @@ fn a_rank_that_is_killed_ends_the_job_and_the_resumed_run_is_the_same() {
 fn a_signal_to_a_rank_or_the_launcher_stops_all_after_the_same_step() {
     let folder = folder();
     let (whole, run) = (folder.path().join("whole"), folder.path().join("stopped"));
-    let keys = [&FULL[..], &["train.epochs=250"]].concat();
+    let keys = [&FULL[..], &["train.epochs=120"]].concat();
     succeeds(&mut train(mpirun(2), QUICK_DBB, &keys, &whole));
     for target in [Some(0), Some(1), None] {
         let mut command = match run.exists() {

@@ -59,7 +59,8 @@ fn ranks_step_as_accumulated_batches_do() {
             let (together, single) = (folder.path().join("ranks"), folder.path().join("single"));
             let limit = format!("data.limit_train={}", 120 * ranks);
             let keys = [&TEN[..], &[&limit, seed]].concat();
-            let whole = [&keys[..], &[&format!("train.batch_size={}", 12 * ranks)]].concat();
+            let batch_size = format!("train.batch_size={}", 12 * ranks);
+            let whole = [&keys[..], &[&batch_size]].concat();
             succeeds(&mut train(mpirun(ranks), QUICK_BASE, &whole, &together));
             let accumulate = format!("train.accumulate={ranks}");
             let parts = [&keys[..], &["train.batch_size=12", &accumulate]].concat();
