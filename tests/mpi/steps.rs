@@ -25,9 +25,8 @@ fn checkpoint(run: &Path) -> Tensors {
 
 /// The folded weights, which the statistics are a part of.
 ///
-/// Some weights of a DBB have no effect, so that their gradient is zero but for rounding: scale and
-/// shift of the opening norm of an average branch, which its closing norm cancels. Folding leaves
-/// them out.
+/// Some weights of a DBB have no effect, so that rounding alone moves them: here the 1x1 convolution
+/// of the stem, which reads one channel and whose norm cancels its scale. Folding leaves them out.
 fn folded(run: &Path) -> Tensors {
     tensors(&RunDir::new(run).deploy_weights())
 }
