@@ -88,7 +88,7 @@ fn a_killed_run_ends_as_if_it_had_not_been(keys: &[&str]) {
     assert_eq!(eval(&killed, &[])["form"], "train", "the complete checkpoint is used");
 
     let resumed = call(&mut resuming(&killed)).succeeds();
-    resumed.says(&["resuming after epoch", "of 5"]);
+    resumed.says(&["resuming after", "of 5"]);
     assert!(!resumed.stderr.contains("epoch 1/5"), "{}", resumed.all());
     assert_eq!(epochs(&killed), [1.0, 2.0, 3.0, 4.0, 5.0]);
     for (resumed, whole) in metrics(&killed).iter().zip(metrics(&whole)) {
@@ -410,7 +410,31 @@ fn a_run_stopped_at_any_step_ends_as_the_one_that_was_not() {
         }
         assert_eq!(metrics(&run), metrics(&whole), "{stops:?}");
         assert!(weights(&run) == weights(&whole), "{stops:?}");
+        assert!(shown(&run) == shown(&whole), "the report differs after {stops:?}");
     }
+    // A finished run that is resumed has nothing to do, and shows what it has shown.
+    let before = shown(&whole);
+    assert_eq!(before[3].matches("<img").count(), 16 + 24, "a batch and the worst mistakes");
+    succeeds(&mut resuming(&whole));
+    assert!(shown(&whole) == before, "the report of the finished run has changed");
+}
+
+/// What a report shows, without what depends on the clock: curves by step, and what the validation
+/// found.
+fn shown(run: &Path) -> [String; 4] {
+    let report = fs::read_to_string(RunDir::new(run).report()).expect("a report");
+    let part = |from: &str, to: &str| {
+        let start = report.find(from).unwrap_or_else(|| panic!("no {from}"));
+        let length = report[start..].find(to).unwrap_or_else(|| panic!("no {to} after {from}"));
+        report[start..start + length].to_string()
+    };
+    let curve = |title: &str| part(&format!("<strong>{title}"), "</figure>");
+    [
+        curve("Training loss by step"),
+        curve("Learning rate"),
+        curve("Norm of the gradient"),
+        part("<h2>Worst mistakes", "<h2>Epochs"),
+    ]
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! | random changes in training | [`Augment`]; single [`transforms`] |
 //! | both in their order | [`Pipeline`] |
 //! | batches in threads | [`Loader`], [`LoaderConfig`], [`Batch`] |
+//! | a picture of what a network gets | [`Preprocess::picture`], [`Image::thumbnail`] |
 //! | the same for Burn's own data loader | [`ImageBatcher`] |
 //! | ImageNet's classes | [`imagenet`] |
 //! | what can go wrong | [`DataError`] |
@@ -63,6 +64,7 @@ pub mod shortest;
 mod source;
 mod sources;
 mod split;
+mod thumbnail;
 pub mod transforms;
 
 pub use augment::{Augment, Policy};
@@ -79,3 +81,4 @@ pub use reference::{DataRef, Layout, is_data_set, open, open_pair};
 pub use source::{Sample, Source};
 pub use sources::files::{holds_images, image_files_below, is_image_name};
 pub use split::Split;
+pub use thumbnail::Thumbnail;

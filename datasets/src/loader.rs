@@ -103,6 +103,15 @@ impl Loader {
         Ok(Self(Arc::new(Plan { dataset, config, pipeline, cache })))
     }
 
+    /// The same over a class-balanced part of at most `n` images, at least one, of the data set.
+    pub fn limit(&self, n: usize) -> Self {
+        let Plan { dataset, config, pipeline, .. } = &*self.0;
+        let dataset = Arc::new(dataset.limit(n.max(1)));
+        let (config, pipeline) = (config.clone(), pipeline.clone());
+        let cache = Cache::new(config.cache.clone(), dataset.len());
+        Self(Arc::new(Plan { dataset, config, pipeline, cache }))
+    }
+
     /// The data set.
     pub fn dataset(&self) -> &ImageDataset {
         &self.0.dataset
@@ -111,6 +120,11 @@ impl Loader {
     /// How its images are prepared.
     pub fn pipeline(&self) -> &Pipeline {
         &self.0.pipeline
+    }
+
+    /// Images in a batch.
+    pub fn batch_size(&self) -> usize {
+        self.0.config.batch_size
     }
 
     /// Number of batches of every epoch.
@@ -136,6 +150,20 @@ impl Loader {
     pub fn epoch_from(&self, epoch: u64, batch: usize) -> Epoch {
         Epoch::new(Arc::clone(&self.0), epoch, batch)
     }
+
+    /// A single batch of an epoch, the same as in [`epoch`](Self::epoch), built in the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// An image that cannot be read, as in an epoch.
+    ///
+    /// # Panics
+    ///
+    /// If the epoch has no such batch.
+    pub fn batch(&self, epoch: u64, batch: usize) -> Result<Batch, DataError> {
+        assert!(batch < self.batches_per_epoch(), "an epoch has no batch {batch}");
+        self.0.build_guarded(epoch, batch, &self.0.order(epoch))
+    }
 }
 
 #[cfg(test)]
@@ -154,5 +182,17 @@ mod tests {
         assert!(error.to_string().contains("0 to 256"), "{error}");
         let empty = Arc::new(data.limit(0));
         assert!(Loader::new(empty, LoaderConfig::default(), pipeline).is_err());
+    }
+
+    #[test]
+    fn a_part_has_images_of_every_class() {
+        let data = Arc::new(open(&DataRef::Sample, Split::Val).unwrap());
+        let pipeline = Pipeline::eval(Preprocess::of(&data)).unwrap();
+        let config = LoaderConfig { batch_size: 8, ..LoaderConfig::default() };
+        let part = Loader::new(data.clone(), config, pipeline).unwrap().limit(20);
+        let labels: Vec<_> = part.epoch(0).flat_map(|batch| batch.unwrap().labels).collect();
+        let of_class = |class| labels.iter().filter(|label| **label == class).count();
+        assert!((0..10).all(|class| of_class(class) == 2), "{labels:?}");
+        assert_eq!((labels.len(), part.batches_per_epoch()), (20, 3));
     }
 }

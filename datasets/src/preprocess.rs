@@ -130,6 +130,26 @@ impl Preprocess {
         Ok(out)
     }
 
+    /// The picture that an input `[channels, height, width]` shows: the inverse of its normalisation,
+    /// rounded to bytes and cut off where augmentation has left their range.
+    ///
+    /// # Panics
+    ///
+    /// If the input has another shape than [`shape`](Self::shape).
+    pub fn picture(&self, input: &[f32]) -> Image {
+        let [channels, height, width] = self.shape();
+        assert_eq!(input.len(), channels * height * width, "an input of shape {:?}", self.shape());
+        let mut pixels = vec![0; input.len()];
+        for (channel, plane) in input.chunks_exact(height * width).enumerate() {
+            let (mean, std) = (self.mean[channel], self.std[channel]);
+            for (pixel, value) in pixels[channel..].iter_mut().step_by(channels).zip(plane) {
+                // The cast cuts off; NaN becomes black.
+                *pixel = ((value * std + mean) * 255.0).round() as u8;
+            }
+        }
+        Image::trusted(height, width, channels, pixels)
+    }
+
     /// Shape of one input: channels, height, width.
     pub fn shape(&self) -> [usize; 3] {
         [self.channels, self.size.0, self.size.1]
@@ -174,6 +194,20 @@ pub(crate) mod tests {
         assert_eq!(levels(&plain((1, 2), 1).apply(&image).unwrap()), [10, 20]);
         let rgb = plain((1, 2), 3).apply(&image).unwrap();
         assert_eq!(levels(&rgb), [10, 20, 10, 20, 10, 20]);
+    }
+
+    #[test]
+    fn a_picture_is_the_inverse_of_the_normalisation() {
+        let pixels = vec![0, 128, 255, 7, 77, 177];
+        let image = Image::new(1, 2, 3, pixels.clone()).unwrap();
+        let (mean, std) = (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]);
+        let preprocess = Preprocess { mean, std, ..plain((1, 2), 3) };
+        let mut input = preprocess.apply(&image).unwrap();
+        assert_eq!(preprocess.picture(&input), image);
+        // Beyond black and white, and no number at all.
+        (input[0], input[1], input[5]) = (-9.0, 9.0, f32::NAN);
+        let picture = preprocess.picture(&input);
+        assert_eq!(picture.pixels(), [0, 128, 255, 255, 77, 0]);
     }
 
     #[test]

@@ -122,6 +122,18 @@ pub enum ConfigError {
         /// The layer.
         layer: String,
     },
+    /// A layer that cannot be computed in 8 bits.
+    #[error(
+        "{layer} adds {products} products of 8 bits in 32 bits, which hold at most {most}; keep it in f32"
+    )]
+    Sum {
+        /// The layer.
+        layer: String,
+        /// Products of a sum.
+        products: usize,
+        /// What is possible.
+        most: usize,
+    },
     /// Every layer of a network is frozen.
     #[error(
         "the layer patterns {patterns:?} freeze every layer; at least one must be left to train"

@@ -102,10 +102,15 @@ impl LayerCount {
         result
     }
 
+    /// Units whose forward passes have run in another thread.
+    pub(crate) fn add(self) {
+        let Self { fast, plain } = COUNT.get();
+        COUNT.set(Self { fast: fast + self.fast, plain: plain + self.plain });
+    }
+
     /// So many units that one kernel has computed.
     pub(crate) fn fast(units: usize) {
-        let Self { fast, plain } = COUNT.get();
-        COUNT.set(Self { fast: fast + units, plain });
+        Self { fast: units, plain: 0 }.add();
     }
 
     /// A part of a unit that no kernel has served.

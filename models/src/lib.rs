@@ -91,6 +91,7 @@ mod layers;
 mod model_config;
 mod names;
 pub mod onnx;
+mod operators;
 pub mod quantize;
 mod reparam;
 mod state_dict;
@@ -103,6 +104,8 @@ mod whole_batch;
 pub use backbones::{Arch, Classifier};
 pub use blocks::BlockKind;
 pub use by_layer::{ByLayer, LayerBlocks};
+/// Where the time of a thread goes, by layer and by kind of work.
+pub use dbb_kernels::profile;
 /// The vector instructions of the CPU kernels.
 #[cfg(feature = "flex")]
 pub use dbb_kernels::{InstructionSet, InstructionSetError};

@@ -48,6 +48,58 @@ fn bench_measures_training_inference_and_the_loader() {
     assert!(text.contains("images/s") && text.contains("peak memory"), "{text}");
 }
 
+/// Both lists of a profile add up to its total, which is the mean of the measured steps.
+#[test]
+fn a_profile_adds_up() {
+    type Case<'a> = (&'a [&'a str], &'a [&'a str]);
+    let cases: [Case; 3] = [
+        (&["train", "--block", "dbb"], &["products", "norms", "moments", "loss", "optimizer"]),
+        (&["train", "--block", "dbb", "--impl", "plain"], &["other work of layers", "optimizer"]),
+        (&["infer"], &["products"]),
+    ];
+    for (args, kinds) in cases {
+        let result = bench(&[args, &["--profile"]].concat());
+        let profile = &result["profile"];
+        let total = number(profile, "total_ms");
+        let sum = |list: &str, keys: &[&str]| -> f64 {
+            let entries = profile[list].as_array().expect("a list").iter();
+            entries.map(|entry| keys.iter().map(|key| number(entry, key)).sum::<f64>()).sum()
+        };
+        assert!(close(sum("work", &["ms"]), total, 1e-9), "{profile}");
+        let apart = number(profile, "outside_ms") + number(profile, "unattributed_ms");
+        let layers = sum("layers", &["forward_ms", "backward_ms"]);
+        assert!(close(layers + apart, total, 1e-9), "{profile}");
+        assert!(close(sum("work", &["percent"]), 100.0, 1e-9), "{profile}");
+        let work: Vec<&str> = profile["work"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|work| work["work"].as_str().expect("a name"))
+            .collect();
+        for kind in kinds {
+            assert!(work.contains(kind), "no {kind} in {work:?}");
+        }
+        let backward = sum("layers", &["backward_ms"]);
+        let is_attributed = args[0] == "train" && !args.contains(&"plain");
+        assert_eq!(backward > 0.0, is_attributed, "{args:?}: {profile}");
+        let names = profile["layers"].to_string();
+        assert!(names.contains("stage1.0.conv1") && names.contains("linear"), "{names}");
+    }
+    let text =
+        dbb(&["bench", "infer", "--arch", "mobilenet_v1", "--width", "0.25", "--batch", "1"]
+            .into_iter()
+            .chain(["--res", "32", "--steps", "1", "--profile"])
+            .collect::<Vec<_>>());
+    let text = text.succeeds().stdout;
+    for part in ["depthwise and 1x1 in one", "not attributed", "total", "100.0 %"] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+    assert!(bench(&["infer"]).get("profile").is_none());
+    let call =
+        dbb(&["bench", "loader", "--batch", "8", "--res", "16", "--steps", "1", "--profile"]);
+    call.succeeds().says(&["--profile unused"]);
+}
+
 #[test]
 fn bench_counts_the_operations_of_the_measured_form() {
     let macs = |args: &[&str]| number(&bench(args), "macs_per_image");

@@ -13,7 +13,8 @@ fn compare_pairs_blocks_by_seed() {
     let out = folder.at("comparison");
     let own = ["compare", QUICK_BASE, "--blocks", "base,dbb", "--seeds", "2", "--out", &out];
     let result = json(&[&own[..], &set(&TINY)].concat());
-    assert_eq!(keys(&result), ["rows", "summary", "comparisons", "correction", "resolve"]);
+    let expected = ["rows", "summary", "comparisons", "correction", "resolve", "command"];
+    assert_eq!(keys(&result), expected);
     let rows = result["rows"].as_array().expect("rows");
     let named: Vec<_> = rows
         .iter()

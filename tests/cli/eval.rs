@@ -80,6 +80,56 @@ fn predictions_add_up_to_the_accuracy() {
     assert!(close(top1, number(&result, "top1"), 1e-12), "{top1} against {result}");
 }
 
+/// The calibration error is computed once more, from the predictions of every image.
+#[test]
+fn a_report_shows_mistakes_classes_and_calibration() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let (csv, page) = (run.folder.at("predictions.csv"), run.folder.at("pages/eval.html"));
+    let result = json(&["eval", &run.path, "--predictions", &csv, "--report", &page]);
+    assert_eq!(result["report"], page.as_str());
+    let text = fs::read_to_string(&csv).expect("predictions");
+    let rows: Vec<Vec<f64>> = text
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').map(|field| field.parse().expect("a number")).collect())
+        .collect();
+    let mut bins = [[0.0; 2]; 15];
+    for row in &rows {
+        let bin = &mut bins[(row[3] * 15.0).ceil() as usize - 1];
+        bin[0] += f64::from(row[1] == row[2]);
+        bin[1] += row[3];
+    }
+    let gaps: f64 = bins.iter().map(|[right, sure]| (right - sure).abs()).sum();
+    let ece = 100.0 * gaps / rows.len() as f64;
+    assert!(close(number(&result, "ece"), ece, 1e-4), "{ece} against {result}");
+
+    let html = fs::read_to_string(&page).expect("a page");
+    let wrong = rows.iter().filter(|row| row[1] != row[2]).count();
+    let pictures = html.matches("src=\"data:image/png;base64,").count();
+    assert_eq!(pictures, wrong.min(24), "the worst mistakes have pictures");
+    for part in ["Ankle boot", "class=\"confusion\"", "Most confused pairs", "arXiv:1706.04599"] {
+        assert!(html.contains(part), "no {part}");
+    }
+    // Weights from elsewhere have one as well, and names if their data have.
+    let weights = run.deploy_weights();
+    let other = run.folder.at("weights.html");
+    let call = dbb(&["eval", &weights, "--data", "sample", "--limit", "50", "--report", &other]);
+    let text = call.succeeds().stdout;
+    assert!(text.contains("expected calibration error") && text.contains(&other), "{text}");
+    assert!(fs::read_to_string(&other).expect("a page").contains("T-shirt/top"));
+}
+
+#[test]
+fn a_report_goes_to_a_page_that_belongs_to_no_run() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let eval = |out: &str| dbb(&["eval", &run.path, "--report", out]);
+    eval(&run.file("report.html")).fails(1, &["belongs to the run"]);
+    eval(&run.folder.at("page.csv")).fails(1, &["does not end in .html", "--report"]);
+    let out = run.folder.at("folder.html");
+    fs::create_dir(&out).expect("a folder");
+    eval(&out).fails(1, &["cannot write", &out]);
+}
+
 #[test]
 fn eight_bit_weights_are_rounded_to_their_scales() {
     let run = Run::new(QUICK_DBB, &[]);

@@ -10,7 +10,7 @@ use crate::setup::*;
 use crate::stored::*;
 
 /// A file of the training form of a run, with other values at the beginning of a tensor.
-fn spoilt(run: &Run, name: &str, values: &[f32]) -> String {
+pub fn spoilt(run: &Run, name: &str, values: &[f32]) -> String {
     let file = run.folder.at("spoilt.safetensors");
     json(&["export", &run.path, "--format", "safetensors", "--form", "train", "--out", &file]);
     let mut tensors = tensors(&file);
@@ -26,7 +26,7 @@ fn spoilt(run: &Run, name: &str, values: &[f32]) -> String {
 }
 
 /// A network's input of two images, as a file of one tensor.
-fn input(folder: &Folder, values: [f32; 2]) -> String {
+pub fn input(folder: &Folder, values: [f32; 2]) -> String {
     let file = folder.at("input.safetensors");
     let pixels = values.into_iter().flat_map(|value| [value; 64]).collect();
     let state = StateDict::from([("input".into(), TensorData::new(pixels, [2, 1, 8, 8]))]);

@@ -17,9 +17,12 @@ mod fold;
 mod foreign;
 mod ignored;
 mod inspect;
+mod int8;
 mod lr_find;
 mod output;
+mod plan;
 mod recalibrate;
+mod results;
 mod resume;
 #[path = "../support/runs.rs"]
 mod runs;

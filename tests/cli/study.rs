@@ -60,13 +60,15 @@ fn compare(study: &str, out: &str, more: &[&str]) -> Command {
     command
 }
 
-/// `compare.csv` by lines and columns, without what a clock or the memory decides.
+/// `compare.csv` by lines and columns, without what a clock or the memory decides, and the command.
 fn table(out: &str) -> Vec<Vec<String>> {
     let text = fs::read_to_string(format!("{out}/compare.csv")).expect("a table");
     let lines: Vec<Vec<String>> =
         text.lines().map(|line| line.split(',').map(String::from).collect()).collect();
     let kept: Vec<usize> = (0..lines[0].len())
-        .filter(|&at| !["train_seconds", "seconds", "peak_memory_mib"].contains(&&*lines[0][at]))
+        .filter(|&at| {
+            !["train_seconds", "seconds", "peak_memory_mib", "command"].contains(&&*lines[0][at])
+        })
         .collect();
     lines.iter().map(|line| kept.iter().map(|&at| line[at].clone()).collect()).collect()
 }

@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 import authors_check
+import int8_check
 import onnx_check
 import published_check
 import safetensors_check
@@ -77,6 +78,7 @@ def main() -> int:
                 torchvision_check,
                 timm_check,
                 onnx_check,
+                int8_check,
                 safetensors_check,
                 tensorboard_check,
             ):

@@ -61,9 +61,9 @@ class Run:
         changed = {key: value for key, value in self.keys.items() if (key, value) != ("in_channels", 3)}
         return " ".join([self.arch, self.block, *(f"{key}={v}" for key, v in changed.items())])
 
-    def predict(self, path: Path, value: str) -> np.ndarray:
-        """Logits of the training form, all branches in place: `[n, classes]`."""
-        predictions = dbb("predict", self.path, path, "--top", CLASSES)["predictions"]
+    def predict(self, path: Path, value: str, *flags) -> np.ndarray:
+        """Logits of the training form, all branches in place, unless flags say otherwise: `[n, classes]`."""
+        predictions = dbb("predict", self.path, path, "--top", CLASSES, *flags)["predictions"]
         rows = np.zeros((len(predictions), CLASSES))
         for row, prediction in zip(rows, predictions):
             for choice in prediction["top"]:

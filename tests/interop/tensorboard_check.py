@@ -35,7 +35,7 @@ def check(run: Run) -> None:
         assert len(board.Scalars(tag)) == len(records), f"{tag}: a step twice"
 
     last = records[-1]["step"]
-    for tag in ("train/loss", "train/lr"):
+    for tag in ("train/loss", "train/lr", "train/grad_norm"):
         steps = [event.step for event in board.Scalars(tag)]
         assert steps == [1, *range(10, last + 1, 10)], f"{tag}: steps {steps}"
-    print(f"{run.name:40} {f'tensorboard, {len(EPOCH_CURVES) + 2} curves':50} {last} steps as in metrics.jsonl")
+    print(f"{run.name:40} {f'tensorboard, {len(EPOCH_CURVES) + 3} curves':50} {last} steps as in metrics.jsonl")

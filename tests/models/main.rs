@@ -12,6 +12,7 @@ mod family;
 mod onnx;
 mod parity;
 mod parts;
+mod quantize;
 #[path = "../support/mod.rs"]
 mod support;
 mod torchvision;

@@ -9,7 +9,10 @@ use std::fs;
 use crate::support::{Array, assert_close, randomise};
 use burn::tensor::Device;
 use dbb_models::blocks::{Activation, BlockKind};
-use dbb_models::onnx::{Description, Input, Normalization, write_onnx, write_onnx_of};
+use dbb_models::onnx::{
+    Description, Input, Normalization, write_onnx, write_onnx_int8, write_onnx_of,
+};
+use dbb_models::quantize::{Calibration, Int8Network, RangeMethod, WeightRange};
 use dbb_models::summary::{self, macs};
 use dbb_models::weights::{Dialect, KeyMap, Metadata};
 use dbb_models::{Arch, Classifier, Form, ModelConfig, Reparameterize, Walk};
@@ -104,6 +107,34 @@ fn another_runtime_computes_the_same_logits() {
             let images = Value::from_shape(&images.shape[..], values).expect("images");
             let what = format!("{} {}, batch {batch}", model.arch, model.block);
             assert_close(&what, &run(&file, images), &expected, 1e-4, 0.0);
+        }
+    }
+}
+
+/// The runtime computes a graph in 8 bits by its definition, in `f32`; the simulation with integers.
+#[test]
+fn another_runtime_rounds_to_the_same_integers() {
+    for (model, network) in networks() {
+        let network = network.reparameterize();
+        let (images, _) = images_and_logits(&network, 3);
+        let mut calibration = Calibration::new(RangeMethod::MinMax);
+        calibration.observe(&network, images.tensor(&Device::default()));
+        let ranges = calibration.ranges().expect("finite values");
+        let int8 = Int8Network::new(&network, ranges, WeightRange::Full).expect("short sums");
+        let first = network.layer_names()[1].clone();
+        for int8 in [int8.with_float_layers(&[]), int8.with_float_layers(&[first])] {
+            let int8 = int8.expect("a layer");
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("int8.onnx");
+            let input = Input { size: size_of(&network), normalization: None };
+            let description = Description::of(&metadata(&model));
+            write_onnx_int8(&path, &int8, &description, &input).expect("an ONNX file");
+            let file = Model::load_file(&path).expect("rten reads the file");
+            let values: Vec<_> = images.data.iter().map(|&value| value as f32).collect();
+            let values = Value::from_shape(&images.shape[..], values).expect("images");
+            let expected = int8.forward(images.tensor(&Device::default())).into();
+            let what = format!("{} {}", model.arch, model.block);
+            assert_close(&what, &run(&file, values), &expected, 0.05, 0.0);
         }
     }
 }

@@ -71,3 +71,27 @@ fn ranks_that_disagree_are_refused_and_bad_images_follow_the_policy_on_all() {
     fs::remove_dir_all(place(1).join("data")).expect("the data");
     refused(unlike(folder.path(), [&[], &[]]), &["rank 1 on "]);
 }
+
+/// Memory is that of a rank, which has a part of every batch; the first rank alone tells of it.
+#[test]
+fn the_batch_that_is_found_is_that_of_all_ranks_and_a_plan_is_for_one_process() {
+    let folder = folder();
+    let memory = ["train.batch_size=auto", "train.memory_mb=42"];
+    let keys = [&memory[..], &["train.epochs=1", "data.limit_train=640"]].concat();
+    let found = |command: Command, name: &str| {
+        let out = folder.path().join(name);
+        let call = call(&mut train(command, QUICK_DBB, &keys, &out)).succeeds();
+        for said in ["is the largest estimated to fit", "MiB of memory in training"] {
+            assert_eq!(call.stderr.matches(said).count(), 1, "{}", call.all());
+        }
+        let progress = read_progress(&newest(&out)).expect("progress");
+        progress.identity.config.train.batch_size.images().expect("a number")
+    };
+    let (one, two) = (found(alone(), "one"), found(mpirun(2), "two"));
+    assert!(2 * one <= two && two <= 2 * one + 16, "{one} for one rank, {two} for two");
+
+    let call = call(mpirun(2).args(["train", QUICK_DBB, "--plan"]));
+    assert_eq!(call.code, Some(1), "{}", call.all());
+    call.says(&["--plan measures one process", "without the launcher"]);
+    assert_eq!(call.stderr.matches("error: ").count(), 1, "{}", call.all());
+}

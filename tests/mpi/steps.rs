@@ -119,6 +119,12 @@ fn equal_ranks_give_equal_bits_and_other_ranks_the_same_run() {
     let ((first, _), (second, _)) = (run("first", 3), run("second", 3));
     assert!(state(&first) == state(&second), "equal ranks differ");
     assert!(weights(&first) == weights(&second));
+    // What the report shows is that of the images of all ranks.
+    let found = read_progress(&newest(&first)).expect("progress").validation.expect("a validation");
+    let correct: usize = found.confusion.classes().iter().map(|class| class.correct).sum();
+    assert_eq!([found.confusion.images(), found.calibration.images()], [40; 2]);
+    let record = metrics(&first).pop().expect("a record");
+    assert!(close(number(&record, "top1"), 100.0 * correct as f64 / 40.0, 1e-9), "{record}");
     // The images of an epoch do not depend on the ranks.
     let (other, _) = run("other", 2);
     let images = |run: &Path| metrics(run).iter().map(|r| r["images"].clone()).collect::<Vec<_>>();

@@ -1,11 +1,14 @@
 //! How fast a network trains and infers and how fast images are loaded, measured in this process.
 
+mod profile;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use dbb_datasets::{Augment, DataRef, Loader, LoaderConfig, Pipeline, Split, open};
+use dbb_models::profile::{self as record, Profile, Work};
 use dbb_models::summary::{LayerSummary, Summary, macs};
 use dbb_models::{Classifier, Form, LayerCount, ModelConfig, Reparameterize};
 use serde::Serialize;
@@ -16,6 +19,8 @@ use crate::inference::evaluate::cross_entropy;
 use crate::memory::{Batches, Copies, Estimate};
 use crate::run::metrics::host;
 use crate::train::optimizer::Optimizer;
+
+pub use profile::{LayerTime, StepProfile, WorkTime};
 
 /// Steps before the measured ones, which fill caches and pools.
 const WARM_UP: usize = 2;
@@ -35,6 +40,8 @@ pub struct Workload {
     pub resolution: usize,
     /// Measured steps, at least 1, after two that are not measured.
     pub steps: usize,
+    /// Whether to tell what the time of a step was spent on, which takes a little of it.
+    pub profile: bool,
 }
 
 /// The result of a measurement.
@@ -55,6 +62,9 @@ pub struct BenchResult {
     pub layers_fast: Option<usize>,
     /// Units that ran on the backend's own operations.
     pub layers_plain: Option<usize>,
+    /// What the time was spent on, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<StepProfile>,
 }
 
 /// Measures whole training steps as a run takes them: forward of the training form,
@@ -78,22 +88,29 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
     let labels = Tensor::<1>::random([work.batch], uniform, &device).int();
     let labels: Tensor<1, Int> = labels.clamp(0, model.num_classes as i64 - 1);
     let mut layers = LayerCount::default();
-    let times = measure(work.steps, |step| {
+    let measured = measure(work, |step| {
         let images = Tensor::from_data(images.clone(), &device);
-        let started = Instant::now();
-        let (logits, counted) = LayerCount::during(|| network.forward(images));
-        layers = counted;
-        let loss = cross_entropy(logits, labels.clone(), 0.0);
-        let value = f64::from(host(loss.clone().into_data())[0]);
-        if !value.is_finite() {
-            return Err(Error::BenchLoss { loss: value, step });
-        }
-        let grads = GradientsParams::from_grads(loss.backward(), &network);
-        network = optimizer.step(&network, grads, LEARNING_RATE);
-        finish(&device)?;
-        Ok(milliseconds(started))
+        timed(work, || {
+            let (logits, counted) = LayerCount::during(|| network.forward(images));
+            layers = counted;
+            let loss = {
+                let _span = record::work(Work::Loss);
+                cross_entropy(logits, labels.clone(), 0.0)
+            };
+            let value = f64::from(host(loss.clone().into_data())[0]);
+            if !value.is_finite() {
+                return Err(Error::BenchLoss { loss: value, step });
+            }
+            let grads = {
+                let _span = record::backward();
+                GradientsParams::from_grads(loss.backward(), &network)
+            };
+            let _span = record::work(Work::Optimizer);
+            network = optimizer.step(&network, grads, LEARNING_RATE);
+            finish(&device)
+        })
     })?;
-    BenchResult::of_network(times, work, &network, layers)
+    BenchResult::of_network(measured, work, &network, layers)
 }
 
 /// Refuses batches of one image where a map has one position: batch norm would have one value per
@@ -132,15 +149,16 @@ pub fn infer(
     };
     let images = images(model, work, &device);
     let mut layers = LayerCount::default();
-    let times = measure(work.steps, |_| {
+    let measured = measure(work, |_| {
         let images = Tensor::from_data(images.clone(), &device);
-        let started = Instant::now();
-        let (logits, counted) = LayerCount::during(|| network.forward(images));
-        host(logits.into_data());
-        layers = counted;
-        Ok(milliseconds(started))
+        timed(work, || {
+            let (logits, counted) = LayerCount::during(|| network.forward(images));
+            host(logits.into_data());
+            layers = counted;
+            Ok(())
+        })
     })?;
-    BenchResult::of_network(times, work, &network, layers)
+    BenchResult::of_network(measured, work, &network, layers)
 }
 
 /// Measures the loader on the training images of a data set, decoded, randomly cropped to the
@@ -213,16 +231,18 @@ impl BenchResult {
             macs_per_image: None,
             layers_fast: None,
             layers_plain: None,
+            profile: None,
         }
     }
 
     fn of_network(
-        times: Vec<f64>,
+        (times, profile): (Vec<f64>, Profile),
         work: &Workload,
         network: &Classifier,
         layers: LayerCount,
     ) -> Result<Self> {
         Ok(Self {
+            profile: work.profile.then(|| StepProfile::new(&profile, times.len())),
             macs_per_image: Some(macs(network, [work.resolution; 2])?),
             layers_fast: Some(layers.fast),
             layers_plain: Some(layers.plain),
@@ -231,10 +251,32 @@ impl BenchResult {
     }
 }
 
-/// The times of the measured steps; each step is told its number, from 1, and measures itself.
-fn measure(steps: usize, mut step: impl FnMut(usize) -> Result<f64>) -> Result<Vec<f64>> {
-    let mut times = (1..=WARM_UP + steps.max(1)).map(&mut step).collect::<Result<Vec<_>>>()?;
-    Ok(times.split_off(WARM_UP))
+/// The times of the measured steps in milliseconds, and what they were spent on; each step is told its
+/// number, from 1, and measures itself.
+fn measure(
+    work: &Workload,
+    mut step: impl FnMut(usize) -> Result<(f64, Profile)>,
+) -> Result<(Vec<f64>, Profile)> {
+    let (mut times, mut profile) = (Vec::new(), Profile::default());
+    for number in 1..=WARM_UP + work.steps.max(1) {
+        let (time, recorded) = step(number)?;
+        if number > WARM_UP {
+            times.push(time);
+            profile.add(&recorded);
+        }
+    }
+    Ok((times, profile))
+}
+
+/// The time of a step in milliseconds, and what it was spent on, if that is asked for.
+fn timed(work: &Workload, step: impl FnOnce() -> Result<()>) -> Result<(f64, Profile)> {
+    let started = Instant::now();
+    let (result, profile) = match work.profile {
+        true => Profile::during(step),
+        false => (step(), Profile::default()),
+    };
+    let time = milliseconds(started);
+    result.map(|()| (time, profile))
 }
 
 /// The batch on the host and the copy of the step.

@@ -168,14 +168,14 @@ pub enum Error {
         last: String,
     },
     /// The work needs more memory than is available.
-    #[error("{what} needs about {needed}, and {available} MiB are available; lower {lower}")]
+    #[error("{what} needs about {needed}, and {limit}; lower {lower}")]
     Memory {
         /// What needs the memory.
         what: &'static str,
         /// How much, and for what.
         needed: String,
-        /// What is available, in MiB.
-        available: String,
+        /// What is available or allowed.
+        limit: String,
         /// What would need less.
         lower: String,
     },
@@ -242,6 +242,9 @@ pub enum Error {
     /// A launcher started several processes that cannot train together.
     #[error("{0}")]
     Launcher(String),
+    /// Pages that are not what their tables give.
+    #[error("{}", .0.join("; "))]
+    Stale(Vec<String>),
     /// Stopped by a signal before anything was trained.
     #[error("stopped by signal {signal}; nothing was trained")]
     NotBegun {
@@ -343,6 +346,7 @@ impl Error {
                 | Self::BlockFold { .. }
                 | Self::Start { .. }
                 | Self::Runs { is_failed_check: true, .. }
+                | Self::Stale(_)
                 | Self::Weights(WeightsError::Overflow { .. } | WeightsError::NonFinite { .. })
         )
     }

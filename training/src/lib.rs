@@ -9,9 +9,11 @@
 //! | train or resume a run | [`train`] |
 //! | find what a run wrote: checkpoints, metrics | [`run`] |
 //! | load a run or a weights file; evaluate, predict, recalibrate | [`inference`] |
+//! | see which classes a network confuses, and its worst mistakes | [`classification`] |
 //! | fold with a measured difference, write weights for other programs | [`deploy`] |
 //! | see what the branches of blocks have learnt | [`inspect`] |
 //! | compare configurations over several seeds | [`compare`] |
+//! | fill the tables and pictures of a page from their results | [`results`] |
 //! | write `report.html` | [`report`] |
 //! | open a device | [`device`] |
 //! | measure speed | [`mod@bench`] |
@@ -40,6 +42,7 @@ struct LibraryPage;
 pub mod bench;
 pub mod calendar;
 pub mod cancel;
+pub mod classification;
 pub mod compare;
 pub mod config;
 pub mod data;
@@ -50,6 +53,7 @@ pub mod inference;
 pub mod inspect;
 pub mod memory;
 pub mod report;
+pub mod results;
 pub mod run;
 mod statistics;
 pub mod text;

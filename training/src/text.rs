@@ -1,4 +1,4 @@
-//! Numbers in sentences, paths in results.
+//! Numbers and times in sentences, paths in results.
 
 use std::path::Path;
 
@@ -33,6 +33,22 @@ pub(crate) fn thousands(value: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A time in its two largest units, such as `1 h 12 min`; below a minute in tenths of a second.
+pub fn duration(seconds: f64) -> String {
+    // Rounded first, so that 59.97 s is a minute.
+    let tenths = (seconds * 10.0).round() / 10.0;
+    if tenths < 60.0 {
+        return format!("{tenths:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    let (minutes, hours, days) = (whole / 60, whole / 3600, whole / 86400);
+    match (days, hours) {
+        (0, 0) => format!("{minutes} min {} s", whole % 60),
+        (0, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
 }
 
 #[cfg(test)]

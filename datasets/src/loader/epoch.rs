@@ -78,4 +78,14 @@ mod tests {
             assert!(rest == whole[first.min(7)..], "from {first}");
         }
     }
+
+    #[test]
+    fn a_single_batch_is_that_of_its_epoch() {
+        let loader = mixing(Fake::of(50), training(8, 2));
+        let pixels = |batch: crate::Batch| (batch.indices, batch.images);
+        let whole: Vec<_> = loader.epoch(3).map(|batch| pixels(batch.unwrap())).collect();
+        for number in [0, 6] {
+            assert!(pixels(loader.batch(3, number).unwrap()) == whole[number], "batch {number}");
+        }
+    }
 }

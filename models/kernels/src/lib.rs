@@ -10,13 +10,15 @@
 //! | a convolution, with bias, residual and activation ([`Epilogue`]), and its gradients | [`conv`] |
 //! | a Diverse Branch Block with `groups = 1`, as [`branches`] does | [`dense`] |
 //! | a depthwise convolution in inference | [`depthwise`] |
-//! | a depthwise and a 1x1 convolution in inference | [`conv::forward_separable`] |
+//! | a folded network in inference, with maps in a layout of their own | [`blocked`] |
 //! | batch norms, or a sum of several, in fused passes | [`norm`] |
 //! | sums and covariances of channels | [`moments`] |
 //! | max and average pools | [`pool`] |
+//! | inference in 8-bit integers | [`int8`] |
 //! | memory for maps, reused from step to step | [`buffer`] |
 //! | the kernel of an OREPA block from its branches | [`orepa`] |
 //! | which vector instructions are used | [`InstructionSet`] |
+//! | where the time goes | [`profile`] |
 //!
 //! ```
 //! use dbb_kernels::{ConvShape, Epilogue, conv};
@@ -50,6 +52,7 @@ struct Readme;
 
 mod activation;
 mod arithmetic;
+pub mod blocked;
 mod branch_sum;
 pub mod branches;
 pub mod buffer;
@@ -60,6 +63,7 @@ pub mod dense;
 pub mod depthwise;
 mod gemm;
 mod instruction_set;
+pub mod int8;
 mod members;
 pub mod moments;
 pub mod norm;
@@ -67,10 +71,12 @@ pub mod orepa;
 mod padded_norm;
 mod planes;
 pub mod pool;
+pub mod profile;
 mod shape;
 mod shared;
 mod shift;
 mod simd;
+mod team;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

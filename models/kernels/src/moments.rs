@@ -5,6 +5,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::profile::{self, Work};
 use crate::simd::{Lanes, sweep};
 use crate::{gemm, instruction_set, planes, shape::map_len};
 
@@ -16,6 +17,7 @@ const BLOCK: usize = 1024;
 /// # Panics
 /// If the map is empty or its length not that of `dims`.
 pub fn sums(map: &[f32], dims: [usize; 3]) -> Vec<f64> {
+    let _span = profile::work(Work::Moments);
     let [batch, channels, positions] = dims;
     assert_eq!(map.len(), map_len(dims), "length of the map");
     planes::reduce(batch * channels, positions, channels, |range, sums| {
@@ -68,6 +70,7 @@ const TILE: usize = 4;
 /// # Panics
 /// If the map is empty or a length does not fit `dims`.
 pub fn covariance(x: &[f32], shift: &[f64], dims: [usize; 3]) -> Vec<f64> {
+    let _span = profile::work(Work::Moments);
     let [batch, channels, positions] = dims;
     assert_eq!(x.len(), map_len(dims), "length of the map");
     assert_eq!(shift.len(), channels, "one shift per channel");

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::gemm;
+use crate::{gemm, team};
 
 /// The number of values below which a second thread costs more than it saves. In tests it is small,
 /// so that small maps are divided as well.
@@ -25,9 +25,7 @@ fn tasks(planes: usize, positions: usize) -> usize {
 pub(crate) fn for_each(planes: usize, positions: usize, work: impl Fn(Range<usize>) + Sync) {
     match tasks(planes, positions) {
         1 => work(0..planes),
-        tasks => (0..tasks)
-            .into_par_iter()
-            .for_each(|index| work(gemm::part(0..planes, 1, index, tasks))),
+        tasks => team::for_each(tasks, |index| work(gemm::part(0..planes, 1, index, tasks))),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::fmt::Display;
 
-use crate::InstructionSet;
 pub(crate) use crate::arithmetic::to_f64 as widen;
+use crate::{Activation, ConvShape, InstructionSet};
 
 /// Values between -1 and 1, a different sequence per seed.
 pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
@@ -53,6 +53,56 @@ pub(crate) fn assert_close_f64(found: &[f64], expected: &[f64], tolerance: f64) 
         let bound = tolerance * expected.abs().max(1.0);
         assert!((found - expected).abs() <= bound, "at {index}: {found} for {expected}");
     }
+}
+
+/// Calls `term(x index, w index, y index)` for every multiply-add of the definition.
+pub(crate) fn each_term(shape: &ConvShape, mut term: impl FnMut(usize, usize, usize)) {
+    let [oh, ow] = shape.output();
+    let [h, w] = shape.input;
+    let [kh, kw] = shape.kernel;
+    let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
+    for n in 0..shape.batch {
+        for o in 0..shape.out_channels {
+            for i in 0..c {
+                let channel = o / d * c + i;
+                for (oy, ox) in (0..oh * ow).map(|p| (p / ow, p % ow)) {
+                    for (ky, kx) in (0..kh * kw).map(|k| (k / kw, k % kw)) {
+                        let y = (oy * shape.stride[0] + ky).wrapping_sub(shape.padding[0]);
+                        let x = (ox * shape.stride[1] + kx).wrapping_sub(shape.padding[1]);
+                        if y < h && x < w {
+                            term(
+                                ((n * shape.in_channels + channel) * h + y) * w + x,
+                                ((o * c + i) * kh + ky) * kw + kx,
+                                ((n * shape.out_channels + o) * oh + oy) * ow + ox,
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The value after an activation.
+pub(crate) fn activated(activation: Activation, value: f64) -> f64 {
+    match activation {
+        Activation::Identity => value,
+        Activation::Relu => value.max(0.0),
+        Activation::Relu6 => value.clamp(0.0, 6.0),
+        Activation::HardSwish => value * (value + 3.0).clamp(0.0, 6.0) / 6.0,
+    }
+}
+
+/// A convolution from so many channels to so many, in groups.
+pub(crate) fn shape(
+    batch: usize,
+    [in_channels, out_channels, groups]: [usize; 3],
+    input: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+) -> ConvShape {
+    ConvShape { batch, in_channels, out_channels, input, kernel, stride, padding, groups }
 }
 
 thread_local! {

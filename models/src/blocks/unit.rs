@@ -18,7 +18,6 @@ use crate::algebra::ConvParams;
 use crate::cpu_ops;
 use crate::error::ConfigError;
 use crate::implementation::LayerCount;
-use crate::layers::activation::Activation;
 use crate::layers::batch_norm::{BatchNorm, NormConfig};
 use crate::layers::branch_part::BranchPart;
 use crate::layers::branch_sum::Positions;
@@ -213,24 +212,6 @@ impl ConvUnit {
             }
             Contents::Folded(conv) => LayerCount::plain(|| epilogue.forward(conv.forward(input))),
         })
-    }
-
-    /// A depthwise unit with an activation, then a 1x1 unit with the epilogue. Two folded units are computed
-    /// in one pass where a kernel serves them: the map between them is not stored.
-    pub fn forward_separable(
-        [depthwise, pointwise]: [&Self; 2],
-        input: Tensor<4>,
-        activation: Activation,
-        epilogue: impl Into<Epilogue>,
-    ) -> Tensor<4> {
-        if let (Self::Folded(first), Self::Folded(second)) = (depthwise, pointwise)
-            && cpu_ops::serves_separable([first, second], &input)
-        {
-            LayerCount::fast(2);
-            return cpu_ops::separable([first, second], input, activation, epilogue.into());
-        }
-        let map = depthwise.forward_then(input, activation);
-        pointwise.forward_then(map, epilogue)
     }
 
     /// [`Self::spec`], unless the unit is a convolution with a geometry that is not held there.

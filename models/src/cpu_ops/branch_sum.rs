@@ -28,7 +28,7 @@ pub(crate) fn branch_sum(
         return None;
     }
     let device = input.device();
-    let shape = shape_of(&sum.spec, input)?;
+    let shape = shape_of(&sum.spec, input.dims())?;
     let images = WholeBatch::current().map_or(shape.batch, |batch| batch.images());
     let count = images * shape.output_positions();
     let opening_count = images * shape.input_positions();

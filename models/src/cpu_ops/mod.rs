@@ -4,6 +4,8 @@
 //! wherever the plain implementation is asked for. The caller then computes the definition.
 
 #[cfg(feature = "flex")]
+mod blocked;
+#[cfg(feature = "flex")]
 mod branch_sum;
 #[cfg(feature = "flex")]
 mod conv;
@@ -24,8 +26,9 @@ mod prepared;
 
 #[cfg(feature = "flex")]
 pub(crate) use self::{
+    blocked::{Blocked, in_team},
     branch_sum::branch_sum,
-    conv::{conv, separable, serves_conv, serves_separable},
+    conv::{conv, serves_conv},
     group_sum::{serves_sums, sum_over_members},
     operation::serves,
     orepa::orepa_kernel,
@@ -41,6 +44,7 @@ mod absent {
     use crate::layers::activation::Activation;
     use crate::layers::branch_sum::BranchSum;
     use crate::layers::epilogue::Epilogue;
+    use crate::layers::feature_map::FeatureMap;
     use crate::layers::orepa_kernel::OrepaBranches;
     use crate::whole_batch::SumOverMembers;
 
@@ -65,17 +69,46 @@ mod absent {
         epilogue.forward(conv.forward(input))
     }
 
-    pub(crate) fn serves_separable(_: [&Conv2d; 2], _: &Tensor<4>) -> bool {
-        false
+    #[derive(Clone, Debug)]
+    pub(crate) enum Blocked {}
+
+    impl Blocked {
+        pub fn to_tensor(&self) -> Tensor<4> {
+            match *self {}
+        }
+
+        pub fn conv(_: &Conv2d, _: &FeatureMap, _: &Epilogue<FeatureMap>) -> Option<Self> {
+            None
+        }
+
+        pub fn separable(
+            _: [&Conv2d; 2],
+            _: &FeatureMap,
+            _: Activation,
+            _: &Epilogue<FeatureMap>,
+        ) -> Option<Self> {
+            None
+        }
+
+        pub fn max_pool(&self, _: &MaxPool2d) -> Option<Self> {
+            match *self {}
+        }
+
+        pub fn activation(&self, _: Activation) -> Self {
+            match *self {}
+        }
+
+        pub fn scale(&self, _: Tensor<4>) -> Self {
+            match *self {}
+        }
+
+        pub fn means(&self) -> Tensor<2> {
+            match *self {}
+        }
     }
 
-    pub(crate) fn separable(
-        [depthwise, pointwise]: [&Conv2d; 2],
-        input: Tensor<4>,
-        between: Activation,
-        epilogue: Epilogue,
-    ) -> Tensor<4> {
-        conv(pointwise, conv(depthwise, input, between.into()), epilogue)
+    pub(crate) fn in_team<T>(work: impl FnOnce() -> T) -> T {
+        work()
     }
 
     pub(crate) fn max_pool(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
@@ -98,6 +131,6 @@ mod absent {
 
 #[cfg(not(feature = "flex"))]
 pub(crate) use absent::{
-    branch_sum, conv, max_pool, orepa_kernel, separable, serves, serves_conv, serves_separable,
-    serves_sums, sum_over_members,
+    Blocked, branch_sum, conv, in_team, max_pool, orepa_kernel, serves, serves_conv, serves_sums,
+    sum_over_members,
 };

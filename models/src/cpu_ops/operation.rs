@@ -13,7 +13,7 @@ use burn::backend::{
     DispatchTensorKind, Flex,
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use dbb_kernels::buffer;
+use dbb_kernels::{buffer, profile};
 
 use super::inputs::Inputs;
 use super::prepared;
@@ -105,7 +105,9 @@ fn run_tracked<O: Operation, const N: usize>(
     let prepared = Step(operation).prepare::<NoCheckpointing>(guards).compute_bound().stateful();
     let output = match prepared {
         OpsKind::Tracked(prep) => {
-            let state = State { form, inputs, output: output.clone(), saved: Arc::new(saved) };
+            let layer = profile::current_layer();
+            let state =
+                State { form, inputs, output: output.clone(), saved: Arc::new(saved), layer };
             prep.finish(state, output)
         }
         OpsKind::UnTracked(prep) => prep.finish(output),
@@ -197,6 +199,8 @@ struct State<T> {
     inputs: Vec<FlexTensor>,
     output: FlexTensor,
     saved: Arc<T>,
+    /// The layer that it belongs to, where a profile is recorded.
+    layer: Option<profile::LayerId>,
 }
 
 impl<T> Clone for State<T> {
@@ -206,6 +210,7 @@ impl<T> Clone for State<T> {
             inputs: self.inputs.clone(),
             output: self.output.clone(),
             saved: Arc::clone(&self.saved),
+            layer: self.layer,
         }
     }
 }
@@ -215,7 +220,8 @@ impl<O: Operation, const N: usize> Backward<Flex, N> for Step<O> {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let State { form, inputs, output, saved } = ops.state;
+        let State { form, inputs, output, saved, layer } = ops.state;
+        let _layer = profile::within(layer);
         let gradients = self.0.backward(
             &saved,
             &form.name(inputs.iter().map(slice)),

@@ -11,7 +11,7 @@ use crate::layers::conv_spec::ConvSpec;
 
 /// The largest value of every window, in training or in inference.
 pub(crate) fn max_pool(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
-    let Some(shape) = shape_of_pool(pool, &input).filter(|_| serves(&input)) else {
+    let Some(shape) = shape_of_pool(pool, input.dims()).filter(|_| serves(&input)) else {
         return pool.forward(input);
     };
     let device = input.device();
@@ -19,8 +19,8 @@ pub(crate) fn max_pool(pool: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
 }
 
 /// The geometry of a pool over an input, if the kernel has it.
-fn shape_of_pool(pool: &MaxPool2d, input: &Tensor<4>) -> Option<ConvShape> {
-    let channels = input.dims()[1];
+pub(super) fn shape_of_pool(pool: &MaxPool2d, input: [usize; 4]) -> Option<ConvShape> {
+    let channels = input[1];
     let spec =
         ConvSpec { channels: [channels; 2], groups: channels, ..ConvSpec::find_max_pool(pool)? };
     let inside = (0..2).all(|axis| spec.padding[axis] < spec.kernel_size[axis]);

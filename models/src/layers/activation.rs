@@ -26,4 +26,21 @@ impl Activation {
             Self::HardSwish => hard_swish(input),
         }
     }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relu => "relu",
+            Self::Relu6 => "relu6",
+            Self::HardSwish => "hard_swish",
+        }
+    }
+
+    /// Whether it moves a value to the nearest one between two bounds.
+    pub(crate) fn is_clamp(self) -> bool {
+        match self {
+            Self::Relu | Self::Relu6 => true,
+            Self::HardSwish => false,
+        }
+    }
 }

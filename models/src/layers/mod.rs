@@ -8,6 +8,7 @@ pub(crate) mod branch_sum;
 pub(crate) mod buffer;
 pub(crate) mod conv_spec;
 pub(crate) mod epilogue;
+pub(crate) mod feature_map;
 pub(crate) mod orepa_kernel;
 pub(crate) mod pointwise;
 pub(crate) mod squeeze_excite;

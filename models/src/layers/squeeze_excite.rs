@@ -60,11 +60,15 @@ impl SqueezeExcite {
     /// `[batch, channels, height, width]` to the same shape.
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let means = self.pool.forward(input.clone());
+        input * self.weights(means)
+    }
+
+    /// The weight of every channel from its mean, both `[batch, channels, 1, 1]`.
+    pub(crate) fn weights(&self, means: Tensor<4>) -> Tensor<4> {
         let weights = self.fc2.forward(relu(self.fc1.forward(means)));
-        input
-            * match self.gate {
-                Gate::HardSigmoid => hard_sigmoid(weights, 1.0 / 6.0, 0.5),
-                Gate::Sigmoid => sigmoid(weights),
-            }
+        match self.gate {
+            Gate::HardSigmoid => hard_sigmoid(weights, 1.0 / 6.0, 0.5),
+            Gate::Sigmoid => sigmoid(weights),
+        }
     }
 }

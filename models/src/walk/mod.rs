@@ -9,6 +9,7 @@
 //! | [`Walk::forward_features`] | a tensor | the map after each stage |
 //! | [`Walk::layers`] | its height and width | every layer with the sizes it works on |
 //! | [`onnx`](crate::onnx) | a value of a graph | an ONNX file of the folded network |
+//! | [`quantize`](crate::quantize) | a tensor, or integers | the network in 8 bits |
 //!
 //! A network outside this crate that implements the trait has all of them, too:
 //!
@@ -70,14 +71,16 @@ use burn::nn::{Dropout, Linear};
 use burn::tensor::Tensor;
 
 pub use layers::{Layer, Operation};
+pub(crate) use tensors::parts;
 
 use layers::{Layers, MapSize, Refused};
 
 use crate::blocks::{Activation, ConvUnit, Epilogue, SqueezeExcite};
 use crate::error::ConfigError;
+use crate::layers::feature_map::FeatureMap;
 
 /// A network that describes its forward pass.
-pub trait Walk {
+pub trait Walk: Sync {
     /// From images to the last map of the last stage. Calls [`Interpreter::stage`] with the map
     /// that each stage ends with.
     fn features<'n, I: Interpreter<'n>>(&'n self, walk: &mut I, images: I::Map) -> I::Map;
@@ -89,7 +92,7 @@ pub trait Walk {
     fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         tensors::in_parts(images, |images| {
             let mut walk = tensors::Forward::default();
-            let map = self.features(&mut walk, images);
+            let map = self.features(&mut walk, FeatureMap::Planes(images));
             self.head(&mut walk, map)
         })
     }
@@ -97,7 +100,7 @@ pub trait Walk {
     /// The map after each stage, in order; for detection and segmentation heads.
     fn forward_features(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let mut walk = tensors::Forward { stage_maps: Some(Vec::new()) };
-        self.features(&mut walk, images);
+        self.features(&mut walk, FeatureMap::Planes(images));
         walk.stage_maps.unwrap_or_default()
     }
 
@@ -122,13 +125,18 @@ pub trait Walk {
 
     /// The path of every layer with weights in the network, in order of computation.
     fn layer_names(&self) -> Vec<String> {
-        listed(self, ()).list.into_iter().map(|layer| layer.name).collect()
+        self.operations().into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Every layer with weights with its path in the network, in order of computation.
+    fn operations(&self) -> Vec<(String, Operation<'_>)> {
+        listed(self, ()).list.into_iter().map(|layer| (layer.name, layer.operation)).collect()
     }
 
     /// Every convolution unit with its path in the network, in order of computation.
     fn units(&self) -> Vec<(String, &ConvUnit)> {
-        let units = listed(self, ()).list.into_iter().filter_map(|layer| match layer.operation {
-            Operation::Conv(unit) => Some((layer.name, unit)),
+        let units = self.operations().into_iter().filter_map(|(name, operation)| match operation {
+            Operation::Conv(unit) => Some((name, unit)),
             Operation::Linear { .. } => None,
         });
         units.collect()
@@ -143,6 +151,19 @@ fn listed<Size: MapSize>(network: &(impl Walk + ?Sized), image: Size) -> Layers<
     let map = network.features(&mut walk, image);
     network.head(&mut walk, map);
     walk
+}
+
+/// [`Interpreter::separable`] of an interpreter that does not join the units.
+fn one_by_one<'n, I: Interpreter<'n> + ?Sized>(
+    walk: &mut I,
+    [depthwise_name, pointwise_name]: [&dyn Display; 2],
+    [depthwise, pointwise]: [&'n ConvUnit; 2],
+    input: I::Map,
+    activation: Activation,
+    epilogue: Epilogue<I::Map>,
+) -> I::Map {
+    let map = walk.unit(depthwise_name, depthwise, input, activation.into());
+    walk.unit(pointwise_name, pointwise, map, epilogue)
 }
 
 /// What reads a [`Walk`]. Every operation takes the path of its layer in the network, such as
@@ -165,14 +186,13 @@ pub trait Interpreter<'n> {
     /// A depthwise convolution unit with an activation, then a 1x1 unit with the epilogue.
     fn separable(
         &mut self,
-        [depthwise_name, pointwise_name]: [&dyn Display; 2],
-        [depthwise, pointwise]: [&'n ConvUnit; 2],
+        names: [&dyn Display; 2],
+        units: [&'n ConvUnit; 2],
         input: Self::Map,
         activation: Activation,
         epilogue: Epilogue<Self::Map>,
     ) -> Self::Map {
-        let map = self.unit(depthwise_name, depthwise, input, activation.into());
-        self.unit(pointwise_name, pointwise, map, epilogue)
+        one_by_one(self, names, units, input, activation, epilogue)
     }
 
     /// The largest value of every window. A map that is smaller than the window is one window.

@@ -6,7 +6,7 @@ use dbb_datasets::DataRef;
 use dbb_models::{Arch, BlockKind, Form, Implementation, ModelConfig};
 
 use crate::options::{DeviceOptions, arch, block, data_kinds, form, given, implementation};
-use dbb_training::bench::{self, BenchResult, Workload};
+use dbb_training::bench::{self, BenchResult, LayerTime, StepProfile, WorkTime, Workload};
 
 /// Measure training steps, inference or the loader: images per second, time, memory.
 ///
@@ -55,6 +55,10 @@ pub struct Args {
     /// [default: 0].
     #[arg(long, value_name = "N")]
     cache_mb: Option<u32>,
+    /// Also tell what the time was spent on, by kind of work and by layer: of a training step or inference
+    /// on the CPU kernels.
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -80,6 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         batch: args.batch.into(),
         resolution: args.res.map_or(res, usize::from),
         steps: args.steps.into(),
+        profile: args.profile,
     };
     let implementation = args.implementation.unwrap_or(Implementation::Fast);
     let result = implementation.during(|| args.measure(&work, &device))?;
@@ -112,6 +117,7 @@ impl Args {
             ("--classes", self.classes.is_some()),
             ("--form", self.form.is_some()),
             ("--impl", self.implementation.is_some()),
+            ("--profile", self.profile),
         ];
         let of_loader = [
             ("--data", self.data.is_some()),
@@ -154,7 +160,7 @@ impl Args {
     }
 
     fn table(&self, work: &Workload, result: &BenchResult) -> String {
-        let Workload { batch, resolution, steps } = work;
+        let Workload { batch, resolution, steps, .. } = work;
         let subject = match (self.what, self.arch) {
             (What::Train, Some(arch)) => format!("train {arch}, {}", self.block()),
             (What::Infer, Some(arch)) => format!("infer {arch}, {}", self.block()),
@@ -180,6 +186,39 @@ impl Args {
         }
         let rows = rows.iter().map(|(name, value)| format!("{name:<16}{value:>14}"));
         let title = format!("{subject}: {resolution}x{resolution}, batch {batch}, {steps} steps");
-        [title].into_iter().chain(rows).collect::<Vec<_>>().join("\n")
+        let profile = result.profile.as_ref().map(profile_table);
+        [title].into_iter().chain(rows).chain(profile).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Mean times of a step by kind of work and by layer.
+fn profile_table(profile: &StepProfile) -> String {
+    let StepProfile { total_ms, work, layers, outside_ms, unattributed_ms } = profile;
+    let widest = layers.iter().map(|layer| layer.layer.len()).chain([24]).max().unwrap_or(24);
+    let percent = |ms: f64| format!("{:>5.1} %", 100.0 * ms / total_ms.max(f64::MIN_POSITIVE));
+    let mut text = format!("\n{:<widest$} {:>10} {:>7}\n", "work, mean of a step", "ms", "share");
+    for WorkTime { work, ms, .. } in work {
+        text += &format!("{work:<widest$} {ms:>10.2} {}\n", percent(*ms));
+    }
+    text += &format!("{:<widest$} {total_ms:>10.2} {}\n", "total", percent(*total_ms));
+    text += &format!(
+        "\n{:<widest$} {:>10} {:>10} {:>7}  most of it\n",
+        "layer", "forward ms", "backward", "share"
+    );
+    for LayerTime { layer, forward_ms, backward_ms, work, .. } in layers {
+        let mut work: Vec<_> = work.iter().collect();
+        work.sort_by(|a, b| b.1.total_cmp(a.1));
+        let most: Vec<_> =
+            work.iter().take(3).map(|(name, ms)| format!("{name} {ms:.2}")).collect();
+        text += &format!(
+            "{layer:<widest$} {forward_ms:>10.2} {backward_ms:>10.2} {}  {}\n",
+            percent(forward_ms + backward_ms),
+            most.join(", ")
+        );
+    }
+    for (name, ms) in [("outside of layers", *outside_ms), ("not attributed", *unattributed_ms)] {
+        text += &format!("{name:<widest$} {ms:>21.2} {}\n", percent(ms));
+    }
+    text += &format!("{:<widest$} {total_ms:>21.2} {}", "total", percent(*total_ms));
+    text
 }

@@ -88,6 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 _ => Box::new(Progress::labelled(format!("{name}, seed {seed}"))),
             }
         },
+        given: given(std::env::args_os().map(|word| word.to_string_lossy().into_owned())),
         commit: compare_run::COMMIT,
         stop: &stop,
     };
@@ -103,6 +104,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     })
 }
 
+/// A command as a shell reads it, without what decides where its results go.
+fn given(mut words: impl Iterator<Item = String>) -> String {
+    // The program, wherever it lies.
+    words.next();
+    let mut given = vec!["dbb".to_string()];
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--out" => drop(words.next()),
+            "--json" => {}
+            out if out.starts_with("--out=") => {}
+            plain if plain.chars().all(|c| c.is_alphanumeric() || "-_.+=,/:".contains(c)) => {
+                given.push(word);
+            }
+            other => given.push(format!("'{}'", other.replace('\'', "'\\''"))),
+        }
+    }
+    given.join(" ")
+}
+
 impl Args {
     fn plan(&self) -> anyhow::Result<Plan> {
         if let Some(study) = &self.study {
@@ -115,5 +135,30 @@ impl Args {
         let recipes = recipes.collect::<dbb_training::Result<Vec<_>>>()?;
         let plan = Plan::of(&recipes, &self.blocks, self.seeds.into())?;
         Ok(Plan { resolve: self.resolve, ..plan })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_that_of_a_shell() {
+        let words = [
+            "/usr/bin/dbb",
+            "compare",
+            "my config.toml",
+            "--out",
+            "runs/x",
+            "--set",
+            "a.b=[1]",
+            "--out=runs/y",
+            "--json",
+            "--seeds",
+            "3",
+            "it's",
+        ];
+        let text = given(words.into_iter().map(String::from));
+        assert_eq!(text, r"dbb compare 'my config.toml' --set 'a.b=[1]' --seeds 3 'it'\''s'");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dbb_datasets::{DataError, Split, open};
+use dbb_datasets::{DataError, Loader, Split, open};
 use dbb_models::quantize::{Granularity, int8_weights};
 use dbb_models::weights::write_atomically;
 use dbb_models::{Form, Reparameterize};
@@ -10,11 +10,15 @@ use serde::Serialize;
 
 use crate::format::refuse_part_of_run;
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
+use crate::page::{check_page, write_page};
 use crate::progress::Batches;
 use dbb_training::Error;
 use dbb_training::inference::evaluate::{Evaluation, evaluate};
+use dbb_training::inference::loaded_model::LoadedModel;
+use dbb_training::inference::pictures::of_images;
 use dbb_training::inference::predictions::Predictions;
-use dbb_training::text::plural;
+use dbb_training::report::{Evaluated, Findings, eval_page};
+use dbb_training::text::{displayed, plural};
 
 /// Measure top-1, top-5 and loss of a run or a weights file.
 ///
@@ -42,6 +46,10 @@ pub struct Args {
     /// each image is a file of its own.
     #[arg(long, value_name = "FILE.csv")]
     predictions: Option<PathBuf>,
+    /// Write a page with the worst mistakes, confused classes, precision and recall of each class, and
+    /// calibration.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -61,6 +69,17 @@ struct Result {
     input_size: [usize; 2],
     #[serde(flatten)]
     int8: Option<Rounded>,
+    #[serde(flatten)]
+    reported: Option<Reported>,
+}
+
+/// What `--report` adds.
+#[derive(Serialize)]
+struct Reported {
+    /// Expected calibration error, percentage points.
+    ece: Option<f64>,
+    #[serde(serialize_with = "displayed")]
+    report: PathBuf,
 }
 
 /// The same of the network with rounded weights.
@@ -74,6 +93,7 @@ struct Rounded {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     args.predictions.as_deref().map_or(Ok(()), refuse_part_of_run)?;
+    args.report.as_deref().map_or(Ok(()), |page| check_page("--report", page))?;
     let target = args.target.open(&args.device)?;
     let loader = args.data.loader(&target, args.split, args.limit);
     let loader = loader.map_err(|error| args.name_other_split(error))?;
@@ -106,6 +126,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.target.accept(evaluation).map(|evaluation| Rounded::new(scales, &evaluation))
     });
     let int8 = int8.transpose()?;
+    let reported = args.report.as_ref().map(|path| {
+        write_page(path, &page(&target, &loader, form, &evaluation)?)?;
+        let ece = evaluation.classification.calibration.ece();
+        anyhow::Ok(Reported { ece, report: path.clone() })
+    });
     let totals = &evaluation.totals;
     let result = Result {
         n: totals.images(),
@@ -116,12 +141,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         form,
         input_size: loader.pipeline().preprocess().size.into(),
         int8,
+        reported: reported.transpose()?,
     };
     crate::print(args.json, &result, || {
         let rounded = result.int8.as_ref().map(Rounded::text);
         let [height, width] = result.input_size;
+        let reported = result.reported.as_ref().map(Reported::text);
         format!(
-            "{} ({} form, input {height}x{width}) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {}{}{}",
+            "{} ({} form, input {height}x{width}) on {}: top-1 {:.2}%, top-5 {:.2}%, loss {:.4}, {}{}{}{}",
             target.metadata.model.arch,
             form,
             dataset.describe(),
@@ -134,9 +161,48 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             } else {
                 String::new()
             },
-            rounded.unwrap_or_default()
+            rounded.unwrap_or_default(),
+            reported.unwrap_or_default()
         )
     })
+}
+
+/// The page of `--report`.
+fn page(
+    target: &LoadedModel,
+    loader: &Loader,
+    form: Form,
+    evaluation: &Evaluation,
+) -> dbb_training::Result<String> {
+    let (dataset, preprocess) = (loader.dataset(), loader.pipeline().preprocess());
+    let worst = evaluation.classification.mistakes.worst().iter();
+    let findings = Findings {
+        labels: target.labels()?,
+        pictures: of_images(dataset, preprocess, worst.map(|mistake| mistake.index)),
+        classification: evaluation.classification.clone(),
+    };
+    let model = &target.metadata.model;
+    let (height, width) = preprocess.size;
+    let facts = [
+        ("Weights", target.path.display().to_string()),
+        ("Network", format!("{} with {} blocks, {form} form", model.arch, model.block)),
+        ("Input", format!("{height}x{width}")),
+        ("Data", dataset.describe()),
+    ];
+    Ok(eval_page(&Evaluated {
+        target: model.arch.to_string(),
+        facts: facts.map(|(name, value)| (name.to_string(), value)).into(),
+        totals: &evaluation.totals,
+        skipped: evaluation.skipped.len(),
+        findings: &findings,
+    }))
+}
+
+impl Reported {
+    fn text(&self) -> String {
+        let ece = self.ece.map(|ece| format!("\nexpected calibration error {ece:.2}%"));
+        format!("{}\nwritten to {}", ece.unwrap_or_default(), self.report.display())
+    }
 }
 
 impl Args {

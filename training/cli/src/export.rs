@@ -2,22 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use dbb_models::onnx::write_onnx;
-use dbb_models::summary::{learnable_params, macs};
-use dbb_models::weights::{Dialect, Metadata, write_burnpack, write_safetensors};
-use dbb_models::{Classifier, Form};
+use dbb_models::Form;
+use dbb_models::weights::Dialect;
 
 use crate::fold_blocks::BlockOptions;
-use crate::format::Format;
+use crate::format::{Format, refuse_part_of_run};
+use crate::int8::{Int8Args, compared_on};
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, given, precision};
-use crate::written::Written;
-use dbb_training::deploy::fold::{FoldReport, fold};
-use dbb_training::deploy::model_card::{Accuracy, ModelCard, UNKNOWN_LICENSE};
-use dbb_training::deploy::rounding::{Precision, Rounding};
-use dbb_training::deploy::timm_folder;
-use dbb_training::deploy::weights::ExportedWeights;
-use dbb_training::inference::loaded_model::LoadedModel;
-use dbb_training::inference::probe::Probe;
+use crate::output::Output;
+use dbb_training::deploy::rounding::Precision;
 
 /// Fold every multi-branch block into one convolution and write the weights.
 ///
@@ -76,10 +69,15 @@ pub struct ExportArgs {
     /// ONNX only: let the graph take pixels from 0 to 255 (uint8) and normalise them itself.
     #[arg(long)]
     with_preprocess: bool,
+    /// ONNX only: write the names of the classes to another file, one a line, in the order of the logits.
+    #[arg(long, value_name = "FILE.txt")]
+    labels: Option<PathBuf>,
     /// timm only: license of the weights for the model card, by the identifier of the Hugging Face Hub,
     /// such as apache-2.0 [default: unknown].
     #[arg(long, value_name = "ID", value_parser = license)]
     license: Option<String>,
+    #[command(flatten)]
+    int8: Int8Args,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -127,6 +125,8 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
         dtype: args.dtype.unwrap_or_default(),
         with_preprocess: false,
         license: None,
+        labels: None,
+        int8: None,
     };
     output.write(&args.target.load(&device)?, &args.target, &args.data)?.print(args.json)
 }
@@ -134,6 +134,7 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     args.refuse_contradictions()?;
     args.format.check(&args.out)?;
+    args.labels.as_deref().map_or(Ok(()), check_labels)?;
     let output = Output {
         path: &args.out,
         format: args.format,
@@ -142,8 +143,26 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
         dtype: args.dtype.unwrap_or_default(),
         with_preprocess: args.with_preprocess,
         license: args.license.as_deref(),
+        labels: args.labels.as_deref(),
+        int8: args.int8.data()?.map(|data| (&args.int8, data)),
     };
-    output.write(&args.target.open(&args.device)?, &args.target, &args.data)?.print(args.json)
+    let target = args.target.open(&args.device)?;
+    let data = match args.int8.data()? {
+        Some(calibrate) => compared_on(&args.data, &target, calibrate),
+        None => args.data.clone(),
+    };
+    output.write(&target, &args.target, &data)?.print(args.json)
+}
+
+/// Refuses a file that is part of a run, or whose name promises something else than text.
+fn check_labels(out: &Path) -> anyhow::Result<()> {
+    refuse_part_of_run(out)?;
+    anyhow::ensure!(
+        out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt")),
+        "{} does not end in .txt; --labels writes one name a line",
+        out.display()
+    );
+    Ok(())
 }
 
 impl ExportArgs {
@@ -160,6 +179,10 @@ impl ExportArgs {
             "--with-preprocess is for --format onnx: weights alone compute nothing"
         );
         anyhow::ensure!(
+            self.format == Format::Onnx || self.labels.is_none(),
+            "--labels is for --format onnx; other files hold the names of the classes themselves"
+        );
+        anyhow::ensure!(
             self.format == Format::Timm || self.license.is_none(),
             "--license is for --format timm, whose folder has a model card"
         );
@@ -172,140 +195,17 @@ impl ExportArgs {
                 || (folded && self.keys.is_none_or(|keys| keys == Dialect::Timm)),
             "timm's folder holds the folded network in timm's names; leave --form and --keys out"
         );
+        let int8 = self.int8.data()?.is_some();
+        anyhow::ensure!(
+            matches!(self.format, Format::Onnx | Format::Timm) || !int8,
+            "--int8 is for --format onnx, and timm, whose card says what 8 bits cost; other formats hold \
+             weights in floating point"
+        );
         anyhow::ensure!(
             matches!(self.format, Format::Safetensors | Format::Timm)
                 || self.dtype.unwrap_or_default() == Precision::F32,
             "--dtype is for --format safetensors and timm; burnpack and ONNX files hold f32"
         );
         Ok(())
-    }
-}
-
-/// What is written of a network, and where.
-struct Output<'a> {
-    path: &'a Path,
-    format: Format,
-    form: Form,
-    keys: Option<Dialect>,
-    dtype: Precision,
-    with_preprocess: bool,
-    license: Option<&'a str>,
-}
-
-impl Output<'_> {
-    /// Folds, rounds and writes the network of a target, as requested.
-    fn write(
-        &self,
-        target: &LoadedModel,
-        options: &TargetOptions,
-        data: &DataOptions,
-    ) -> anyhow::Result<Written> {
-        let compares = self.form == Form::Deploy || self.dtype != Precision::F32;
-        self.refuse_unused(target, options, data, compares)?;
-        let probe = compares.then(|| data.probe(target)).transpose()?;
-        if let (Form::Deploy, Some(probe)) = (self.form, &probe) {
-            let (deploy, report) = fold(&target.network, probe)?;
-            let rounding = self.store(target, &deploy, Some(probe), Some(&report))?;
-            return Ok(Written::folded(report, rounding, self.path));
-        }
-        anyhow::ensure!(
-            target.metadata.form == Form::Train,
-            "{} is folded already; the training form cannot be restored from it",
-            target.path.display()
-        );
-        let rounding = self.store(target, &target.network, probe.as_ref(), None)?;
-        Ok(Written::unfolded(&target.network, rounding, self.path))
-    }
-
-    /// Refuses flags without effect: where no image is read, those of images that the format does not
-    /// store.
-    fn refuse_unused(
-        &self,
-        target: &LoadedModel,
-        options: &TargetOptions,
-        data: &DataOptions,
-        compares: bool,
-    ) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            compares || data.data.is_none(),
-            "nothing is folded or rounded, so there is nothing to compare on data; leave --data out"
-        );
-        if compares && (data.data.is_some() || target.config.is_some()) {
-            return Ok(());
-        }
-        let stored: &[&str] = match self.format {
-            Format::Timm => &["--size", "--resize", "--mean", "--std"],
-            Format::Onnx if self.with_preprocess => &["--size", "--mean", "--std"],
-            Format::Onnx => &["--size"],
-            Format::Safetensors | Format::Burnpack => &[],
-        };
-        let mut unused = options.input.of_images();
-        // Random images have a size as well.
-        unused.retain(|flag| !(stored.contains(flag) || compares && *flag == "--size"));
-        if options.input.class_map.is_some() {
-            unused.push("--class-map");
-        }
-        let reason = if compares { "no image is read without --data" } else { "no image is read" };
-        anyhow::ensure!(unused.is_empty(), "{reason}; leave {} out", unused.join(", "));
-        Ok(())
-    }
-
-    /// Writes a network, with the measured difference of its fold if it is folded, and measures on
-    /// `probe` what rounding changes.
-    fn store(
-        &self,
-        target: &LoadedModel,
-        network: &Classifier,
-        probe: Option<&Probe>,
-        fold: Option<&FoldReport>,
-    ) -> dbb_training::Result<Option<Rounding>> {
-        let metadata = |keys| Metadata { form: self.form, keys, ..target.metadata.clone() };
-        let weights = |keys| -> dbb_training::Result<_> {
-            let mut weights = ExportedWeights::new(network, metadata(keys))?;
-            let rounded = probe.filter(|_| self.dtype != Precision::F32);
-            let rounding = rounded.map(|probe| weights.round(self.dtype, probe)).transpose()?;
-            Ok((weights, rounding))
-        };
-        let native = Dialect::Native;
-        match self.format {
-            Format::Safetensors => {
-                let (weights, rounding) = weights(self.keys.unwrap_or(native))?;
-                write_safetensors(self.path, &weights.tensors, &weights.metadata)?;
-                Ok(rounding)
-            }
-            Format::Timm => {
-                let input = target.preprocess(None)?.shape();
-                let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
-                let (weights, rounding) = weights(Dialect::Timm)?;
-                let accuracy = probe.map(|probe| Accuracy::measure(network, probe)).transpose()?;
-                let card = ModelCard {
-                    metadata: &target.metadata,
-                    architecture: config.architecture(),
-                    fold,
-                    params: learnable_params(network),
-                    macs: macs(network, [input[1], input[2]])?,
-                    input,
-                    accuracy: accuracy.flatten(),
-                    config: target.config.as_ref(),
-                    license: self.license.unwrap_or(UNKNOWN_LICENSE),
-                };
-                if !config.write(self.path, &weights, &card.text())? {
-                    crate::say(&format!(
-                        "note: {} is kept; remove it to have a new model card",
-                        self.path.join("README.md").display()
-                    ));
-                }
-                Ok(rounding)
-            }
-            Format::Burnpack => {
-                write_burnpack(self.path, network, &metadata(native))?;
-                Ok(None)
-            }
-            Format::Onnx => {
-                let input = target.onnx_input(self.with_preprocess)?;
-                write_onnx(self.path, network, &metadata(native), &input)?;
-                Ok(None)
-            }
-        }
     }
 }

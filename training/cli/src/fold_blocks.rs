@@ -134,6 +134,8 @@ pub fn run(
         top1_agreement: None,
         compared_on: (!blocks.is_empty()).then(|| "a random map for each block".into()),
         rounding: None,
+        int8: None,
+        labels: None,
         out: out.into(),
     };
     let summary = Summary {

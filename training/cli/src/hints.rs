@@ -92,6 +92,7 @@ fn hint(error: &Error) -> Option<String> {
             classes[0]
         ),
         Error::Weights(WeightsError::Unfolded { .. }) => "leave --form train out".into(),
+        Error::Stale(_) => "`dbb results` without --check writes them again".into(),
         Error::NonFiniteOutput(_) => {
             "the values overflow, or the weights or the input are not finite".into()
         }

@@ -43,7 +43,7 @@ struct Result<'a> {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     args.refuse_unused()?;
-    args.out.as_deref().map_or(Ok(()), check_page)?;
+    args.out.as_deref().map_or(Ok(()), |out| check_page("--out", out))?;
     let inspection = match args.target.unknown_network()? {
         Some(file) => {
             let hint = name_unmarked(&file.tensors);

@@ -17,13 +17,17 @@ mod fold_blocks;
 mod format;
 mod hints;
 mod inspect;
+mod int8;
 mod job;
 mod lr_find;
 mod options;
+mod output;
 mod page;
+mod plan;
 mod predict;
 mod progress;
 mod recalibrate;
+mod results;
 mod signals;
 mod summary;
 mod train;
@@ -55,6 +59,7 @@ enum Command {
     Reparam(export::ReparamArgs),
     Export(export::ExportArgs),
     Compare(compare::Args),
+    Results(results::Args),
     Inspect(inspect::Args),
     #[command(hide = true)]
     CompareRun(compare_run::Args),
@@ -80,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Recalibrate(_) => Job::alone("dbb recalibrate"),
         Command::Reparam(_) => Job::alone("dbb reparam"),
         Command::Export(_) => Job::alone("dbb export"),
+        Command::Results(_) => Job::alone("dbb results"),
         _ => Ok(Job::default()),
     };
     let job = match job {
@@ -98,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Reparam(args) => export::reparam(&args),
         Command::Export(args) => export::export(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Results(args) => results::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::CompareRun(args) => compare_run::run(&args),
         Command::Summary(args) => summary::run(&args),

@@ -76,7 +76,7 @@ fn name<S: Serializer>(block: &BlockKind, serializer: S) -> std::result::Result<
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    args.out.as_deref().map_or(Ok(()), check_page)?;
+    args.out.as_deref().map_or(Ok(()), |out| check_page("--out", out))?;
     let test = RangeTest { from: args.from, to: args.to, steps: args.steps };
     test.check()?;
     let device = args.device.open()?;
@@ -94,8 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let mut config = config.clone();
         config.model.block = block;
         let mut progress = Batches::new(test.steps);
-        let images = config.train.batch_size * config.train.accumulate;
-        let curve = test.run(config, &device, &stop, |_| progress.add(images))?;
+        let curve = test.run(config, &device, &stop, |images| progress.add(images))?;
         drop(progress);
         curves.push((block, curve));
     }

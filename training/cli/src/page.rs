@@ -7,13 +7,14 @@ use serde::Serializer;
 
 use crate::format::refuse_part_of_run;
 
-/// Refuses a path that is part of a run, or whose name promises something else than a page.
-pub fn check_page(out: &Path) -> anyhow::Result<()> {
+/// Refuses a path that is part of a run, or whose name promises something else than a page; `flag`
+/// names it.
+pub fn check_page(flag: &str, out: &Path) -> anyhow::Result<()> {
     refuse_part_of_run(out)?;
     let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     anyhow::ensure!(
         matches!(&*extension, "html" | "htm"),
-        "{} does not end in .html; --out writes an HTML page (--json prints the numbers)",
+        "{} does not end in .html; {flag} writes an HTML page (--json prints the numbers)",
         out.display()
     );
     Ok(())

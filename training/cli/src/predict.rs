@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use burn::tensor::TensorData;
+use burn::tensor::{Tensor, TensorData};
+use dbb_models::Reparameterize;
 use serde::Serialize;
 
-use crate::options::{DeviceOptions, TargetOptions, announce_size};
+use crate::options::{CalibrationOptions, DeviceOptions, TargetOptions, announce_size};
 use crate::progress::Batches;
 use dbb_training::Error;
 use dbb_training::inference::loaded_model::LoadedModel;
@@ -33,6 +34,8 @@ pub struct Args {
     #[arg(long, visible_alias = "batch", default_value_t = 32)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
+    #[command(flatten)]
+    calibration: CalibrationOptions,
     #[command(flatten)]
     device: DeviceOptions,
     /// Print the result as one JSON object.
@@ -64,8 +67,18 @@ struct Labelled {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let calibrate = args.calibration.data()?;
     let target = args.target.open(&args.device)?;
     let top = args.top(&target)?;
+    let folded = calibrate.map(|_| target.network.reparameterize());
+    let int8 = folded.as_ref().zip(calibrate).map(|(folded, data)| {
+        args.calibration.calibrate(folded, &target, data).map(|calibrated| calibrated.network)
+    });
+    let int8 = int8.transpose()?;
+    let forward = |images: Tensor<4>| match &int8 {
+        Some(int8) => int8.forward(images),
+        None => target.network.forward(images),
+    };
     let mut output = Output {
         json: args.json,
         allow_nonfinite: args.target.allow_nonfinite,
@@ -91,7 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     if !files.is_empty() {
-        predict_files(&target, files, args, top, &mut output)?;
+        predict_files(&target, &forward, files, args, top, &mut output)?;
     }
     for path in tensors {
         let batch = args.batch_size as usize;
@@ -109,7 +122,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 continue;
             }
         };
-        let found = answers_to_tensor(&target.network, input, batch, top);
+        let device = dbb_training::device::of(&target.network);
+        let found = answers_to_tensor(&forward, &device, input, batch, top);
         for (index, answer) in found.into_iter().enumerate() {
             output.add(format!("{}[{index}]", path.display()), answer)?;
         }
@@ -185,6 +199,7 @@ impl Output {
 
 fn predict_files(
     target: &LoadedModel,
+    forward: &impl Fn(Tensor<4>) -> Tensor<2>,
     files: Vec<PathBuf>,
     args: &Args,
     top: usize,
@@ -201,7 +216,7 @@ fn predict_files(
         let batch = batch?;
         let found = match batch.is_empty() {
             true => Vec::new(),
-            false => answers(target.network.forward(batch.to_tensors(&device).0), top),
+            false => answers(forward(batch.to_tensors(&device).0), top),
         };
         progress.suspend(|| -> anyhow::Result<()> {
             batch.skipped.iter().for_each(|reason| output.skipped(reason.to_string()));

@@ -60,12 +60,14 @@ impl Observer for Progress {
             "{} with {} blocks, width {}, {} learnable parameters; {} to train on, {} to validate with",
             model.arch, model.block, model.width, info.params_train, info.train_data, info.val_data
         ));
-        if info.done > 0 {
-            self.line(&format!("resuming after epoch {} of {}", info.done, info.epochs));
-        }
-        if info.done_steps > 0 {
-            let (done, all) = (info.done_steps, info.steps_per_epoch);
-            self.line(&format!("resuming after step {done} of {all} of epoch {}", info.done + 1));
+        let RunInfo { done, done_steps, epochs, steps_per_epoch, .. } = *info;
+        match (done, done_steps) {
+            (0, 0) => {}
+            (_, 0) => self.line(&format!("resuming after epoch {done} of {epochs}")),
+            _ => self.line(&format!(
+                "resuming after step {done_steps} of {steps_per_epoch} of epoch {} of {epochs}",
+                done + 1
+            )),
         }
         if self.terminal {
             let steps = info.epochs.saturating_sub(info.done) * info.steps_per_epoch;

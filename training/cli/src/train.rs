@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::options::{DeviceName, DeviceOptions};
 use crate::progress::Progress;
 use dbb_training::calendar::Utc;
-use dbb_training::config::{Config, ConfigFileError, ModelSection, shown};
+use dbb_training::config::{BatchSize, Config, ConfigFileError, ModelSection, TrainSection, shown};
 use dbb_training::run::directory::RunDir;
 use dbb_training::run::identity::is_free;
 use dbb_training::text::plural;
@@ -28,6 +28,10 @@ pub struct Args {
     /// Run directory; by default runs/<config name>-<date>-<time>, in UTC.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Tell what the run will take instead of training: steps, time, memory, disk. A few steps are measured
+    /// and thrown away; nothing is written.
+    #[arg(long, conflicts_with_all = ["out", "resume", "devices"])]
+    plan: bool,
     /// Resume the run from its last checkpoint, with its own configuration. --set may change what does
     /// not change its results, such as data.workers, and anything with --force. Results are those of an uninterrupted run, bit for bit, with equal threads and
     /// instruction set.
@@ -64,6 +68,14 @@ pub fn run(args: &Args, ranks: &Ranks) -> anyhow::Result<()> {
         "--devices is for one process; a launcher started {}, each of which takes a device of its own",
         ranks.size()
     );
+    if args.plan {
+        anyhow::ensure!(
+            ranks.size() == 1,
+            "--plan measures one process, and a launcher started {}; start it without the launcher",
+            ranks.size()
+        );
+        return crate::plan::run(&args.config, &args.set, &args.device.open()?, args.json);
+    }
     let devices = match args.devices.is_empty() {
         true => Vec::new(),
         false => {
@@ -79,8 +91,13 @@ pub fn run(args: &Args, ranks: &Ranks) -> anyhow::Result<()> {
         Trainer::resume(args.run_to_resume()?, place, args.force, &args.set)?
     } else {
         let config = Config::load(&args.config, &args.set).map_err(or_resume)?;
+        let rate = crate::plan::Rate::of(&args.config, &args.set, &config);
         let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
-        Trainer::new(config, RunDir::new(out), place)?
+        let trainer = Trainer::new(config, RunDir::new(out), place)?;
+        if ranks.is_first() {
+            rate.announce(trainer.batch_size());
+        }
+        trainer
     };
     trainer.train_on(&devices)?;
     trainer.stop_on(crate::signals::stop()?);
@@ -116,7 +133,7 @@ pub fn observer(ranks: &Ranks) -> Box<dyn Observer> {
 }
 
 /// A folder in the place of a configuration may be a run to resume.
-fn or_resume(error: ConfigFileError) -> anyhow::Error {
+pub fn or_resume(error: ConfigFileError) -> anyhow::Error {
     match error {
         ConfigFileError::Folder(_) => {
             anyhow::anyhow!("{error}, or add --resume to resume the run in it")
@@ -149,8 +166,14 @@ impl Args {
                 in_channels: given.model.in_channels.or(own.model.in_channels),
                 ..given.model.clone()
             };
+            // A batch that was to be found has been.
+            let batch_size = match given.train.batch_size {
+                BatchSize::Auto => own.train.batch_size,
+                given => given,
+            };
+            let train = TrainSection { batch_size, ..given.train.clone() };
             let differences: Vec<String> = own
-                .differences(&Config { model, ..given })
+                .differences(&Config { model, train, ..given })
                 .into_iter()
                 .filter(|(key, ..)| !is_free(key))
                 .map(|(key, own, given)| {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use dbb_models::Classifier;
 use serde::Serialize;
 
+use crate::int8::Int8Report;
 use dbb_training::deploy::fold::FoldReport;
 use dbb_training::deploy::rounding::Rounding;
 use dbb_training::text::{displayed, plural};
@@ -22,6 +23,10 @@ pub struct Written {
     pub compared_on: Option<String>,
     #[serde(flatten)]
     pub rounding: Option<Rounding>,
+    #[serde(flatten)]
+    pub int8: Option<Int8Report>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<String>,
     #[serde(serialize_with = "displayed")]
     pub out: PathBuf,
 }
@@ -37,6 +42,8 @@ impl Written {
             top1_agreement: Some(report.top1_agreement),
             compared_on: Some(report.compared_on),
             rounding,
+            int8: None,
+            labels: None,
             out: out.into(),
         }
     }
@@ -53,6 +60,8 @@ impl Written {
             top1_agreement: None,
             compared_on: None,
             rounding,
+            int8: None,
+            labels: None,
             out: out.into(),
         }
     }
@@ -60,7 +69,11 @@ impl Written {
     pub fn print(&self, json: bool) -> anyhow::Result<()> {
         crate::print(json, self, || {
             let rounding = self.rounding.as_ref().map(rounding_text).unwrap_or_default();
-            format!("{}\n{rounding}written to {}", self.comparison(), self.out.display())
+            let int8 = self.int8.as_ref().map(Int8Report::text).unwrap_or_default();
+            let labels = self.labels.as_ref().map(|path| format!(", labels to {path}"));
+            let labels = labels.unwrap_or_default();
+            let out = self.out.display();
+            format!("{}\n{rounding}{int8}written to {out}{labels}", self.comparison())
         })
     }
 

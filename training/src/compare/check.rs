@@ -12,6 +12,7 @@ use crate::config::{Config, shown};
 use crate::error::{Error, Result, cannot_write};
 use crate::run::directory::RunDir;
 use crate::run::identity::{Identity, is_free};
+use crate::run::manifest;
 use crate::text::plural;
 use crate::train;
 use crate::train::observer::Observer;
@@ -46,10 +47,11 @@ pub(super) fn check(
         let named = |error| Error::Arm { name: arm.name.clone(), error: Box::new(error) };
         identities.push(train::check(arm.config.clone(), device).map_err(named)?);
     }
+    let weights = weights_files(plan)?;
     let mut times = begun.as_ref().map_or_else(BTreeMap::new, |begun| begun.equal_times.clone());
     adopt_times(plan, &mut identities, &times);
     if let Some(begun) = &begun {
-        let now = Record::new(plan, &identities, times.clone());
+        let now = Record::new(plan, &identities, weights.clone(), times.clone());
         let changes = begun.changes(&now);
         if !changes.is_empty() {
             return Err(Error::OtherPlan { folder: out.into(), changes });
@@ -62,8 +64,20 @@ pub(super) fn check(
     measure_times(plan, &mut times, setup, observer)?;
     adopt_times(plan, &mut identities, &times);
     check_warmups(plan, &identities)?;
-    Record::new(plan, &identities, times).write(out)?;
+    Record::new(plan, &identities, weights, times).write(out)?;
     Ok(identities)
+}
+
+/// SHA-256 of the weights files that arms start from, by the names of the arms.
+fn weights_files(plan: &Plan) -> Result<BTreeMap<String, String>> {
+    let of_arm = |arm: &Arm| {
+        let path = arm.config.model.init_from.as_ref()?;
+        let hash = manifest::sha256(path).map_err(|error| {
+            Error::Unusable(format!("{}: cannot read {}: {error}", arm.name, path.display()))
+        });
+        Some(hash.map(|hash| (arm.name.clone(), hash)))
+    };
+    plan.arms.iter().filter_map(of_arm).collect()
 }
 
 fn check_seeds(arm: &Arm, seeds: u64) -> Result<()> {

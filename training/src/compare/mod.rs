@@ -14,7 +14,7 @@
 //! result.rs      rows of runs, arms and comparisons
 //! statistics.rs  from the first to the others
 //! tables.rs      compare.json, compare.md
-//! csv.rs         compare.csv
+//! csv.rs         compare.csv, written and read
 //! live.rs        the runs under way, for the report
 //! page.rs        the report
 //! sections.rs    its tables, and what may be concluded
@@ -45,4 +45,5 @@ pub use live::Live;
 pub use plan::{Arm, Correction, Plan, RESOLVE};
 pub use result::{Comparison, Outcome, Row, SummaryRow};
 pub use runs::{Setup, compare};
+pub(crate) use tables::{DELTA_HEADER, TOP1_HEADER};
 pub use worker::serve;

@@ -7,9 +7,10 @@ use dbb_models::summary::Summary;
 use super::result::Row;
 use crate::config::Config;
 use crate::error::Result;
-use crate::report::{self, Steps};
+use crate::report;
 use crate::run::directory::RunDir;
 use crate::run::metrics;
+use crate::run::steps::Steps;
 
 /// A run of the plan.
 pub(super) struct Planned {
@@ -46,13 +47,16 @@ impl Planned {
         let env =
             fs::read_to_string(run.env()).ok().and_then(|text| serde_json::from_str(&text).ok());
         let records = metrics::read(&run.metrics())?;
-        let steps = records.last().map_or(0, |record| record.step);
+        let step = records.last().map_or(0, |record| record.step);
         let report = report::Run {
             summary: Summary::new(&model, row.image_size)?,
             config,
             env: env.unwrap_or_default(),
             records,
-            steps: Steps::new(steps, steps),
+            steps: Steps::default(),
+            step: [step; 2],
+            findings: None,
+            batch: Vec::new(),
         };
         self.done = Some((row, report));
         Ok(())

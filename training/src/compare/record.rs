@@ -24,6 +24,9 @@ pub(super) struct Record {
     pub study: Option<Fixed>,
     /// Every arm by its name, as its run with the first seed.
     pub arms: BTreeMap<String, Identity>,
+    /// SHA-256 of the weights files that arms start from.
+    #[serde(default)]
+    pub weights: BTreeMap<String, String>,
     /// The epochs of the arms that train as long as another one.
     pub equal_times: BTreeMap<String, EqualTime>,
 }
@@ -44,6 +47,7 @@ impl Record {
     pub fn new(
         plan: &Plan,
         identities: &[Identity],
+        weights: BTreeMap<String, String>,
         equal_times: BTreeMap<String, EqualTime>,
     ) -> Self {
         let name = |at: usize| plan.arms[at].name.as_str();
@@ -60,7 +64,7 @@ impl Record {
             comparisons: comparisons.collect(),
         });
         let arms = plan.arms.iter().map(|arm| arm.name.clone()).zip(identities.iter().cloned());
-        Self { study, arms: arms.collect(), equal_times }
+        Self { study, arms: arms.collect(), weights, equal_times }
     }
 
     fn path(folder: &Path) -> PathBuf {
@@ -123,6 +127,10 @@ impl Record {
                 is.config.seed = was.config.seed;
             }
             changes.extend(was.changes(&is).into_iter().map(|change| format!("{name}: {change}")));
+            let [was, is] = [self, now].map(|record| record.weights.get(name));
+            if was.zip(is).is_some_and(|(was, is)| was != is) {
+                changes.push(format!("{name}: the file of model.init_from has changed"));
+            }
         }
         // The same for all arms.
         if let Some((was, is)) = self.arms.values().next().zip(now.arms.values().next()) {
@@ -177,7 +185,7 @@ mod tests {
         plan.is_study = true;
         let mut identities: Vec<Identity> = plan.arms.iter().map(|a| identity(&a.config)).collect();
         change(&mut plan, &mut identities);
-        Record::new(&plan, &identities, BTreeMap::new())
+        Record::new(&plan, &identities, BTreeMap::new(), BTreeMap::new())
     }
 
     #[test]
@@ -212,6 +220,14 @@ mod tests {
         assert_eq!(says(lr), "dbb: optim.lr was 0.1, is 0.2");
         let data = record(|_, identities| identities[0].val_data = "other".into());
         assert!(says(data).starts_with("base: the validation images have changed"));
+        let weights = |hash: &str| {
+            let weights = [("dbb".to_string(), hash.to_string())].into();
+            Record { weights, ..record(|_, _| {}) }
+        };
+        let changes = weights("aa").changes(&weights("bb"));
+        assert_eq!(changes, ["dbb: the file of model.init_from has changed"]);
+        // Recorded by a version that did not look at the file.
+        assert_eq!(was.changes(&weights("bb")), Vec::<String>::new());
         let threads = record(|_, identities| identities.iter_mut().for_each(|i| i.threads = 2));
         assert_eq!(says(threads), "the threads of a run were 1, are 2");
         assert_eq!(says(record(|plan, _| plan.is_study = false)), "it was begun with a study file");

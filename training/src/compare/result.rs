@@ -14,7 +14,7 @@ use crate::statistics::mean;
 use crate::text::displayed;
 
 /// One run. Percent for accuracies; all after the last epoch.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Row {
     /// Architecture.
     pub arch: String,
@@ -159,6 +159,8 @@ pub struct Comparison {
     pub correction: Correction,
     /// The difference, in points of top-1, that `seeds_needed` is for.
     pub resolve: f64,
+    /// The command that made the comparison; empty if it was no command.
+    pub command: String,
     /// The comparisons before they were made.
     #[serde(skip)]
     pub contrasts: Vec<Contrast>,

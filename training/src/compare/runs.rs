@@ -42,6 +42,8 @@ pub struct Setup<'a> {
     pub device: &'a Device,
     /// A process that [`serve`](super::serve)s a run directory, with that device and those threads.
     pub command: &'a dyn Fn(&Path) -> Command,
+    /// The command that was given, for the tables; empty if there was none.
+    pub given: String,
     /// The observer of a run, by the name of its arm and its seed.
     pub observe: &'a dyn Fn(&str, u64) -> Box<dyn Observer>,
     /// The commit that the program was built from, if it is known.
@@ -104,6 +106,8 @@ impl Session<'_> {
         }
         let (finished, all) = (self.finished(), self.runs.len());
         if finished > 0 {
+            // Another version may have written the tables.
+            self.comparison().write(self.setup.out)?;
             observer.note(&format!("{finished} of {} finished already", plural(all, "run")));
         }
         let set = device::instruction_set();
@@ -284,7 +288,9 @@ impl Session<'_> {
     fn comparison(&self) -> Comparison {
         let rows = self.runs.iter().filter_map(|planned| Some(planned.done.as_ref()?.0.clone()));
         let Plan { correction, resolve, .. } = *self.plan;
-        Comparison::new(rows.collect(), self.contrasts.clone(), correction, resolve)
+        let comparison =
+            Comparison::new(rows.collect(), self.contrasts.clone(), correction, resolve);
+        Comparison { command: self.setup.given.clone(), ..comparison }
     }
 
     fn report_running(&self, observer: &mut dyn Observer) {

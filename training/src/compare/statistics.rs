@@ -26,7 +26,8 @@ impl Comparison {
         let comparisons = contrasts.iter().map(|contrast| compare(&rows, contrast, resolve));
         let mut comparisons: Vec<Outcome> = comparisons.collect();
         correct(&mut comparisons, correction);
-        Self { rows, summary, comparisons, correction, resolve, contrasts }
+        let command = String::new();
+        Self { rows, summary, comparisons, correction, resolve, command, contrasts }
     }
 
     /// As [`Comparison::new`] where no study file says otherwise.

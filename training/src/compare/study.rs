@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::plan::{Arm, Correction, Plan, RESOLVE};
-use crate::config::{Config, Document, ScheduleKind, is_name};
+use crate::config::{Config, ConfigFileError, Document, ScheduleKind, is_name};
 use crate::error::{Error, Result};
 
 /// The file.
@@ -94,7 +94,12 @@ impl Plan {
     /// A file that cannot be read or parsed, an unknown key, a name that is no arm's, each with file, line
     /// and key; a configuration at fault.
     pub fn study(path: &Path) -> Result<Self> {
-        let document = Document::read(path)?;
+        let document = Document::read(path).map_err(|error| match error {
+            ConfigFileError::Read { path, source } => {
+                Error::Unusable(format!("cannot read the study {}: {source}", path.display()))
+            }
+            error => error.into(),
+        })?;
         let file: StudyFile = document.parse()?;
         let folder = path.parent().unwrap_or(Path::new(""));
         file.plan(folder, &|key, text| document.fault(key, text).into())
@@ -304,5 +309,7 @@ mod tests {
             assert!(error.contains(says), "{wrong}: no {says:?} in {error}");
         }
         assert!(study("").unwrap_err().to_string().contains("seeds"));
+        let nowhere = Plan::study("none.toml".as_ref()).unwrap_err().to_string();
+        assert!(nowhere.contains("cannot read the study none.toml: "), "{nowhere}");
     }
 }

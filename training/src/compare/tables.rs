@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
 
 /// Header of the top-1 column; says what ± means there.
-pub(super) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";
+pub(crate) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";
 
 /// Header of the column of differences; says what ± means there.
-pub(super) const DELTA_HEADER: &str = "delta (± 95 % interval)";
+pub(crate) const DELTA_HEADER: &str = "delta (± 95 % interval)";
 
 /// Why a difference has no interval.
 pub(super) const ONE_SEED: &str = "one seed: no interval";
@@ -111,8 +111,20 @@ impl Comparison {
 }
 
 impl Outcome {
+    /// The difference with its interval, of pairs where the runs are paired.
+    pub(crate) fn interval(&self) -> String {
+        self.delta
+            .zip(self.delta_ci95)
+            .map_or_else(|| "-".to_string(), |(delta, half)| format!("{delta:+.2} ± {half:.2}"))
+    }
+
+    /// The corrected p-value.
+    pub(crate) fn p_shown(&self) -> String {
+        self.p_corrected.map_or_else(|| "-".to_string(), p_value)
+    }
+
     /// The comparison as cells of a table.
-    pub(super) fn cells(&self) -> [String; 7] {
+    pub(crate) fn cells(&self) -> [String; 7] {
         let none = || "-".to_string();
         let interval = |delta: Option<f64>, half: Option<f64>| {
             delta.zip(half).map_or_else(none, |(delta, half)| format!("{delta:+.2} ± {half:.2}"))
@@ -142,7 +154,7 @@ fn p_value(p: f64) -> String {
 
 impl SummaryRow {
     /// Top-1 as a cell of a table.
-    pub(super) fn top1(&self) -> String {
+    pub(crate) fn top1(&self) -> String {
         match self.top1_sd {
             Some(sd) => format!("{:.2} ± {sd:.2}", self.top1_mean),
             None => format!("{:.2}", self.top1_mean),

@@ -1,5 +1,6 @@
 //! Configuration: a TOML file and overrides, checked before anything runs.
 
+mod batch_size;
 mod check;
 mod data;
 mod difference;
@@ -12,6 +13,7 @@ mod show;
 mod train;
 mod unused;
 
+pub use batch_size::BatchSize;
 pub use data::{DataSection, OnBadSample};
 pub use difference::shown;
 pub(crate) use document::line_of;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::BatchSize;
 use super::check::{ABOVE_0_BELOW_1, FROM_0_BELOW_1, Fault, require, require_positive};
 
 /// Epochs, batches, checkpoints.
@@ -11,8 +12,13 @@ use super::check::{ABOVE_0_BELOW_1, FROM_0_BELOW_1, Fault, require, require_posi
 pub struct TrainSection {
     /// Passes over the training images.
     pub epochs: usize,
-    /// Images in a batch.
-    pub batch_size: usize,
+    /// Images in a batch, or `"auto"`: the largest number that is estimated to fit into
+    /// `train.memory_mb`.
+    pub batch_size: BatchSize,
+    /// MiB of memory that training and validation may take; a run whose estimate is above four fifths of
+    /// it is refused. By default that is what the machine can give.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<usize>,
     /// Part of the target that is spread over all classes, from 0 to below 1.
     #[serde(default)]
     pub label_smoothing: f64,
@@ -75,7 +81,18 @@ impl TrainSection {
     /// Checks the ranges of the keys.
     pub(super) fn check(&self) -> Result<(), Fault> {
         require(self.epochs > 0, "train.epochs", &self.epochs, "at least 1")?;
-        require(self.batch_size > 1, "train.batch_size", &self.batch_size, "at least 2")?;
+        let images = self.batch_size.images();
+        require(
+            images.is_none_or(|images| images > 1),
+            "train.batch_size",
+            &self.batch_size,
+            "at least 2",
+        )?;
+        require(self.memory_mb != Some(0), "train.memory_mb", &0, "at least 1")?;
+        if self.batch_size == BatchSize::Auto && self.memory_mb.is_none() {
+            let text = "auto needs train.memory_mb, the MiB of memory that the run may take";
+            return Err(Fault { key: "train.batch_size".into(), text: text.into() });
+        }
         let smoothing = self.label_smoothing;
         require(
             (0.0..1.0).contains(&smoothing),

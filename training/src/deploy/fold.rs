@@ -7,10 +7,11 @@ use dbb_models::weights::{
 use dbb_models::{Classifier, Reparameterize, Walk, summary::learnable_params};
 use serde::Serialize;
 
+use crate::classification::best;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::inference::probe::Probe;
-use crate::run::metrics::{best, host};
+use crate::run::metrics::host;
 use crate::text::plural;
 
 /// Largest difference of logits that is accepted, relative to the largest logit.

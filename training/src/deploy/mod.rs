@@ -2,6 +2,7 @@
 //! weights, and the folders that other programs read.
 
 pub mod fold;
+pub mod int8;
 pub mod model_card;
 pub mod rounding;
 pub mod timm_folder;

@@ -36,6 +36,8 @@ pub struct ModelCard<'a> {
     pub input: [usize; 3],
     /// Its accuracy, if there was data to measure it on.
     pub accuracy: Option<Accuracy>,
+    /// What it is in 8 bits, if that was measured.
+    pub int8: Option<Int8Card<'a>>,
     /// The configuration of its run, if it comes from one.
     pub config: Option<&'a Config>,
     /// The license, by the Hub's identifier.
@@ -53,6 +55,19 @@ pub struct Accuracy {
     pub top1: f64,
     /// Percent, with weights in 8 bits and one scale per output channel.
     pub top1_int8: f64,
+}
+
+/// A network in 8 bits, weights and maps.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8Card<'a> {
+    /// The images of the calibration.
+    pub calibrated_on: &'a str,
+    /// How many.
+    pub images: usize,
+    /// Layers that stay in `f32`.
+    pub float_layers: &'a [String],
+    /// Top-1 on the images of [`Accuracy`], percent, if their classes are known.
+    pub top1: Option<f64>,
 }
 
 impl Accuracy {
@@ -103,15 +118,19 @@ impl ModelCard<'_> {
             json!(self.license)
         );
         if let Some(Accuracy { data, top1, top1_int8, .. }) = &self.accuracy {
+            let mut metrics = vec![
+                json!({"type": "accuracy", "name": "top-1", "value": top1}),
+                json!({"type": "accuracy", "name": "top-1, weights in 8 bits", "value": top1_int8}),
+            ];
+            if let Some(top1) = self.int8.and_then(|int8| int8.top1) {
+                metrics.push(json!({"type": "accuracy", "name": "top-1, 8 bits", "value": top1}));
+            }
             let result = json!([{
                 "name": self.name(),
                 "results": [{
                     "task": {"type": "image-classification", "name": "Image classification"},
                     "dataset": {"type": "imagefolder", "name": data},
-                    "metrics": [
-                        {"type": "accuracy", "name": "top-1", "value": top1},
-                        {"type": "accuracy", "name": "top-1, weights in 8 bits", "value": top1_int8},
-                    ],
+                    "metrics": metrics,
                 }],
             }]);
             header += &format!("model-index: {result}\n");
@@ -133,6 +152,7 @@ impl ModelCard<'_> {
                 "top-1, weights in 8 bits (one scale per output channel)",
                 Percent.show(accuracy.top1_int8),
             ));
+            rows.extend(self.int8.and_then(Int8Card::row));
             rows.push(("measured on", format!("{} ({} images)", accuracy.data, accuracy.images)));
         }
         if let Some(fold) = fold {
@@ -164,6 +184,22 @@ impl ModelCard<'_> {
             None => "It comes from a weights file that does not say how it was trained.\n".into(),
         };
         format!("## Training\n\n{blocks} {recipe}")
+    }
+}
+
+impl Int8Card<'_> {
+    /// Its top-1 as a row.
+    fn row(self) -> Option<(&'static str, String)> {
+        let top1 = Percent.show(self.top1?);
+        let floats = match self.float_layers {
+            [] => String::new(),
+            layers => format!("; {} in f32", layers.join(", ")),
+        };
+        let text = format!(
+            "{top1} (calibrated on {} images of {}{floats})",
+            self.images, self.calibrated_on
+        );
+        Some(("top-1, weights and maps in 8 bits", text))
     }
 }
 

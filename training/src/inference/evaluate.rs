@@ -6,6 +6,7 @@ use dbb_datasets::{Batch, DataError, Loader};
 use dbb_models::Classifier;
 
 use crate::cancel::CancelToken;
+use crate::classification::Classification;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::run::metrics::{Totals, host};
@@ -15,6 +16,8 @@ use crate::run::metrics::{Totals, host};
 pub struct Evaluation {
     /// Loss, top-1 and top-5.
     pub totals: Totals,
+    /// Confused classes, calibration, worst mistakes.
+    pub classification: Classification,
     /// Why images that could not be read were left out.
     pub skipped: Vec<DataError>,
     /// Images whose logits are not all finite, and the index of the first of them.
@@ -51,8 +54,11 @@ impl Evaluation {
     /// Adds a batch with its logits `[batch, classes]` and mean loss.
     fn add(&mut self, batch: &Batch, logits: Tensor<2>, loss: f64) {
         let [_, classes] = logits.dims();
-        let values = host(logits.clone().into_data());
-        for (row, &index) in values.chunks(classes).zip(&batch.indices) {
+        let values = host(logits.into_data());
+        self.totals.add_values(&values, classes, &batch.labels, loss);
+        let images = batch.indices.iter().zip(&batch.labels);
+        for (row, (&index, &label)) in values.chunks(classes).zip(images) {
+            self.classification.add(index, label, row);
             if row.iter().all(|logit| logit.is_finite()) {
                 continue;
             }
@@ -61,7 +67,6 @@ impl Evaluation {
             }
             self.non_finite.images += 1;
         }
-        self.totals.add(logits, &batch.labels, loss);
     }
 }
 

@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod input;
 pub mod labels;
 pub mod loaded_model;
+pub mod pictures;
 pub mod predict;
 pub mod predictions;
 pub mod probe;

@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::activation::softmax;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use dbb_datasets::{
     DataError, Image, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, Source, presets,
 };
-use dbb_models::Classifier;
 use dbb_models::weights::WeightsFile;
 use serde::Serialize;
 
-use crate::device;
 use crate::error::{Error, Result};
 use crate::run::metrics::host;
 
@@ -139,20 +137,20 @@ pub fn tensor_input(path: &Path, channels: usize) -> Result<TensorData> {
 
 /// The answers to a network's input as [`tensor_input`] reads it, `batch` images at a time.
 pub fn answers_to_tensor(
-    network: &Classifier,
+    forward: &impl Fn(Tensor<4>) -> Tensor<2>,
+    device: &Device,
     input: TensorData,
     batch: usize,
     top: usize,
 ) -> Vec<Answer> {
-    let images: Tensor<4> = Tensor::from_data(input, &device::of(network));
+    let images: Tensor<4> = Tensor::from_data(input, device);
     let parts = images.split(batch, 0).into_iter();
-    parts.flat_map(|part| answers(network.forward(part), top)).collect()
+    parts.flat_map(|part| answers(forward(part), top)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
 
     #[test]
     fn choices_are_sorted_and_cut() {

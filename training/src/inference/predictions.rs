@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use dbb_datasets::{Batch, ImageDataset};
 
-use crate::run::metrics::{best, host};
+use crate::classification::best;
+use crate::run::metrics::host;
 
 /// The prediction for every image: its index in the data set, label, predicted class and the
 /// probability of that, and its path where the images are files.

@@ -42,6 +42,28 @@ impl Probe {
         }
     }
 
+    /// At most `n` of the images, at least one, balanced over the classes.
+    pub fn limit(&self, n: usize) -> Self {
+        match self {
+            Self::Data(loader) => Self::Data(loader.limit(n)),
+            Self::Random(images) => {
+                let mut shape = images.shape().to_vec();
+                let of_image = images.num_elements() / shape[0].max(1);
+                shape[0] = shape[0].min(n.max(1));
+                let values: Vec<f32> = images.iter::<f32>().take(shape[0] * of_image).collect();
+                Self::Random(TensorData::new(values, shape))
+            }
+        }
+    }
+
+    /// Batches of [`Probe::batches`].
+    pub fn batches_per_pass(&self) -> usize {
+        match self {
+            Self::Random(_) => 1,
+            Self::Data(loader) => loader.batches_per_epoch(),
+        }
+    }
+
     /// A description of the images.
     pub fn describe(&self) -> String {
         match self {

@@ -13,11 +13,13 @@ use dbb_models::summary::LayerSummary;
 use serde::Serialize;
 
 mod available;
+mod limit;
 
 pub use available::{available, peak};
+pub use limit::Limit;
 
 use crate::device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::text::thousands;
 
 /// The memory that is really used is within this factor of the estimate.
@@ -146,28 +148,22 @@ impl Estimate {
     /// says what would need less.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`Error::Memory`](crate::Error::Memory).
     pub fn check(&self, device: &Device, what: &'static str, lower: &str) -> Result<()> {
-        if device::is_cpu(device) { self.check_host(what, lower) } else { Ok(()) }
+        self.check_within(Limit::of(None, device), what, lower)
     }
 
     /// The same for data in the memory of the process, whatever the device.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`Error::Memory`](crate::Error::Memory).
     pub fn check_host(&self, what: &'static str, lower: &str) -> Result<()> {
-        self.check_within(available(), what, lower)
+        self.check_within(available().map(Limit::available), what, lower)
     }
 
-    fn check_within(&self, available: Option<u64>, what: &'static str, lower: &str) -> Result<()> {
-        let fits = |available| self.bytes() as f64 <= ACCURACY * available as f64;
-        match available {
-            Some(available) if !fits(available) => Err(Error::Memory {
-                what,
-                needed: self.describe(),
-                available: mib(available),
-                lower: lower.into(),
-            }),
+    fn check_within(&self, limit: Option<Limit>, what: &'static str, lower: &str) -> Result<()> {
+        match limit {
+            Some(limit) if !limit.has_room_for(self) => Err(limit.error(what, self, lower.into())),
             _ => Ok(()),
         }
     }
@@ -185,8 +181,8 @@ impl Estimate {
     }
 }
 
-/// MiB, rounded up.
-fn mib(bytes: u64) -> String {
+/// MiB, rounded up, with commas between the thousands.
+pub(crate) fn mib(bytes: u64) -> String {
     thousands((bytes as f64 / MIB).ceil())
 }
 
@@ -333,7 +329,9 @@ mod tests {
         let batches = Batches { images: 64, shape: [3, 6000, 6000], held: 2 };
         let layers = layers(Arch::ResNet18, BlockKind::Dbb, 6000);
         let estimate = Estimate::training(&layers, &batches, &SGD, &Device::default());
-        let check = |available| estimate.check_within(available, "a training step", "x");
+        let check = |available: Option<u64>| {
+            estimate.check_within(available.map(Limit::available), "a training step", "x")
+        };
         let text = check(Some(16 << 30)).unwrap_err().to_string();
         for part in ["a training step needs about", "16,384 MiB are available", "lower x"] {
             assert!(text.contains(part), "{part}: {text}");

@@ -3,7 +3,7 @@
 use super::drawing::{Drawing, SIZE, mark, style};
 use super::page::{Html, details, table};
 use super::scale::Axis;
-use super::series::{Point, Series};
+use super::series::{Column, Point, Series};
 
 /// A chart.
 #[derive(Clone, Debug)]
@@ -54,6 +54,13 @@ impl Chart {
                 }
                 text += ").";
                 text.extend(series.remark.iter().map(|remark| format!(" {remark}.")));
+            } else if let [column] = series.columns[..] {
+                text +=
+                    &format!(" {}: a column of {}.", series.name, self.y.quantity.show(column.y));
+            } else if !series.columns.is_empty() {
+                let heights = series.columns.iter().map(|column| self.y.quantity.show(column.y));
+                let heights: Vec<_> = heights.collect();
+                text += &format!(" {}: columns of {}.", series.name, heights.join(", "));
             } else if !ys.is_empty() {
                 let low = ys.iter().copied().fold(f64::INFINITY, f64::min);
                 let high = ys.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -75,13 +82,18 @@ impl Chart {
         let [show_x, show_y] = [self.x, self.y].map(|axis| move |v| axis.quantity.show(v));
         let rows = self.series.iter().flat_map(|series| {
             let dots = series.dots.iter().map(|&[x, y]| Point { x, y, band: None });
-            series.line.iter().copied().chain(dots).map(move |point| {
+            let points = series.line.iter().copied().chain(dots).map(move |point| {
                 let mut row: Vec<Html> =
                     [series.name.clone(), show_x(point.x), show_y(point.y)].map(Html::from).into();
                 let band = |[low, high]: [f64; 2]| format!("{} to {}", show_y(low), show_y(high));
                 row.extend(banded.then(|| point.band.map(band).unwrap_or_default().into()));
                 row
-            })
+            });
+            let columns = series.columns.iter().map(move |Column { x: [left, right], y }| {
+                let edges = format!("{} to {}", show_x(*left), show_x(*right));
+                [series.name.clone(), edges, show_y(*y)].map(Html::from).into()
+            });
+            columns.chain(points)
         });
         table(self.title, &head, rows)
     }

@@ -95,6 +95,21 @@ impl Drawing<'_> {
                 "<path class=\"band\" d=\"{band}Z\"/>\n<path class=\"line\" d=\"{line}\"/>\n"
             );
         }
+        for column in series.columns.iter().filter(|column| column.y.abs() < LARGEST) {
+            let ([left, right], top, floor) =
+                (column.x.map(|edge| x.place(edge)), y.place(column.y), y.place(0.0));
+            let text = format!(
+                "{} to {}: {}",
+                self.x.quantity.show(column.x[0]),
+                self.x.quantity.show(column.x[1]),
+                self.y.quantity.show(column.y)
+            );
+            drawing += &format!(
+                "<path class=\"column\" d=\"{}Z\"><title>{}</title></path>\n",
+                path(&[[left, floor], [left, top], [right, top], [right, floor]]),
+                Html::from(text)
+            );
+        }
         // From left to right along the upper edge and back along the lower; a gap separates bands.
         for part in series.line.split(|p| !p.band.is_some_and(|band| drawable(&band))) {
             let edge = |i: usize| {

@@ -1,6 +1,6 @@
 //! Numbers in human-readable form.
 
-use crate::text::thousands;
+use crate::text::{duration, thousands};
 
 /// What a number measures, which decides how it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,21 +87,6 @@ fn count(value: f64) -> String {
     let scaled = value / divisor;
     let decimals = (2.0 - scaled.abs().log10().floor()).max(0.0) as usize;
     format!("{scaled:.decimals$} {unit}")
-}
-
-fn duration(seconds: f64) -> String {
-    // Rounded first, so that 59.97 s is a minute.
-    let tenths = (seconds * 10.0).round() / 10.0;
-    if tenths < 60.0 {
-        return format!("{tenths:.1} s");
-    }
-    let whole = seconds.round() as u64;
-    let (minutes, hours, days) = (whole / 60, whole / 3600, whole / 86400);
-    match (days, hours) {
-        (0, 0) => format!("{minutes} min {} s", whole % 60),
-        (0, _) => format!("{hours} h {} min", minutes % 60),
-        _ => format!("{days} d {} h", hours % 24),
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! HTML pages: `report.html` with the results of a run or a comparison so far, and the pages of single
 //! commands.
 //!
-//! Each is one file that loads nothing and needs no script. `report.html` is rewritten after every
-//! epoch or run, and every [`INTERVAL`] in long ones. The pages know folders only as links; the caller writes them.
+//! Each is one file that loads nothing and needs no script; where scripts are allowed, tables of
+//! classes can be sorted. `report.html` is rewritten after every epoch or run, and every [`INTERVAL`] in
+//! long ones. The pages know folders only as links; the caller writes them.
 //!
 //! ```text
 //! format.rs    numbers in human-readable form
@@ -11,11 +12,13 @@
 //! scale.rs     axes
 //! drawing.rs   series and axes as SVG
 //! chart.rs     a drawing with its words and numbers
-//! steps.rs     the training loss by step
 //! frame.rs     what the pages share
 //! heat.rs      matrices as heat maps
 //! bars.rs      shares as stacked bars
+//! picture.rs   pictures inside a page
+//! findings.rs  what an evaluation found: mistakes.rs, confusion.rs, classes.rs, reliability.rs
 //! train.rs     the page of a run
+//! eval.rs      the page of `dbb eval`
 //! branches.rs  the page of `dbb inspect`
 //! lr_range.rs  the page of `dbb lr-find`
 //! ```
@@ -23,23 +26,30 @@
 mod bars;
 mod branches;
 pub(crate) mod chart;
+mod classes;
+mod confusion;
 mod drawing;
+mod eval;
+mod findings;
 pub(crate) mod format;
 pub(crate) mod frame;
 mod heat;
 mod lr_range;
+mod mistakes;
 pub(crate) mod page;
+mod picture;
+mod reliability;
 pub(crate) mod scale;
 pub(crate) mod series;
-mod steps;
 #[cfg(test)]
 pub(crate) mod testing;
 mod train;
 
 pub use branches::branches_page;
+pub use eval::{Evaluated, eval_page};
+pub use findings::Findings;
 pub use frame::State;
 pub use lr_range::{LrRanges, lr_range_page};
-pub use steps::Steps;
 pub use train::{Run, train_page};
 
 use std::time::Duration;

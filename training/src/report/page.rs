@@ -2,6 +2,13 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
+use super::picture::base64;
+
+/// The script that sorts tables.
+const SORT: &str = include_str!("sort.js");
+
 /// Markup. Plain text is escaped when it becomes markup, so that none gets into a page unescaped.
 #[derive(Clone, Debug, Default)]
 pub struct Html(String);
@@ -71,21 +78,44 @@ pub fn preformatted(text: &str) -> Html {
 
 /// A table that scrolls by itself; the first cell of a row is its heading.
 pub fn table(name: &str, head: &[&str], rows: impl IntoIterator<Item = Vec<Html>>) -> Html {
+    let rows = rows.into_iter().map(|row| row.into_iter().map(|cell| (cell, None)).collect());
+    any_table(name, "", head, rows)
+}
+
+/// The same with headings that sort it by their column, where scripts are allowed. Beside the text of
+/// a cell is the number that it is sorted by, if it has one.
+pub fn sortable_table(
+    name: &str,
+    head: &[&str],
+    rows: impl IntoIterator<Item = Vec<(Html, Option<f64>)>>,
+) -> Html {
+    any_table(name, SORTABLE, head, rows.into_iter())
+}
+
+const SORTABLE: &str = " class=\"sortable\"";
+
+fn any_table(
+    name: &str,
+    class: &str,
+    head: &[&str],
+    rows: impl Iterator<Item = Vec<(Html, Option<f64>)>>,
+) -> Html {
     let head: String =
         head.iter().map(|cell| format!("<th scope=\"col\">{}</th>", Html::from(*cell))).collect();
     let mut body = String::new();
     for row in rows {
-        for (i, cell) in row.iter().enumerate() {
+        for (i, (cell, value)) in row.iter().enumerate() {
+            let value = value.map(|value| format!(" data-value=\"{value}\"")).unwrap_or_default();
             body += &match i {
-                0 => format!("<tr><th scope=\"row\">{cell}</th>"),
-                _ => format!("<td>{cell}</td>"),
+                0 => format!("<tr><th scope=\"row\"{value}>{cell}</th>"),
+                _ => format!("<td{value}>{cell}</td>"),
             };
         }
         body += "</tr>\n";
     }
     let name = Html::from(name);
     Html(format!(
-        "<div class=\"scroll\" role=\"region\" aria-label=\"{name}\" tabindex=\"0\"><table>\n\
+        "<div class=\"scroll\" role=\"region\" aria-label=\"{name}\" tabindex=\"0\"><table{class}>\n\
          <thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"
     ))
 }
@@ -137,20 +167,30 @@ impl Page {
         self.body += &format!("<section>\n<h2>{heading}</h2>\n{content}</section>\n");
     }
 
-    /// The whole file. The policy in its head forbids the browser to load anything.
+    /// The whole file. The policy in its head forbids the browser to load anything, and to run anything
+    /// but the script that sorts tables, where there are such.
     pub fn render(&self) -> String {
         let title = Html::from(self.title.as_str());
         let refresh = match self.refresh {
             true => "<meta http-equiv=\"refresh\" content=\"30\"/>\n",
             false => "",
         };
+        let is_sortable = self.body.contains(SORTABLE);
+        let (policy, script) = match is_sortable {
+            true => {
+                let hash = base64(&Sha256::digest(SORT));
+                (format!("; script-src 'sha256-{hash}'"), format!("<script>{SORT}</script>\n"))
+            }
+            false => Default::default(),
+        };
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
              <meta http-equiv=\"Content-Security-Policy\" \
-             content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n{refresh}\
+             content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:{policy}\"/>\n\
+             {refresh}\
              <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n\
-             <h1>{title}</h1>\n{}</main>\n</body>\n</html>\n",
+             <h1>{title}</h1>\n{}</main>\n{script}</body>\n</html>\n",
             include_str!("style.css"),
             self.body
         )

@@ -16,7 +16,16 @@ pub struct Point {
     pub band: Option<[f64; 2]>,
 }
 
-/// What is drawn under one name: a line, thin lines for the curves it is the mean of, dots, a
+/// A column of a histogram.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Column {
+    /// Its left and right edge.
+    pub x: [f64; 2],
+    /// Its height.
+    pub y: f64,
+}
+
+/// What is drawn under one name: a line, columns, thin lines for the curves it is the mean of, dots, a
 /// level.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
@@ -24,6 +33,8 @@ pub struct Series {
     pub name: String,
     /// The line.
     pub line: Vec<Point>,
+    /// Columns from zero.
+    pub columns: Vec<Column>,
     /// Thin lines.
     pub thin: Vec<Vec<[f64; 2]>>,
     /// Dots.
@@ -69,7 +80,8 @@ impl Series {
         let beside = self.dots.first().map_or(0.0, |dot| dot[0]);
         let level = self.level.into_iter().flatten().map(move |y| [beside, y]);
         let dots = self.dots.iter().copied();
-        line.chain(bands).chain(thin).chain(level).chain(dots).filter(drawable)
+        let columns = self.columns.iter().flat_map(|column| column.x.map(|x| [x, column.y]));
+        line.chain(bands).chain(columns).chain(thin).chain(level).chain(dots).filter(drawable)
     }
 
     /// Where its name is written: at the end of the line, else at the last dot.

@@ -1,17 +1,20 @@
 //! The page of a run.
 
+use dbb_datasets::Thumbnail;
 use dbb_models::summary::Summary;
 use serde_json::Value;
 
 use super::chart::Chart;
+use super::findings::{Findings, add_findings};
 use super::format::Quantity::{self, Count, Duration, Epoch, Number, Percent};
 use super::frame::{State, environment, figures, open};
-use super::page::{Html, cards, details, preformatted, table};
+use super::page::{Html, cards, details, paragraph, preformatted, table};
+use super::picture::{picture, pictures};
 use super::scale::Axis;
 use super::series::Series;
-use super::steps::Steps;
 use crate::config::Config;
 use crate::run::metrics::EpochRecord;
+use crate::run::steps::{StepPoint, Steps};
 
 /// A run as a report shows it.
 #[derive(Clone, Debug)]
@@ -24,8 +27,14 @@ pub struct Run {
     pub env: Value,
     /// Every epoch so far.
     pub records: Vec<EpochRecord>,
-    /// Its steps since it was started or resumed.
+    /// Loss, learning rate and gradient norm by step.
     pub steps: Steps,
+    /// Steps done, and steps of the whole run.
+    pub step: [usize; 2],
+    /// What the last validation found.
+    pub findings: Option<Findings>,
+    /// The first training batch as the network got it, with the names of the classes.
+    pub batch: Vec<(Thumbnail, String)>,
 }
 
 /// The report of a run.
@@ -35,12 +44,18 @@ pub fn train_page(run: &Run, state: &State) -> String {
     let title = format!("{} with {} blocks, seed {}", model.arch, model.block, run.config.seed);
     let mut progress = vec![("epoch", records.len(), epochs)];
     if *state == State::Running {
-        let (done, planned) = run.steps.done();
+        let [done, planned] = run.step;
         progress.push(("step", done, planned));
     }
     let mut page = open(title, state, &progress);
     page.add(headline(run, state));
     page.add(figures(&charts(records, &run.steps), records.len()));
+    if let Some(findings) = &run.findings {
+        add_findings(&mut page, findings);
+    }
+    if !run.batch.is_empty() {
+        page.section("A training batch", batch(&run.batch));
+    }
     page.section("Epochs", details("Every epoch in numbers", &epoch_table(records)));
     let config = preformatted(&run.config.to_toml());
     page.section("Configuration", details("config.toml", &config));
@@ -78,6 +93,8 @@ fn headline(run: &Run, state: &State) -> Html {
         _ => format!("{} per epoch", Duration.show(per_epoch)),
     };
     let skipped: usize = records.iter().map(|record| record.skipped).sum();
+    let findings = run.findings.as_ref();
+    let ece = findings.and_then(|findings| findings.classification.calibration.ece());
     let mut facts = vec![
         ("Top-1", Percent.show(last.top1), "folded network, validation".to_string()),
         ("Best top-1", Percent.show(best.top1), format!("after epoch {}", best.epoch)),
@@ -94,6 +111,10 @@ fn headline(run: &Run, state: &State) -> Html {
             "images per second, training, last epoch".to_string(),
         ),
     ];
+    if let Some(ece) = ece {
+        let note = "expected, of the validation; 15 bins".to_string();
+        facts.push(("Calibration error", Percent.show(ece), note));
+    }
     facts.extend(shared);
     facts.push((
         "Fold difference",
@@ -106,7 +127,23 @@ fn headline(run: &Run, state: &State) -> Html {
     cards(&facts)
 }
 
-fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
+/// Images of a training batch, augmented.
+fn batch(images: &[(Thumbnail, String)]) -> Html {
+    let note = "The first images of the first batch of the run as the network got them, augmented and \
+                without the normalisation.";
+    let shown = images.iter().map(|(image, name)| picture(image, name, &name.as_str().into()));
+    Html::from_iter([paragraph(note), pictures(shown.collect())])
+}
+
+fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 7] {
+    let by_step = |name, value: fn(&StepPoint) -> f64| {
+        let points = steps.points().iter();
+        vec![Series::line(name, points.map(|point| [point.step as f64, value(point)]))]
+    };
+    let each_point = || match steps.per_point() {
+        1 => "Of every step.".to_string(),
+        n => format!("Mean of every {n} steps."),
+    };
     let line = |name, value: fn(&EpochRecord) -> f64| {
         Series::line(name, records.iter().map(|record| [record.epoch as f64, value(record)]))
     };
@@ -134,20 +171,35 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
         },
         Chart {
             title: "Training loss by step",
-            note: match steps.per_point() {
-                1 => "Of every step since the start or the last resume.".into(),
-                n => format!("Mean of every {n} steps since the start or the last resume."),
-            },
+            note: each_point(),
             x: Axis::STEP,
             y: Axis::LOSS,
-            series: vec![Series::line("training", steps.points().iter().copied())],
+            series: by_step("training", |point| point.loss),
         },
         Chart {
             title: "Learning rate",
-            note: "At the last step of an epoch.".into(),
-            x: Axis::EPOCH,
+            note: each_point(),
+            x: Axis::STEP,
             y: axis("learning rate", Quantity::Number),
-            series: vec![line("learning rate", |r| r.lr)],
+            series: by_step("learning rate", |point| point.lr),
+        },
+        Chart {
+            title: "Norm of the gradient",
+            note: format!("{} Before clipping.", each_point()),
+            x: Axis::STEP,
+            y: Axis { from_zero: false, ..axis("norm", Quantity::Logarithmic) },
+            series: by_step("norm", |point| point.grad_norm),
+        },
+        Chart {
+            title: "Time per epoch",
+            note: "Steps of training, waiting for the loader, and validation.".into(),
+            x: Axis::EPOCH,
+            y: axis("time", Quantity::Duration),
+            series: vec![
+                line("steps", EpochRecord::step_seconds),
+                line("loader", |r| r.loader_seconds),
+                line("validation", |r| r.validation_seconds),
+            ],
         },
         Chart {
             title: "Speed",
@@ -161,7 +213,7 @@ fn charts(records: &[EpochRecord], steps: &Steps) -> [Chart; 5] {
 
 fn epoch_table(records: &[EpochRecord]) -> Html {
     type Cell = fn(&EpochRecord) -> String;
-    let columns: [(&str, Cell); 11] = [
+    let columns: [(&str, Cell); 13] = [
         ("epoch", |r| Epoch.show(r.epoch as f64)),
         ("top-1", |r| Percent.show(r.top1)),
         ("top-5", |r| Percent.show(r.top5)),
@@ -171,6 +223,8 @@ fn epoch_table(records: &[EpochRecord]) -> Html {
         ("learning rate", |r| Number.show(r.lr)),
         ("images/s", |r| Number.show(r.images_per_second)),
         ("time", |r| Duration.show(r.seconds)),
+        ("loader", |r| Duration.show(r.loader_seconds)),
+        ("validation", |r| Duration.show(r.validation_seconds)),
         ("fold difference", |r| Number.show(r.fold_max_rel_diff)),
         ("skipped", |r| r.skipped.to_string()),
     ];
@@ -180,8 +234,10 @@ fn epoch_table(records: &[EpochRecord]) -> Html {
 
 #[cfg(test)]
 mod tests {
+    use super::super::findings;
     use super::super::testing::{assert_well_formed, run};
     use super::*;
+    use dbb_datasets::Image;
     use dbb_models::BlockKind;
 
     #[test]
@@ -222,12 +278,35 @@ mod tests {
         let page = train_page(&run, &State::Running);
         assert!(page.contains("epoch 0 of 2") && page.contains("No epoch is finished"));
         assert_well_formed(&page);
-        run.steps = Steps::new(0, 16);
-        (1..=3).for_each(|step| run.steps.add(step, 2.5 / step as f64));
+        for step in 1..=3 {
+            let loss = 2.5 / step as f64;
+            run.steps.add(StepPoint { step, loss, lr: 0.1, grad_norm: 1.5 * loss });
+        }
+        run.step = [3, 16];
         let page = train_page(&run, &State::Running);
         assert!(page.contains("epoch 0 of 2, step 3 of 16") && page.contains("value=\"3\""));
         assert!(page.contains("training: at last 0.8333 (step 3)"), "the curve of the first epoch");
+        assert!(page.contains("norm: at last 1.250 (step 3)") && page.contains("Learning rate"));
         assert_well_formed(&page);
+    }
+
+    #[test]
+    fn a_run_shows_what_its_validation_found_and_what_the_network_got() {
+        let mut run = run(BlockKind::Dbb, 0, &[70.0, 71.0]);
+        let image = Image::new(2, 2, 3, vec![200; 12]).unwrap();
+        run.batch = vec![(image.thumbnail(64), "70 % cat, 30 % <dog>".into())];
+        run.findings = Some(findings::tests::of(10));
+        let page = train_page(&run, &State::Finished);
+        assert_well_formed(&page);
+        for part in [
+            "Worst mistakes",
+            "Calibration error",
+            "alt=\"70 % cat, 30 % &lt;dog&gt;\"",
+            // 53.5 s in all.
+            "steps: at last 40.0 s (epoch 2). loader: at last 4.5 s (epoch 2). validation: at last 9.0 s",
+        ] {
+            assert!(page.contains(part), "no {part}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, shown};
 
 /// Keys that decide where, how often and how long, but not what a run computes.
-const FREE_KEYS: [&str; 10] = [
+const FREE_KEYS: [&str; 11] = [
     "name",
     "data.source",
     "data.workers",
@@ -16,6 +16,7 @@ const FREE_KEYS: [&str; 10] = [
     "train.patience",
     "train.min_delta",
     "train.max_minutes",
+    "train.memory_mb",
 ];
 
 /// Whether a key decides where, how often or how long, but not what a run computes, so that it may

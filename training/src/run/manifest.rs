@@ -49,6 +49,11 @@ impl Manifest {
     }
 }
 
+/// SHA-256 of a file, in hexadecimal digits.
+pub(crate) fn sha256(path: &Path) -> io::Result<String> {
+    Ok(Entry::of(path)?.sha256)
+}
+
 impl Entry {
     fn of(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;

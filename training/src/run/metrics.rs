@@ -21,7 +21,17 @@ impl Totals {
     /// Adds a batch: logits `[batch, classes]`, labels, and the mean loss.
     pub fn add(&mut self, logits: Tensor<2>, labels: &[usize], mean_loss: f64) {
         let [_, classes] = logits.dims();
-        let values: Vec<f32> = host(logits.into_data());
+        self.add_values(&host(logits.into_data()), classes, labels, mean_loss);
+    }
+
+    /// The same with the logits on the host.
+    pub(crate) fn add_values(
+        &mut self,
+        values: &[f32],
+        classes: usize,
+        labels: &[usize],
+        mean_loss: f64,
+    ) {
         for (row, &label) in values.chunks(classes).zip(labels) {
             let rank = rank_of(row, label);
             self.top1 += usize::from(rank < 1);
@@ -82,11 +92,6 @@ impl Totals {
     }
 }
 
-/// The class with the highest logit or probability; of equal ones the first.
-pub fn best(row: &[f32]) -> usize {
-    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
-}
-
 /// How many classes are preferred to the label. Ties go to the earlier class; if the logit of the
 /// label is NaN, all are.
 fn rank_of(logits: &[f32], label: usize) -> usize {
@@ -142,10 +147,23 @@ pub struct EpochRecord {
     pub images_per_second: f64,
     /// Seconds of training and validation.
     pub seconds: f64,
+    /// Those of them in which training waited for the loader.
+    #[serde(default)]
+    pub loader_seconds: f64,
+    /// Those of them that validation took.
+    #[serde(default)]
+    pub validation_seconds: f64,
     /// Images that could not be read and were left out, in training and validation.
     pub skipped: usize,
     /// Steps whose loss was more than three times the mean of those before.
     pub spikes: usize,
+}
+
+impl EpochRecord {
+    /// Seconds of the steps alone, without loader and validation.
+    pub fn step_seconds(&self) -> f64 {
+        self.seconds - self.loader_seconds - self.validation_seconds
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 
 pub mod directory;
 pub mod identity;
+pub mod lock;
 pub mod manifest;
 pub mod metrics;
 pub mod progress;
 pub mod spikes;
+pub mod steps;
 pub mod tensorboard;

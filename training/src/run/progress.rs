@@ -6,12 +6,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::classification::Classification;
 use crate::error::{Error, Result};
 use crate::run::directory::{CheckpointId, RunDir};
 use crate::run::identity::Identity;
 use crate::run::manifest;
 use crate::run::metrics::{EpochRecord, Totals};
 use crate::run::spikes::SpikeWatch;
+use crate::run::steps::Steps;
 
 /// How far a run has come, and everything it remembers besides its tensors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +28,12 @@ pub struct Progress {
     pub best_top1: f64,
     /// Every epoch so far.
     pub records: Vec<EpochRecord>,
+    /// What the last validation found.
+    #[serde(default)]
+    pub validation: Option<Classification>,
+    /// Loss, learning rate and gradient norm by step.
+    #[serde(default)]
+    pub steps: Steps,
     /// The epoch under way.
     pub partial: PartialEpoch,
     /// Images that could not be read, each once.
@@ -53,6 +61,9 @@ pub struct PartialEpoch {
     pub lr: f64,
     /// Seconds of training.
     pub seconds: f64,
+    /// Those of them in which it waited for the loader.
+    #[serde(default)]
+    pub loader_seconds: f64,
 }
 
 impl Progress {
@@ -64,6 +75,8 @@ impl Progress {
             best_epoch: 0,
             best_top1: 0.0,
             records: Vec::new(),
+            validation: None,
+            steps: Steps::default(),
             partial: PartialEpoch::default(),
             bad_samples: BTreeSet::new(),
             spikes: SpikeWatch::default(),
@@ -73,13 +86,14 @@ impl Progress {
         }
     }
 
-    /// Adds the record of an epoch.
-    pub fn add(&mut self, record: EpochRecord) {
+    /// Adds the record of an epoch, and what its validation found.
+    pub fn add(&mut self, record: EpochRecord, validation: Classification) {
         if self.best_epoch == 0 || record.top1 > self.best_top1 {
             self.best_epoch = record.epoch;
             self.best_top1 = record.top1;
         }
         self.records.push(record);
+        self.validation = Some(validation);
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::cannot_write;
 use crate::run::metrics::EpochRecord;
+use crate::run::steps::StepPoint;
 
 /// One step in so many is written.
 const STEPS: usize = 10;
@@ -48,15 +49,17 @@ impl TensorBoard {
         Ok(board)
     }
 
-    /// Loss and learning rate of an optimizer step, counted from 1 over the whole run; the first
+    /// Loss, learning rate and gradient norm of an optimizer step; the first
     /// and every tenth are written.
     ///
     /// # Errors
     /// If the file cannot be written, with its path.
-    pub fn step(&mut self, step: usize, loss: f64, lr: f64) -> io::Result<()> {
+    pub fn step(&mut self, point: &StepPoint) -> io::Result<()> {
+        let &StepPoint { step, loss, lr, grad_norm } = point;
         if step == 1 || step.is_multiple_of(STEPS) {
             self.scalar("train/loss", step, loss)?;
             self.scalar("train/lr", step, lr)?;
+            self.scalar("train/grad_norm", step, grad_norm)?;
         }
         if self.flushed.elapsed() > FLUSH_INTERVAL {
             self.flush()?;
@@ -240,15 +243,16 @@ mod tests {
         let folder = folder.path().join("tensorboard");
         let mut board = TensorBoard::open(&folder, 0).unwrap();
         for step in 1..=300 {
-            board.step(step, 1.0 / step as f64, 0.1).unwrap();
+            let loss = 1.0 / step as f64;
+            board.step(&StepPoint { step, loss, lr: 0.1, grad_norm: 2.0 }).unwrap();
         }
         drop(board);
         let first = events(&folder.join("events.out.tfevents.00000.dbb"));
         assert_eq!(first[0], (0, (3, b"brain.Event:2".to_vec())));
         assert_eq!(first[1], (1, (7, vec![0x08, 0x01])));
-        // Steps 1, 10, 20, ..., 300, two scalars each.
-        assert_eq!(first.len(), 2 + 2 * 31);
-        let (step, (field, summary)) = &first[first.len() - 2];
+        // Steps 1, 10, 20, ..., 300, three scalars each.
+        assert_eq!(first.len(), 2 + 3 * 31);
+        let (step, (field, summary)) = &first[first.len() - 3];
         assert_eq!((*step, *field), (300, 5));
         let scalar = fields(&fields(summary)[0].1);
         assert_eq!(scalar[0], (1, b"train/loss".to_vec()));

@@ -13,4 +13,6 @@ pub mod start;
 mod trainer;
 
 pub use range_curve::{RangeCurve, RangePoint};
-pub use trainer::{RangeTest, TrainResult, Trainer, check};
+pub use trainer::{
+    DiskForecast, Forecast, MemoryForecast, RangeTest, TimeForecast, TrainResult, Trainer, check,
+};

@@ -8,7 +8,6 @@
 
 mod epilogue;
 mod product;
-mod separable;
 mod weight;
 mod winograd;
 
@@ -17,14 +16,14 @@ use rayon::prelude::*;
 use crate::buffer::{self, Buffer};
 use crate::gemm::{self, Columns};
 use crate::norm::Statistics;
+use crate::profile::{self, Work};
 use crate::shape::{Geometry, matrix_len};
-use crate::{ConvShape, depthwise};
+use crate::{Activation, ConvShape, depthwise};
 use product::{Output, Product, Run};
 
 pub use epilogue::Epilogue;
-pub use separable::{Depthwise, forward_separable};
 pub use weight::backward_weight;
-pub use winograd::PreparedWeight;
+pub(crate) use winograd::transform;
 
 /// `y = conv(x, w)`, then the epilogue. `shape.macs()` multiply-adds; `x` is read once from memory
 /// and once per tap from the cache, `y` is written once.
@@ -32,43 +31,33 @@ pub use winograd::PreparedWeight;
 /// # Panics
 /// If there is no such convolution or a length does not fit the shape.
 pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], epilogue: Epilogue) {
-    convolution(shape, x, w, None, y, epilogue);
-}
-
-/// [`forward`] with the weight `w` in its prepared form as well. Results differ by rounding.
-///
-/// # Panics
-/// As [`forward`], and if the weight was prepared for other channels or another instruction set.
-pub fn forward_prepared(
-    shape: &ConvShape,
-    x: &[f32],
-    (w, prepared): (&[f32], &PreparedWeight),
-    y: &mut [f32],
-    epilogue: Epilogue,
-) {
-    convolution(shape, x, w, Some(prepared), y, epilogue);
-}
-
-fn convolution(
-    shape: &ConvShape,
-    x: &[f32],
-    w: &[f32],
-    prepared: Option<&PreparedWeight>,
-    y: &mut [f32],
-    epilogue: Epilogue,
-) {
     let shape = &Geometry::new(shape, x.len(), y.len())
         .with_weight(w.len())
         .with_residual(epilogue.residual);
     epilogue.check_bias(shape.out_channels);
-    if let Some(prepared) = prepared {
-        prepared.check(shape);
-    }
     if shape.is_depthwise() && !epilogue.accumulate && epilogue.residual.is_none() {
         return depthwise::conv_forward(shape, x, w, epilogue.bias, epilogue.activation, y);
     }
+    let _span = profile::work(Work::Products);
     for group in 0..shape.groups {
-        let product = Product { prepared, ..forward_product(shape, group, x, w) };
+        let product = forward_product(shape, group, x, w);
+        gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
+    }
+}
+
+/// [`forward`] without an epilogue, as sums of products: of integers they are exact as long as they are in
+/// `f32`.
+///
+/// # Panics
+/// As [`forward`].
+pub(crate) fn forward_direct(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]) {
+    let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(w.len());
+    if shape.is_depthwise() {
+        return depthwise::conv_forward(shape, x, w, None, Activation::Identity, y);
+    }
+    for group in 0..shape.groups {
+        let product = Product { direct: true, ..forward_product(shape, group, x, w) };
+        let epilogue = Epilogue::default();
         gemm::dispatch(Run { product: &product, y, epilogue, moments: None });
     }
 }
@@ -96,6 +85,7 @@ pub(crate) fn weight_grad(shape: &ConvShape, x: &[f32], dy: &[f32]) -> Vec<f32> 
 /// # Panics
 /// As [`forward`].
 pub fn forward_with_stats(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]) -> Statistics {
+    let _span = profile::work(Work::Products);
     let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(w.len());
     let (mut mean, mut var) = (vec![0.0; shape.out_channels], vec![0.0; shape.out_channels]);
     let per_group = shape.out_channels / shape.groups;
@@ -116,6 +106,7 @@ pub fn forward_with_stats(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32]
 /// # Panics
 /// As [`forward`].
 pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], accumulate: bool) {
+    let _span = profile::work(Work::Products);
     let shape = &Geometry::new(shape, dx.len(), dy.len()).with_weight(w.len());
     let epilogue = Epilogue { accumulate, ..Epilogue::default() };
     let [height, width] = shape.input;
@@ -177,8 +168,7 @@ pub fn backward_input(shape: &ConvShape, dy: &[f32], w: &[f32], dx: &mut [f32], 
                     },
                     channel: group * c,
                     columns,
-                    filters: None,
-                    prepared: None,
+                    direct: false,
                 };
                 gemm::dispatch(Run { product: &product, y: dx, epilogue, moments: None });
             }
@@ -236,6 +226,7 @@ impl<'a> Matrix<'a> {
 /// # Panics
 /// If a matrix is longer than its slice, the sizes do not match, or the columns of `B` coincide.
 pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], accumulate: bool) {
+    let _span = profile::work(Work::Products);
     let ([rows, depth], [_, columns]) = (a.size, b.size);
     a.check("A");
     b.check("B");
@@ -276,8 +267,7 @@ pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], accumulate: bool) {
             taps: vec![[0, 0]],
             grid: [1, columns],
         },
-        filters: None,
-        prepared: None,
+        direct: false,
     };
     let epilogue = Epilogue { accumulate, ..Epilogue::default() };
     gemm::dispatch(Run { product: &product, y: c, epilogue, moments: None });
@@ -333,8 +323,7 @@ fn forward_product<'a>(shape: &Geometry, group: usize, x: &'a [f32], w: &'a [f32
         },
         channel: group * d,
         columns,
-        filters: None,
-        prepared: None,
+        direct: false,
     }
 }
 

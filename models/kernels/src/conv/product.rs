@@ -6,9 +6,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::epilogue::{Epilogue, Finish};
-use super::winograd::{PreparedWeight, Winograd};
+use super::winograd::Winograd;
 use crate::Activation;
-use crate::gemm::{self, Columns, Filters, Isa, Kernel, Rows};
+use crate::gemm::{self, Columns, Isa, Kernel, Rows};
 use crate::norm;
 use crate::shared::Shared;
 
@@ -52,28 +52,8 @@ pub(super) struct Product<'a> {
     /// The first row's channel in bias and residual.
     pub channel: usize,
     pub columns: Columns<'a>,
-    /// The depthwise convolution whose taps the columns are, and whose outputs are multiplied.
-    pub filters: Option<Filters<'a>>,
-    /// The weight, prepared for [`Winograd`].
-    pub prepared: Option<&'a PreparedWeight>,
-}
-
-impl Product<'_> {
-    /// Packs the operand of these channels and columns.
-    ///
-    /// # Safety
-    /// Inside `enter`; `to` has room for whole panels.
-    #[inline(always)]
-    unsafe fn pack<I: Isa>(&self, (channels, columns): (Range<usize>, Range<usize>), to: *mut f32) {
-        let source = &self.columns;
-        // SAFETY: as the caller promises; there are filters for every channel.
-        unsafe {
-            match &self.filters {
-                None => source.pack::<I>(channels, columns, to),
-                Some(filters) => source.pack_filtered::<I>(filters, channels, columns, to),
-            }
-        }
-    }
+    /// Whether nothing but products may be added.
+    pub direct: bool,
 }
 
 /// Blocks of whole channels with a depth near `DEPTH`, each as its channels.
@@ -105,7 +85,7 @@ impl Kernel for Run<'_, '_> {
         if product.rows == 0 || total == 0 {
             return;
         }
-        if let Some(winograd) = Winograd::of(product) {
+        if let Some(winograd) = Winograd::of(product).filter(|_| !product.direct) {
             // SAFETY: the processor has `I`, as the caller promises.
             return unsafe { winograd.run::<I>(y, epilogue, moments) };
         }
@@ -121,17 +101,12 @@ impl Kernel for Run<'_, '_> {
         let units = total.div_ceil(width);
         let row_parts =
             if units < 4 * threads { threads.min(gemm::panels::<I>(product.rows)) } else { 1 };
-        let most = match &product.filters {
-            // Filters read whole rows of the map.
-            Some(_) => 2 * COLUMNS,
-            None => COLUMNS,
-        };
         let column_parts = if row_parts > 1 {
             1
         } else {
-            total.div_ceil(most).next_multiple_of(threads).min(units)
+            total.div_ceil(COLUMNS).next_multiple_of(threads).min(units)
         };
-        let column_parts = column_parts.max(total.div_ceil(most).min(units));
+        let column_parts = column_parts.max(total.div_ceil(COLUMNS).min(units));
         let mut sums = match moments {
             Some(_) => vec![Sums::default(); column_parts * product.rows],
             None => Vec::new(),
@@ -244,8 +219,8 @@ impl Tasks<'_, '_> {
                     #[inline(always)]
                     || {
                         for (index, block) in blocks.iter().enumerate() {
-                            let read = (block.clone(), columns.clone());
-                            product.pack::<I>(read, b.as_mut_ptr());
+                            let source = &product.columns;
+                            source.pack::<I>(block.clone(), columns.clone(), b.as_mut_ptr());
                             let part = gemm::Block {
                                 panels: panels.clone(),
                                 rows: product.rows,

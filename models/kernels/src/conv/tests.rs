@@ -1,58 +1,13 @@
 use super::*;
 use crate::Activation;
-use crate::testing::{affordable, assert_within, for_each_set, largest, random, with_threads};
-
-/// Calls `term(x index, w index, y index)` for every multiply-add of the definition.
-fn each_term(shape: &ConvShape, mut term: impl FnMut(usize, usize, usize)) {
-    let [oh, ow] = shape.output();
-    let [h, w] = shape.input;
-    let [kh, kw] = shape.kernel;
-    let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
-    for n in 0..shape.batch {
-        for o in 0..shape.out_channels {
-            for i in 0..c {
-                let channel = o / d * c + i;
-                for (oy, ox) in (0..oh * ow).map(|p| (p / ow, p % ow)) {
-                    for (ky, kx) in (0..kh * kw).map(|k| (k / kw, k % kw)) {
-                        let y = (oy * shape.stride[0] + ky).wrapping_sub(shape.padding[0]);
-                        let x = (ox * shape.stride[1] + kx).wrapping_sub(shape.padding[1]);
-                        if y < h && x < w {
-                            term(
-                                ((n * shape.in_channels + channel) * h + y) * w + x,
-                                ((o * c + i) * kh + ky) * kw + kx,
-                                ((n * shape.out_channels + o) * oh + oy) * ow + ox,
-                            );
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn activated(activation: Activation, value: f64) -> f64 {
-    match activation {
-        Activation::Identity => value,
-        Activation::Relu => value.max(0.0),
-        Activation::Relu6 => value.clamp(0.0, 6.0),
-        Activation::HardSwish => value * (value + 3.0).clamp(0.0, 6.0) / 6.0,
-    }
-}
+use crate::testing::{
+    activated, affordable, assert_within, each_term, for_each_set, largest, random, shape,
+    with_threads,
+};
 
 fn assert_close(name: &str, shape: &ConvShape, found: &[f32], expected: &[f64]) {
     let bound = 2e-6 * largest(expected, 1e-3);
     assert_within(format_args!("{name} of {shape:?}"), found, expected, bound);
-}
-
-fn shape(
-    batch: usize,
-    [in_channels, out_channels, groups]: [usize; 3],
-    input: [usize; 2],
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    padding: [usize; 2],
-) -> ConvShape {
-    ConvShape { batch, in_channels, out_channels, input, kernel, stride, padding, groups }
 }
 
 fn shapes() -> Vec<ConvShape> {
@@ -123,11 +78,6 @@ fn agrees_with_the_definition(shape: ConvShape) {
         let mut y = vec![f32::NAN; dy.len()];
         forward(&shape, &x, &w, &mut y, Epilogue::default());
         assert_close("y", &shape, &y, &y_want);
-        if let Some(prepared) = PreparedWeight::new(&shape, &w) {
-            let mut y = vec![f32::NAN; dy.len()];
-            forward_prepared(&shape, &x, (&w, &prepared), &mut y, Epilogue::default());
-            assert_close("y with a prepared weight", &shape, &y, &y_want);
-        }
 
         let [oh, ow] = shape.output();
         for (residual, accumulate, activation) in [
@@ -261,85 +211,6 @@ fn two_runs_are_equal_with_any_number_of_threads() {
                 assert_eq!(first, second);
                 assert!(first.0.iter().flatten().all(|value| value.is_finite()));
             }
-        }
-    });
-}
-
-#[test]
-fn weights_are_prepared_where_it_pays() {
-    let of =
-        |shape: &ConvShape| PreparedWeight::new(shape, &random(1, shape.weight_len())).is_some();
-    let served = shape(1, [16, 20, 1], [5, 6], [3, 3], [1, 1], [1, 1]);
-    assert!(of(&served));
-    assert!(!of(&ConvShape { stride: [2, 2], ..served }));
-    assert!(!of(&ConvShape { kernel: [3, 1], ..served }));
-    assert!(!of(&ConvShape { groups: 2, ..served }));
-    assert!(!of(&ConvShape { in_channels: 1, ..served }));
-}
-
-#[test]
-#[should_panic(expected = "channels of the prepared weight")]
-fn a_weight_prepared_for_other_channels_is_refused() {
-    let served = shape(1, [16, 20, 1], [5, 6], [3, 3], [1, 1], [1, 1]);
-    let prepared = PreparedWeight::new(&served, &random(1, served.weight_len())).unwrap();
-    let other = ConvShape { out_channels: 16, ..served };
-    let (x, w) = (random(2, other.input_len()), random(3, other.weight_len()));
-    let mut y = vec![0.0; other.output_len()];
-    forward_prepared(&other, &x, (&w, &prepared), &mut y, Epilogue::default());
-}
-
-#[test]
-fn separable_convolutions_are_a_depthwise_and_a_pointwise_convolution() {
-    let cases = [
-        (2, [5, 7], [9, 8], [3, 3], [1, 1], [1, 1], Activation::Relu),
-        (3, [20, 33], [7, 7], [3, 3], [1, 1], [1, 1], Activation::Relu6),
-        (2, [6, 18], [10, 13], [3, 3], [2, 2], [1, 1], Activation::HardSwish),
-        (1, [3, 2], [11, 40], [5, 5], [1, 1], [2, 2], Activation::HardSwish),
-        (2, [4, 5], [12, 35], [5, 3], [1, 2], [2, 0], Activation::Identity),
-        (1, [4, 5], [9, 9], [3, 3], [3, 3], [1, 1], Activation::Relu),
-        (2, [3, 4], [4, 6], [1, 1], [1, 1], [0, 0], Activation::Relu),
-        (1, [2, 3], [1, 1], [3, 3], [1, 1], [1, 1], Activation::Relu),
-        (1, [300, 40], [15, 33], [3, 3], [1, 1], [1, 1], Activation::Relu),
-    ];
-    for_each_set(|| {
-        for (batch, [channels, outputs], input, kernel, stride, padding, activation) in cases {
-            let first = shape(batch, [channels; 3], input, kernel, stride, padding);
-            let second =
-                shape(batch, [channels, outputs, 1], first.output(), [1; 2], [1; 2], [0; 2]);
-            if !affordable(first.macs() + second.macs()) {
-                continue;
-            }
-            let x = random(1, first.input_len());
-            let [weight, w] = [random(2, first.weight_len()), random(3, second.weight_len())];
-            let [first_bias, bias] = [random(4, channels), random(5, outputs)];
-            let residual = random(6, second.output_len());
-
-            let mut between = vec![0.0; first.output_len()];
-            each_term(&first, |i, k, o| between[o] += f64::from(x[i]) * f64::from(weight[k]));
-            let positions = first.output_positions();
-            let channel = |index: usize, channels: usize| index / positions % channels;
-            for (index, value) in between.iter_mut().enumerate() {
-                *value += f64::from(first_bias[channel(index, channels)]);
-                *value = activated(activation, *value);
-            }
-            let mut want = vec![0.0; second.output_len()];
-            each_term(&second, |i, k, o| want[o] += between[i] * f64::from(w[k]));
-            for (index, value) in want.iter_mut().enumerate() {
-                *value += f64::from(bias[channel(index, outputs)]) + f64::from(residual[index]);
-                *value = value.max(0.0);
-            }
-
-            let depthwise =
-                Depthwise { shape: first, weight: &weight, bias: Some(&first_bias), activation };
-            let epilogue = Epilogue {
-                bias: Some(&bias),
-                residual: Some(&residual),
-                accumulate: false,
-                activation: Activation::Relu,
-            };
-            let mut y = vec![f32::NAN; want.len()];
-            forward_separable(&depthwise, &x, &w, &mut y, epilogue);
-            assert_close("y of separable", &first, &y, &want);
         }
     });
 }

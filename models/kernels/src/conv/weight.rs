@@ -9,6 +9,7 @@ use super::product::channel_blocks;
 use super::winograd::WinogradGrad;
 use crate::ConvShape;
 use crate::gemm::{self, Columns, Isa, Kernel, Rows};
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 
@@ -32,6 +33,7 @@ const PRIVATE: usize = 1 << 17;
 /// # Panics
 /// As [`forward`](super::forward()).
 pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let _span = profile::work(Work::Products);
     let shape = &Geometry::new(shape, x.len(), dy.len()).with_weight(dw.len());
     let outputs = shape.output().iter().product::<usize>();
     let (c, d) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);

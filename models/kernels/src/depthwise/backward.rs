@@ -19,6 +19,7 @@ use crate::branch_sum::{BranchGrad, BranchMap, BranchSum, SumGrad, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::instruction_set;
 use crate::padded_norm::PaddedNormGrad;
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 
@@ -39,6 +40,7 @@ pub(crate) fn backward(
     dy: &[f32],
     wanted: Wanted,
 ) -> SumGrad {
+    let _span = profile::work(Work::Depthwise);
     let form = &Form::new(block, &Geometry::new(&block.shape, x.len(), dy.len()));
     assert_eq!(saved.records.len(), form.channels * form.record(), "saved state");
     let mut dx = buffer::take(x.len());

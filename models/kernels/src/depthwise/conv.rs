@@ -4,6 +4,7 @@ use super::channels::{map_channels, plane_and_next, with_scratch};
 use super::convolve::{Base, Convolve};
 use super::copy::{pad, unpitch};
 use super::grid::Grid;
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::{Activation, ConvShape, instruction_set};
@@ -25,6 +26,7 @@ pub fn conv_forward(
     activation: Activation,
     y: &mut [f32],
 ) {
+    let _span = profile::work(Work::Depthwise);
     let arch = instruction_set::arch();
     let shape = &Geometry::new(shape, x.len(), y.len()).with_weight(weight.len());
     let channels = shape.out_channels;

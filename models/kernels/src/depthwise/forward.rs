@@ -13,6 +13,7 @@ use super::second::SecondSums;
 use super::sums::class_sums;
 use crate::activation::Activation;
 use crate::branch_sum::{BranchSum, SumStatistics};
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::{BatchStatistics, activation, buffer, instruction_set, norm, shift};
@@ -36,6 +37,7 @@ pub(crate) fn forward(
     activation: Activation,
     y: &mut [f32],
 ) -> (SumStatistics, Saved) {
+    let _span = profile::work(Work::Depthwise);
     let form = &Form::new(block, &Geometry::new(&block.shape, x.len(), y.len()));
     let mut before = activation.needs_input().then(|| buffer::take(y.len()));
     let pass = Pass {

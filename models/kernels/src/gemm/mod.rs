@@ -7,7 +7,6 @@
 //! among the panels (64 rows as 13 + 13 + 13 + 13 + 12), so that no tile is mostly empty.
 
 mod columns;
-mod filtered;
 mod simd;
 
 use std::cell::RefCell;
@@ -20,7 +19,6 @@ use rayon::prelude::*;
 use crate::instruction_set;
 use crate::shared::Shared;
 pub(crate) use columns::Columns;
-pub(crate) use filtered::Filters;
 pub(crate) use simd::Isa;
 use simd::Portable;
 #[cfg(target_arch = "x86_64")]

@@ -6,6 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::branches::{Branch, MAX_BRANCHES, affine, for_branches, load_branches, splat_branches};
 use crate::activation::{Activation, Vectors, with_kind};
+use crate::profile::{self, Work};
 use crate::shape::map_len;
 use crate::shared::Shared;
 use crate::simd::{Lanes, sweep};
@@ -26,6 +27,7 @@ pub fn apply(
     dims: [usize; 3],
     y: &mut [f32],
 ) {
+    let _span = profile::work(Work::Norms);
     let [batch, channels, positions] = dims;
     let len = map_len(dims);
     let branches = Branch::reading(maps, dims);

@@ -11,6 +11,7 @@ use super::reduce::Sums;
 use crate::arithmetic::to_f32;
 use crate::instruction_set;
 use crate::planes;
+use crate::profile::{self, Work};
 use crate::shape::map_len;
 use crate::shared::Shared;
 use crate::simd::{Lanes, sweep};
@@ -96,6 +97,7 @@ pub fn backward_input(
     d_maps: &mut [&mut [f32]],
     d_residual: Option<&mut [f32]>,
 ) {
+    let _span = profile::work(Work::Norms);
     let [batch, channels, positions] = dims;
     let len = map_len(dims);
     assert!(

@@ -11,6 +11,7 @@ use super::{BLOCK, Dims};
 use crate::arithmetic::to_f32;
 use crate::instruction_set;
 use crate::planes;
+use crate::profile::{self, Work};
 use crate::shape::map_len;
 use crate::simd::{Lanes, sweep};
 
@@ -30,6 +31,7 @@ pub struct Sums {
 /// # Panics
 /// If a length does not fit `dims` or there is no branch.
 pub fn reduce(maps: &[&[f32]], mean: &[f64], dy: &[f32], gate: Gate, dims: [usize; 3]) -> Sums {
+    let _span = profile::work(Work::Norms);
     let [batch, channels, positions] = dims;
     let len = map_len(dims);
     let branches = Branch::reading(maps, dims);

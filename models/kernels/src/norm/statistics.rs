@@ -5,6 +5,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::{BLOCK, Dims};
+use crate::profile::{self, Work};
 use crate::simd::{Lanes, sweep};
 use crate::{instruction_set, planes, shape::map_len, shift};
 
@@ -26,6 +27,7 @@ pub struct Statistics {
 /// # Panics
 /// If the map is empty or its length not that of `dims`.
 pub fn statistics(map: &[f32], dims: [usize; 3]) -> Statistics {
+    let _span = profile::work(Work::Norms);
     let [batch, channels, positions] = dims;
     assert_eq!(map.len(), map_len(dims), "length of the map");
     let plane = |image, channel| &map[(image * channels + channel) * positions..][..positions];

@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use crate::buffer::{self, Buffer};
 use crate::conv::{Matrix, matmul};
+use crate::profile::{self, Work};
 
 pub use parts::{OrepaConstants, OrepaParts};
 
@@ -74,6 +75,7 @@ impl OrepaShape {
         constants: &OrepaConstants<'_>,
         kernel: &mut [f32],
     ) {
+        let _span = profile::work(Work::Orepa);
         self.check(parts, constants, kernel.len());
         let first = self.effective_first(parts, constants);
         let second = self.taps_outermost(parts.second, self.internal, |_, value| value);
@@ -114,6 +116,7 @@ impl OrepaShape {
         constants: &OrepaConstants<'_>,
         grad: &[f32],
     ) -> OrepaParts<Vec<f32>> {
+        let _span = profile::work(Work::Orepa);
         self.check(parts, constants, grad.len());
         let Self { outputs, per_group, taps, internal, expansion, .. } = *self;
         let mut found = OrepaParts::from_list(self.lengths().into_list().map(|len| vec![0.0; len]));

@@ -8,6 +8,7 @@ use super::{geometry, sort_columns, taps};
 use crate::ConvShape;
 use crate::instruction_set;
 use crate::planes;
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::simd::{Lanes, WIDEST, load, sweep};
@@ -45,6 +46,7 @@ with_columns!(AverageBackward);
 /// If a length does not match the shape, the numbers of channels differ, or the padding is not
 /// smaller than the kernel.
 pub fn average(shape: &ConvShape, x: &[f32], y: &mut [f32]) {
+    let _span = profile::work(Work::Pools);
     let shape = &geometry(shape, x.len(), y.len());
     let y = Shared::new(y);
     let planes = shape.batch * shape.in_channels;
@@ -141,6 +143,7 @@ fn add_some_rows<S: Simd>(simd: S, from: &[f32], to: &mut [f32], rows: usize) {
 /// # Panics
 /// As [`average`].
 pub fn average_backward(shape: &ConvShape, dy: &[f32], dx: &mut [f32], accumulate: bool) {
+    let _span = profile::work(Work::Pools);
     let shape = &geometry(shape, dx.len(), dy.len());
     let dx = Shared::new(dx);
     let planes = shape.batch * shape.in_channels;

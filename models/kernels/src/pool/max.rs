@@ -8,6 +8,7 @@ use super::{LARGEST_WINDOW, geometry, sort_columns, taps};
 use crate::ConvShape;
 use crate::instruction_set;
 use crate::planes;
+use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::shared::Shared;
 use crate::simd::{Lanes, WIDEST, load, sweep};
@@ -18,6 +19,7 @@ use crate::simd::{Lanes, WIDEST, load, sweep};
 /// # Panics
 /// As [`average`](super::average()); or if a window has more than [`LARGEST_WINDOW`] values.
 pub fn max(shape: &ConvShape, x: &[f32], y: &mut [f32], argmax: &mut [u8]) {
+    let _span = profile::work(Work::Pools);
     let shape = &geometry(shape, x.len(), y.len());
     assert_eq!(argmax.len(), y.len(), "length of the places");
     check_window(shape);
@@ -123,6 +125,7 @@ impl Max<'_> {
 /// # Panics
 /// As [`max`]; or if a place lies outside the input.
 pub fn max_backward(shape: &ConvShape, dy: &[f32], argmax: &[u8], dx: &mut [f32]) {
+    let _span = profile::work(Work::Pools);
     let shape = &geometry(shape, dx.len(), dy.len());
     assert_eq!(argmax.len(), dy.len(), "length of the places");
     check_window(shape);

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::parameters::{Parameters, SHAPE, WANTED};
+use crate::blocked;
 use crate::branches::{BranchSum, SumGrad, SumSaved, SumStatistics, Wanted};
 use crate::conv::{self, Matrix};
 use crate::norm::{self, Gate, Gradients};
@@ -53,8 +54,6 @@ fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
     // What other passes have saved.
     let [full, separate] = [SHAPE, ConvShape { groups: SHAPE.out_channels, ..SHAPE }];
     let saved = Saved::of(&full, &separate);
-    let first =
-        conv::Depthwise { shape: *shape, weight: &[], bias: None, activation: IDENTITY.activation };
     let calls: [(&str, &mut dyn FnMut()); 12] = [
         ("conv::forward", &mut || conv::forward(shape, &[], &[], &mut [], IDENTITY)),
         ("conv::forward_with_stats", &mut || {
@@ -64,8 +63,8 @@ fn refused_by_all(shape: &ConvShape, by_pools: bool, reason: &str) {
             conv::backward_input(shape, &[], &[], &mut [], false);
         }),
         ("conv::backward_weight", &mut || conv::backward_weight(shape, &[], &[], &mut [])),
-        ("conv::forward_separable", &mut || {
-            conv::forward_separable(&first, &[], &[], &mut [], IDENTITY);
+        ("blocked::Weight::new", &mut || {
+            blocked::Weight::new(shape, &[]);
         }),
         ("DenseBlock::forward", &mut || {
             dense.forward(&[], None, Activation::Identity, &mut []);

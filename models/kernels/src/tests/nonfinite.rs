@@ -1,6 +1,7 @@
 //! A value that is no number, or whose square is none, is seen: in the outputs, the statistics and
 //! the gradients that depend on it by the definition.
 
+use crate::blocked;
 use crate::branches::{Branch, BranchMap, BranchSum, Wanted};
 use crate::conv::{self, Matrix};
 use crate::dense::{DenseBlock, PaddedNorm};
@@ -156,15 +157,24 @@ fn depthwise_convolutions_show_it() {
             check(&format!("stride {stride} {activation:?}"), probes, |[x, w, bias]| {
                 let mut y = vec![0.0; shape.output_len()];
                 depthwise::conv_forward(&shape, x, w, Some(bias), activation, &mut y);
-                let first = conv::Depthwise { shape, weight: w, bias: Some(bias), activation };
-                let mut separable = vec![0.0; y.len() / 2 * 3];
-                let pointwise = [1.0, 0.5, -1.0, 2.0, 0.25, -0.5];
-                let epilogue = Epilogue::default();
-                conv::forward_separable(&first, x, &pointwise, &mut separable, epilogue);
-                vec![("y", y), ("separable", separable)]
+                vec![("y", y), ("separable", separable(&shape, [x, w, bias], activation))]
             });
         }
     }
+}
+
+/// A depthwise convolution of two channels and a 1x1 convolution, in the channel-blocked layout.
+fn separable(shape: &ConvShape, [x, w, bias]: [&[f32]; 3], activation: Activation) -> Vec<f32> {
+    let [batch, channels, height, width] = shape.output_shape();
+    let second = ConvShape::pointwise(batch, [channels, 3], height * width);
+    let [filters, weight] = [(shape, w), (&second, &[1.0, 0.5, -1.0, 2.0, 0.25, -0.5])]
+        .map(|(shape, weight)| blocked::Weight::new(shape, weight).unwrap());
+    let input = blocked::Map::from_planes(x, [batch, channels, shape.input[0], shape.input[1]]);
+    let epilogue = blocked::Epilogue { bias: Some(bias), activation, residual: None };
+    let map = blocked::convolve(shape, blocked::Source::Blocked(&input), &filters, epilogue);
+    let planes = map.to_planes();
+    let source = blocked::Source::Planes(&planes);
+    blocked::convolve(&second, source, &weight, Default::default()).to_planes().into_vec()
 }
 
 #[test]

@@ -9,7 +9,7 @@ use dbb_training::inference::probe::Probe;
 use dbb_training::run::directory::RunDir;
 
 /// Which images.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct DataOptions {
     /// Data; by default the run's own.
     #[arg(long, help = data_kinds("Data", "; by default the run's own"))]

@@ -1,14 +1,21 @@
-//! The training loop: a run from its first epoch to its folded weights. `begin` starts or resumes
-//! a run, `step` is one step of the optimizer, `save` writes checkpoints, metrics and results.
-//! `range_test` trains a few steps with a rising learning rate instead.
+//! The training loop: a run from its first epoch to its folded weights. `plan` is what configuration and
+//! data decide, `need` the memory of that; `begin` starts or resumes a run, `facts` are what ranks must
+//! agree on; `step` is one step of the optimizer, `save` writes checkpoints, metrics and results,
+//! `reporting` collects what the report shows. `range_test` trains a few steps with a rising learning
+//! rate instead, `forecast` a few that are thrown away.
 
 mod begin;
 mod facts;
+mod forecast;
+mod need;
+mod plan;
 mod range_test;
+mod reporting;
 mod save;
 mod step;
 
-pub use begin::check;
+pub use forecast::{DiskForecast, Forecast, MemoryForecast, TimeForecast};
+pub use plan::check;
 pub use range_test::RangeTest;
 
 use std::path::PathBuf;
@@ -17,19 +24,22 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use dbb_datasets::{Batch, Loader};
+use dbb_datasets::{Batch, Loader, Thumbnail};
 use dbb_models::summary::Summary;
 use dbb_models::weights::Metadata;
 use dbb_models::{Classifier, ModelConfig, Reparameterize};
 use serde::Serialize;
 
 use crate::cancel::CancelToken;
+use crate::classification::Classification;
 use crate::config::Config;
 use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
 use crate::inference::evaluate::{any_image, evaluate_part};
-use crate::report::{self, State, Steps};
-use crate::run::directory::{CheckpointId, Lock, RunDir};
+use crate::inference::pictures::Picture;
+use crate::report::{self, State};
+use crate::run::directory::{CheckpointId, RunDir};
+use crate::run::lock::Lock;
 use crate::run::metrics::{EpochRecord, Totals};
 use crate::run::progress::PartialEpoch;
 use crate::run::tensorboard::TensorBoard;
@@ -85,11 +95,17 @@ pub struct Trainer {
     state: RunState,
     /// The newest checkpoint, and when it was saved.
     saved: (Option<CheckpointId>, Instant),
+    /// Steps, memory and disk in a sentence.
+    outline: String,
     notes: Vec<String>,
+    /// Seconds of the first steps of this process.
+    pace: Vec<f64>,
     stop: CancelToken,
     /// The signal that stops the run, once all ranks know it.
     asked: Option<usize>,
-    steps: Steps,
+    /// For the report: the first training batch, and the worst mistakes of the last validation.
+    batch: Vec<(Thumbnail, String)>,
+    mistakes: Vec<Picture>,
     /// When the report was written.
     reported: Instant,
     run: RunDir,
@@ -100,6 +116,8 @@ pub struct Trainer {
 /// The validation of all ranks.
 struct Validation {
     totals: Totals,
+    /// Confused classes, calibration, worst mistakes.
+    classification: Classification,
     /// Why images were left out.
     skipped: Vec<String>,
     /// Largest difference of logits to the training form, on the first batch of the first rank.
@@ -146,6 +164,11 @@ impl Trainer {
         }
     }
 
+    /// Images in a batch, found or given.
+    pub fn batch_size(&self) -> usize {
+        self.train.batch_size()
+    }
+
     /// The network that is validated and exported, in training form on the inference device: the
     /// moving average if the run keeps one.
     pub fn network(&self) -> Classifier {
@@ -158,17 +181,6 @@ impl Trainer {
     /// The validation images.
     pub fn validation(&self) -> &Loader {
         &self.val
-    }
-
-    /// The run as far as it has come, for a report.
-    pub fn report(&self) -> report::Run {
-        report::Run {
-            config: self.config.clone(),
-            summary: self.summary.clone(),
-            env: self.env.clone(),
-            records: self.state.progress.records.clone(),
-            steps: self.steps.clone(),
-        }
     }
 
     /// Trains to the end and writes the folded weights. A checkpoint is saved after every epoch
@@ -189,6 +201,7 @@ impl Trainer {
 
     fn all_epochs(&mut self, observer: &mut dyn Observer) -> Result<TrainResult> {
         observer.started(&self.info());
+        observer.note(&self.outline);
         self.notes.iter().for_each(|note| observer.note(note));
         // The notes of ranks may differ: the first decides.
         let from_weights = !self.notes.is_empty() && self.state.progress.step == 0;
@@ -199,13 +212,12 @@ impl Trainer {
             observer.note(&format!("before training: top-1 {top1:.2}%, loss {loss:.4}"));
         }
         self.write_metrics()?;
-        let steps_per_epoch = self.info().steps_per_epoch;
-        let done = self.state.progress.step;
-        self.steps = Steps::new(done, self.config.train.epochs * steps_per_epoch);
+        self.picture_batch();
+        self.picture_mistakes();
         self.write_report(&State::Running)?;
-        let mut board = self.open_board(done)?;
+        let mut board = self.open_board(self.state.progress.step)?;
         let Config { schedule, optim, train, .. } = &self.config;
-        let schedule = Schedule::new(schedule, optim, train.epochs, steps_per_epoch);
+        let schedule = Schedule::new(schedule, optim, train.epochs, self.info().steps_per_epoch);
         self.saved.1 = Instant::now();
         while self.ending() == Ending::NotYet {
             match self.epoch(&schedule, &mut board, observer) {
@@ -213,6 +225,7 @@ impl Trainer {
                     if self.state.progress.rollbacks < self.config.train.rollbacks =>
                 {
                     self.roll_back(&error, observer)?;
+                    self.picture_mistakes();
                     board = self.open_board(self.state.progress.step)?;
                 }
                 outcome => outcome?,
@@ -275,8 +288,11 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         self.save()?;
-        let Some(record) = self.validated_epoch(observer)? else { return self.leave_if_asked() };
-        self.state.progress.add(record.clone());
+        let Some((record, validation)) = self.validated_epoch(observer)? else {
+            return self.leave_if_asked();
+        };
+        self.state.progress.add(record.clone(), validation);
+        self.picture_mistakes();
         if let Some(board) = board {
             board.epoch(&record)?;
         }
@@ -291,12 +307,12 @@ impl Trainer {
         board: &mut Option<TensorBoard>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let Some(record) = self.validated_epoch(observer)? else {
+        let Some((record, validation)) = self.validated_epoch(observer)? else {
             self.save()?;
             return self.leave_if_asked();
         };
         let progress = &mut self.state.progress;
-        progress.add(record.clone());
+        progress.add(record.clone(), validation);
         progress.partial = PartialEpoch::default();
         progress.mark = CheckpointId { epoch: record.epoch, batch: 0 };
         // Before the checkpoint: a resumed run voids what came after its own.
@@ -305,6 +321,7 @@ impl Trainer {
         }
         self.save()?;
         self.write_metrics()?;
+        self.picture_mistakes();
         self.write_report(&State::Running)?;
         observer.epoch(&record);
         match self.ending() {
@@ -317,10 +334,14 @@ impl Trainer {
         }
     }
 
-    /// The record of the epoch under way, as far as it is trained, with a validation; `None` if the
-    /// run was asked to stop.
-    fn validated_epoch(&mut self, observer: &mut dyn Observer) -> Result<Option<EpochRecord>> {
-        let PartialEpoch { totals, seconds, skipped, spikes, lr } = self.state.progress.partial;
+    /// The record of the epoch under way, as far as it is trained, and what its validation finds;
+    /// `None` if the run was asked to stop.
+    fn validated_epoch(
+        &mut self,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<(EpochRecord, Classification)>> {
+        let PartialEpoch { totals, seconds, loader_seconds, skipped, spikes, lr } =
+            self.state.progress.partial;
         if totals.images() == 0 {
             let data = self.train.dataset().describe();
             return Err(Error::Unusable(format!("no image of {data} can be read")));
@@ -332,9 +353,10 @@ impl Trainer {
         if !validation.totals.loss().is_finite() {
             return Err(self.non_finite("validation loss", validation.totals.loss(), None));
         }
-        let whole = self.ranks.gather(seconds + started.elapsed().as_secs_f64())?[0];
+        // Of the first rank, as all times are.
+        let validation_seconds = self.ranks.gather(started.elapsed().as_secs_f64())?[0];
         let progress = &self.state.progress;
-        Ok(Some(EpochRecord {
+        let record = EpochRecord {
             epoch: progress.mark.epoch + 1,
             step: progress.step,
             images: totals.images(),
@@ -346,10 +368,13 @@ impl Trainer {
             top5: validation.totals.top5(),
             fold_max_rel_diff: validation.fold_max_rel_diff,
             images_per_second: totals.images() as f64 / seconds,
-            seconds: whole,
+            seconds: seconds + validation_seconds,
+            loader_seconds,
+            validation_seconds,
             skipped: skipped + validation.skipped.len(),
             spikes,
-        }))
+        };
+        Ok(Some((record, validation.classification)))
     }
 
     /// Evaluates a folded copy, every rank on its part, and compares it with the training form on the
@@ -371,11 +396,15 @@ impl Trainer {
             None => Err(self.stop.requested()),
             Some(part) => {
                 let skipped: Vec<_> = part.skipped.iter().map(ToString::to_string).collect();
-                Ok((part.totals.exact(), skipped, fold))
+                // Text holds no NaN: the run ends or rolls back where a loss is one.
+                let is_finite = part.totals.loss().is_finite();
+                let classification = is_finite.then(|| part.classification.clone());
+                Ok((part.totals.exact(), classification.unwrap_or_default(), skipped, fold))
             }
         })?;
         let mut all = Validation {
             totals: Totals::default(),
+            classification: Classification::default(),
             skipped: Vec::new(),
             fold_max_rel_diff: f64::NAN,
         };
@@ -385,8 +414,9 @@ impl Trainer {
                     self.asked = signal;
                     return Ok(None);
                 }
-                Ok((totals, mut skipped, fold)) => {
+                Ok((totals, classification, mut skipped, fold)) => {
                     all.totals.join(&Totals::from_exact(totals));
+                    all.classification.join(&classification);
                     all.skipped.append(&mut skipped);
                     if rank == 0 {
                         all.fold_max_rel_diff = f64::from_bits(fold);

@@ -3,7 +3,8 @@
 
 use burn::tensor::Device;
 
-use super::begin::{Plan, fresh};
+use super::begin::fresh;
+use super::plan::Plan;
 use super::step::{gradients_of, seed_batch};
 use crate::cancel::CancelToken;
 use crate::config::Config;
@@ -62,7 +63,7 @@ impl RangeTest {
     /// Trains a fresh network of a configuration, on its augmented training images in their usual
     /// order and with its optimizer, epoch after epoch until all steps are done or training
     /// diverges. Its schedule and its number of epochs have no effect. Nothing is written;
-    /// `each_step` is called after every step with its number.
+    /// `each_step` is called after every step with the number of its images.
     ///
     /// Equal configurations have equal curves, with equal threads and instruction set.
     ///
@@ -104,7 +105,7 @@ impl RangeTest {
                 batches = train.epoch(mark.epoch as u64);
             }
             let group = section.accumulate.min(batches.len());
-            let mut gradient = Accumulator::new(group, section.batch_size);
+            let mut gradient = Accumulator::new(group, train.batch_size());
             let (mut losses, mut of_step) = (0.0, 0);
             for batch in batches.by_ref().take(group) {
                 let batch = batch?;
@@ -140,7 +141,7 @@ impl RangeTest {
                 gradients::clip(&mut grads, &network, norm, most);
             }
             network = optimizer.step(&network, grads, lr);
-            each_step(steps.len());
+            each_step(of_step);
         }
         Ok(RangeCurve::new(&steps, self.steps, false))
     }

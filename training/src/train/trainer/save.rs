@@ -8,7 +8,6 @@ use dbb_models::{Form, Reparameterize};
 use super::Trainer;
 use crate::error::{Error, Result};
 use crate::inference::loaded_model::key_map;
-use crate::report::{self, State};
 use crate::run::directory::CheckpointId;
 use crate::run::tensorboard::TensorBoard;
 use crate::train::checkpoint::{self, RunState};
@@ -90,14 +89,6 @@ impl Trainer {
         let line = |record| serde_json::to_string(record).expect("a record is plain data") + "\n";
         let lines: String = records.iter().map(line).collect();
         Ok(self.run.write(&self.run.metrics(), &lines)?)
-    }
-
-    pub(super) fn write_report(&mut self, state: &State) -> Result<()> {
-        self.reported = Instant::now();
-        if !self.ranks.is_first() {
-            return Ok(());
-        }
-        Ok(self.run.write(&self.run.report(), &report::train_page(&self.report(), state))?)
     }
 
     /// Writes the folded weights, in native names, with the metadata to rebuild the network.

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::inference::evaluate::cross_entropy;
 use crate::run::directory::CheckpointId;
 use crate::run::metrics::{Totals, host};
+use crate::run::steps::StepPoint;
 use crate::run::tensorboard::TensorBoard;
 use crate::train::checkpoint::RunState;
 use crate::train::gradients::{self, Accumulator};
@@ -55,9 +56,14 @@ impl Trainer {
     ) -> Result<()> {
         let started = Instant::now();
         let group = self.config.train.accumulate.min(batches.len());
-        let mut gradient = Accumulator::new(group, self.config.train.batch_size);
+        let mut gradient = Accumulator::new(group, self.train.batch_size());
         let (mut losses, mut images) = (0.0, 0);
-        for batch in batches.take(group) {
+        let mut waited = 0.0;
+        for _ in 0..group {
+            let waiting = Instant::now();
+            // Every rank has a part of every batch.
+            let Some(batch) = batches.next() else { break };
+            waited += waiting.elapsed().as_secs_f64();
             let (batch, parts) = self.ranks.agree_and_say(batch.map_err(Error::from), Part::of)?;
             let unread: Vec<_> = parts.iter().flat_map(|part| part.unread.clone()).collect();
             self.left_out(&unread, observer)?;
@@ -105,12 +111,15 @@ impl Trainer {
                 progress.step
             ));
         }
+        let point = StepPoint { step: progress.step, loss: step_loss, lr, grad_norm };
         if let Some(board) = board {
-            board.step(progress.step, step_loss, lr)?;
+            board.step(&point)?;
         }
-        self.steps.add(progress.step, step_loss);
+        progress.steps.add(point);
         partial.lr = lr;
-        partial.seconds += started.elapsed().as_secs_f64();
+        partial.loader_seconds += waited;
+        let seconds = started.elapsed().as_secs_f64();
+        partial.seconds += seconds;
         observer.step(&Step {
             epoch: progress.mark.epoch + 1,
             step: progress.mark.batch.div_ceil(self.config.train.accumulate),
@@ -123,6 +132,9 @@ impl Trainer {
             images: partial.totals.images(),
             images_per_second: partial.totals.images() as f64 / partial.seconds,
         });
+        if let Some(left) = self.pace(seconds) {
+            observer.note(&left);
+        }
         Ok(())
     }
 

@@ -37,14 +37,10 @@ struct Strip {
 impl<'a, 'b> Winograd<'a, 'b> {
     /// The algorithm for a product, if it serves it and needs less time.
     pub fn of(product: &'a Product<'b>) -> Option<Self> {
-        if product.filters.is_some() {
-            return None;
-        }
         let dense = product.output.position_strides == [product.output.width, 1];
         let (corner, order) = window(&product.columns)?;
         let places = order.map(|tap| product.places[tap]);
         let work = Work::new(&product.columns, product.images, product.channels, product.rows);
-        let work = Work { prepared: product.prepared.is_some(), ..work };
         if !dense || !work.is_taken() {
             return None;
         }
@@ -53,7 +49,7 @@ impl<'a, 'b> Winograd<'a, 'b> {
     }
 
     /// The number of values of the transformed kernels.
-    pub fn kernels_len(&self) -> usize {
+    fn kernels_len(&self) -> usize {
         ELEMENTS * apart(self.product.rows * self.product.channels)
     }
 
@@ -81,7 +77,10 @@ impl<'a, 'b> Winograd<'a, 'b> {
         let mut sums = vec![Sums::default(); if moments.is_some() { parts * rows } else { 0 }];
         let all_sums = moments.is_some().then(|| Shared::new(&mut sums));
         let out = Shared::new(y);
-        let run = |kernels: &[f32]| {
+        gemm::with_scratch(self.kernels_len(), |kernels| {
+            // SAFETY: as the caller promises.
+            unsafe { self.transform_kernels::<I>(kernels) };
+            let kernels = &*kernels;
             (0..parts * row_parts).into_par_iter().for_each(|task| {
                 let task = Task {
                     winograd: self,
@@ -98,15 +97,7 @@ impl<'a, 'b> Winograd<'a, 'b> {
                 // SAFETY: the processor has `I`, as the caller promises.
                 unsafe { task.run::<I>() };
             });
-        };
-        match self.product.prepared {
-            Some(prepared) => run(prepared.kernels()),
-            None => gemm::with_scratch(self.kernels_len(), |kernels| {
-                // SAFETY: as the caller promises.
-                unsafe { self.transform_kernels::<I>(kernels) };
-                run(kernels);
-            }),
-        }
+        });
         if let Some(found) = moments {
             let count = |part| {
                 let strips = self.strips(gemm::part(0..total, width, part, parts), 0);
@@ -121,7 +112,7 @@ impl<'a, 'b> Winograd<'a, 'b> {
     ///
     /// # Safety
     /// The processor has `I`.
-    pub unsafe fn transform_kernels<I: Isa>(&self, to: &mut [f32]) {
+    unsafe fn transform_kernels<I: Isa>(&self, to: &mut [f32]) {
         let Product { rows, channels, weight, row_stride, channel_stride, .. } = *self.product;
         let size = apart(rows * channels);
         let to = Shared::new(to);

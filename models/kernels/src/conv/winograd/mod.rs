@@ -15,18 +15,14 @@
 //! error is near that of a direct sum.
 
 mod forward;
-mod prepared;
-mod transform;
+pub(crate) mod transform;
 mod weight;
 
 use crate::gemm::Columns;
 
 pub(super) use forward::Winograd;
-pub use prepared::PreparedWeight;
+use transform::ELEMENTS;
 pub(super) use weight::WinogradGrad;
-
-/// Elements of a transformed tile.
-const ELEMENTS: usize = 16;
 
 /// Channels whose inputs are transformed at once, while they are in the first cache.
 const CHANNELS: usize = 8;
@@ -84,8 +80,6 @@ struct Work {
     outputs: usize,
     /// Tiles of all images.
     tiles: usize,
-    /// Whether the kernels have been transformed before.
-    prepared: bool,
 }
 
 impl Work {
@@ -93,18 +87,16 @@ impl Work {
         let grid = columns.grid;
         let [outputs, tiles] =
             [grid, grid.map(|extent| extent.div_ceil(2))].map(|[h, w]| images * h * w);
-        Self { channels, rows, grid, outputs, tiles, prepared: false }
+        Self { channels, rows, grid, outputs, tiles }
     }
 
     /// Whether the transforms cost less than the multiplications that they save. In multiply-adds, a
     /// transformed value of a tile costs 8 and one of a kernel 100, as measured with 16 to 512 channels
     /// on two Zen 4 cores: of 22 shapes, forward and backward, the slower algorithm is chosen twice, by 10
-    /// and by 3 percent. Kernels that have been transformed before cost nothing: ResNet-18 infers a single
-    /// image in 0.93 of the time if those of 512 channels are used, too.
+    /// and by 3 percent.
     fn pays(&self) -> bool {
-        let Self { channels, rows, outputs, tiles, prepared, .. } = *self;
-        let kernels = if prepared { 0 } else { channels * rows };
-        let transforms = 8 * tiles * (channels + rows) + 100 * kernels;
+        let Self { channels, rows, outputs, tiles, .. } = *self;
+        let transforms = 8 * tiles * (channels + rows) + 100 * channels * rows;
         let transformed = ELEMENTS * (tiles * channels * rows + transforms);
         transformed < 9 * outputs * channels * rows
     }

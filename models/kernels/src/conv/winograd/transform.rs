@@ -1,15 +1,17 @@
 //! The transforms of kernels, inputs and outputs, a vector of them at once.
 
-use super::ELEMENTS;
 use crate::gemm::Isa;
 use crate::simd::WIDEST;
+
+/// Elements of a transformed tile.
+pub(crate) const ELEMENTS: usize = 16;
 
 /// `G g G^T` of a vector of kernels, whose nine taps are given row by row.
 ///
 /// # Safety
 /// Inside `enter`.
 #[inline(always)]
-pub(super) unsafe fn kernels<I: Isa>(g: &[I::Vector; 9]) -> [I::Vector; ELEMENTS] {
+pub(crate) unsafe fn kernels<I: Isa>(g: &[I::Vector; 9]) -> [I::Vector; ELEMENTS] {
     // SAFETY: as the caller promises.
     unsafe {
         let mut columns = [[I::splat(0.0); 4]; 3];
@@ -21,6 +23,42 @@ pub(super) unsafe fn kernels<I: Isa>(g: &[I::Vector; 9]) -> [I::Vector; ELEMENTS
             to.copy_from_slice(&kernel_line::<I>(row(&columns, y)));
         }
         to
+    }
+}
+
+/// `B^T d B` of the inputs of a vector of tiles, row by row.
+///
+/// # Safety
+/// Inside `enter`.
+#[inline(always)]
+pub(crate) unsafe fn input_tile<I: Isa>(d: &[[I::Vector; 4]; 4]) -> [I::Vector; ELEMENTS] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut columns = [[I::splat(0.0); 4]; 4];
+        for (x, column) in columns.iter_mut().enumerate() {
+            *column = input_line::<I>([d[0][x], d[1][x], d[2][x], d[3][x]]);
+        }
+        let mut to = [I::splat(0.0); ELEMENTS];
+        for (y, to) in to.chunks_exact_mut(4).enumerate() {
+            to.copy_from_slice(&input_line::<I>(row(&columns, y)));
+        }
+        to
+    }
+}
+
+/// `A^T m A` of a vector of tiles: both rows of both outputs.
+///
+/// # Safety
+/// Inside `enter`.
+#[inline(always)]
+pub(crate) unsafe fn output_tile<I: Isa>(m: &[[I::Vector; 4]; 4]) -> [[I::Vector; 2]; 2] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut columns = [[I::splat(0.0); 2]; 4];
+        for (x, column) in columns.iter_mut().enumerate() {
+            *column = output_line::<I>([m[0][x], m[1][x], m[2][x], m[3][x]]);
+        }
+        [output_line::<I>(row(&columns, 0)), output_line::<I>(row(&columns, 1))]
     }
 }
 
@@ -37,15 +75,9 @@ pub(super) unsafe fn input<I: Isa>(from: &[f32], to: &mut [f32], stride: usize) 
     for start in [0, I::LANES] {
         // SAFETY: the caller is inside `enter`; the slices hold a vector at each of these places.
         unsafe {
-            let mut columns = [[I::splat(0.0); 4]; 4];
-            for (x, column) in columns.iter_mut().enumerate() {
-                *column = input_line::<I>(square::<I>(from.add(start), width, x));
-            }
-            for y in 0..4 {
-                let row = row(&columns, y);
-                for (x, value) in input_line::<I>(row).into_iter().enumerate() {
-                    I::store(to.add((4 * y + x) * stride + start), value);
-                }
+            let elements = input_tile::<I>(&square::<I>(from.add(start), width));
+            for (element, value) in elements.into_iter().enumerate() {
+                I::store(to.add(element * stride + start), value);
             }
         }
     }
@@ -65,13 +97,8 @@ pub(super) unsafe fn output<I: Isa>(from: &[f32], stride: usize, tiles: usize, t
         // SAFETY: the caller is inside `enter`; the slices and arrays hold a vector at each of these
         // places.
         unsafe {
-            let mut columns = [[I::splat(0.0); 2]; 4];
-            for (x, column) in columns.iter_mut().enumerate() {
-                *column = output_line::<I>(square::<I>(from.add(start), stride, x));
-            }
-            for y in 0..2 {
-                let row = row(&columns, y);
-                let [even, odd] = output_line::<I>(row);
+            let outputs = output_tile::<I>(&square::<I>(from.add(start), stride));
+            for (y, [even, odd]) in outputs.into_iter().enumerate() {
                 I::store(left[y].as_mut_ptr(), even);
                 I::store(right[y].as_mut_ptr(), odd);
             }
@@ -141,17 +168,18 @@ fn row<V: Copy, const ROWS: usize, const COLUMNS: usize>(
     values
 }
 
-/// A column of four by four elements, which are `stride` apart.
+/// Four by four vectors, which are `stride` apart.
 #[inline(always)]
-unsafe fn square<I: Isa>(from: *const f32, stride: usize, column: usize) -> [I::Vector; 4] {
+unsafe fn square<I: Isa>(from: *const f32, stride: usize) -> [[I::Vector; 4]; 4] {
     // SAFETY: the caller is inside `enter` and gives vectors at these places.
     unsafe {
-        [
-            I::load(from.add(column * stride)),
-            I::load(from.add((4 + column) * stride)),
-            I::load(from.add((8 + column) * stride)),
-            I::load(from.add((12 + column) * stride)),
-        ]
+        let mut square = [[I::splat(0.0); 4]; 4];
+        for (y, row) in square.iter_mut().enumerate() {
+            for (x, value) in row.iter_mut().enumerate() {
+                *value = I::load(from.add((4 * y + x) * stride));
+            }
+        }
+        square
     }
 }
 
