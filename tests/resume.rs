@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use burn::store::burn_pack::{Bytes, Reader, Tensor, Writer};
@@ -335,6 +336,13 @@ impl<F: FnMut()> Observer for After<F> {
     }
 }
 
+/// The random numbers of a device are one sequence for all threads of a process: tests that train in this one
+/// take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Trains in this process until a step is done and a signal arrives.
 fn stopped_at(step: usize, mut trainer: Trainer) {
     let stop = CancelToken::default();
@@ -348,6 +356,7 @@ fn stopped_at(step: usize, mut trainer: Trainer) {
 /// Its batches would be of other images, and their number another one.
 #[test]
 fn an_epoch_does_not_go_on_with_other_batches() {
+    let _turn = turn();
     let folder = folder();
     let run = folder.path().join("run");
     let device = Device::default();
@@ -388,6 +397,7 @@ fn two_signals_at_once_are_one_request() {
 /// part in another process. All bytes are compared.
 #[test]
 fn a_run_stopped_at_any_step_ends_as_the_one_that_was_not() {
+    let _turn = turn();
     let folder = folder();
     let whole = folder.path().join("whole");
     succeeds(&mut training(&full(), &whole));
@@ -523,6 +533,7 @@ fn a_changed_configuration_is_named_and_needs_force() {
 
 #[test]
 fn a_run_whose_folder_vanishes_ends_with_an_error() {
+    let _turn = turn();
     let folder = folder();
     let run = folder.path().join("run");
     let device = Device::default();

@@ -39,17 +39,7 @@ pub(crate) fn conv(conv: &Conv2d, input: Tensor<4>, epilogue: Epilogue) -> Tenso
 
 /// The geometry over an input, if there is such a convolution.
 pub(super) fn shape_of(spec: &ConvSpec, input: [usize; 4]) -> Option<ConvShape> {
-    let [batch, _, height, width] = input;
-    let shape = ConvShape {
-        batch,
-        in_channels: spec.channels[0],
-        out_channels: spec.channels[1],
-        input: [height, width],
-        kernel: spec.kernel_size,
-        stride: spec.stride,
-        padding: spec.padding,
-        groups: spec.groups,
-    };
+    let shape = spec.over(input);
     shape.check().is_ok().then_some(shape)
 }
 

@@ -6,6 +6,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::MaxPool2d;
 use burn::nn::{Initializer, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, TensorData};
+use dbb_kernels::ConvShape;
 
 use crate::algebra::{ConvParams, Kernel};
 use crate::error::ConfigError;
@@ -124,6 +125,20 @@ impl ConvSpec {
             let padded = input[axis] + 2 * self.padding[axis];
             padded.saturating_sub(self.kernel_size[axis]) / self.stride[axis] + 1
         })
+    }
+
+    /// The geometry over an input `[batch, channels, height, width]`, as the kernels take it.
+    pub(crate) fn over(&self, [batch, _, height, width]: [usize; 4]) -> ConvShape {
+        ConvShape {
+            batch,
+            in_channels: self.channels[0],
+            out_channels: self.channels[1],
+            input: [height, width],
+            kernel: self.kernel_size,
+            stride: self.stride,
+            padding: self.padding,
+            groups: self.groups,
+        }
     }
 
     /// Whether the window is no larger than a padded map of the given height and width.

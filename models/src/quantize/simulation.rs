@@ -7,7 +7,6 @@ use std::rc::Rc;
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor, TensorData};
-use dbb_kernels::ConvShape;
 use dbb_kernels::int8::{self, Affine};
 
 use super::layer::{Int8Layer, WeightRange};
@@ -87,17 +86,7 @@ impl<'a> Simulation<'a> {
     fn conv(&self, name: &str, conv: &Conv2d, input: &Integers, output: Affine) -> Integers {
         let layer = self.layer(name, || Int8Layer::of_conv(conv, input.affine, self.weights));
         let spec = ConvSpec::of(conv);
-        let [batch, _, height, width] = input.dims;
-        let shape = ConvShape {
-            batch,
-            in_channels: spec.channels[0],
-            out_channels: spec.channels[1],
-            input: [height, width],
-            kernel: spec.kernel_size,
-            stride: spec.stride,
-            padding: spec.padding,
-            groups: spec.groups,
-        };
+        let shape = spec.over(input.dims);
         let sums = int8::conv(&shape, &input.data, input.affine.zero_point, &layer.weight);
         rounded(&layer, input.affine, &sums, shape.output_shape(), output)
     }
