@@ -1,6 +1,6 @@
 //! Networks in 8 bits, against integers computed here.
 
-use crate::support::Array;
+use crate::support::{Array, redraw};
 use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
@@ -30,7 +30,6 @@ struct Net {
 
 impl Net {
     fn new(device: &Device) -> Self {
-        device.seed(5);
         let unit = |spec: ConvSpec| {
             let unit = ConvUnit::new(&spec, &Block::Folded, device).expect("a convolution");
             let ConvUnit::Folded(mut conv) = unit else { unreachable!("asked for") };
@@ -38,7 +37,7 @@ impl Net {
             conv.bias = Some(burn::module::Param::from_tensor(bias));
             ConvUnit::Folded(conv)
         };
-        Self {
+        let net = Self {
             stem: unit(ConvSpec::square([2, CHANNELS], 3, 1)),
             max_pool: MaxPool2dConfig::new([3, 3])
                 .with_strides([2, 2])
@@ -49,7 +48,8 @@ impl Net {
             pool: AdaptiveAvgPool2dConfig::new([1, 1]).init(),
             hidden: LinearConfig::new(CHANNELS, CHANNELS).init(device),
             linear: LinearConfig::new(CHANNELS, CLASSES).init(device),
-        }
+        };
+        redraw(net, 5)
     }
 }
 
@@ -261,7 +261,8 @@ fn layers_in_f32_are_exact() {
         crate::support::difference(&Array::from(int8.forward(images.clone())), &exact)
     };
     assert!(error(&["*"]) <= 1e-6 * exact.max_abs(), "nothing is rounded");
-    assert!(error(&["stem", "*wise"]) < error(&[]), "{} {}", error(&["stem", "*wise"]), error(&[]));
+    let one_rounded = error(&["stem", "*wise", "hidden"]);
+    assert!(one_rounded > 0.0 && one_rounded < error(&[]), "{one_rounded} {}", error(&[]));
     // One layer after the other, as if each were named.
     let spared = int8.forward_sparing(images.clone(), &int8.int8_layers());
     assert_eq!(spared.len(), names.len() + 1);
@@ -285,8 +286,7 @@ fn what_cannot_be_calibrated_is_refused() {
     assert!(matches!(error, RangeError::NonFinite { .. }), "{error}");
 }
 
-/// Every family goes through all operators in 8 bits, with images of the size of its calibration and of
-/// others.
+/// Every family goes through all operators in 8 bits, with images of several sizes.
 #[test]
 fn every_family_computes_in_8_bits() {
     let device = Device::default();
@@ -302,9 +302,13 @@ fn every_family_computes_in_8_bits() {
         Arch::AlexNet,
     ] {
         let config = ModelConfig { width: 0.125, ..ModelConfig::new(arch, BlockKind::Base, 10) };
-        let network = config.init(Form::Deploy, &device).expect("a network");
+        let network = redraw(config.init(Form::Deploy, &device).expect("a network"), 1);
         let images = |size| Array::random(&[2, 3, size, size], [-2.0, 2.0], 4).tensor(&device);
-        let ranges = calibrated(&network, images(64), RangeMethod::MinMax);
+        let mut calibration = Calibration::new(RangeMethod::MinMax);
+        for size in [64, 96] {
+            calibration.observe(&network, images(size));
+        }
+        let ranges = calibration.ranges().expect("finite values");
         let int8 = Int8Network::new(&network, ranges, WeightRange::Full).expect("short sums");
         for size in [64, 96] {
             let exact = Array::from(network.forward(images(size)));

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod fixture;
+mod redraw;
 pub mod reference;
 pub mod sgd;
 
@@ -14,6 +15,8 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use dbb_models::weights::{KeyMap, StateDict, is_constant};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
+
+pub use redraw::redraw;
 
 /// Values of any rank on the host, row-major.
 #[derive(Clone, Debug, PartialEq)]
