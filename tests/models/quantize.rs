@@ -1,6 +1,6 @@
 //! Networks in 8 bits, against integers computed here.
 
-use crate::support::{Array, redraw};
+use crate::support::{Array, redraw::redraw};
 use burn::module::Module;
 use burn::nn::pool::{AdaptiveAvgPool2d, AdaptiveAvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};

@@ -4,7 +4,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod fixture;
-mod redraw;
+pub mod redraw;
 pub mod reference;
 pub mod sgd;
 
@@ -15,8 +15,6 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use dbb_models::weights::{KeyMap, StateDict, is_constant};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-
-pub use redraw::redraw;
 
 /// Values of any rank on the host, row-major.
 #[derive(Clone, Debug, PartialEq)]
