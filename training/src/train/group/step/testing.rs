@@ -1,10 +1,16 @@
 //! A network, batches and their gradients, for tests of members.
 
+#[path = "../../../../../tests/support/redraw.rs"]
+mod redraw;
+
 use super::super::testing::on_ranks;
 use super::*;
 use crate::inference::evaluate::cross_entropy;
 use crate::train::gradients::number;
+use burn::module::ModuleMapper;
 use dbb_models::{Arch, BlockKind, Form, ModelConfig};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 
 pub fn forward(network: &Classifier, batch: &Batch, device: &Device) -> (Tensor<2>, Tensor<1>) {
     let (images, targets) = batch.to_tensors(device);
@@ -24,19 +30,40 @@ pub fn batch(images: usize) -> Batch {
     }
 }
 
-/// The same with every other pixel, from the first or the second on, changed in its last bit.
-pub fn nudged(images: usize, first: usize) -> Batch {
-    let mut batch = batch(images);
-    let every_other = batch.images.iter_mut().skip(first).step_by(2);
-    every_other.for_each(|pixel| *pixel = f32::from_bits(pixel.to_bits() ^ 1));
-    batch
+/// Pixels and weights with about half of their last bits changed, another half for each `trial`.
+pub fn nudged(network: &Classifier, batch: &Batch, trial: u64) -> (Classifier, Batch) {
+    let mut nudge = Nudge(ChaCha8Rng::seed_from_u64(trial));
+    let mut batch = batch.slice(0..batch.len());
+    batch.images.iter_mut().for_each(|pixel| *pixel = nudge.value(*pixel));
+    (network.clone().map(&mut nudge), batch)
+}
+
+struct Nudge(ChaCha8Rng);
+
+impl Nudge {
+    fn value(&mut self, value: f32) -> f32 {
+        f32::from_bits(value.to_bits() ^ u32::from(self.0.random_bool(0.5)))
+    }
+}
+
+impl ModuleMapper for Nudge {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !param.is_require_grad() {
+            return param;
+        }
+        param.map(|tensor| {
+            let values = host(tensor.clone().into_data());
+            let values: Vec<_> = values.into_iter().map(|value| self.value(value)).collect();
+            let data = TensorData::new(values, tensor.dims());
+            Tensor::from_data(data, &tensor.device()).require_grad()
+        })
+    }
 }
 
 pub fn network(form: Form, block: BlockKind) -> Classifier {
-    let device = Device::flex().autodiff();
-    device.seed(7);
     let config = ModelConfig { width: 0.5, ..ModelConfig::new(Arch::ResNet20, block, 5) };
-    number(config.init(form, &device).unwrap())
+    let network = config.init(form, &Device::flex().autodiff()).unwrap();
+    number(redraw::redraw(network, 7))
 }
 
 struct Collect(Vec<Vec<f32>>, GradientsParams);
