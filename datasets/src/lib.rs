@@ -72,7 +72,9 @@ pub use batcher::{ImageBatch, ImageBatcher};
 pub use dataset::ImageDataset;
 pub use error::DataError;
 pub use image::Image;
-pub use loader::{Batch, CacheBudget, Epoch, Loader, LoaderConfig, Mixed, label_tensor};
+pub use loader::{
+    Batch, CacheBudget, Epoch, Loader, LoaderConfig, Mixed, Share, label_tensor, parts,
+};
 pub use pipeline::Pipeline;
 pub use preprocess::Preprocess;
 pub use reference::{DataRef, Layout, is_data_set, open, open_pair};

@@ -9,6 +9,7 @@ mod batch;
 mod cache;
 mod epoch;
 mod plan;
+mod share;
 #[cfg(test)]
 mod testing;
 mod workers;
@@ -18,6 +19,7 @@ use cache::Cache;
 pub use cache::CacheBudget;
 pub use epoch::Epoch;
 use plan::Plan;
+pub use share::{Share, parts};
 
 /// How a [`Loader`] makes batches.
 #[derive(Debug, Clone)]
@@ -37,6 +39,9 @@ pub struct LoaderConfig {
     /// Leave out unreadable images and list them in [`Batch::skipped`], instead of failing their
     /// batch.
     pub skip_unreadable: bool,
+    /// The part of every batch to deliver; by default all of it. The parts of all members are the
+    /// batch, and each loader reads its own images alone, with mixing one more of every batch.
+    pub share: Share,
     /// Memory for images that later epochs then need not read again: at the input's size, or whole
     /// where [`Augment::random_resized_crop`](crate::Augment) takes a part. It does not change the
     /// batches.
@@ -58,6 +63,7 @@ impl Default for LoaderConfig {
             seed: 0,
             shuffle: false,
             skip_unreadable: false,
+            share: Share::default(),
             cache: CacheBudget::default(),
         }
     }

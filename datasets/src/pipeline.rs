@@ -113,6 +113,11 @@ impl Pipeline {
         }
     }
 
+    /// Whether the images of a batch are mixed.
+    pub(crate) fn mixes(&self) -> bool {
+        self.augment.mixup > 0.0 || self.augment.cutmix > 0.0
+    }
+
     /// Mixes the images of a batch, `[batch, channels, height, width]`, each with the one before it
     /// and the first with the last, if the augmentation asks for it. Returns the share of each
     /// image that is its own, 0 to 1.

@@ -14,6 +14,7 @@
 //! | start from the weights of a plain network | [`ModelConfig::warm_start`] |
 //! | freeze layers | [`ModelConfig::freeze`] |
 //! | measure what 8-bit weights cost | [`quantize`] |
+//! | spread a batch over processes, with the batch statistics of all | [`WholeBatch`] |
 //! | choose CPU kernels or the definition | [`Implementation`] |
 //! | read the equations | [`algebra`] |
 //!
@@ -98,6 +99,7 @@ pub mod summary;
 pub mod walk;
 mod warm_start;
 pub mod weights;
+mod whole_batch;
 
 pub use backbones::{Arch, Classifier};
 pub use blocks::BlockKind;
@@ -115,3 +117,4 @@ pub use model_config::ModelConfig;
 pub use reparam::Reparameterize;
 pub use walk::Walk;
 pub use warm_start::WarmStart;
+pub use whole_batch::{GroupSum, WholeBatch};

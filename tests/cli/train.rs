@@ -9,6 +9,32 @@ use serde_json::Value;
 use crate::calls::*;
 use crate::setup::*;
 
+/// Four processes of a launcher would train four runs in one directory.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_launcher_is_refused_by_a_program_without_mpi() {
+    let folder = Folder::new();
+    let out = folder.at("run");
+    let mut command = Command::new(DBB);
+    command.args(["train", QUICK_DBB, "--out", &out]).env("OMPI_COMM_WORLD_SIZE", "4");
+    call(&mut command).fails(1, &["OMPI_COMM_WORLD_SIZE is 4", "--features mpi"]);
+    assert!(fs::metadata(&out).is_err(), "nothing is written");
+}
+
+/// They would do and write the same several times.
+#[test]
+fn commands_for_one_process_refuse_a_launcher() {
+    let folder = Folder::new();
+    let out = folder.at("out.html");
+    for command in ["compare", "lr-find", "recalibrate", "reparam"] {
+        let mut started = Command::new(DBB);
+        started.args([command, QUICK_DBB, "--out", &out]).env("OMPI_COMM_WORLD_SIZE", "4");
+        let refused = format!("`dbb {command}` is for one process");
+        call(&mut started).fails(1, &[&refused, "OMPI_COMM_WORLD_SIZE is 4"]);
+        assert!(fs::metadata(&out).is_err(), "{command}: nothing is written");
+    }
+}
+
 #[test]
 fn train_prints_one_json_object_and_leaves_a_run_directory() {
     let folder = Folder::new();

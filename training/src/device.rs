@@ -195,8 +195,14 @@ pub fn is_flex(device: &Device) -> bool {
     name(device) == "flex"
 }
 
+/// The kind of a device: its name without a number.
+pub fn kind(device: &Device) -> String {
+    let name = name(device);
+    name.split(':').next().unwrap_or_default().to_string()
+}
+
 /// Whether several devices of a kind are distinguished by number.
-fn is_numbered(kind: &str) -> bool {
+pub(crate) fn is_numbered(kind: &str) -> bool {
     matches!(kind, "cuda" | "rocm")
 }
 

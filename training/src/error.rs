@@ -223,6 +223,25 @@ pub enum Error {
         /// Runs planned.
         planned: usize,
     },
+    /// What another rank reports.
+    #[error("{rank}: {text}")]
+    Rank {
+        /// The rank and its machine.
+        rank: String,
+        /// Its error.
+        text: String,
+    },
+    /// Ranks that would train different runs.
+    #[error("{rank} would train another run than rank 0: {}", differences.join("; "))]
+    RanksDiffer {
+        /// The rank and its machine.
+        rank: String,
+        /// What differs, a sentence each.
+        differences: Vec<String>,
+    },
+    /// A launcher started several processes that cannot train together.
+    #[error("{0}")]
+    Launcher(String),
     /// Pages that are not what their tables give.
     #[error("{}", .0.join("; "))]
     Stale(Vec<String>),

@@ -80,6 +80,28 @@ impl Batch {
         }
     }
 
+    /// The batch without its first `count` images.
+    pub(super) fn without_first(self, count: usize) -> Self {
+        if count == 0 {
+            return self;
+        }
+        let rest = self.slice(count..self.len());
+        Self { skipped: self.skipped, ..rest }
+    }
+
+    /// A batch of black images of this one's size, of the first class.
+    pub fn black(&self, images: usize) -> Self {
+        let [_, channels, height, width] = self.shape;
+        Self {
+            images: vec![0.0; images * channels * height * width],
+            shape: [images, channels, height, width],
+            labels: vec![0; images],
+            indices: vec![0; images],
+            mixed: None,
+            skipped: Vec::new(),
+        }
+    }
+
     /// The class that makes up most of each image.
     pub fn main_labels(&self) -> &[usize] {
         match &self.mixed {

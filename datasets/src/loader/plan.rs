@@ -63,25 +63,45 @@ impl Plan {
         })
     }
 
-    /// Builds a batch, the `number`th of the epoch.
+    /// Builds this loader's share of a batch, the `number`th of the epoch.
     fn build(&self, epoch: u64, number: usize, indices: &[usize]) -> Result<Batch, DataError> {
-        let seed = self.config.seed;
+        let own = self.config.share.range(indices.len());
         let mut batch = Batch::empty(self.pipeline.preprocess());
         let pixels: usize = batch.shape[1..].iter().product();
-        batch.images.reserve_exact(indices.len() * pixels);
-        for &index in indices {
-            match self.prepared(index) {
-                Ok(image) => {
-                    let mut rng = stream(Purpose::Augment, seed, epoch, index as u64);
-                    let label = self.dataset.label(index);
-                    batch.push(index, label, image, &self.pipeline, &mut rng);
-                }
-                Err(error) if self.config.skip_unreadable => batch.skipped.push(error),
-                Err(error) => return Err(error),
+        batch.images.reserve_exact((own.len() + 1) * pixels);
+        // The first image is mixed with the one before it, which may be another member's.
+        let (behind, ahead) = (&indices[..own.start], &indices[own.end..]);
+        let others = behind.iter().rev().chain(ahead.iter().rev());
+        let needs_one_more = self.pipeline.mixes() && !own.is_empty();
+        let more = others.take(if needs_one_more { usize::MAX } else { 0 });
+        for &index in more {
+            if self.add(&mut batch, epoch, index)? {
+                break;
             }
         }
+        batch.skipped.clear(); // its owner reports it
+        let extra = batch.len();
+        for &index in &indices[own] {
+            self.add(&mut batch, epoch, index)?;
+        }
+        let seed = self.config.seed;
         batch.mix(&self.pipeline, &mut stream(Purpose::Mix, seed, epoch, number as u64));
-        Ok(batch)
+        Ok(batch.without_first(extra))
+    }
+
+    /// Adds an image to a batch; says whether it could be read.
+    fn add(&self, batch: &mut Batch, epoch: u64, index: usize) -> Result<bool, DataError> {
+        let image = match self.prepared(index) {
+            Ok(image) => image,
+            Err(error) if self.config.skip_unreadable => {
+                batch.skipped.push(error);
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut rng = stream(Purpose::Augment, self.config.seed, epoch, index as u64);
+        batch.push(index, self.dataset.label(index), image, &self.pipeline, &mut rng);
+        Ok(true)
     }
 
     /// Builds a batch; a panic becomes an error.

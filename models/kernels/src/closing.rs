@@ -1,8 +1,12 @@
 //! The closing norms of a block's branches and the sum of their outputs.
 
+use std::borrow::Cow;
+
 use crate::activation::{self, Activation};
 use crate::arithmetic::to_f32;
+use crate::branch_sum::Wanted;
 use crate::buffer::{self, Buffer};
+use crate::members::Batch;
 use crate::norm::{self, Gate, Gradients, MAX_BRANCHES, Statistics, Sums, inverse_std};
 use crate::{BatchStatistics, Norm};
 
@@ -98,19 +102,20 @@ impl Closing {
         (Self { mean, inv_std, scale, shift, dims, activation, residual, before }, statistics)
     }
 
-    /// Computes all gradients from that of `y`, in two passes over the maps. The gradients of scale
-    /// and shift are undefined unless `parameters` is set.
+    /// Computes the gradients of the maps, and of what else is `wanted`, from that of `y`, in two
+    /// passes over the maps. Those of scale and shift are undefined unless parameters are wanted. The
+    /// statistics were those of the batch `whole`.
     pub fn backward(
         &self,
         maps: &[&[f32]],
         norms: &[Norm],
         y: &[f32],
         grad: &[f32],
-        wants_residual: bool,
-        parameters: bool,
+        wanted: Wanted,
+        whole: Batch<'_>,
     ) -> ClosingGrad {
         let (activation, dims) = (self.activation, self.dims);
-        let [batch, channels, positions] = dims;
+        let [_, channels, positions] = dims;
         let gate = match (activation, &self.before) {
             (Activation::Identity, _) => Gate::Open,
             (_, Some(before)) => Gate::Values(activation, before),
@@ -119,15 +124,19 @@ impl Closing {
         };
         let gamma: Vec<f32> = norms.iter().flat_map(|norm| norm.gamma).copied().collect();
         let fixed: Vec<bool> = norms.iter().map(|norm| norm.fixed.is_some()).collect();
-        let sums = match parameters || fixed.contains(&false) {
+        let sums = match wanted.parameters || fixed.contains(&false) {
             true => norm::reduce(maps, &self.mean, grad, gate, dims),
             // Norms with constant statistics need no sums for the gradient of their input.
             false => Sums { gradient: vec![0.0; channels], products: vec![0.0; self.mean.len()] },
         };
-        let count = batch * positions;
-        let found = Gradients::new(&gamma, &self.mean, &self.inv_std, &fixed, &sums, count);
+        // Parameters have the gradients of this part; those of all parts are added elsewhere.
+        let of_batch =
+            if fixed.contains(&false) { whole.sums(&sums) } else { Cow::Borrowed(&sums) };
+        let count = whole.images() * positions;
+        let found = Gradients::new(&gamma, &self.mean, &self.inv_std, &fixed, &of_batch, count);
+        let found = found.with_parameters_of(&sums, &self.inv_std);
         let mut map_grads: Vec<Buffer> = maps.iter().map(|map| buffer::take(map.len())).collect();
-        let mut residual = wants_residual.then(|| buffer::take(grad.len()));
+        let mut residual = wanted.residual.then(|| buffer::take(grad.len()));
         let mut slices: Vec<&mut [f32]> = map_grads.iter_mut().map(|map| &mut **map).collect();
         norm::backward_input(maps, &found, grad, gate, dims, &mut slices, residual.as_deref_mut());
         let norms = found

@@ -14,6 +14,7 @@ use crate::layers::batch_norm::BatchNorm;
 use crate::layers::branch_sum::{BranchMap, BranchSum, SumBranch};
 use crate::layers::conv_spec::ConvSpec;
 use crate::layers::epilogue::Epilogue;
+use crate::whole_batch::{SumOverMembers, WholeBatch};
 
 /// The sum of a block's branches, with its residual and activation. Norms use and record batch
 /// statistics where [`BatchNorm`] does.
@@ -28,14 +29,18 @@ pub(crate) fn branch_sum(
     }
     let device = input.device();
     let shape = shape_of(&sum.spec, input.dims())?;
-    let count = shape.batch * shape.output_positions();
-    let opening_count = shape.batch * shape.input_positions();
+    let images = WholeBatch::current().map_or(shape.batch, |batch| batch.images());
+    let count = images * shape.output_positions();
+    let opening_count = images * shape.input_positions();
     let trains = |norm: &BatchNorm| norm.trains_on(&device);
     let too_few = |branch: &SumBranch<'_>| {
         let opening = branch.map.opening_norm();
         branch.norm.is_some_and(trains) && count < 2
             || opening.is_some_and(trains) && opening_count < 2
     };
+    let norms = sum.branches.iter().flat_map(|branch| [branch.norm, branch.map.opening_norm()]);
+    let any_trains = norms.chain([sum.outer]).flatten().any(trains);
+    let members = WholeBatch::current().filter(|_| any_trains);
     if sum.outer.is_some_and(trains) && count < 2 || sum.branches.iter().any(too_few) {
         return None;
     }
@@ -44,6 +49,7 @@ pub(crate) fn branch_sum(
         activation: activation(epilogue.activation),
         branches: sum.branches.iter().map(|branch| BranchForm::new(branch, &device)).collect(),
         outer: sum.outer.map(|norm| NormForm::new(norm, &device)),
+        members: members.map(|batch| batch.next_sum()),
     };
     let inputs = Inputs {
         map: dispatch(input.clone()),
@@ -128,6 +134,8 @@ struct SumOperation {
     activation: Activation,
     branches: Vec<BranchForm>,
     outer: Option<NormForm>,
+    /// Those who have the rest of the batch.
+    members: Option<SumOverMembers>,
 }
 
 /// A branch without what has a gradient.
@@ -248,7 +256,11 @@ impl Operation for SumOperation {
         let outer = NormForm::of(&self.outer, &inputs.outer);
         let sum = kernels::BranchSum { shape: self.shape, branches: &branches, outer };
         let mut y = buffer::take(self.shape.output_len());
-        let (statistics, saved) = sum.forward(inputs.map, inputs.residual, self.activation, &mut y);
+        let (x, residual, activation) = (inputs.map, inputs.residual, self.activation);
+        let (statistics, saved) = match &self.members {
+            None => sum.forward(x, residual, activation, &mut y),
+            Some(members) => sum.forward_in_group(x, residual, activation, &mut y, members),
+        };
         (y.into_vec(), statistics, saved)
     }
 
@@ -269,8 +281,10 @@ impl Operation for SumOperation {
             residual: wanted.residual.is_some_and(|wanted| wanted),
             parameters: parameters.into_list().1.contains(&true),
         };
-        let SumGrad { input, residual, branches, outer } =
-            sum.backward(inputs.map, y, saved, grad, wanted);
+        let SumGrad { input, residual, branches, outer } = match &self.members {
+            None => sum.backward(inputs.map, y, saved, grad, wanted),
+            Some(members) => sum.backward_in_group(inputs.map, y, saved, grad, wanted, members),
+        };
         let norm =
             |[gamma, beta]: [Vec<f32>; 2]| NormParams { gamma: Some(gamma), beta: Some(beta) };
         let branches =

@@ -10,6 +10,8 @@ mod branch_sum;
 #[cfg(feature = "flex")]
 mod conv;
 #[cfg(feature = "flex")]
+mod group_sum;
+#[cfg(feature = "flex")]
 mod inputs;
 #[cfg(feature = "flex")]
 mod norms;
@@ -27,6 +29,7 @@ pub(crate) use self::{
     blocked::{Blocked, in_team},
     branch_sum::branch_sum,
     conv::{conv, serves_conv},
+    group_sum::{serves_sums, sum_over_members},
     operation::serves,
     orepa::orepa_kernel,
     pool::max_pool,
@@ -36,13 +39,23 @@ pub(crate) use self::{
 mod absent {
     use burn::nn::conv::Conv2d;
     use burn::nn::pool::MaxPool2d;
-    use burn::tensor::Tensor;
+    use burn::tensor::{Device, Tensor};
 
     use crate::layers::activation::Activation;
     use crate::layers::branch_sum::BranchSum;
     use crate::layers::epilogue::Epilogue;
     use crate::layers::feature_map::FeatureMap;
     use crate::layers::orepa_kernel::OrepaBranches;
+    use crate::whole_batch::SumOverMembers;
+
+    pub(crate) fn serves_sums(_: &Device) -> bool {
+        false
+    }
+
+    pub(crate) fn sum_over_members(own: Tensor<1>, _: SumOverMembers) -> Tensor<1> {
+        // The caller has asked whether the device is served.
+        own
+    }
 
     pub(crate) fn serves(_: &Tensor<4>) -> bool {
         false
@@ -118,5 +131,6 @@ mod absent {
 
 #[cfg(not(feature = "flex"))]
 pub(crate) use absent::{
-    Blocked, branch_sum, conv, in_team, max_pool, orepa_kernel, serves, serves_conv,
+    Blocked, branch_sum, conv, in_team, max_pool, orepa_kernel, serves, serves_conv, serves_sums,
+    sum_over_members,
 };

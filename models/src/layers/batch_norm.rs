@@ -1,5 +1,7 @@
 //! Batch norm as PyTorch defines it.
 
+use std::sync::Arc;
+
 use burn::module::{Flag, Initializer, Module, Param};
 use burn::tensor::module::{batch_norm, batch_norm_train};
 use burn::tensor::{Device, Tensor};
@@ -7,6 +9,7 @@ use burn::tensor::{Device, Tensor};
 use super::buffer::Buffer;
 use super::conv_spec::host;
 use crate::algebra::NormStats;
+use crate::whole_batch::{Scope, WholeBatch};
 
 /// Batch normalisation (Ioffe & Szegedy, ICML 2015) of maps `[batch, channels, height, width]`
 /// with the conventions of PyTorch's `BatchNorm2d`: the biased batch variance normalises, the
@@ -76,6 +79,9 @@ impl BatchNorm {
     }
 
     fn forward_train(&self, input: Tensor<4>) -> Tensor<4> {
+        if let Some(batch) = WholeBatch::current() {
+            return self.forward_synchronised(input, &batch);
+        }
         let [n, c, h, w] = input.dims();
         let count = n * h * w;
         assert!(
@@ -85,6 +91,25 @@ impl BatchNorm {
         let batch = batch_norm_train(input, self.gamma.val(), self.beta.val(), self.epsilon);
         self.record(batch.mean, batch.variance, count);
         batch.output
+    }
+
+    /// The same with the statistics of a batch of which the input is a part.
+    fn forward_synchronised(&self, input: Tensor<4>, batch: &Arc<Scope>) -> Tensor<4> {
+        let [_, channels, height, width] = input.dims();
+        let count = batch.images() * height * width;
+        assert!(count > 1, "batch norm needs more than one value per channel in training");
+        // Two passes, as a single one would subtract large numbers.
+        let mean_of = |map: Tensor<4>| {
+            let rows = map.swap_dims(0, 1).reshape([channels as i32, -1]);
+            batch.sum(rows.sum_dim(1).reshape([channels])).div_scalar(count as f64)
+        };
+        let shaped = |values: Tensor<1>| values.reshape([1, channels, 1, 1]);
+        let mean = mean_of(input.clone());
+        let centred = input - shaped(mean.clone());
+        let variance = mean_of(centred.clone() * centred.clone());
+        let scale = self.gamma.val() / variance.clone().add_scalar(self.epsilon).sqrt();
+        self.record(mean.detach(), variance.detach(), count);
+        centred * shaped(scale) + shaped(self.beta.val())
     }
 
     /// Whether a forward of an input on this device uses and records batch statistics.

@@ -18,6 +18,7 @@ mod format;
 mod hints;
 mod inspect;
 mod int8;
+mod job;
 mod lr_find;
 mod options;
 mod output;
@@ -37,6 +38,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
+
+use job::Job;
 
 /// Train networks with Diverse Branch Blocks, fold them into plain convolutions, compare them.
 #[derive(Debug, Parser)]
@@ -74,8 +77,26 @@ pub fn command() -> clap::Command {
 
 /// Runs the program: 0 for success, 1 for a user error, 2 for wrong usage, 3 for a failed check, 129, 130 and 143 for a run that was interrupted and saved.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Train(args) => train::run(&args),
+    let command = Cli::parse().command;
+    let job = match command {
+        Command::Train(_) => Job::join(),
+        Command::Compare(_) => Job::alone("dbb compare"),
+        Command::LrFind(_) => Job::alone("dbb lr-find"),
+        Command::Recalibrate(_) => Job::alone("dbb recalibrate"),
+        Command::Reparam(_) => Job::alone("dbb reparam"),
+        Command::Export(_) => Job::alone("dbb export"),
+        Command::Results(_) => Job::alone("dbb results"),
+        _ => Ok(Job::default()),
+    };
+    let job = match job {
+        Ok(job) => job,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            return ExitCode::from(1);
+        }
+    };
+    let result = match command {
+        Command::Train(args) => train::run(&args, &job.ranks()),
         Command::LrFind(args) => lr_find::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
@@ -92,24 +113,27 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    ExitCode::from(job.end(result.err().and_then(failure)))
+}
+
+/// What to print of an error, and the exit code.
+fn failure(error: anyhow::Error) -> Option<(String, u8)> {
     if error.downcast_ref::<Unread>().is_some() {
-        return ExitCode::SUCCESS;
+        return None;
     }
     if let Some(usage) = error.downcast_ref::<clap::Error>() {
-        say(usage.to_string().trim_end());
-        return ExitCode::from(2);
+        return Some((usage.to_string().trim_end().to_string(), 2));
     }
-    say(&format!("error: {}", hints::sentence(&error)));
-    match error.downcast_ref::<dbb_training::Error>() {
+    let code = match error.downcast_ref::<dbb_training::Error>() {
         Some(
             dbb_training::Error::Interrupted { signal, .. }
             | dbb_training::Error::Stopped { signal, .. }
             | dbb_training::Error::NotBegun { signal },
-        ) => ExitCode::from(128 + *signal as u8),
-        Some(error) if error.is_failed_check() => ExitCode::from(3),
-        _ => ExitCode::from(1),
-    }
+        ) => 128 + *signal as u8,
+        Some(error) if error.is_failed_check() => 3,
+        _ => 1,
+    };
+    Some((format!("error: {}", hints::sentence(&error)), code))
 }
 
 /// Writes a line to standard error; a closed standard error must not end the program.

@@ -11,7 +11,8 @@ use dbb_training::run::directory::RunDir;
 use dbb_training::run::identity::is_free;
 use dbb_training::text::plural;
 use dbb_training::train::Trainer;
-use dbb_training::train::distributed;
+use dbb_training::train::group::{Place, Ranks, devices};
+use dbb_training::train::observer::{Observer, Silent};
 
 /// Train a network from a config file.
 ///
@@ -50,7 +51,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args, ranks: &Ranks) -> anyhow::Result<()> {
     let key = |set: &String| set.split('=').next().unwrap_or_default().trim().to_string();
     let changing = args.set.iter().map(key).find(|key| !is_free(key));
     if args.resume
@@ -62,30 +63,48 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         );
         return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text).into());
     }
+    anyhow::ensure!(
+        ranks.size() == 1 || args.devices.is_empty(),
+        "--devices is for one process; a launcher started {}, each of which takes a device of its own",
+        ranks.size()
+    );
     if args.plan {
+        anyhow::ensure!(
+            ranks.size() == 1,
+            "--plan measures one process, and a launcher started {}; start it without the launcher",
+            ranks.size()
+        );
         return crate::plan::run(&args.config, &args.set, &args.device.open()?, args.json);
     }
     let devices = match args.devices.is_empty() {
-        true => vec![args.device.open()?],
+        true => Vec::new(),
         false => {
             args.device.start_threads()?;
-            distributed::open(&args.devices).map_err(dbb_training::Error::from)?
+            devices::open(&args.devices).map_err(dbb_training::Error::from)?
         }
     };
-    let device = &devices[0];
+    let place = match devices.first() {
+        Some(leader) => Place::from(leader),
+        None => args.device.open_on(ranks)?,
+    };
     let mut trainer = if args.resume {
-        Trainer::resume(args.run_to_resume()?, device, args.force, &args.set)?
+        Trainer::resume(args.run_to_resume()?, place, args.force, &args.set)?
     } else {
         let config = Config::load(&args.config, &args.set).map_err(or_resume)?;
         let rate = crate::plan::Rate::of(&args.config, &args.set, &config);
         let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
-        let trainer = Trainer::new(config, RunDir::new(out), device)?;
-        rate.announce(trainer.batch_size());
+        let trainer = Trainer::new(config, RunDir::new(out), place)?;
+        if ranks.is_first() {
+            rate.announce(trainer.batch_size());
+        }
         trainer
     };
-    trainer.train_on(&devices);
+    trainer.train_on(&devices)?;
     trainer.stop_on(crate::signals::stop()?);
-    let result = trainer.fit(&mut Progress::new())?;
+    let result = trainer.fit(&mut *observer(ranks))?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let run = RunDir::new(&result.run_dir);
     crate::print(args.json, &result, || {
         format!(
@@ -103,6 +122,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             run.report().display()
         )
     })
+}
+
+/// The first of several ranks shows the progress of all.
+pub fn observer(ranks: &Ranks) -> Box<dyn Observer> {
+    match ranks.is_first() {
+        true => Box::new(Progress::new()),
+        false => Box::new(Silent),
+    }
 }
 
 /// A folder in the place of a configuration may be a run to resume.

@@ -39,6 +39,14 @@ impl Calibration {
         bin.sum += probability;
     }
 
+    pub(super) fn join(&mut self, other: &Self) {
+        for (bin, other) in self.bins.iter_mut().zip(&other.bins) {
+            bin.images += other.images;
+            bin.correct += other.correct;
+            bin.sum += other.sum;
+        }
+    }
+
     /// The bins, from improbable to certain.
     pub fn bins(&self) -> &[Bin; BINS] {
         &self.bins

@@ -42,6 +42,12 @@ impl Confusion {
         *self.counts.entry([label, prediction]).or_default() += 1;
     }
 
+    pub(super) fn join(&mut self, other: &Self) {
+        for (pair, images) in &other.counts {
+            *self.counts.entry(*pair).or_default() += images;
+        }
+    }
+
     /// Images counted.
     pub fn images(&self) -> usize {
         self.counts.values().sum()

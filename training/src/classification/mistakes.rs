@@ -33,8 +33,11 @@ pub struct Mistakes {
 
 impl Mistakes {
     pub(super) fn add(&mut self, mistake: Mistake) {
-        // Of equal ones the earlier is kept. NaN is above every number.
-        let is_worse = |other: &Mistake| other.loss.total_cmp(&mistake.loss).is_ge();
+        // Of equal ones the earlier of the data set comes first. NaN is above every number.
+        let is_worse = |other: &Mistake| {
+            let by_loss = other.loss.total_cmp(&mistake.loss);
+            by_loss.then(mistake.index.cmp(&other.index)).is_ge()
+        };
         let place = self.worst.partition_point(is_worse);
         if place == MOST {
             return;

@@ -51,6 +51,13 @@ impl Classification {
             });
         }
     }
+
+    /// Adds what was found of other images of the same data set.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.confusion.join(&other.confusion);
+        self.calibration.join(&other.calibration);
+        other.mistakes.worst().iter().for_each(|mistake| self.mistakes.add(*mistake));
+    }
 }
 
 /// The class with the highest logit or probability; of equal ones the first.
@@ -94,6 +101,26 @@ mod tests {
         found.add(0, 1, &[f32::NAN, 0.0]);
         assert_eq!(found.confusion.images(), 1);
         assert_eq!(found.calibration.ece(), None);
+    }
+
+    /// Every third image each, put together in any order; many have the same loss.
+    #[test]
+    fn parts_of_a_data_set_are_the_data_set() {
+        let of = |indices: &mut dyn Iterator<Item = usize>| {
+            let mut found = Classification::default();
+            // Probabilities of a half and one, so that their sums do not depend on the order.
+            indices.for_each(|i| found.add(i, i % 2, &[[0.0, 0.0], [f32::MAX, 0.0]][i % 7 % 2]));
+            found
+        };
+        let whole = of(&mut (0..200));
+        assert_eq!(whole.mistakes.worst().len(), MOST);
+        for order in [[0, 1, 2], [2, 0, 1]] {
+            let mut joined = Classification::default();
+            for first in order {
+                joined.join(&of(&mut (first..200).step_by(3)));
+            }
+            assert_eq!(joined, whole);
+        }
     }
 
     #[test]

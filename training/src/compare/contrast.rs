@@ -140,6 +140,7 @@ mod tests {
             device: String::new(),
             threads: 1,
             instruction_set: String::new(),
+            ranks: 1,
         }
     }
 

@@ -176,6 +176,7 @@ pub(super) mod tests {
             device: "flex".into(),
             threads: 1,
             instruction_set: String::new(),
+            ranks: 1,
         }
     }
 

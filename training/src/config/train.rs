@@ -34,6 +34,10 @@ pub struct TrainSection {
     /// Batches whose gradients are accumulated for one step of the optimizer.
     #[serde(default = "one_of")]
     pub accumulate: usize,
+    /// Batch statistics of the whole batch rather than of each rank's part, where several ranks train
+    /// together.
+    #[serde(default)]
+    pub sync_batch_norm: bool,
     /// Largest Euclidean norm of all gradients together; larger ones are scaled down to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,

@@ -101,6 +101,20 @@ pub fn evaluate_until(
     stop: &CancelToken,
     mut each: impl FnMut(&Batch, &Tensor<2>),
 ) -> Result<Option<Evaluation>> {
+    let evaluation = evaluate_part(network, loader, stop, &mut each)?;
+    if let Some(Evaluation { totals, .. }) = &evaluation {
+        any_image(totals, loader)?;
+    }
+    Ok(evaluation)
+}
+
+/// As [`evaluate_until`] for a loader that delivers a part, which may be empty.
+pub(crate) fn evaluate_part(
+    network: &Classifier,
+    loader: &Loader,
+    stop: &CancelToken,
+    mut each: impl FnMut(&Batch, &Tensor<2>),
+) -> Result<Option<Evaluation>> {
     let device = device::of(network);
     let mut evaluation = Evaluation::default();
     for batch in loader.epoch(0) {
@@ -119,9 +133,14 @@ pub fn evaluate_until(
         let loss = f64::from(host(loss.into_data())[0]);
         evaluation.add(&batch, logits, loss);
     }
-    if evaluation.totals.images() == 0 {
-        let data = loader.dataset().describe();
-        return Err(Error::Unusable(format!("no image of {data} can be read")));
-    }
     Ok(Some(evaluation))
+}
+
+/// Refuses an evaluation of no image.
+pub(crate) fn any_image(totals: &Totals, loader: &Loader) -> Result<()> {
+    if totals.images() > 0 {
+        return Ok(());
+    }
+    let data = loader.dataset().describe();
+    Err(Error::Unusable(format!("no image of {data} can be read")))
 }

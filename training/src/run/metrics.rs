@@ -41,6 +41,36 @@ impl Totals {
         self.images += labels.len();
     }
 
+    /// Sums over `images`: their mean loss, and how many labels have the highest logit and one of the
+    /// five highest.
+    pub fn of(images: usize, mean_loss: f64, top1: usize, top5: usize) -> Self {
+        Self { images, loss: mean_loss * images as f64, top1, top5 }
+    }
+
+    /// The sums of both.
+    pub fn join(&mut self, other: &Self) {
+        self.images += other.images;
+        self.loss += other.loss;
+        self.top1 += other.top1;
+        self.top5 += other.top5;
+    }
+
+    /// The sums as numbers that any text holds exactly, NaN among them.
+    pub(crate) fn exact(&self) -> [u64; 4] {
+        [self.images as u64, self.loss.to_bits(), self.top1 as u64, self.top5 as u64]
+    }
+
+    /// What [`exact`](Self::exact) was made of.
+    pub(crate) fn from_exact([images, loss, top1, top5]: [u64; 4]) -> Self {
+        let [images, top1, top5] = [images, top1, top5].map(|count| count as usize);
+        Self { images, loss: f64::from_bits(loss), top1, top5 }
+    }
+
+    /// How many labels have the highest logit and one of the five highest.
+    pub fn hits(&self) -> (usize, usize) {
+        (self.top1, self.top5)
+    }
+
     /// Images counted.
     pub fn images(&self) -> usize {
         self.images

@@ -2,9 +2,9 @@
 
 pub mod average;
 pub mod checkpoint;
-pub mod distributed;
 pub mod ending;
 pub mod gradients;
+pub mod group;
 pub mod observer;
 pub mod optimizer;
 mod range_curve;

@@ -9,6 +9,7 @@ use crate::activation::Activation;
 use crate::arithmetic::to_f64;
 use crate::buffer::{self, Buffer};
 use crate::closing::{Closing, ClosingGrad, rounded};
+use crate::members::Batch;
 use crate::norm::{self, Statistics};
 use crate::{FixedStatistics, Norm};
 
@@ -55,15 +56,17 @@ impl BranchSum<'_> {
         residual: Option<&[f32]>,
         activation: Activation,
         y: &mut [f32],
+        whole: Batch<'_>,
     ) -> (SumStatistics, Maps) {
         let dims = self.shape.output_dims();
         let mut statistics = SumStatistics::of(self);
-        let mut sources = Vec::new();
+        let source = |branches| self.source(x, branches, &mut statistics, whole);
+        let (sources, mut found): (Vec<_>, Vec<_>) = self.sources().into_iter().map(source).unzip();
+        whole.extend(found.iter_mut().flatten());
         let mut used = Vec::new();
-        for branches in self.sources() {
-            let (source, found) = self.source(x, branches, &mut statistics);
+        for (source, found) in sources.iter().zip(&found) {
             for (place, &index) in source.branches.iter().enumerate() {
-                let of_branch = self.statistics_of(index, place, &source, found.as_ref());
+                let of_branch = self.statistics_of(index, place, source, found.as_ref());
                 if let Some(closing) = &mut statistics.branches[index].closing {
                     *closing = rounded(&of_branch.mean, &of_branch.var);
                     let constant = source.opened.iter().flat_map(|opened| &opened.constant);
@@ -71,7 +74,6 @@ impl BranchSum<'_> {
                 }
                 used.push(of_branch);
             }
-            sources.push(source);
         }
         let identity = Identity::new(self.shape.out_channels);
         let norms = self.norms(&sources, &identity);
@@ -85,7 +87,11 @@ impl BranchSum<'_> {
         let (closing, _) = Closing::forward(&maps, &used, &norms, None, plain, dims, &mut sum);
         let found = match &outer.fixed {
             Some(fixed) => constants(fixed),
-            None => norm::statistics(&sum, dims),
+            None => {
+                let mut found = norm::statistics(&sum, dims);
+                whole.extend([&mut found]);
+                found
+            }
         };
         if let Some(statistics) = &mut statistics.outer {
             *statistics = rounded(&found.mean, &found.var);
@@ -102,8 +108,9 @@ impl BranchSum<'_> {
         saved: &Maps,
         grad: &[f32],
         wanted: Wanted,
+        whole: Batch<'_>,
     ) -> SumGrad {
-        let Wanted { input: wants_input, residual: wants_residual, parameters } = wanted;
+        let parameters = wanted.parameters;
         let identity = Identity::new(self.shape.out_channels);
         let norms = self.norms(&saved.sources, &identity);
         let maps = maps(&saved.sources, x);
@@ -112,16 +119,15 @@ impl BranchSum<'_> {
         let residual;
         let ClosingGrad { norms, maps, .. } = match (&saved.outer, self.outer) {
             (Some((sum, outer)), Some(norm)) => {
-                let mut of_sum =
-                    outer.backward(&[sum], &[norm], y, grad, wants_residual, parameters);
+                let mut of_sum = outer.backward(&[sum], &[norm], y, grad, wanted, whole);
                 outer_grad = of_sum.norms.pop();
                 residual = of_sum.residual;
                 let of_sum = of_sum.maps.remove(0);
-                closing.backward(&maps, &norms, &[], &of_sum, false, parameters)
+                let wanted = Wanted { residual: false, ..wanted };
+                closing.backward(&maps, &norms, &[], &of_sum, wanted, whole)
             }
             _ => {
-                let mut found =
-                    closing.backward(&maps, &norms, y, grad, wants_residual, parameters);
+                let mut found = closing.backward(&maps, &norms, y, grad, wanted, whole);
                 residual = found.residual.take();
                 found
             }
@@ -129,8 +135,9 @@ impl BranchSum<'_> {
 
         let mut grads = MapGrads {
             branches: vec![BranchGrad::default(); self.branches.len()],
-            input: InputGrad::new(wants_input, x.len()),
+            input: InputGrad::new(wanted.input, x.len()),
             parameters,
+            whole,
         };
         let branches = &mut grads.branches;
         let order = saved.sources.iter().flat_map(|source| &source.branches);

@@ -24,6 +24,7 @@ pub use crate::branch_sum::{
     Branch, BranchGrad, BranchMap, BranchStatistics, BranchSum, SumGrad, SumStatistics, Wanted,
 };
 use crate::dense::DenseSaved;
+use crate::members::{Batch, Members};
 use crate::{Activation, depthwise};
 use maps::Maps;
 
@@ -60,10 +61,53 @@ impl BranchSum<'_> {
             let (statistics, saved) = block.forward(x, residual, activation, y);
             (statistics, Saved::Dense(Box::new(saved)))
         } else {
-            let (statistics, saved) = self.forward_maps(x, residual, activation, y);
+            let whole = Batch::new(self.shape.batch, None);
+            let (statistics, saved) = self.forward_maps(x, residual, activation, y, whole);
             (statistics, Saved::Maps(Box::new(saved)))
         };
         (statistics, SumSaved(saved))
+    }
+
+    /// The same for a part of a batch that is spread over members of a group: norms take the
+    /// statistics of the whole. Every sum is computed by its maps, with one sum over the members for
+    /// each opening norm, one for all closing norms, and one for the norm of the sum.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    pub fn forward_in_group(
+        &self,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        activation: Activation,
+        y: &mut [f32],
+        members: &dyn Members,
+    ) -> (SumStatistics, SumSaved) {
+        self.check(x, y, residual);
+        let whole = Batch::new(self.shape.batch, Some(members));
+        let (statistics, saved) = self.forward_maps(x, residual, activation, y, whole);
+        (statistics, SumSaved(Saved::Maps(Box::new(saved))))
+    }
+
+    /// The backward pass of [`forward_in_group`](Self::forward_in_group), with as many sums. The
+    /// gradient of the input is that of the losses of all members; those of the parameters are of
+    /// this part, and their sums over the members that of the batch.
+    ///
+    /// # Panics
+    /// If a length does not fit the shape, or another forward pass was saved.
+    pub fn backward_in_group(
+        &self,
+        x: &[f32],
+        y: &[f32],
+        saved: &SumSaved,
+        grad: &[f32],
+        wanted: Wanted,
+        members: &dyn Members,
+    ) -> SumGrad {
+        self.check(x, y, None);
+        assert_eq!(grad.len(), y.len(), "length of the output's gradient");
+        let Saved::Maps(saved) = &saved.0 else { panic!("a forward pass of a group") };
+        let whole = Batch::new(self.shape.batch, Some(members));
+        self.backward_maps(x, y, saved, grad, wanted, whole)
     }
 
     /// Computes the gradients from that of `y`. Statistics of norms that use constants, and border
@@ -87,7 +131,10 @@ impl BranchSum<'_> {
                 let block = self.as_dense_dbb().expect("what the forward pass has computed");
                 block.backward(x, y, saved, grad, wanted)
             }
-            Saved::Maps(saved) => self.backward_maps(x, y, saved, grad, wanted),
+            Saved::Maps(saved) => {
+                let whole = Batch::new(self.shape.batch, None);
+                self.backward_maps(x, y, saved, grad, wanted, whole)
+            }
         }
     }
 }

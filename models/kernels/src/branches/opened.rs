@@ -1,11 +1,12 @@
 //! Branches that begin with a 1x1 convolution and a padded norm.
 
-use super::BranchSum;
 use super::maps::constants;
 use super::source::{MapGrads, convolve};
+use super::{BranchSum, Wanted};
 use crate::activation::Activation;
 use crate::buffer::{self, Buffer};
 use crate::closing::{Closing, rounded};
+use crate::members::Batch;
 use crate::padded_norm::{PaddedNorm, PaddedNormGrad};
 use crate::{BatchStatistics, ConvShape, conv};
 
@@ -41,10 +42,12 @@ impl BranchSum<'_> {
         x: &[f32],
         opening: &PaddedNorm<'_>,
         statistics: &mut Option<BatchStatistics>,
+        whole: Batch<'_>,
     ) -> Opened {
         let shape = self.opening_shape(opening);
-        let (map, found) = convolve(&shape, x, opening.weight, !opening.fixed);
-        let border = opening.borders(found.as_ref(), shape.batch * shape.output_positions());
+        let (map, mut found) = convolve(&shape, x, opening.weight, !opening.fixed);
+        whole.extend(&mut found);
+        let border = opening.borders(found.as_ref(), whole.images() * shape.output_positions());
         *statistics = found.as_ref().map(|found| rounded(&found.mean, &found.var));
         let found = found.unwrap_or_else(|| constants(&opening.running()));
         let beta = opening.shifts(&border);
@@ -96,14 +99,14 @@ impl BranchSum<'_> {
         opening: &PaddedNorm<'_>,
         opened: &Opened,
         grad: Buffer,
-        grads: &mut MapGrads,
+        grads: &mut MapGrads<'_>,
     ) -> PaddedNormGrad {
         let shape = self.opening_shape(opening);
         let beta = opening.shifts(&opened.border);
         let norm = opening.as_norm(&beta);
-        let parameters = grads.parameters;
-        let mut found =
-            opened.norm.backward(&[&opened.map], &[norm], &[], &grad, false, parameters);
+        let (parameters, whole) = (grads.parameters, grads.whole);
+        let wanted = Wanted { input: true, residual: false, parameters };
+        let mut found = opened.norm.backward(&[&opened.map], &[norm], &[], &grad, wanted, whole);
         drop(grad);
         let ([gamma, beta], map_grad) = (found.norms.remove(0), found.maps.remove(0));
         let weight = if parameters { conv::weight_grad(&shape, x, &map_grad) } else { vec![] };

@@ -6,6 +6,7 @@ use super::maps::Source;
 use super::window::Window;
 use super::{Branch, BranchGrad, BranchMap, BranchSum, SumStatistics};
 use crate::buffer::{self, Buffer};
+use crate::members::Batch;
 use crate::norm::{self, Statistics};
 use crate::{ConvShape, conv, pool};
 
@@ -16,6 +17,7 @@ impl BranchSum<'_> {
         x: &[f32],
         branches: Vec<usize>,
         statistics: &mut SumStatistics,
+        whole: Batch<'_>,
     ) -> (Source, Option<Statistics>) {
         let shape = &self.shape;
         let first = &self.branches[branches[0]];
@@ -40,7 +42,7 @@ impl BranchSum<'_> {
                 (Some(map), found)
             }
             BranchMap::PaddedConv { opening, weight } => {
-                let mut parts = self.open(x, opening, opening_statistics);
+                let mut parts = self.open(x, opening, opening_statistics, whole);
                 let internal = opening.gamma.len();
                 let inner = ConvShape { in_channels: internal, ..*shape };
                 let (map, found) = convolve(&inner, &parts.centred, weight, needs);
@@ -49,7 +51,7 @@ impl BranchSum<'_> {
                 (Some(map), found)
             }
             BranchMap::PaddedAverage { opening } => {
-                let mut parts = self.open(x, opening, opening_statistics);
+                let mut parts = self.open(x, opening, opening_statistics, whole);
                 let inner = ConvShape { in_channels: shape.out_channels, ..*shape };
                 let (map, found) = average(&inner, &parts.centred, needs);
                 drop(std::mem::take(&mut parts.centred));
@@ -79,7 +81,7 @@ impl BranchSum<'_> {
         x: &[f32],
         source: &Source,
         map_grad: Buffer,
-        grads: &mut MapGrads,
+        grads: &mut MapGrads<'_>,
     ) {
         let shape = &self.shape;
         let first = source.branches[0];
@@ -123,7 +125,7 @@ impl BranchSum<'_> {
         branches: &[usize],
         window: &Window,
         map_grad: &[f32],
-        grads: &mut MapGrads,
+        grads: &mut MapGrads<'_>,
     ) {
         let shape = &window.shape;
         let cropped = window.crop(x);
@@ -157,11 +159,13 @@ impl BranchSum<'_> {
 }
 
 /// The gradients that the backward passes of the maps fill in.
-pub(super) struct MapGrads {
+pub(super) struct MapGrads<'a> {
     pub branches: Vec<BranchGrad>,
     pub input: InputGrad,
     /// Whether the gradients of the parameters are wanted.
     pub parameters: bool,
+    /// The batch of the statistics.
+    pub whole: Batch<'a>,
 }
 
 /// A convolution, and the statistics of its output where they are needed.

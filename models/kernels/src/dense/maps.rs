@@ -9,6 +9,7 @@ use crate::branch_sum::{BranchGrad, SumGrad, Wanted};
 use crate::buffer::{self, Buffer};
 use crate::closing::{self, Closing, ClosingGrad};
 use crate::conv::{self, convolve, weight_grad};
+use crate::members::Batch;
 use crate::{Activation, ConvShape, Epilogue, moments, pool};
 
 /// What the backward pass needs.
@@ -132,13 +133,15 @@ impl DenseBlock<'_> {
         wanted: Wanted,
     ) -> SumGrad {
         let Openings { moments, merged, .. } = openings;
+        let whole = Batch::new(self.shape.batch, None);
         let (inputs, positions) = (self.shape.in_channels, self.shape.input_positions());
         let centred = moments.centred(x, positions);
         let x = centred.as_deref().unwrap_or(x);
         let Maps { inputs: maps, between, closing } = saved;
         let norms = self.closing_norms();
+        let of_closing = Wanted { parameters: true, ..wanted };
         let ClosingGrad { norms, maps, residual } =
-            closing.backward(&maps.all(), &norms, y, grad, wanted.residual, true);
+            closing.backward(&maps.all(), &norms, y, grad, of_closing, whole);
         let Ok([kxk_norm, second_norm, pointwise_norm, average_norm]) =
             <[[Vec<f32>; 2]; 4]>::try_from(norms)
         else {

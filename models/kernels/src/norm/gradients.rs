@@ -65,14 +65,19 @@ impl Gradients {
                 [scale as f32, slope as f32, constant as f32, rounded]
             })
             .collect();
+        Self { gamma: Vec::new(), beta: Vec::new(), coefficients }.with_parameters_of(sums, inv_std)
+    }
+
+    /// The same with the gradients of scale and shift that other sums give: those of a part of the
+    /// batch.
+    pub(crate) fn with_parameters_of(self, sums: &Sums, inv_std: &[f64]) -> Self {
         let gamma = sums
             .products
             .iter()
             .zip(inv_std)
             .map(|(sum, inv_std)| (sum * inv_std) as f32)
             .collect();
-        let beta = to_f32(&sums.gradient);
-        Self { gamma, beta, coefficients }
+        Self { gamma, beta: to_f32(&sums.gradient), ..self }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod buffers;
 mod geometry;
+mod members;
 mod moments;
 // The same accesses with other values, of which Miri learns nothing.
 #[cfg(not(miri))]

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, Args, Command};
 use dbb_training::device;
+use dbb_training::train::group::{Place, Ranks};
 
 /// The name of a device; completions offer the kinds, and a number may follow.
 #[derive(Clone, Debug)]
@@ -45,6 +46,11 @@ impl DeviceOptions {
     /// Starts the threads.
     pub fn start_threads(&self) -> dbb_training::Result<()> {
         Ok(device::start_threads(self.threads.map(usize::from))?)
+    }
+
+    /// Starts the threads of one of several processes and opens its device.
+    pub fn open_on(&self, ranks: &Ranks) -> dbb_training::Result<Place> {
+        Place::open(&self.device, self.threads.map(usize::from), ranks)
     }
 
     /// Starts the threads and opens the device.

@@ -3,12 +3,14 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use dbb_models::{Form, ModelConfig};
+use dbb_models::{Form, ModelConfig, WholeBatch};
 
 use super::Trainer;
+use super::facts::{RankFacts, digest};
 use super::plan::Plan;
 use crate::cancel::CancelToken;
 use crate::config::Config;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
 use crate::run::identity::Identity;
@@ -16,24 +18,38 @@ use crate::run::progress::Progress;
 use crate::train::average::Ema;
 use crate::train::checkpoint::RunState;
 use crate::train::gradients;
+use crate::train::group::Place;
 use crate::train::optimizer::Optimizer;
 use crate::train::start;
 
 impl Trainer {
-    /// A new run in a directory that holds none, on an inference device.
+    /// A new run in a directory that holds none. Of several ranks, the first names the directory and
+    /// writes to it.
     ///
     /// # Errors
-    /// If the directory holds a run or is in use, the data cannot be read, or data and
-    /// configuration disagree.
-    pub fn new(config: Config, run: RunDir, device: &Device) -> Result<Self> {
-        if run.exists() {
+    /// If the directory holds a run or is in use, the data cannot be read, data and configuration
+    /// disagree, or the ranks do.
+    pub fn new(config: Config, run: RunDir, place: impl Into<Place>) -> Result<Self> {
+        let place = place.into();
+        let ranks = place.ranks.clone();
+        let root = ranks.gather(run.root().to_path_buf())?.swap_remove(0);
+        let trainer = Self::new_alone(config, RunDir::new(root), &place);
+        let trainer = ranks.agree(trainer)?;
+        trainer.check_ranks()?;
+        Ok(*trainer)
+    }
+
+    fn new_alone(config: Config, run: RunDir, place: &Place) -> Result<Box<Self>> {
+        if place.ranks.is_first() && run.exists() {
             return Err(Error::RunExists(run.root().into()));
         }
-        let mut trainer = Self::prepare(config, run, device)?;
+        let mut trainer = Self::prepare(config, run, place)?;
         trainer.begin()?;
-        trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
-        trainer.lock.keep();
-        trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
+        if let Some(lock) = &mut trainer.lock {
+            trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
+            lock.keep();
+            trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
+        }
         Ok(trainer)
     }
 
@@ -45,33 +61,56 @@ impl Trainer {
     ///
     /// # Errors
     /// If there is no run, it is in use, its checkpoint is damaged or does not fit; if it has results
-    /// and no checkpoint they could come from; within an epoch, if its batches are other ones.
-    pub fn resume(run: RunDir, device: &Device, force: bool, overrides: &[String]) -> Result<Self> {
+    /// and no checkpoint they could come from; within an epoch, if its batches are other ones; if
+    /// ranks disagree.
+    pub fn resume(
+        run: RunDir,
+        place: impl Into<Place>,
+        force: bool,
+        overrides: &[String],
+    ) -> Result<Self> {
+        let place = place.into();
+        let ranks = place.ranks.clone();
+        let trainer = Self::resume_alone(run, &place, force, overrides);
+        let trainer = ranks.agree(trainer)?;
+        trainer.check_ranks()?;
+        Ok(*trainer)
+    }
+
+    fn resume_alone(
+        run: RunDir,
+        place: &Place,
+        force: bool,
+        overrides: &[String],
+    ) -> Result<Box<Self>> {
         if !run.exists() {
             return Err(Error::NoRun(run.root().into()));
         }
         let config = Config::load_run(&run.config(), overrides)?;
-        Self::resume_as(config, run, device, force, !overrides.is_empty())
+        Self::resume_as(config, run, place, force, !overrides.is_empty())
     }
 
-    /// The same with a configuration that is given: what does not change results may differ from the
-    /// run's own, such as where its data lie, and is then written to the run.
+    /// The same, in this process alone, with a configuration that is given: what does not change
+    /// results may differ from the run's own, such as where its data lie, and is then written to the
+    /// run.
     ///
     /// # Errors
     /// As [`resume`](Self::resume).
     pub fn resume_with(config: Config, run: RunDir, device: &Device) -> Result<Self> {
-        Self::resume_as(config, run, device, false, true)
+        Ok(*Self::resume_as(config, run, &device.into(), false, true)?)
     }
 
     fn resume_as(
         config: Config,
         run: RunDir,
-        device: &Device,
+        place: &Place,
         force: bool,
         rewrite: bool,
-    ) -> Result<Self> {
-        let mut trainer = Self::prepare(config, run, device)?;
-        trainer.lock.keep();
+    ) -> Result<Box<Self>> {
+        let mut trainer = Self::prepare(config, run, place)?;
+        if let Some(lock) = &mut trainer.lock {
+            lock.keep();
+        }
         let Some(&mark) = trainer.run.checkpoint_ids()?.last() else {
             let results = trainer.run.results()?;
             if !results.is_empty() {
@@ -99,31 +138,49 @@ impl Trainer {
             format!("{change}: the last bits may differ from those of an uninterrupted run")
         });
         trainer.notes.extend(accepted.chain(inexact));
+        if identity.ranks != now.ranks && !trainer.config.train.sync_batch_norm {
+            trainer.notes.push(
+                "batch statistics are those of each rank's part, which is another one now: results will \
+                 differ from those of an uninterrupted run; train.sync_batch_norm takes those of the \
+                 whole batch"
+                    .into(),
+            );
+        }
         if identity.val_data != now.val_data {
             // What was found of other images says nothing of these.
             trainer.state.progress.validation = None;
         }
         *identity = now;
-        if rewrite {
+        if rewrite && trainer.ranks.is_first() {
             trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
         }
         Ok(trainer)
     }
 
-    fn prepare(config: Config, run: RunDir, device: &Device) -> Result<Self> {
-        let plan = Plan::within_memory(config, device)?;
-        let lock = run.lock()?;
+    fn prepare(config: Config, run: RunDir, place: &Place) -> Result<Box<Self>> {
+        let plan = Plan::within_memory(config, place)?;
+        let Place { device, ranks } = place.clone();
+        if ranks.size() > 1 && plan.config.train.sync_batch_norm && !WholeBatch::serves(&device) {
+            return Err(Error::Unusable(format!(
+                "train.sync_batch_norm needs the device flex, and this is {}; leave the key out to \
+                 normalise each rank's part by its own statistics",
+                device::name(&device)
+            )));
+        }
+        let lock = ranks.is_first().then(|| run.lock()).transpose()?;
         let autodiff = device.clone().autodiff();
         let state = fresh(&plan.config, &plan.model, &autodiff, &plan.identity)?;
-        let outline = plan.outline(&state.network, device);
+        let outline = plan.outline(&state.network, &device);
         let Plan { config, model, metadata, summary, env, train, val, .. } = plan;
-        Ok(Self {
+        // A trainer is large: it stays in one place.
+        Ok(Box::new(Self {
             config,
             model,
             metadata,
             summary,
             env,
             device: autodiff,
+            ranks,
             group: None,
             train,
             val,
@@ -133,12 +190,38 @@ impl Trainer {
             notes: Vec::new(),
             pace: Vec::new(),
             stop: CancelToken::default(),
+            asked: None,
             batch: Vec::new(),
             mistakes: Vec::new(),
             reported: Instant::now(),
             run,
             lock,
-        })
+        }))
+    }
+
+    /// Checks that all ranks would train the same run: program, configuration, data, and the weights
+    /// they start from.
+    fn check_ranks(&self) -> Result<()> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let Identity { config, train_data, val_data, .. } = &self.state.progress.identity;
+        let own = RankFacts {
+            version: env!("CARGO_PKG_VERSION").into(),
+            config: config.to_toml(),
+            data: [train_data.clone(), val_data.clone()],
+            device: device::kind(&self.device),
+            place: self.state.progress.mark,
+            weights: digest(&self.state.network),
+        };
+        let facts = self.ranks.gather(own)?;
+        for (rank, other) in facts.iter().enumerate().skip(1) {
+            let differences = other.differences(&facts[0]);
+            if !differences.is_empty() {
+                return Err(Error::RanksDiffer { rank: self.ranks.name(rank), differences });
+            }
+        }
+        Ok(())
     }
 
     /// Puts the weights of `model.init_from`, if it is set, into a run that has not begun.

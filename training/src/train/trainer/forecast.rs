@@ -120,7 +120,7 @@ impl Forecast {
     /// As [`Trainer::new`], except for those of the run directory; an image that cannot be read;
     /// [`Error::NotBegun`] if a stop was requested.
     pub fn of(config: Config, device: &Device, stop: &CancelToken) -> Result<Self> {
-        let plan = Plan::within_memory(config, device)?;
+        let plan = Plan::within_memory(config, &device.into())?;
         let autodiff = device.clone().autodiff();
         let RunState { network, optimizer, .. } =
             fresh(&plan.config, &plan.model, &autodiff, &plan.identity)?;
@@ -270,9 +270,13 @@ impl Plan {
         let batch_size = self.train.batch_size();
         let training = self.need.training(&self.config, batch_size, device);
         let validation = self.need.validation(&self.config, batch_size, device);
+        let each = match self.need.ranks {
+            1 => String::new(),
+            ranks => format!(" on each of {ranks} ranks"),
+        };
         format!(
             "{}, {epochs} times {steps}, with batches of {batch_size}; about {} MiB of memory in training \
-             and {} in validation, images {} of it; at most {:.1} MiB on disk",
+             and {} in validation{each}, images {} of it; at most {:.1} MiB on disk",
             plural(epochs * steps, "step"),
             mib(training.bytes()),
             mib(validation.bytes()),

@@ -1,8 +1,11 @@
 //! The training loop: a run from its first epoch to its folded weights. `plan` is what configuration and
-//! data decide, `need` the memory of that; `begin` starts or resumes a run, `step` is one step of the optimizer, `save` writes checkpoints, metrics and results, `reporting`
-//! collects what the report shows. `range_test` trains a few steps with a rising learning rate instead.
+//! data decide, `need` the memory of that; `begin` starts or resumes a run, `facts` are what ranks must
+//! agree on; `step` is one step of the optimizer, `save` writes checkpoints, metrics and results,
+//! `reporting` collects what the report shows. `range_test` trains a few steps with a rising learning
+//! rate instead, `forecast` a few that are thrown away.
 
 mod begin;
+mod facts;
 mod forecast;
 mod need;
 mod plan;
@@ -32,18 +35,19 @@ use crate::classification::Classification;
 use crate::config::Config;
 use crate::deploy::fold::LogitDifference;
 use crate::error::{Error, Result};
-use crate::inference::evaluate::{Evaluation, evaluate_until};
+use crate::inference::evaluate::{any_image, evaluate_part};
 use crate::inference::pictures::Picture;
 use crate::report::{self, State};
 use crate::run::directory::{CheckpointId, RunDir};
 use crate::run::lock::Lock;
-use crate::run::metrics::EpochRecord;
+use crate::run::metrics::{EpochRecord, Totals};
 use crate::run::progress::PartialEpoch;
 use crate::run::tensorboard::TensorBoard;
 use crate::text::displayed;
 use crate::train::checkpoint::RunState;
-use crate::train::distributed::Group;
 use crate::train::ending::{EarlyEnd, Ending};
+use crate::train::group::Ranks;
+use crate::train::group::devices::Group;
 use crate::train::observer::{Observer, RunInfo};
 use crate::train::schedule::Schedule;
 
@@ -83,6 +87,7 @@ pub struct Trainer {
     summary: Summary,
     env: serde_json::Value,
     device: Device,
+    ranks: Ranks,
     /// Further devices that share every batch.
     group: Option<Group>,
     train: Loader,
@@ -96,23 +101,46 @@ pub struct Trainer {
     /// Seconds of the first steps of this process.
     pace: Vec<f64>,
     stop: CancelToken,
+    /// The signal that stops the run, once all ranks know it.
+    asked: Option<usize>,
     /// For the report: the first training batch, and the worst mistakes of the last validation.
     batch: Vec<(Thumbnail, String)>,
     mistakes: Vec<Picture>,
     /// When the report was written.
     reported: Instant,
     run: RunDir,
-    lock: Lock,
+    /// Of the rank that writes.
+    lock: Option<Lock>,
+}
+
+/// The validation of all ranks.
+struct Validation {
+    totals: Totals,
+    /// Confused classes, calibration, worst mistakes.
+    classification: Classification,
+    /// Why images were left out.
+    skipped: Vec<String>,
+    /// Largest difference of logits to the training form, on the first batch of the first rank.
+    fold_max_rel_diff: f64,
 }
 
 impl Trainer {
     /// Trains on several devices; the first must be the one the trainer was created with.
-    pub fn train_on(&mut self, devices: &[Device]) {
+    ///
+    /// # Errors
+    /// If batch norm is to be synchronised, which ranks alone can.
+    pub fn train_on(&mut self, devices: &[Device]) -> Result<()> {
+        if devices.len() > 1 && self.config.train.sync_batch_norm {
+            let text = "train.sync_batch_norm is for ranks of MPI: devices of one process normalise \
+                        each part by its own statistics; leave the key out";
+            return Err(Error::Unusable(text.into()));
+        }
         let smoothing = self.config.train.label_smoothing;
         let forward = move |network: &Classifier, batch: &Batch, device: &Device| {
             step::forward(network, batch, device, smoothing)
         };
         self.group = (devices.len() > 1).then(|| Group::new(devices, Arc::new(forward)));
+        Ok(())
     }
 
     /// Lets a run be stopped from outside the loop.
@@ -175,9 +203,10 @@ impl Trainer {
         observer.started(&self.info());
         observer.note(&self.outline);
         self.notes.iter().for_each(|note| observer.note(note));
-        if !self.notes.is_empty()
-            && self.state.progress.step == 0
-            && let Some((before, _)) = self.validate()?
+        // The notes of ranks may differ: the first decides.
+        let from_weights = !self.notes.is_empty() && self.state.progress.step == 0;
+        if self.ranks.gather(from_weights)?[0]
+            && let Some(before) = self.validate()?
         {
             let (top1, loss) = (before.totals.top1(), before.totals.loss());
             observer.note(&format!("before training: top-1 {top1:.2}%, loss {loss:.4}"));
@@ -186,7 +215,7 @@ impl Trainer {
         self.picture_batch();
         self.picture_mistakes();
         self.write_report(&State::Running)?;
-        let mut board = TensorBoard::open(&self.run.tensorboard(), self.state.progress.step)?;
+        let mut board = self.open_board(self.state.progress.step)?;
         let Config { schedule, optim, train, .. } = &self.config;
         let schedule = Schedule::new(schedule, optim, train.epochs, self.info().steps_per_epoch);
         self.saved.1 = Instant::now();
@@ -197,7 +226,7 @@ impl Trainer {
                 {
                     self.roll_back(&error, observer)?;
                     self.picture_mistakes();
-                    board = TensorBoard::open(&self.run.tensorboard(), self.state.progress.step)?;
+                    board = self.open_board(self.state.progress.step)?;
                 }
                 outcome => outcome?,
             }
@@ -222,14 +251,20 @@ impl Trainer {
     fn epoch(
         &mut self,
         schedule: &Schedule,
-        board: &mut TensorBoard,
+        board: &mut Option<TensorBoard>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let CheckpointId { epoch, batch } = self.state.progress.mark;
         let mut batches = self.train.epoch_from(epoch as u64, batch);
         while batches.len() > 0 {
             self.step(&mut batches, schedule, board, observer)?;
-            if self.stop.requested().is_some() || self.is_save_due() {
+            let seconds = self.state.progress.partial.seconds;
+            let said = self.ranks.gather((self.stop.requested(), self.is_save_due(), seconds))?;
+            self.asked = said.iter().find_map(|(signal, ..)| *signal);
+            // The clocks of ranks differ: that of the first counts.
+            let (_, is_save_due, seconds) = said[0];
+            self.state.progress.partial.seconds = seconds;
+            if self.asked.is_some() || is_save_due {
                 self.save()?;
             }
             self.leave_if_asked()?;
@@ -249,7 +284,7 @@ impl Trainer {
     /// replaces it by that of the whole epoch.
     fn end_within_epoch(
         &mut self,
-        board: &mut TensorBoard,
+        board: &mut Option<TensorBoard>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         self.save()?;
@@ -258,14 +293,20 @@ impl Trainer {
         };
         self.state.progress.add(record.clone(), validation);
         self.picture_mistakes();
-        board.epoch(&record)?;
+        if let Some(board) = board {
+            board.epoch(&record)?;
+        }
         self.write_metrics()?;
         observer.epoch(&record);
         Ok(())
     }
 
     /// Validates, saves and reports an epoch whose batches are done.
-    fn end_epoch(&mut self, board: &mut TensorBoard, observer: &mut dyn Observer) -> Result<()> {
+    fn end_epoch(
+        &mut self,
+        board: &mut Option<TensorBoard>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let Some((record, validation)) = self.validated_epoch(observer)? else {
             self.save()?;
             return self.leave_if_asked();
@@ -275,14 +316,20 @@ impl Trainer {
         progress.partial = PartialEpoch::default();
         progress.mark = CheckpointId { epoch: record.epoch, batch: 0 };
         // Before the checkpoint: a resumed run voids what came after its own.
-        board.epoch(&record)?;
+        if let Some(board) = board {
+            board.epoch(&record)?;
+        }
         self.save()?;
         self.write_metrics()?;
         self.picture_mistakes();
         self.write_report(&State::Running)?;
         observer.epoch(&record);
         match self.ending() {
-            Ending::NotYet => self.leave_if_asked(),
+            Ending::NotYet => {
+                let asked = self.ranks.gather(self.stop.requested())?;
+                self.asked = asked.into_iter().flatten().next();
+                self.leave_if_asked()
+            }
             _ => Ok(()),
         }
     }
@@ -300,14 +347,15 @@ impl Trainer {
             return Err(Error::Unusable(format!("no image of {data} can be read")));
         }
         let started = Instant::now();
-        let Some((validation, comparison)) = self.validate()? else { return Ok(None) };
+        let Some(validation) = self.validate()? else { return Ok(None) };
         self.left_out(&validation.skipped, observer)?;
         // No loss follows the last step of an epoch that would reveal it.
         if !validation.totals.loss().is_finite() {
             return Err(self.non_finite("validation loss", validation.totals.loss(), None));
         }
+        // Of the first rank, as all times are.
+        let validation_seconds = self.ranks.gather(started.elapsed().as_secs_f64())?[0];
         let progress = &self.state.progress;
-        let validation_seconds = started.elapsed().as_secs_f64();
         let record = EpochRecord {
             epoch: progress.mark.epoch + 1,
             step: progress.step,
@@ -318,7 +366,7 @@ impl Trainer {
             val_loss: validation.totals.loss(),
             top1: validation.totals.top1(),
             top5: validation.totals.top5(),
-            fold_max_rel_diff: comparison.max_rel_diff(),
+            fold_max_rel_diff: validation.fold_max_rel_diff,
             images_per_second: totals.images() as f64 / seconds,
             seconds: seconds + validation_seconds,
             loader_seconds,
@@ -329,21 +377,55 @@ impl Trainer {
         Ok(Some((record, validation.classification)))
     }
 
-    /// Evaluates a folded copy, and compares it with the training form on the first batch. `None`
-    /// if it was asked to stop.
-    fn validate(&self) -> Result<Option<(Evaluation, LogitDifference)>> {
+    /// Evaluates a folded copy, every rank on its part, and compares it with the training form on the
+    /// first batch. `None` if a rank was asked to stop.
+    fn validate(&mut self) -> Result<Option<Validation>> {
         let train_form = self.network();
         let deploy = train_form.reparameterize();
         let device = self.device.clone().inner();
         let mut comparison = LogitDifference::default();
         let mut first = true;
-        let evaluation = evaluate_until(&deploy, &self.val, &self.stop, |batch, logits| {
+        let evaluation = evaluate_part(&deploy, &self.val, &self.stop, |batch, logits| {
             if std::mem::take(&mut first) {
                 let images: Tensor<4> = batch.to_tensors(&device).0;
                 comparison.add(train_form.forward(images), logits.clone());
             }
+        });
+        let fold = comparison.max_rel_diff().to_bits();
+        let (_, said) = self.ranks.agree_and_say(evaluation, |evaluation| match evaluation {
+            None => Err(self.stop.requested()),
+            Some(part) => {
+                let skipped: Vec<_> = part.skipped.iter().map(ToString::to_string).collect();
+                // Text holds no NaN: the run ends or rolls back where a loss is one.
+                let is_finite = part.totals.loss().is_finite();
+                let classification = is_finite.then(|| part.classification.clone());
+                Ok((part.totals.exact(), classification.unwrap_or_default(), skipped, fold))
+            }
         })?;
-        Ok(evaluation.map(|evaluation| (evaluation, comparison)))
+        let mut all = Validation {
+            totals: Totals::default(),
+            classification: Classification::default(),
+            skipped: Vec::new(),
+            fold_max_rel_diff: f64::NAN,
+        };
+        for (rank, part) in said.into_iter().enumerate() {
+            match part {
+                Err(signal) => {
+                    self.asked = signal;
+                    return Ok(None);
+                }
+                Ok((totals, classification, mut skipped, fold)) => {
+                    all.totals.join(&Totals::from_exact(totals));
+                    all.classification.join(&classification);
+                    all.skipped.append(&mut skipped);
+                    if rank == 0 {
+                        all.fold_max_rel_diff = f64::from_bits(fold);
+                    }
+                }
+            }
+        }
+        any_image(&all.totals, &self.val)?;
+        Ok(Some(all))
     }
 
     fn result(&self) -> TrainResult {

@@ -1,6 +1,7 @@
 //! The memory that a run needs, and the largest batch that fits.
 
 use burn::tensor::Device;
+use dbb_datasets::parts;
 use dbb_models::summary::LayerSummary;
 
 use crate::config::{Config, OptimKind};
@@ -18,6 +19,8 @@ pub(super) struct Need {
     pub shape: [usize; 3],
     /// Images to train on and to validate with.
     pub images: [usize; 2],
+    /// Processes that share every batch: the need is that of each.
+    pub ranks: usize,
 }
 
 impl Need {
@@ -45,11 +48,9 @@ impl Need {
     }
 
     fn batches(&self, config: &Config, batch_size: usize, images: usize) -> Batches {
-        Batches {
-            images: batch_size.min(images),
-            shape: self.shape,
-            held: Batches::held(config.data.workers),
-        }
+        // The first part is the largest.
+        let part = parts(batch_size.min(images), self.ranks).next().map_or(0, |part| part.len());
+        Batches { images: part, shape: self.shape, held: Batches::held(config.data.workers) }
     }
 
     /// The larger of both.
@@ -105,7 +106,7 @@ impl Need {
         if !fits(2) {
             return None;
         }
-        // Every estimate grows with the batch.
+        // Every estimate grows with the batch, but for ranks with parts of two or three images.
         let (mut low, mut high) = (2, self.images[0].max(2));
         while low < high {
             let middle = (low + high).div_ceil(2);
@@ -125,7 +126,7 @@ mod tests {
     fn need(images: usize) -> Need {
         let model = ModelConfig::new(Arch::ResNet20, BlockKind::Dbb, 10);
         let layers = Summary::new(&model, [32; 2]).unwrap().layers;
-        Need { layers, shape: [3, 32, 32], images: [images, images / 5] }
+        Need { layers, shape: [3, 32, 32], images: [images, images / 5], ranks: 1 }
     }
 
     fn config(keys: &str) -> Config {
@@ -158,6 +159,19 @@ mod tests {
                 assert!(error.contains(part), "no {part:?} in {error}");
             }
         }
+    }
+
+    /// Two ranks hold a half of every batch each, so that a batch twice as large fits.
+    #[test]
+    fn the_need_is_that_of_a_rank() {
+        let (device, one) = (Device::default(), need(50_000));
+        let two = Need { ranks: 2, ..need(50_000) };
+        let config = config("memory_mb = 300");
+        assert_eq!(two.training(&config, 64, &device), one.training(&config, 32, &device));
+        assert_eq!(two.training(&config, 65, &device), one.training(&config, 33, &device));
+        let [found, of_two] =
+            [&one, &two].map(|need| need.largest_batch(&config, &device).unwrap());
+        assert!((of_two - 2 * found) <= 2 * MULTIPLE, "{of_two} for two ranks, {found} for one");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
 use dbb_datasets::{ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess};
 use dbb_models::summary::Summary;
 use dbb_models::weights::{Dialect, Metadata};
@@ -15,6 +14,7 @@ use crate::data::open_pair;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::run::identity::Identity;
+use crate::train::group::{Place, Ranks};
 use crate::train::start;
 
 /// A run as planned by its configuration and its data.
@@ -32,7 +32,8 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Opens the data and derives everything else; writes nothing.
-    fn new(mut config: Config, device: &Device) -> Result<Self> {
+    fn new(mut config: Config, place: &Place) -> Result<Self> {
+        let Place { device, ranks } = place;
         let data = &config.data;
         let (train, val) = open_pair(data, config.seed)?;
         if train.len() < 2 || val.is_empty() {
@@ -49,6 +50,7 @@ impl Plan {
             layers: summary.layers.clone(),
             shape: preprocess.shape(),
             images: [train.len(), val.len()],
+            ranks: ranks.size(),
         };
         let batch_size = match config.train.batch_size {
             BatchSize::Images(images) => images,
@@ -61,7 +63,7 @@ impl Plan {
             preprocess: preprocess_json(&preprocess),
             classes,
         };
-        let (train, val) = loaders(&config, batch_size, train, val, preprocess)?;
+        let (train, val) = loaders(&config, batch_size, train, val, preprocess, ranks)?;
 
         // Written out, so that the run can be repeated whatever the defaults become.
         config.model.num_classes = Some(model.num_classes);
@@ -74,11 +76,13 @@ impl Plan {
             device: device::name(device),
             threads: rayon::current_num_threads(),
             instruction_set: device::instruction_set(),
+            ranks: ranks.size(),
         };
         let env = serde_json::json!({
             "dbb": env!("CARGO_PKG_VERSION"),
             "device": &identity.device,
             "threads": identity.threads,
+            "ranks": identity.ranks,
             "instruction_set": &identity.instruction_set,
             "os": std::env::consts::OS,
             "cpu": device::cpu_model(),
@@ -92,9 +96,9 @@ impl Plan {
     }
 
     /// The same, but a run that cannot fit into memory is refused.
-    pub(super) fn within_memory(config: Config, device: &Device) -> Result<Self> {
-        let plan = Self::new(config, device)?;
-        plan.need.check(&plan.config, plan.train.batch_size(), device)?;
+    pub(super) fn within_memory(config: Config, place: &Place) -> Result<Self> {
+        let plan = Self::new(config, place)?;
+        plan.need.check(&plan.config, plan.train.batch_size(), &place.device)?;
         Ok(plan)
     }
 }
@@ -104,9 +108,10 @@ impl Plan {
 ///
 /// # Errors
 /// As [`Trainer::new`](super::Trainer::new), except for those of the run directory.
-pub fn check(config: Config, device: &Device) -> Result<Identity> {
-    let Plan { config, model, metadata, identity, .. } = Plan::within_memory(config, device)?;
-    let device = device.clone().autodiff();
+pub fn check(config: Config, place: impl Into<Place>) -> Result<Identity> {
+    let place = place.into();
+    let Plan { config, model, metadata, identity, .. } = Plan::within_memory(config, &place)?;
+    let device = place.device.autodiff();
     let state = fresh(&config, &model, &device, &identity)?;
     start::from_weights(&config, &metadata, state.network, &device)?;
     Ok(identity)
@@ -119,6 +124,7 @@ fn loaders(
     train: ImageDataset,
     val: ImageDataset,
     preprocess: Preprocess,
+    ranks: &Ranks,
 ) -> Result<(Loader, Loader)> {
     let cache = config.data.cache();
     let settings = |shuffle| LoaderConfig {
@@ -128,6 +134,7 @@ fn loaders(
         shuffle,
         skip_unreadable: config.data.on_bad_sample == OnBadSample::Skip,
         cache: cache.clone(),
+        share: ranks.share(),
         ..LoaderConfig::default()
     };
     let augmented = Pipeline::new(preprocess.clone(), config.augment.clone())?;

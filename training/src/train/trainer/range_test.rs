@@ -78,7 +78,7 @@ impl RangeTest {
         mut each_step: impl FnMut(usize),
     ) -> Result<RangeCurve> {
         self.check()?;
-        let plan = Plan::within_memory(config, device)?;
+        let plan = Plan::within_memory(config, &device.into())?;
         let Plan { config, model, metadata, identity, train, .. } = plan;
         let device = device.clone().autodiff();
         let state = fresh(&config, &model, &device, &identity)?;
@@ -109,7 +109,7 @@ impl RangeTest {
             let (mut losses, mut of_step) = (0.0, 0);
             for batch in batches.by_ref().take(group) {
                 let batch = batch?;
-                seed_batch(&device, config.seed, mark);
+                seed_batch(&device, config.seed, mark, 0);
                 mark.batch += 1;
                 // A single image has no variance where the map is a single position.
                 if batch.len() < 2 {

@@ -34,12 +34,19 @@ impl Trainer {
 
     pub(super) fn write_report(&mut self, state: &State) -> Result<()> {
         self.reported = Instant::now();
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         Ok(self.run.write(&self.run.report(), &report::train_page(&self.report(), state))?)
     }
 
-    /// Makes pictures of the first training batch. A batch depends on the seed and its place alone,
+    /// Makes pictures of the first training batch; of several ranks the first, which writes the report, of its
+    /// part: the first images of the batch. A batch depends on the seed and its place alone,
     /// so that it can be built again without an effect on the run, and a resumed run shows the same.
     pub(super) fn picture_batch(&mut self) {
+        if !self.ranks.is_first() {
+            return;
+        }
         let preprocess = self.train.pipeline().preprocess();
         // An image that cannot be read is reported where the batch is trained on.
         if let Ok(batch) = self.train.batch(0, 0) {
@@ -47,8 +54,11 @@ impl Trainer {
         }
     }
 
-    /// Makes pictures of the worst mistakes of the last validation.
+    /// Makes pictures of the worst mistakes of the last validation, on the rank that writes the report.
     pub(super) fn picture_mistakes(&mut self) {
+        if !self.ranks.is_first() {
+            return;
+        }
         let Some(validation) = &self.state.progress.validation else { return };
         let indices = validation.mistakes.worst().iter().map(|mistake| mistake.index);
         let preprocess = self.val.pipeline().preprocess();

@@ -9,6 +9,7 @@ use super::Trainer;
 use crate::error::{Error, Result};
 use crate::inference::loaded_model::key_map;
 use crate::run::directory::CheckpointId;
+use crate::run::tensorboard::TensorBoard;
 use crate::train::checkpoint::{self, RunState};
 use crate::train::observer::Observer;
 use crate::train::optimizer::Optimizer;
@@ -27,12 +28,12 @@ impl Trainer {
 
     pub(super) fn save(&mut self) -> Result<()> {
         if self.saved.0 != Some(self.state.progress.mark) {
-            checkpoint::save(
-                &self.run,
-                &mut self.state,
-                &self.metadata,
-                self.config.train.keep_last,
-            )?;
+            let keep_last = self.config.train.keep_last;
+            let saved = match self.ranks.is_first() {
+                true => checkpoint::save(&self.run, &mut self.state, &self.metadata, keep_last),
+                false => Ok(()),
+            };
+            self.ranks.agree(saved)?;
         }
         self.saved = (Some(self.state.progress.mark), Instant::now());
         Ok(())
@@ -40,7 +41,7 @@ impl Trainer {
 
     /// Ends a saved run that was asked to stop.
     pub(super) fn leave_if_asked(&self) -> Result<()> {
-        let Some(signal) = self.stop.requested() else { return Ok(()) };
+        let Some(signal) = self.asked else { return Ok(()) };
         let checkpoint = self.run.checkpoint(self.state.progress.mark);
         Err(Error::Interrupted { signal, run: self.run.root().into(), checkpoint })
     }
@@ -49,9 +50,13 @@ impl Trainer {
     /// rate.
     pub(super) fn roll_back(&mut self, error: &Error, observer: &mut dyn Observer) -> Result<()> {
         let rollbacks = self.state.progress.rollbacks + 1;
-        let place = match self.run.checkpoint_ids()?.last() {
-            Some(&mark) => {
-                self.state = self.restore(mark)?;
+        // Another machine may not see yet what the first rank has written.
+        let newest = self.run.checkpoint_ids()?.last().copied();
+        let newest = self.ranks.gather(newest)?.swap_remove(0);
+        let place = match newest {
+            Some(mark) => {
+                let restored = self.restore(mark).map(Box::new);
+                self.state = *self.ranks.agree(restored)?;
                 self.run.checkpoint(mark).display().to_string()
             }
             None => {
@@ -69,7 +74,16 @@ impl Trainer {
         Ok(())
     }
 
+    /// The event file of a rank that writes.
+    pub(super) fn open_board(&self, done: usize) -> Result<Option<TensorBoard>> {
+        let open = || TensorBoard::open(&self.run.tensorboard(), done);
+        Ok(self.ranks.is_first().then(open).transpose()?)
+    }
+
     pub(super) fn write_metrics(&self) -> Result<()> {
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         let records = &self.state.progress.records;
         // Plain data always serialises.
         let line = |record| serde_json::to_string(record).expect("a record is plain data") + "\n";
@@ -79,6 +93,9 @@ impl Trainer {
 
     /// Writes the folded weights, in native names, with the metadata to rebuild the network.
     pub(super) fn export(&self) -> Result<()> {
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         let deploy = self.network().reparameterize();
         let metadata = Metadata { form: Form::Deploy, ..self.metadata.clone() };
         let tensors = key_map(&metadata, &deploy)?.save(&deploy);

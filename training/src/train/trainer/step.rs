@@ -1,23 +1,49 @@
 //! One step of the optimizer: batches, their gradients, the update.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use dbb_datasets::{Batch, DataError, Epoch, label_tensor};
-use dbb_models::Classifier;
+use dbb_models::{Classifier, GroupSum};
+use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use crate::error::{Error, Result};
 use crate::inference::evaluate::cross_entropy;
 use crate::run::directory::CheckpointId;
-use crate::run::metrics::host;
+use crate::run::metrics::{Totals, host};
 use crate::run::steps::StepPoint;
 use crate::run::tensorboard::TensorBoard;
 use crate::train::checkpoint::RunState;
 use crate::train::gradients::{self, Accumulator};
+use crate::train::group::step::{self, Gradients};
 use crate::train::observer::{Observer, Step};
 use crate::train::schedule::Schedule;
+
+/// Fewest images that are trained on together: a single one has no variance where the map is a
+/// single position.
+const SMALLEST_PART: usize = 2;
+
+/// What a rank says of its part of a batch.
+#[derive(Serialize, Deserialize)]
+struct Part {
+    /// Images to train on.
+    images: usize,
+    /// An image left out because it is alone.
+    alone: usize,
+    /// Why images could not be read.
+    unread: Vec<String>,
+}
+
+impl Part {
+    fn of(batch: &Batch) -> Self {
+        let enough = batch.len() >= SMALLEST_PART;
+        let (images, alone) = if enough { (batch.len(), 0) } else { (0, batch.len()) };
+        Self { images, alone, unread: batch.skipped.iter().map(DataError::to_string).collect() }
+    }
+}
 
 impl Trainer {
     /// One step of the optimizer, on `train.accumulate` batches or what is left of the epoch.
@@ -25,7 +51,7 @@ impl Trainer {
         &mut self,
         batches: &mut Epoch,
         schedule: &Schedule,
-        board: &mut TensorBoard,
+        board: &mut Option<TensorBoard>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let started = Instant::now();
@@ -35,27 +61,30 @@ impl Trainer {
         let mut waited = 0.0;
         for _ in 0..group {
             let waiting = Instant::now();
+            // Every rank has a part of every batch.
             let Some(batch) = batches.next() else { break };
             waited += waiting.elapsed().as_secs_f64();
-            let batch = batch?;
-            self.left_out(&batch.skipped, observer)?;
-            self.state.progress.partial.skipped += batch.skipped.len();
+            let (batch, parts) = self.ranks.agree_and_say(batch.map_err(Error::from), Part::of)?;
+            let unread: Vec<_> = parts.iter().flat_map(|part| part.unread.clone()).collect();
+            self.left_out(&unread, observer)?;
             self.seed_forward();
-            self.state.progress.mark.batch += 1;
-            // A single image has no variance where the map is a single position.
-            if batch.len() < 2 {
-                self.state.progress.partial.skipped += batch.len();
+            let progress = &mut self.state.progress;
+            progress.partial.skipped += unread.len();
+            progress.partial.skipped += parts.iter().map(|part| part.alone).sum::<usize>();
+            progress.mark.batch += 1;
+            let whole = parts.iter().map(|part| part.images).sum();
+            if whole == 0 {
                 continue;
             }
-            let (grads, logits, mean) = self.gradients(&batch)?;
+            let Gradients { gradients: grads, totals } = self.gradients(batch, whole)?;
+            let mean = totals.loss();
             if !mean.is_finite() {
                 return Err(self.non_finite("loss", mean, Some(&grads)));
             }
-            let labels = batch.main_labels();
-            self.state.progress.partial.totals.add(logits, labels, mean);
-            gradient.add(&self.state.network, grads, batch.len());
-            losses += mean * batch.len() as f64;
-            images += batch.len();
+            self.state.progress.partial.totals.join(&totals);
+            gradient.add(&self.state.network, grads, whole);
+            losses += mean * whole as f64;
+            images += whole;
         }
         let RunState { network, ema, optimizer, progress } = &mut self.state;
         let Some(mut grads) = gradient.finish(network) else { return Ok(()) };
@@ -83,7 +112,9 @@ impl Trainer {
             ));
         }
         let point = StepPoint { step: progress.step, loss: step_loss, lr, grad_norm };
-        board.step(&point)?;
+        if let Some(board) = board {
+            board.step(&point)?;
+        }
         progress.steps.add(point);
         partial.lr = lr;
         partial.loader_seconds += waited;
@@ -107,31 +138,44 @@ impl Trainer {
         Ok(())
     }
 
-    /// Gradients, logits and mean loss of a batch, on one device or several.
-    fn gradients(&self, batch: &Batch) -> Result<(GradientsParams, Tensor<2>, f64)> {
-        let network = &self.state.network;
+    /// Gradients and totals of a batch of `images`, of which this rank has a part: on one device or
+    /// several.
+    fn gradients(&mut self, part: Batch, images: usize) -> Result<Gradients> {
+        let network = &mut self.state.network;
         if let Some(group) = &self.group {
-            let together = group.gradients(network, batch)?;
-            return Ok((together.gradients, together.logits, together.loss));
+            return group.gradients(network, &part);
         }
-        Ok(gradients_of(network, batch, &self.device, self.config.train.label_smoothing))
+        let smoothing = self.config.train.label_smoothing;
+        if self.ranks.size() > 1 {
+            let part = if part.len() < SMALLEST_PART { part.slice(0..0) } else { part };
+            let forward = move |network: &Classifier, batch: &Batch, device: &Device| {
+                forward(network, batch, device, smoothing)
+            };
+            let (device, ranks) = (&self.device, &self.ranks);
+            let others = self.config.train.sync_batch_norm;
+            let others = others.then(|| Arc::new(ranks.clone()) as Arc<dyn GroupSum>);
+            return step::gradients(network, &part, images, device, &forward, ranks, others);
+        }
+        let (gradients, logits, mean) = gradients_of(network, &part, &self.device, smoothing);
+        let mut totals = Totals::default();
+        totals.add(logits, part.main_labels(), mean);
+        Ok(Gradients { gradients, totals })
     }
 
     /// Dropout draws from the device's random stream. It is seeded for every batch, so that a
-    /// resumed run draws what the uninterrupted one would have drawn.
+    /// resumed run draws what the uninterrupted one would have drawn. Ranks draw differently.
     fn seed_forward(&self) {
-        seed_batch(&self.device, self.config.seed, self.state.progress.mark);
+        seed_batch(&self.device, self.config.seed, self.state.progress.mark, self.ranks.rank());
     }
 
     /// Names each image that could not be read once, up to `data.max_bad_samples` of them.
     pub(super) fn left_out(
         &mut self,
-        skipped: &[DataError],
+        skipped: &[String],
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let most = self.config.data.max_bad_samples;
-        for reason in skipped {
-            let reason = reason.to_string();
+        for reason in skipped.iter().cloned() {
             let bad = &mut self.state.progress.bad_samples;
             if bad.insert(reason.clone()) {
                 observer.skipped(&reason);
@@ -169,10 +213,11 @@ impl Trainer {
     }
 }
 
-/// Seeds the device for the batch that follows a mark.
-pub(super) fn seed_batch(device: &Device, seed: u64, mark: CheckpointId) {
+/// Seeds the device of a rank for the batch that follows a mark.
+pub(super) fn seed_batch(device: &Device, seed: u64, mark: CheckpointId, rank: usize) {
     let CheckpointId { epoch, batch } = mark;
     let place = (epoch as u64) << 32 | batch as u64;
+    let place = place ^ (rank as u64).rotate_right(16);
     // The odd constant of Fibonacci hashing keeps neighbouring seeds and places apart.
     device.seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ place);
 }
