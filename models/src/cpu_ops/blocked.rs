@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::MaxPool2d;
 use burn::tensor::Tensor;
@@ -125,6 +126,23 @@ impl Blocked {
         let [batch, channels, ..] = self.0.dims();
         untracked(kernel::means(&self.0), [batch, channels])
     }
+}
+
+/// Most images of a linear layer that the kernel serves.
+const FEW_IMAGES: usize = 8;
+
+/// A linear layer of few images, if the kernel serves it: not on an autodiff device.
+pub(crate) fn linear(linear: &Linear, input: &Tensor<2>) -> Option<Tensor<2>> {
+    let batch = input.dims()[0];
+    if batch > FEW_IMAGES || input.device().is_autodiff() || !serves(input) {
+        return None;
+    }
+    let outputs = linear.weight.dims()[1];
+    let [input, weight] = [input.clone(), linear.weight.val()].map(values);
+    let bias = linear.bias.as_ref().map(|bias| values(bias.val()));
+    let zeros = vec![0.0; outputs];
+    let bias = bias.as_ref().map_or(&zeros[..], slice);
+    Some(untracked(kernel::linear(slice(&input), slice(&weight), bias), [batch, outputs]))
 }
 
 /// Runs the layers of a network where the kernels reach the other threads sooner than from outside their pool,

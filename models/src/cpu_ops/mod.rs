@@ -26,7 +26,7 @@ mod prepared;
 
 #[cfg(feature = "flex")]
 pub(crate) use self::{
-    blocked::{Blocked, in_team},
+    blocked::{Blocked, in_team, linear},
     branch_sum::branch_sum,
     conv::{conv, serves_conv},
     group_sum::{serves_sums, sum_over_members},
@@ -37,6 +37,7 @@ pub(crate) use self::{
 
 #[cfg(not(feature = "flex"))]
 mod absent {
+    use burn::nn::Linear;
     use burn::nn::conv::Conv2d;
     use burn::nn::pool::MaxPool2d;
     use burn::tensor::{Device, Tensor};
@@ -105,6 +106,10 @@ mod absent {
         pub fn means(&self) -> Tensor<2> {
             match *self {}
         }
+    }
+
+    pub(crate) fn linear(_: &Linear, _: &Tensor<2>) -> Option<Tensor<2>> {
+        None
     }
 
     pub(crate) fn in_team<T>(work: impl FnOnce() -> T) -> T {

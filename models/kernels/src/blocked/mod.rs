@@ -4,7 +4,7 @@
 //! side. A convolution multiplies them with vectors of output channels and writes its result in the same
 //! layout, so that maps are never packed; weights are, once ([`Weight`]). What a network computes from
 //! convolution to convolution stays in this layout: [`convolve`], [`convolve_separable`], [`max_pool`],
-//! [`means`], [`scale`], [`activate`].
+//! [`means`], [`scale`], [`activate`]. [`linear`] computes logits.
 //!
 //! The layout is that of Georganas et al., Anatomy of High-Performance Deep Learning Convolutions on SIMD
 //! Architectures (SC 2018).
@@ -13,6 +13,7 @@ mod activation;
 mod convolution;
 mod dense;
 mod depthwise;
+mod linear;
 mod map;
 mod pool;
 mod separable;
@@ -23,6 +24,7 @@ mod winograd;
 
 pub use activation::activate;
 pub use convolution::{Epilogue, Source, convolve};
+pub use linear::linear;
 pub use map::Map;
 pub use pool::{max_pool, means, scale};
 pub use separable::{Depthwise, convolve_separable};
