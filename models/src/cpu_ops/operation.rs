@@ -144,7 +144,9 @@ pub(crate) fn dispatch<const D: usize>(tensor: Tensor<D>) -> Input {
 
 /// The values of a tensor that the kernels serve, without its gradient.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-    inner(tensor.into_dispatch().kind).to_contiguous()
+    let tensor = inner(tensor.into_dispatch().kind);
+    // Images of a batch lie side by side, too; Burn's function copies all that is not a whole buffer.
+    if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
 }
 
 fn inner(kind: DispatchTensorKind) -> FlexTensor {
