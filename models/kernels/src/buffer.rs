@@ -73,6 +73,13 @@ pub fn take(len: usize) -> Buffer {
     Buffer(with_pool(|pool| pool.take(len)).unwrap_or_else(|| vec![0.0; len]))
 }
 
+/// Borrows a buffer of at least `len` values with arbitrary contents, for a short time: the smallest one at hand that is
+/// long enough. In inference few maps live at once, and most are shorter than the first ones.
+pub fn take_at_least(len: usize) -> Buffer {
+    let longer = with_pool(|pool| pool.shortest_free(len));
+    take(longer.unwrap_or(len))
+}
+
 /// Returns the memory of [`Buffer::into_vec`] to the pool, for [`take`].
 pub fn give(buffer: Vec<f32>) {
     if buffer.len() >= SMALL {
@@ -136,6 +143,12 @@ impl Pool {
             self.free -= len;
         }
         found
+    }
+
+    /// The length of the shortest free buffer of at least `len` values.
+    fn shortest_free(&self, len: usize) -> Option<usize> {
+        let free = self.shelves.iter().filter(|(_, shelf)| !shelf.free.is_empty());
+        free.map(|(&length, _)| length).filter(|&length| length >= len).min()
     }
 
     /// Keeps a buffer, and returns the buffers that exceed the bounds.
@@ -228,6 +241,24 @@ pub(crate) mod tests {
         assert_eq!(again.as_ptr(), address);
         let other = take(len);
         assert_ne!(other.as_ptr(), address);
+    }
+
+    /// Maps that become shorter, two at a time.
+    #[test]
+    fn a_longer_buffer_serves_if_there_is_none_of_the_length() {
+        let mut pool = Pool::default();
+        for _ in 0..3 {
+            let mut input: Option<Vec<f32>> = None;
+            for len in (2..10).rev().map(|factor| factor * LEN) {
+                let longer = pool.shortest_free(len);
+                assert!(longer.is_none_or(|longer| longer >= len));
+                let output = buffer(&mut pool, longer.unwrap_or(len));
+                input.replace(output).map(|input| pool.give(input));
+            }
+            input.map(|input| pool.give(input));
+        }
+        assert_eq!((pool.lent, pool.free), (0, (9 + 8) * LEN));
+        assert_eq!(pool.shortest_free(9 * LEN + 1), None);
     }
 
     #[test]

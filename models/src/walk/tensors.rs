@@ -187,8 +187,7 @@ impl<'n> Interpreter<'n> for Forward {
         activation: Option<Activation>,
     ) -> Tensor<2> {
         let _layer = enter(name);
-        let output =
-            cpu_ops::linear(linear, &input).unwrap_or_else(|| linear.forward(input));
+        let output = cpu_ops::linear(linear, &input).unwrap_or_else(|| linear.forward(input));
         match activation {
             Some(activation) => activation.forward(output),
             None => output,

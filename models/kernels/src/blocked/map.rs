@@ -11,16 +11,17 @@ use crate::shared::Shared;
 #[derive(Debug)]
 pub struct Map {
     values: Buffer,
+    len: usize,
     dims: [usize; 4],
 }
 
 /// Values that a buffer has more than its aligned part.
 pub(super) const SPARE: usize = BLOCK - 1;
 
-/// The part of a buffer that begins with a cache line: no vector lies in two of them.
-pub(super) fn aligned(buffer: &[f32]) -> &[f32] {
+/// `len` values of a buffer that begin with a cache line: no vector lies in two of them.
+pub(super) fn aligned(buffer: &[f32], len: usize) -> &[f32] {
     let skip = buffer.as_ptr().align_offset(4 * BLOCK);
-    &buffer[skip..][..buffer.len() - SPARE]
+    &buffer[skip..][..len]
 }
 
 impl Map {
@@ -32,7 +33,7 @@ impl Map {
     pub(super) fn new(dims: [usize; 4]) -> Self {
         let [batch, channels, height, width] = dims;
         let len = map_len([batch, channels.next_multiple_of(BLOCK), height * width]);
-        Self { values: buffer::take(len + SPARE), dims }
+        Self { values: buffer::take_at_least(len + SPARE), len, dims }
     }
 
     /// A map `[batch, channels, height, width]` in this layout; one pass.
@@ -114,12 +115,11 @@ impl Map {
     }
 
     pub(super) fn values(&self) -> &[f32] {
-        aligned(&self.values)
+        aligned(&self.values, self.len)
     }
 
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
         let skip = self.values.as_ptr().align_offset(4 * BLOCK);
-        let len = self.values.len() - SPARE;
-        &mut self.values[skip..][..len]
+        &mut self.values[skip..][..self.len]
     }
 }

@@ -106,7 +106,7 @@ impl Weight {
     }
 
     pub(super) fn values(&self) -> &[f32] {
-        aligned(&self.values)
+        aligned(&self.values, self.values.len() - SPARE)
     }
 }
 
