@@ -15,6 +15,7 @@
 //! | freeze layers | [`ModelConfig::freeze`] |
 //! | measure what 8-bit weights cost | [`quantize`] |
 //! | spread a batch over processes, with the batch statistics of all | [`WholeBatch`] |
+//! | step along a gradient, in one pass on a CPU | [`descent`] |
 //! | choose CPU kernels or the definition | [`Implementation`] |
 //! | read the equations | [`algebra`] |
 //!
@@ -80,6 +81,7 @@ pub mod backbones;
 pub mod blocks;
 mod by_layer;
 mod cpu_ops;
+pub mod descent;
 mod dialects;
 mod error;
 mod form;

@@ -17,6 +17,7 @@
 //! | inference in 8-bit integers | [`int8`] |
 //! | memory for maps, reused from step to step | [`buffer`] |
 //! | the kernel of an OREPA block from its branches | [`orepa`] |
+//! | a step of the optimizer | [`sgd`] |
 //! | which vector instructions are used | [`InstructionSet`] |
 //! | where the time goes | [`profile`] |
 //!
@@ -72,6 +73,7 @@ mod padded_norm;
 mod planes;
 pub mod pool;
 pub mod profile;
+pub mod sgd;
 mod shape;
 mod shared;
 mod shift;

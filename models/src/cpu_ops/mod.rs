@@ -23,6 +23,8 @@ mod orepa;
 mod pool;
 #[cfg(feature = "flex")]
 mod prepared;
+#[cfg(feature = "flex")]
+mod sgd;
 
 #[cfg(feature = "flex")]
 pub(crate) use self::{
@@ -33,6 +35,7 @@ pub(crate) use self::{
     operation::serves,
     orepa::orepa_kernel,
     pool::max_pool,
+    sgd::{sgd_step, sum_of_squares},
 };
 
 #[cfg(not(feature = "flex"))]
@@ -41,6 +44,7 @@ mod absent {
     use burn::nn::conv::Conv2d;
     use burn::nn::pool::MaxPool2d;
     use burn::tensor::{Device, Tensor};
+    use dbb_kernels::sgd::Sgd;
 
     use crate::layers::activation::Activation;
     use crate::layers::branch_sum::BranchSum;
@@ -58,8 +62,22 @@ mod absent {
         own
     }
 
-    pub(crate) fn serves(_: &Tensor<4>) -> bool {
+    pub(crate) fn serves<const D: usize>(_: &Tensor<D>) -> bool {
         false
+    }
+
+    pub(crate) fn sgd_step<const D: usize>(
+        _: &Sgd,
+        parameter: Tensor<D>,
+        _: Tensor<D>,
+        velocity: Option<Tensor<D>>,
+    ) -> (Tensor<D>, Option<Tensor<D>>) {
+        // The caller has asked whether the tensors are served.
+        (parameter, velocity)
+    }
+
+    pub(crate) fn sum_of_squares<const D: usize>(_: Tensor<D>) -> Option<f64> {
+        None
     }
 
     pub(crate) fn serves_conv(_: &Conv2d, _: &Tensor<4>) -> bool {

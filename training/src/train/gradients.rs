@@ -3,6 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
+use dbb_models::descent::sum_of_squares;
 use dbb_models::{Classifier, LayerPath};
 
 use crate::run::metrics::host;
@@ -51,22 +52,27 @@ impl Accumulator {
 pub fn global_norm(grads: &GradientsParams, network: &Classifier) -> f64 {
     struct Squares<'a> {
         grads: &'a GradientsParams,
-        sums: Vec<Tensor<1>>,
+        on_host: f64,
+        on_device: Vec<Tensor<1>>,
     }
     impl ModuleVisitor for Squares<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let grad = self.grads.get::<D>(param.id);
-            self.sums.extend(grad.map(|grad| (grad.clone() * grad).sum()));
+            let Some(grad) = self.grads.get::<D>(param.id) else { return };
+            match sum_of_squares(grad.clone()) {
+                Some(sum) => self.on_host += sum,
+                None => self.on_device.push((grad.clone() * grad).sum()),
+            }
         }
     }
-    let mut squares = Squares { grads, sums: Vec::new() };
+    let mut squares = Squares { grads, on_host: 0.0, on_device: Vec::new() };
     network.visit(&mut squares);
-    if squares.sums.is_empty() {
-        return 0.0;
+    let Squares { mut on_host, on_device, .. } = squares;
+    if !on_device.is_empty() {
+        // One transfer from the device for all.
+        let sums = host(Tensor::cat(on_device, 0).into_data());
+        on_host += sums.into_iter().map(f64::from).sum::<f64>();
     }
-    // One transfer from the device for all.
-    let sums = host(Tensor::cat(squares.sums, 0).into_data());
-    sums.into_iter().map(f64::from).sum::<f64>().sqrt()
+    on_host.sqrt()
 }
 
 /// Scales the gradients so that their [`global_norm`], which is `norm`, is at most `most`, as

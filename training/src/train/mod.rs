@@ -9,6 +9,7 @@ pub mod observer;
 pub mod optimizer;
 mod range_curve;
 pub mod schedule;
+mod sgd;
 pub mod start;
 mod trainer;
 

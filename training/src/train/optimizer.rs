@@ -1,13 +1,13 @@
 //! The optimizer and its parameter groups.
 
 use burn::module::{ParamGroup, ParamId};
-use burn::optim::decay::WeightDecayConfig;
 use burn::optim::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::store::ModuleSnapshot;
+use dbb_models::descent::Rule;
 use dbb_models::{Classifier, Walk};
 
+use super::sgd::Sgd;
 use crate::config::{DecayRule, OptimKind, OptimSection};
 
 /// A parameter as the optimizer's rules see it.
@@ -55,7 +55,7 @@ impl Parameter {
 
 /// An optimizer with its rules for single parameters.
 pub struct Optimizer {
-    /// Burn's optimizer; holds the momenta.
+    /// Holds the momenta.
     pub inner: ModuleOptimizer,
     biases: ParamGroup,
     bias_lr: f64,
@@ -72,15 +72,12 @@ impl Optimizer {
         let inner = match section.kind {
             OptimKind::Sgd => {
                 let sgd = |decay: f64| {
-                    let momentum = MomentumConfig::new()
-                        .with_momentum(section.momentum)
-                        .with_dampening(0.0)
-                        .with_nesterov(section.nesterov);
-                    let decay = (decay > 0.0).then(|| WeightDecayConfig::new(decay as f32));
-                    SgdConfig::new()
-                        .with_momentum((section.momentum > 0.0).then_some(momentum))
-                        .with_weight_decay(decay)
-                        .build()
+                    Sgd(Rule {
+                        rate: 0.0,
+                        momentum: (section.momentum > 0.0).then_some(section.momentum as f32),
+                        nesterov: section.nesterov,
+                        weight_decay: decay as f32,
+                    })
                 };
                 ModuleOptimizer::from(sgd(section.weight_decay)).with_group(
                     without_decay,
