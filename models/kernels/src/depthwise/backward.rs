@@ -12,6 +12,7 @@ use super::convolve::{Base, Convolve};
 use super::copy::{crop, pad, pitch, unpitch};
 use super::form::{Branches, ChannelGrads, Form};
 use super::grid::SLACK;
+use super::group::Group;
 use super::rows::{ErrorRow, InputSweeps};
 use super::sums::{Sums, add_dots, class_sums};
 use crate::activation::Activation;
@@ -57,6 +58,7 @@ pub(crate) fn backward(
         dy,
         gate,
         records: &saved.records,
+        group: Group::new(&form.grid, form.batch, form.grid.output_buffer()),
         dx: Shared::new(&mut dx),
         d_residual: d_residual.as_deref_mut().map(Shared::new),
         sweeps: InputSweeps::new(form),
@@ -79,6 +81,7 @@ struct Pass<'a> {
     /// The activation and the values that its derivative needs.
     gate: Option<(Activation, &'a [f32])>,
     records: &'a [f64],
+    group: Group,
     dx: Shared<'a>,
     d_residual: Option<Shared<'a>>,
     sweeps: InputSweeps,
@@ -88,7 +91,7 @@ struct Pass<'a> {
 
 /// Strips that a task reuses from channel to channel.
 struct Scratch<'a> {
-    /// The strips of the input, and behind them that of the gradient of the output.
+    /// Of a group of images, the strips of the input, and behind them that of the gradient of the output.
     source: &'a mut [f32],
     /// The gradients of the outputs of the branches.
     errors: &'a mut [f32],
@@ -119,7 +122,7 @@ impl Pass<'_> {
         let (form, grid, count) = (self.form, &self.form.grid, self.form.rows());
         let output = grid.output_buffer();
         let lengths = [
-            grid.lead + grid.strips_buffer() + output,
+            self.group.buffer(),
             count * self.sweeps.pitch,
             count * output,
             grid.lead + grid.strips_len() + SLACK,
@@ -127,7 +130,7 @@ impl Pass<'_> {
             output,
         ];
         with_scratch(lengths, |[source, errors, constants, out, summed, row]| {
-            let (source, out) = (&mut source[grid.lead..], &mut out[grid.lead..]);
+            let out = &mut out[grid.lead..];
             let scratch = &mut Scratch { source, errors, constants, out, summed, row };
             let mut dots = Sums::new(grid.taps());
             let mut class = vec![0.0; grid.classes()];
@@ -168,7 +171,7 @@ impl Pass<'_> {
     }
 
     /// Sums the gradient of the output of a channel, by itself in each class and times the value
-    /// under each tap. The source then holds the last image.
+    /// under each tap. The source then holds the last group of images.
     fn sum_output_grad(
         &self,
         channel: usize,
@@ -180,19 +183,27 @@ impl Pass<'_> {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
         summed.fill(0.0);
         dots.reset();
-        for image in 0..form.batch {
-            let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-            let gate = self.gate.map(|(kind, values)| (kind, form.output(values, image, channel)));
-            let dy = form.output(self.dy, image, channel);
-            pad(arch, grid, form.input(self.x, image, channel), shift, strips, None);
-            pitch(arch, grid, dy, gate, gradient, Some(&mut *summed));
-            if let Some(planes) = self.d_residual {
-                let plane = image * form.channels + channel;
-                // SAFETY: this task alone has the channel, one image at a time.
-                let target = unsafe { planes.plane_mut(plane, grid.output()) };
-                unpitch(arch, grid, gradient, Activation::Identity, target);
+        for images in self.group.ranges() {
+            for image in images.clone() {
+                let source = self.group.of(source, image);
+                let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
+                let gate =
+                    self.gate.map(|(kind, values)| (kind, form.output(values, image, channel)));
+                let dy = form.output(self.dy, image, channel);
+                pad(arch, grid, form.input(self.x, image, channel), shift, strips, None);
+                pitch(arch, grid, dy, gate, gradient, Some(&mut *summed));
             }
-            add_dots(arch, strips, &grid.offsets, gradient, grid.positions(), dots);
+            for image in images {
+                let source = self.group.of(source, image);
+                let (strips, gradient) = source.split_at(grid.strips_buffer());
+                if let Some(planes) = self.d_residual {
+                    let plane = image * form.channels + channel;
+                    // SAFETY: this task alone has the channel, one image at a time.
+                    let target = unsafe { planes.plane_mut(plane, grid.output()) };
+                    unpitch(arch, grid, gradient, Activation::Identity, target);
+                }
+                add_dots(arch, strips, &grid.offsets, gradient, grid.positions(), dots);
+            }
         }
         dots.flush();
         class_sums(arch, grid, summed, 1, row, class);
@@ -201,58 +212,76 @@ impl Pass<'_> {
     /// Writes the gradient of the input of a channel.
     fn write_input_grad(&self, channel: usize, found: &InputGrad<'_>, scratch: &mut Scratch<'_>) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
-        // Backwards: the source holds the last image, and the cache the last ones.
-        for image in (0..form.batch).rev() {
-            let plane = image * form.channels + channel;
-            // SAFETY: this task alone has the channel, one image at a time.
-            let target = unsafe { self.dx.plane_mut(plane, grid.input()) };
-            if image + 1 < form.batch {
-                let (strips, gradient) = scratch.source.split_at_mut(grid.strips_buffer());
-                let gate = self
-                    .gate
-                    .map(|(kind, values)| (kind, [form.output(values, image, channel)[0], &[]]));
-                let dy = [form.output(self.dy, image, channel)[0], &[]];
-                let input = [form.input(self.x, image, channel)[0], target];
-                pad(arch, grid, input, found.shift, strips, None);
-                pitch(arch, grid, dy, gate, gradient, None);
-            }
-            for first in (0..form.rows()).step_by(SWEPT) {
-                match form.rows() - first {
-                    1 => self.sweep_errors::<1>(first, found, scratch),
-                    2 => self.sweep_errors::<2>(first, found, scratch),
-                    _ => self.sweep_errors::<SWEPT>(first, found, scratch),
+        // SAFETY: this task alone has the channel, one image at a time.
+        let target =
+            |image| unsafe { self.dx.plane_mut(image * form.channels + channel, grid.input()) };
+        // Backwards: the source holds the last group, and the cache the last ones.
+        for images in self.group.ranges().rev() {
+            if images.end < form.batch {
+                for image in images.clone().rev() {
+                    let source = self.group.of(scratch.source, image);
+                    let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
+                    let gate = self.gate.map(|(kind, values)| {
+                        (kind, [form.output(values, image, channel)[0], &[]])
+                    });
+                    let dy = [form.output(self.dy, image, channel)[0], &[]];
+                    let input = [form.input(self.x, image, channel)[0], target(image)];
+                    pad(arch, grid, input, found.shift, strips, None);
+                    pitch(arch, grid, dy, gate, gradient, None);
                 }
             }
-            let Scratch { source, errors, out, .. } = scratch;
-            let [first, count] = grid.used_positions();
-            let mut weights = found.input_weights;
-            for (phase, offsets) in self.sweeps.phases.iter().enumerate() {
-                let start = phase * grid.phase_len() + first;
-                let own;
-                (own, weights) = weights.split_at(offsets.len());
-                let strip = &source[start..];
-                Convolve {
-                    source: &errors[first..],
-                    offsets,
-                    weights: [own],
-                    bases: [Base { strip, scale: found.slope, constant: found.constant }],
-                    outs: [&mut out[start..]],
-                    count,
+            for image in images.rev() {
+                for first in (0..form.rows()).step_by(SWEPT) {
+                    match form.rows() - first {
+                        1 => self.sweep_errors::<1>(image, first, found, scratch),
+                        2 => self.sweep_errors::<2>(image, first, found, scratch),
+                        _ => self.sweep_errors::<SWEPT>(image, first, found, scratch),
+                    }
                 }
-                .run(arch);
+                self.sweep_input(image, found, scratch);
+                crop(arch, grid, scratch.out, target(image));
             }
-            crop(arch, grid, out, target);
+        }
+    }
+
+    /// Computes the gradient of the input of an image in strips.
+    fn sweep_input(
+        &self,
+        image: usize,
+        found: &InputGrad<'_>,
+        Scratch { source, errors, out, .. }: &mut Scratch<'_>,
+    ) {
+        let grid = &self.form.grid;
+        let source = self.group.of(source, image);
+        let [first, count] = grid.used_positions();
+        let mut weights = found.input_weights;
+        for (phase, offsets) in self.sweeps.phases.iter().enumerate() {
+            let start = phase * grid.phase_len() + first;
+            let own;
+            (own, weights) = weights.split_at(offsets.len());
+            let strip = &source[start..];
+            Convolve {
+                source: &errors[first..],
+                offsets,
+                weights: [own],
+                bases: [Base { strip, scale: found.slope, constant: found.constant }],
+                outs: [&mut out[start..]],
+                count,
+            }
+            .run(self.arch);
         }
     }
 
     /// Computes the gradients of the outputs of `N` branches, from `first` on.
     fn sweep_errors<const N: usize>(
         &self,
+        image: usize,
         first: usize,
         found: &InputGrad<'_>,
         Scratch { source, errors, constants, .. }: &mut Scratch<'_>,
     ) {
         let (grid, pitch, taps) = (&self.form.grid, self.sweeps.pitch, self.offsets.len());
+        let source = self.group.of(source, image);
         let errors = &mut errors[first * pitch..];
         let mut rest = errors.chunks_exact_mut(pitch);
         Convolve::<N> {

@@ -9,6 +9,7 @@ use super::channels::{map_channels, with_scratch};
 use super::convolve::{Base, Convolve};
 use super::copy::{pad, unpitch};
 use super::form::{Branches, Form};
+use super::group::Group;
 use super::second::SecondSums;
 use super::sums::class_sums;
 use crate::activation::Activation;
@@ -47,6 +48,7 @@ pub(crate) fn forward(
         residual,
         activation,
         y: Shared::new(y),
+        group: Group::new(&form.grid, form.batch, 0),
         before: before.as_deref_mut().map(Shared::new),
     };
     let mut stats = SumStatistics::of(block);
@@ -66,11 +68,13 @@ struct Pass<'a> {
     residual: Option<&'a [f32]>,
     activation: Activation,
     y: Shared<'a>,
+    group: Group,
     before: Option<Shared<'a>>,
 }
 
 /// Strips that a task reuses from channel to channel.
 struct Scratch<'a> {
+    /// Of a group of images.
     strips: &'a mut [f32],
     /// The sum over all images of their strips.
     summed: &'a mut [f32],
@@ -86,10 +90,10 @@ impl Pass<'_> {
     fn channels(&self, range: Range<usize>) -> (SumStatistics, Vec<f64>) {
         let (form, grid) = (self.form, &self.form.grid);
         let (output, summed) = (grid.output_buffer(), grid.lead + grid.strips_len());
-        let lengths = [grid.lead + grid.strips_buffer(), summed, output, output, output, output];
+        let lengths = [self.group.buffer(), summed, output, output, output, output];
         with_scratch(lengths, |[strips, summed, mask, bias, out, row]| {
             grid.fill(|_| 1.0, mask);
-            let (strips, summed) = (&mut strips[grid.lead..], &mut summed[grid.lead..]);
+            let summed = &mut summed[grid.lead..];
             let scratch = &mut Scratch { strips, summed, mask, bias, out, row };
             let mut pairs = SecondSums::new(grid, form.batch);
             let mut branches = Branches::new(form);
@@ -113,7 +117,7 @@ impl Pass<'_> {
     }
 
     /// Chooses the shift of a channel and, where a norm needs them, finds its moments. The strips
-    /// then hold the last image.
+    /// then hold the last group of images.
     fn measure(
         &self,
         channel: usize,
@@ -134,9 +138,14 @@ impl Pass<'_> {
         let mut about = |shift: f32| {
             summed.fill(0.0);
             pairs.reset();
-            for image in 0..form.batch {
-                pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
-                pairs.add(arch, grid, image, strips, mask);
+            for images in self.group.ranges() {
+                for image in images.clone() {
+                    let strips = self.group.of(strips, image);
+                    pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
+                }
+                for image in images {
+                    pairs.add(arch, grid, image, self.group.of(strips, image), mask);
+                }
             }
             let squares = pairs.finish(arch, grid, second) / form.inputs();
             let sum: f64 = summed.iter().map(|&v| f64::from(v)).sum();
@@ -166,39 +175,49 @@ impl Pass<'_> {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
         let input = |image| form.input(self.x, image, channel);
         let Scratch { strips, bias, out, .. } = scratch;
-        // Backwards: the strips hold the last image, and the cache the last ones.
-        for image in (0..form.batch).rev() {
-            let plane = image * form.channels + channel;
-            // SAFETY: this task alone has the channel, one image at a time.
-            let target = unsafe { self.y.plane_mut(plane, grid.output()) };
+        // SAFETY: this task alone has the channel, one image at a time.
+        let target =
+            |image| unsafe { self.y.plane_mut(image * form.channels + channel, grid.output()) };
+        // Backwards: the strips hold the last group, and the cache the last ones.
+        for images in self.group.ranges().rev() {
             // Without moments the strips hold no image yet.
-            if image + 1 < form.batch || !form.needs_moments {
-                pad(arch, grid, [input(image)[0], target], shift, strips, None);
+            if images.end < form.batch || !form.needs_moments {
+                for image in images.clone().rev() {
+                    let strips = self.group.of(strips, image);
+                    pad(arch, grid, [input(image)[0], target(image)], shift, strips, None);
+                }
             }
-            Convolve {
-                source: strips,
-                offsets: &grid.offsets,
-                weights: [weights],
-                bases: [Base { strip: bias, scale: 1.0, constant: 0.0 }],
-                outs: [&mut **out],
-                count: grid.positions(),
+            for image in images.rev() {
+                Convolve {
+                    source: self.group.of(strips, image),
+                    offsets: &grid.offsets,
+                    weights: [weights],
+                    bases: [Base { strip: bias, scale: 1.0, constant: 0.0 }],
+                    outs: [&mut **out],
+                    count: grid.positions(),
+                }
+                .run(arch);
+                self.write(image * form.channels + channel, out, target(image));
             }
-            .run(arch);
-            if self.residual.is_none() && self.before.is_none() {
-                unpitch(arch, grid, out, self.activation, target);
-                continue;
-            }
-            unpitch(arch, grid, out, Activation::Identity, target);
-            if let Some(residual) = self.residual {
-                let residual = &residual[plane * grid.output()..][..grid.output()];
-                target.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
-            }
-            if let Some(before) = self.before {
-                // SAFETY: as above.
-                unsafe { before.plane_mut(plane, grid.output()) }.copy_from_slice(target);
-            }
-            activation::forward_plane(self.activation, target);
         }
+    }
+
+    /// Writes a plane of outputs from their strip.
+    fn write(&self, plane: usize, out: &[f32], target: &mut [f32]) {
+        let (arch, grid) = (self.arch, &self.form.grid);
+        if self.residual.is_none() && self.before.is_none() {
+            return unpitch(arch, grid, out, self.activation, target);
+        }
+        unpitch(arch, grid, out, Activation::Identity, target);
+        if let Some(residual) = self.residual {
+            let residual = &residual[plane * grid.output()..][..grid.output()];
+            target.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+        }
+        if let Some(before) = self.before {
+            // SAFETY: this task alone has the plane.
+            unsafe { before.plane_mut(plane, grid.output()) }.copy_from_slice(target);
+        }
+        activation::forward_plane(self.activation, target);
     }
 }
 

@@ -12,6 +12,7 @@ mod copy;
 mod form;
 mod forward;
 mod grid;
+mod group;
 mod rows;
 mod second;
 mod shuffle;
