@@ -45,15 +45,21 @@ fn ranks_that_disagree_are_refused_and_bad_images_follow_the_policy_on_all() {
         assert_eq!(call.code, Some(1), "{}", call.all());
         call.says(parts);
         assert_eq!(call.stderr.matches("error: ").count(), 1, "{}", call.all());
-        fs::remove_dir_all(&run).ok();
+    };
+    let refused_at_the_start = |call: Call, parts: &[&str]| {
+        refused(call, parts);
+        assert!(!run.exists(), "nothing is left behind");
     };
     unlike(folder.path(), [&[], &[]]).succeeds();
     fs::remove_dir_all(&run).expect("the run");
 
-    refused(unlike(folder.path(), [&[], &["optim.lr=0.5"]]), &["rank 1 on ", "lr = 0.5"]);
+    refused_at_the_start(
+        unlike(folder.path(), [&[], &["optim.lr=0.5"]]),
+        &["rank 1 on ", "optim.lr is 0.5"],
+    );
     class_folder(&place(1), 60);
-    let parts = ["rank 1 on ", "would train another run than rank 0", "images' fingerprint"];
-    refused(unlike(folder.path(), [&[], &[]]), &parts);
+    let parts = ["rank 1 on ", "would not train the same run as rank 0", "images' fingerprint"];
+    refused_at_the_start(unlike(folder.path(), [&[], &[]]), &parts);
     class_folder(&place(1), 30);
 
     // The same broken file for all; only the rank that reads it finds out.
@@ -61,15 +67,17 @@ fn ranks_that_disagree_are_refused_and_bad_images_follow_the_policy_on_all() {
         fs::write(place(index).join("data/train/bee/3.png"), b"broken").expect("a file");
     }
     refused(unlike(folder.path(), [&[], &[]]), &["train/bee/3.png"]);
+    fs::remove_dir_all(&run).expect("the run");
     let skip: &[&str] = &["data.on_bad_sample=skip"];
     let call = unlike(folder.path(), [skip, skip]).succeeds();
     assert_eq!(call.stderr.matches("skipped: ").count(), 1, "{}", call.all());
     fs::remove_dir_all(&run).expect("the run");
     let none: &[&str] = &["data.on_bad_sample=skip", "data.max_bad_samples=0"];
     refused(unlike(folder.path(), [none, none]), &["max_bad_samples = 0"]);
+    fs::remove_dir_all(&run).expect("the run");
 
     fs::remove_dir_all(place(1).join("data")).expect("the data");
-    refused(unlike(folder.path(), [&[], &[]]), &["rank 1 on "]);
+    refused_at_the_start(unlike(folder.path(), [&[], &[]]), &["rank 1 on "]);
 }
 
 /// Memory is that of a rank, which has a part of every batch; the first rank alone tells of it.

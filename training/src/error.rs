@@ -232,7 +232,7 @@ pub enum Error {
         text: String,
     },
     /// Ranks that would train different runs.
-    #[error("{rank} would train another run than rank 0: {}", differences.join("; "))]
+    #[error("{rank} would not train the same run as rank 0: {}", differences.join("; "))]
     RanksDiffer {
         /// The rank and its machine.
         rank: String,

@@ -80,13 +80,22 @@ pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let job = match command {
         Command::Train(_) => Job::join(),
-        Command::Compare(_) => Job::alone("dbb compare"),
         Command::LrFind(_) => Job::alone("dbb lr-find"),
+        Command::Eval(_) => Job::alone("dbb eval"),
+        Command::Predict(_) => Job::alone("dbb predict"),
         Command::Recalibrate(_) => Job::alone("dbb recalibrate"),
         Command::Reparam(_) => Job::alone("dbb reparam"),
         Command::Export(_) => Job::alone("dbb export"),
+        Command::Compare(_) => Job::alone("dbb compare"),
         Command::Results(_) => Job::alone("dbb results"),
-        _ => Ok(Job::default()),
+        Command::Inspect(_) => Job::alone("dbb inspect"),
+        Command::Bench(_) => Job::alone("dbb bench"),
+        // They write nothing. A run of a comparison is a process of `dbb compare`.
+        Command::CompareRun(_)
+        | Command::Summary(_)
+        | Command::Config(_)
+        | Command::Devices(_)
+        | Command::Completions(_) => Ok(Job::default()),
     };
     let job = match job {
         Ok(job) => job,

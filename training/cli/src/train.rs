@@ -33,8 +33,8 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["out", "resume", "devices"])]
     plan: bool,
     /// Resume the run from its last checkpoint, with its own configuration. --set may change what does
-    /// not change its results, such as data.workers, and anything with --force. Results are those of an uninterrupted run, bit for bit, with equal threads and
-    /// instruction set.
+    /// not change its results, such as data.workers, and anything with --force. Results are those of an uninterrupted run, bit for bit, with equal threads,
+    /// instruction set and number of MPI ranks.
     #[arg(long)]
     resume: bool,
     /// With --resume: accept a changed configuration or changed data, and list the changes.

@@ -36,6 +36,14 @@ impl Limit {
         }
     }
 
+    /// The part of one of several processes on this machine. What the configuration allows is allowed to each.
+    pub fn shared_by(self, processes: usize) -> Self {
+        match self {
+            Self::Available(bytes) => Self::Available(bytes / processes as u64),
+            Self::Allowed(_) => self,
+        }
+    }
+
     /// The largest estimate that should be within it: of what the configuration allows a fifth is kept
     /// for the error of the estimate.
     pub fn room(self) -> u64 {

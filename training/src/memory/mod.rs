@@ -262,6 +262,12 @@ mod tests {
     /// Architecture, block, images, pixels and the peak resident memory of `dbb bench`, MiB, with two
     /// threads on an AMD EPYC with AVX-512.
     #[test]
+    fn ranks_of_a_machine_share_what_is_available_and_each_has_what_is_allowed() {
+        assert_eq!(Limit::Available(900).shared_by(3), Limit::Available(300));
+        assert_eq!(Limit::allowed(5).shared_by(3), Limit::allowed(5));
+    }
+
+    #[test]
     fn estimates_are_near_what_was_measured() {
         use Arch::*;
         use BlockKind::*;

@@ -88,7 +88,6 @@ impl Identity {
                 ("device", identity.device.clone()),
                 ("number of threads", identity.threads.to_string()),
                 ("instruction set", identity.instruction_set.clone()),
-                ("number of ranks", identity.ranks.to_string()),
             ]
         };
         let pairs = facts(self).into_iter().zip(facts(now));
@@ -128,8 +127,6 @@ mod tests {
         assert_eq!(was.notes(&other), ["the number of threads was 2, is 3"]);
         let older = Identity { instruction_set: "avx2".into(), ..was.clone() };
         assert_eq!(was.notes(&older), ["the instruction set was avx512, is avx2"]);
-        let ranks = Identity { ranks: 4, ..was.clone() };
-        assert_eq!(was.notes(&ranks), ["the number of ranks was 1, is 4"]);
         let unknown = Identity { instruction_set: String::new(), ..was.clone() };
         assert!(unknown.notes(&was).is_empty());
     }

@@ -36,7 +36,7 @@ pub struct DeviceOptions {
     #[arg(long, help = format!("Device: one of {} (see `dbb devices`)", device::names()))]
     #[arg(default_value = "flex", value_parser = DeviceName, hide_possible_values = true)]
     pub device: String,
-    /// Threads of the CPU backends; by default one per core. Results are equal bit for bit with
+    /// Threads of the CPU backends; by default one per core, divided among the MPI ranks of a machine. Results are equal bit for bit with
     /// equal threads and instruction set.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,

@@ -5,7 +5,7 @@
 /// `SLURM_NTASKS` is not among them: it is set in a batch script, too, which is one process.
 const SIZES: [(&str, &str); 5] = [
     ("OMPI_COMM_WORLD_SIZE", "Open MPI's mpirun"),
-    ("PMI_SIZE", "a launcher with PMI, such as MPICH's mpiexec"),
+    ("PMI_SIZE", "a PMI launcher (such as MPICH's mpiexec)"),
     ("MV2_COMM_WORLD_SIZE", "MVAPICH's mpirun"),
     ("MPI_LOCALNRANKS", "Intel MPI's mpirun"),
     ("SLURM_STEP_NUM_TASKS", "Slurm's srun"),
@@ -48,7 +48,7 @@ impl Launched {
     pub fn must_be_alone(&self, command: &str) -> String {
         format!(
             "{} started {} processes ({} is {}), and `{command}` is for one process: start it without \
-             the launcher; processes share the work of `dbb train` alone",
+             the launcher; only `dbb train` shares its work among processes",
             self.by, self.processes, self.variable, self.processes
         )
     }

@@ -54,7 +54,9 @@ pub fn join(launched: &Launched, hung: fn(&str)) -> Result<Membership> {
     let seconds = match std::env::var(TIMEOUT_VARIABLE) {
         Err(_) => TIMEOUT,
         Ok(text) => text.parse().ok().filter(|seconds| *seconds > 0).ok_or_else(|| {
-            fail(format!("{TIMEOUT_VARIABLE} is \"{text}\", expected seconds, at least 1"))
+            fail(format!(
+                "{TIMEOUT_VARIABLE} is \"{text}\", expected a number of seconds, at least 1"
+            ))
         })?,
     };
     // The backward pass may run in another thread than the forward pass.
@@ -173,7 +175,8 @@ impl Mpi {
                         let (host, seconds) = (&self.hosts[*rank], self.timeout.as_secs());
                         (self.hung)(&format!(
                             "rank {} on {}: rank {rank} on {host} has not answered for {seconds} \
-                             seconds, and the job ends; hint: {TIMEOUT_VARIABLE} sets another time",
+                             seconds, so the job ends; hint: set {TIMEOUT_VARIABLE} to more seconds if it was \
+                             only slow",
                             self.rank, self.hosts[self.rank]
                         ));
                         world.abort(1);

@@ -34,8 +34,10 @@ impl Trainer {
         let ranks = place.ranks.clone();
         let root = ranks.gather(run.root().to_path_buf())?.swap_remove(0);
         let trainer = Self::new_alone(config, RunDir::new(root), &place);
-        let trainer = ranks.agree(trainer)?;
+        let mut trainer = ranks.agree(trainer)?;
         trainer.check_ranks()?;
+        // A start that is refused leaves nothing behind.
+        ranks.agree(trainer.write_beginning())?;
         Ok(*trainer)
     }
 
@@ -45,12 +47,25 @@ impl Trainer {
         }
         let mut trainer = Self::prepare(config, run, place)?;
         trainer.begin()?;
-        if let Some(lock) = &mut trainer.lock {
-            trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
-            lock.keep();
-            trainer.run.write(&trainer.run.env(), &format!("{:#}\n", trainer.env))?;
-        }
         Ok(trainer)
+    }
+
+    /// Writes what a run directory begins with, on the first rank.
+    fn write_beginning(&mut self) -> Result<()> {
+        if let Some(lock) = &mut self.lock {
+            self.run.write(&self.run.config(), &self.config.to_toml())?;
+            lock.keep();
+            self.run.write(&self.run.env(), &format!("{:#}\n", self.env))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the configuration to the run again, on the first rank.
+    fn write_config(&self) -> Result<()> {
+        if self.ranks.is_first() {
+            self.run.write(&self.run.config(), &self.config.to_toml())?;
+        }
+        Ok(())
     }
 
     /// A run that resumes from its newest checkpoint, with its own configuration; from the beginning
@@ -74,6 +89,9 @@ impl Trainer {
         let trainer = Self::resume_alone(run, &place, force, overrides);
         let trainer = ranks.agree(trainer)?;
         trainer.check_ranks()?;
+        if !overrides.is_empty() {
+            ranks.agree(trainer.write_config())?;
+        }
         Ok(*trainer)
     }
 
@@ -87,7 +105,7 @@ impl Trainer {
             return Err(Error::NoRun(run.root().into()));
         }
         let config = Config::load_run(&run.config(), overrides)?;
-        Self::resume_as(config, run, place, force, !overrides.is_empty())
+        Self::resume_as(config, run, place, force)
     }
 
     /// The same, in this process alone, with a configuration that is given: what does not change
@@ -97,16 +115,12 @@ impl Trainer {
     /// # Errors
     /// As [`resume`](Self::resume).
     pub fn resume_with(config: Config, run: RunDir, device: &Device) -> Result<Self> {
-        Ok(*Self::resume_as(config, run, &device.into(), false, true)?)
+        let trainer = Self::resume_as(config, run, &device.into(), false)?;
+        trainer.write_config()?;
+        Ok(*trainer)
     }
 
-    fn resume_as(
-        config: Config,
-        run: RunDir,
-        place: &Place,
-        force: bool,
-        rewrite: bool,
-    ) -> Result<Box<Self>> {
+    fn resume_as(config: Config, run: RunDir, place: &Place, force: bool) -> Result<Box<Self>> {
         let mut trainer = Self::prepare(config, run, place)?;
         if let Some(lock) = &mut trainer.lock {
             lock.keep();
@@ -138,22 +152,19 @@ impl Trainer {
             format!("{change}: the last bits may differ from those of an uninterrupted run")
         });
         trainer.notes.extend(accepted.chain(inexact));
-        if identity.ranks != now.ranks && !trainer.config.train.sync_batch_norm {
-            trainer.notes.push(
-                "batch statistics are those of each rank's part, which is another one now: results will \
-                 differ from those of an uninterrupted run; train.sync_batch_norm takes those of the \
-                 whole batch"
-                    .into(),
-            );
+        if identity.ranks != now.ranks {
+            trainer.notes.push(format!(
+                "the number of ranks was {}, is {}: each normalises, and drops features of, another part of \
+                 the batch, so that results will differ from those of an uninterrupted run; with \
+                 train.sync_batch_norm and without dropout the last bits alone may",
+                identity.ranks, now.ranks
+            ));
         }
         if identity.val_data != now.val_data {
             // What was found of other images says nothing of these.
             trainer.state.progress.validation = None;
         }
         *identity = now;
-        if rewrite && trainer.ranks.is_first() {
-            trainer.run.write(&trainer.run.config(), &trainer.config.to_toml())?;
-        }
         Ok(trainer)
     }
 
@@ -208,7 +219,7 @@ impl Trainer {
         let Identity { config, train_data, val_data, .. } = &self.state.progress.identity;
         let own = RankFacts {
             version: env!("CARGO_PKG_VERSION").into(),
-            config: config.to_toml(),
+            config: config.clone(),
             data: [train_data.clone(), val_data.clone()],
             device: device::kind(&self.device),
             place: self.state.progress.mark,

@@ -6,6 +6,7 @@ use dbb_models::Classifier;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::config::{Config, shown};
 use crate::run::directory::CheckpointId;
 use crate::run::metrics::host;
 
@@ -14,8 +15,7 @@ use crate::run::metrics::host;
 pub(super) struct RankFacts {
     /// Of the program.
     pub version: String,
-    /// The configuration, written out.
-    pub config: String,
+    pub config: Config,
     /// Fingerprints of the training and the validation images.
     pub data: [String; 2],
     /// The kind of device.
@@ -36,14 +36,8 @@ impl RankFacts {
             }
         };
         add("version of dbb", &self.version, &first.version);
-        let (own, others) = (self.config.lines(), first.config.lines());
-        let line = own.zip(others).find(|(own, other)| own != other);
-        match line {
-            Some((own, other)) => add("configuration", own, other),
-            None if self.config != first.config => {
-                add("configuration", "longer or shorter", "equal")
-            }
-            None => {}
+        for (key, own, first) in self.config.differences(&first.config) {
+            add(&key, &shown(&own), &shown(&first));
         }
         let short = |text: &str| text.chars().take(12).collect::<String>();
         for (what, own, first) in [
@@ -87,9 +81,14 @@ mod tests {
 
     #[test]
     fn differences_are_named() {
+        let config = |lr: &str| -> Config {
+            let text =
+                "[model]\narch = \"resnet20\"\n[train]\nepochs = 1\nbatch_size = 8\n[optim]\nlr = ";
+            toml::from_str(&format!("{text}{lr}")).unwrap()
+        };
         let first = RankFacts {
             version: "0.1.0".into(),
-            config: "seed = 0\n[optim]\nlr = 0.1\n".into(),
+            config: config("0.1"),
             data: ["aa".into(), "bb".into()],
             device: "flex".into(),
             place: CheckpointId::default(),
@@ -98,7 +97,7 @@ mod tests {
         assert!(first.differences(&first).is_empty());
         let other = RankFacts {
             version: "0.2.0".into(),
-            config: "seed = 0\n[optim]\nlr = 0.2\n".into(),
+            config: config("0.2"),
             data: ["aa".into(), "dd".into()],
             weights: "ee".into(),
             ..first.clone()
@@ -107,7 +106,7 @@ mod tests {
             other.differences(&first),
             [
                 "its version of dbb is 0.2.0, not 0.1.0",
-                "its configuration is lr = 0.2, not lr = 0.1",
+                "its optim.lr is 0.2, not 0.1",
                 "its validation images' fingerprint is dd, not bb",
             ]
         );

@@ -21,6 +21,8 @@ pub(super) struct Need {
     pub images: [usize; 2],
     /// Processes that share every batch: the need is that of each.
     pub ranks: usize,
+    /// Those of them that share this machine's memory.
+    pub on_machine: usize,
 }
 
 impl Need {
@@ -66,9 +68,9 @@ impl Need {
     /// [`Error::Memory`](crate::Error::Memory).
     pub fn check(&self, config: &Config, batch_size: usize, device: &Device) -> Result<()> {
         let need = self.most(config, batch_size, device);
-        let Some(limit) =
-            Limit::of(config.train.memory_mb, device).filter(|l| !l.has_room_for(&need))
-        else {
+        let limit = Limit::of(config.train.memory_mb, device);
+        let limit = limit.map(|limit| limit.shared_by(self.on_machine));
+        let Some(limit) = limit.filter(|limit| !limit.has_room_for(&need)) else {
             return Ok(());
         };
         let lower = match need.is_mostly_cache() {
@@ -126,7 +128,7 @@ mod tests {
     fn need(images: usize) -> Need {
         let model = ModelConfig::new(Arch::ResNet20, BlockKind::Dbb, 10);
         let layers = Summary::new(&model, [32; 2]).unwrap().layers;
-        Need { layers, shape: [3, 32, 32], images: [images, images / 5], ranks: 1 }
+        Need { layers, shape: [3, 32, 32], images: [images, images / 5], ranks: 1, on_machine: 1 }
     }
 
     fn config(keys: &str) -> Config {

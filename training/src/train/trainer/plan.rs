@@ -51,6 +51,7 @@ impl Plan {
             shape: preprocess.shape(),
             images: [train.len(), val.len()],
             ranks: ranks.size(),
+            on_machine: ranks.local().1,
         };
         let batch_size = match config.train.batch_size {
             BatchSize::Images(images) => images,
