@@ -3,7 +3,7 @@
 //! The scheme is that of Goto and van de Geijn (Anatomy of High-Performance Matrix Multiplication,
 //! 2008): both operands are copied in panels in the order in which the register tile reads them (a
 //! row-major first one may stay where it is). With AVX-512 the tile has up to 14 rows and 32
-//! columns, with AVX2 6 and 16; narrower ones take the last columns. The rows are divided evenly
+//! columns, with AVX2 6 and 16, with NEON 12 and 8; narrower ones take the last columns. The rows are divided evenly
 //! among the panels (64 rows as 13 + 13 + 13 + 13 + 12), so that no tile is mostly empty.
 
 mod columns;
@@ -12,7 +12,7 @@ mod simd;
 use std::cell::RefCell;
 use std::ops::Range;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -20,6 +20,8 @@ use crate::instruction_set;
 use crate::shared::Shared;
 pub(crate) use columns::Columns;
 pub(crate) use simd::Isa;
+#[cfg(target_arch = "aarch64")]
+use simd::Neon;
 use simd::Portable;
 #[cfg(target_arch = "x86_64")]
 use simd::{Avx2, Avx512};
@@ -42,6 +44,9 @@ pub(crate) fn dispatch(kernel: impl Kernel) {
         // SAFETY: likewise `V3`.
         #[cfg(target_arch = "x86_64")]
         Arch::V3(_) => unsafe { kernel.run::<Avx2>() },
+        // SAFETY: pulp's `Neon` proves it.
+        #[cfg(target_arch = "aarch64")]
+        Arch::Neon(_) => unsafe { kernel.run::<Neon>() },
         // SAFETY: plain Rust.
         _ => unsafe { kernel.run::<Portable>() },
     }

@@ -148,8 +148,12 @@ impl Isa for Portable {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::Neon;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86;
