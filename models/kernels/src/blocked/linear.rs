@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn layers_are_their_definition() {
         for_each_set(|| {
-            for [batch, inputs, outputs] in [[1, 1, 1], [1, 37, 100], [3, 64, 10], [5, 130, 1000]] {
+            for [batch, inputs, outputs] in [[1, 1, 1], [1, 37, 100], [3, 64, 10], [5, 130, 200]] {
                 let [input, weight, bias] =
                     [(1, batch * inputs), (2, inputs * outputs), (3, outputs)]
                         .map(|(seed, len)| random(seed, len));
