@@ -26,7 +26,7 @@ fn a_launcher_is_refused_by_a_program_without_mpi() {
 fn commands_for_one_process_refuse_a_launcher() {
     let folder = Folder::new();
     let out = folder.at("out.html");
-    for command in ["compare", "lr-find", "recalibrate", "reparam", "export"] {
+    for command in ["compare", "lr-find", "recalibrate", "reparam", "inspect"] {
         let mut started = Command::new(DBB);
         started.args([command, QUICK_DBB, "--out", &out]).env("OMPI_COMM_WORLD_SIZE", "4");
         let refused = format!("`dbb {command}` is for one process");
