@@ -1,4 +1,4 @@
-//! Depthwise layers of MobileNetV1 at 224, batch 16: plain with batch norm, and as a Diverse
+//! Depthwise layers of MobileNetV1 at 224 and at 96, batch 16: plain with batch norm, and as a Diverse
 //! Branch Block.
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -11,7 +11,16 @@ fn wave(count: usize) -> Vec<f32> {
 }
 
 fn layers(criterion: &mut Criterion) {
-    for (channels, size, stride) in [(32, 112, 1), (64, 112, 2), (256, 28, 1), (512, 14, 1)] {
+    for (channels, size, stride) in [
+        (32, 112, 1),
+        (64, 112, 2),
+        (256, 28, 1),
+        (512, 14, 1),
+        (64, 48, 2),
+        (256, 12, 1),
+        (512, 6, 1),
+        (1024, 3, 1),
+    ] {
         let shape = ConvShape {
             batch: 16,
             in_channels: channels,

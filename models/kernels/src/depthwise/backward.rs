@@ -9,10 +9,11 @@ use super::Saved;
 use super::algebra::GradSums;
 use super::channels::{map_channels, with_scratch};
 use super::convolve::{Base, Convolve};
-use super::copy::{crop, pad, pitch, unpitch};
+use super::copy::{crop, pad, pitch, sum_len, unpitch};
 use super::form::{Branches, ChannelGrads, Form};
 use super::grid::SLACK;
 use super::group::Group;
+use super::planes::{Planes, TargetPlanes};
 use super::rows::{ErrorRow, InputSweeps};
 use super::sums::{Sums, add_dots, class_sums};
 use crate::activation::Activation;
@@ -58,7 +59,7 @@ pub(crate) fn backward(
         dy,
         gate,
         records: &saved.records,
-        group: Group::new(&form.grid, form.batch, form.grid.output_buffer()),
+        group: Group::new(&form.grid, form.units(), form.grid.output_buffer()),
         dx: Shared::new(&mut dx),
         d_residual: d_residual.as_deref_mut().map(Shared::new),
         sweeps: InputSweeps::new(form),
@@ -91,7 +92,7 @@ struct Pass<'a> {
 
 /// Strips that a task reuses from channel to channel.
 struct Scratch<'a> {
-    /// Of a group of images, the strips of the input, and behind them that of the gradient of the output.
+    /// Of a group of units, the strips of the input, and behind them that of the gradient of the output.
     source: &'a mut [f32],
     /// The gradients of the outputs of the branches.
     errors: &'a mut [f32],
@@ -99,7 +100,7 @@ struct Scratch<'a> {
     constants: &'a mut [f32],
     /// The gradient of the input.
     out: &'a mut [f32],
-    /// The sum over all images of the gradient of the output.
+    /// The sum over all images of the planes of the gradient of the output.
     summed: &'a mut [f32],
     row: &'a mut [f32],
 }
@@ -126,8 +127,8 @@ impl Pass<'_> {
             count * self.sweeps.pitch,
             count * output,
             grid.lead + grid.strips_len() + SLACK,
-            output,
-            output,
+            sum_len(grid.output()),
+            self.form.single.output_buffer(),
         ];
         with_scratch(lengths, |[source, errors, constants, out, summed, row]| {
             let out = &mut out[grid.lead..];
@@ -171,7 +172,7 @@ impl Pass<'_> {
     }
 
     /// Sums the gradient of the output of a channel, by itself in each class and times the value
-    /// under each tap. The source then holds the last group of images.
+    /// under each tap. The source then holds the last group.
     fn sum_output_grad(
         &self,
         channel: usize,
@@ -183,77 +184,87 @@ impl Pass<'_> {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
         summed.fill(0.0);
         dots.reset();
-        for images in self.group.ranges() {
-            for image in images.clone() {
-                let source = self.group.of(source, image);
+        for units in self.group.ranges() {
+            for unit in units.clone() {
+                let source = self.group.of(source, unit);
                 let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                let gate =
-                    self.gate.map(|(kind, values)| (kind, form.output(values, image, channel)));
-                let dy = form.output(self.dy, image, channel);
-                pad(arch, grid, form.input(self.x, image, channel), shift, strips, None);
+                let (dy, gate) = self.gradient(unit, channel);
+                pad(arch, grid, form.input(self.x, unit, channel), shift, strips, None);
                 pitch(arch, grid, dy, gate, gradient, Some(&mut *summed));
             }
-            for image in images {
-                let source = self.group.of(source, image);
+            for unit in units {
+                let source = self.group.of(source, unit);
                 let (strips, gradient) = source.split_at(grid.strips_buffer());
-                if let Some(planes) = self.d_residual {
-                    let plane = image * form.channels + channel;
-                    // SAFETY: this task alone has the channel, one image at a time.
-                    let target = unsafe { planes.plane_mut(plane, grid.output()) };
-                    unpitch(arch, grid, gradient, Activation::Identity, target);
+                if let Some(output) = self.d_residual {
+                    let (images, planes) = (form.unit(unit), [form.channels, grid.output()]);
+                    // SAFETY: this task alone has the channel, one unit at a time.
+                    let mut targets = unsafe { TargetPlanes::new(output, planes, images, channel) };
+                    unpitch(arch, grid, gradient, Activation::Identity, &mut targets);
                 }
-                add_dots(arch, strips, &grid.offsets, gradient, grid.positions(), dots);
+                add_dots(arch, strips, &grid.offsets, gradient, grid.sweep(), dots);
             }
         }
         dots.flush();
-        class_sums(arch, grid, summed, 1, row, class);
+        let single = &form.single;
+        class_sums(arch, single, (summed, single.cols.output), 1, row, class);
+    }
+
+    /// The planes of the gradient of the output of a channel in a unit, and what the activation's derivative
+    /// needs.
+    fn gradient(
+        &self,
+        unit: usize,
+        channel: usize,
+    ) -> (Planes<'_>, Option<(Activation, Planes<'_>)>) {
+        let planes = |map| self.form.output(map, unit, channel);
+        (planes(self.dy), self.gate.map(|(activation, values)| (activation, planes(values))))
     }
 
     /// Writes the gradient of the input of a channel.
     fn write_input_grad(&self, channel: usize, found: &InputGrad<'_>, scratch: &mut Scratch<'_>) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
-        // SAFETY: this task alone has the channel, one image at a time.
-        let target =
-            |image| unsafe { self.dx.plane_mut(image * form.channels + channel, grid.input()) };
+        let planes = [form.channels, grid.input()];
+        // SAFETY: this task alone has the channel, one unit at a time.
+        let targets =
+            |unit| unsafe { TargetPlanes::new(self.dx, planes, form.unit(unit), channel) };
         // Backwards: the source holds the last group, and the cache the last ones.
-        for images in self.group.ranges().rev() {
-            if images.end < form.batch {
-                for image in images.clone().rev() {
-                    let source = self.group.of(scratch.source, image);
+        for units in self.group.ranges().rev() {
+            if units.end < form.units() {
+                for unit in units.clone().rev() {
+                    let source = self.group.of(scratch.source, unit);
                     let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                    let gate = self.gate.map(|(kind, values)| {
-                        (kind, [form.output(values, image, channel)[0], &[]])
-                    });
-                    let dy = [form.output(self.dy, image, channel)[0], &[]];
-                    let input = [form.input(self.x, image, channel)[0], target(image)];
+                    let (dy, gate) = self.gradient(unit, channel);
+                    let gate = gate.map(|(activation, values)| (activation, values.alone()));
+                    let mut targets = targets(unit);
+                    let input = form.input(self.x, unit, channel).before(&mut targets);
                     pad(arch, grid, input, found.shift, strips, None);
-                    pitch(arch, grid, dy, gate, gradient, None);
+                    pitch(arch, grid, dy.alone(), gate, gradient, None);
                 }
             }
-            for image in images.rev() {
+            for unit in units.rev() {
                 for first in (0..form.rows()).step_by(SWEPT) {
                     match form.rows() - first {
-                        1 => self.sweep_errors::<1>(image, first, found, scratch),
-                        2 => self.sweep_errors::<2>(image, first, found, scratch),
-                        _ => self.sweep_errors::<SWEPT>(image, first, found, scratch),
+                        1 => self.sweep_errors::<1>(unit, first, found, scratch),
+                        2 => self.sweep_errors::<2>(unit, first, found, scratch),
+                        _ => self.sweep_errors::<SWEPT>(unit, first, found, scratch),
                     }
                 }
-                self.sweep_input(image, found, scratch);
-                crop(arch, grid, scratch.out, target(image));
+                self.sweep_input(unit, found, scratch);
+                crop(arch, grid, scratch.out, &mut targets(unit));
             }
         }
     }
 
-    /// Computes the gradient of the input of an image in strips.
+    /// Computes the gradient of the input of a unit in strips.
     fn sweep_input(
         &self,
-        image: usize,
+        unit: usize,
         found: &InputGrad<'_>,
         Scratch { source, errors, out, .. }: &mut Scratch<'_>,
     ) {
         let grid = &self.form.grid;
-        let source = self.group.of(source, image);
-        let [first, count] = grid.used_positions();
+        let source = self.group.of(source, unit);
+        let [first, count] = grid.used();
         let mut weights = found.input_weights;
         for (phase, offsets) in self.sweeps.phases.iter().enumerate() {
             let start = phase * grid.phase_len() + first;
@@ -275,13 +286,13 @@ impl Pass<'_> {
     /// Computes the gradients of the outputs of `N` branches, from `first` on.
     fn sweep_errors<const N: usize>(
         &self,
-        image: usize,
+        unit: usize,
         first: usize,
         found: &InputGrad<'_>,
         Scratch { source, errors, constants, .. }: &mut Scratch<'_>,
     ) {
         let (grid, pitch, taps) = (&self.form.grid, self.sweeps.pitch, self.offsets.len());
-        let source = self.group.of(source, image);
+        let source = self.group.of(source, unit);
         let errors = &mut errors[first * pitch..];
         let mut rest = errors.chunks_exact_mut(pitch);
         Convolve::<N> {
@@ -296,7 +307,7 @@ impl Pass<'_> {
             outs: std::array::from_fn(|_| {
                 &mut rest.next().expect("a strip for each branch")[grid.margin()..]
             }),
-            count: grid.positions(),
+            count: grid.sweep(),
         }
         .run(self.arch);
         for error in errors.chunks_exact_mut(pitch).take(N) {

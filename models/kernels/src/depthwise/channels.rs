@@ -38,21 +38,3 @@ pub(super) fn with_scratch<R, const N: usize>(
         }))
     })
 }
-
-/// A plane of `[batch, channels, len]` and the one that is used after it: that of the next image,
-/// or the first of the next channel.
-pub(super) fn plane_and_next(
-    data: &[f32],
-    image: usize,
-    channel: usize,
-    channels: usize,
-    len: usize,
-) -> [&[f32]; 2] {
-    let plane = |image: usize, channel: usize| {
-        let start = (image * channels + channel) * len;
-        start..start + len
-    };
-    let next = data.get(plane(image + 1, channel));
-    let next = next.or_else(|| data.get(plane(0, channel + 1)));
-    [&data[plane(image, channel)], next.unwrap_or(&[])]
-}

@@ -1,9 +1,10 @@
 //! Depthwise convolutions in inference.
 
-use super::channels::{map_channels, plane_and_next, with_scratch};
+use super::channels::{map_channels, with_scratch};
 use super::convolve::{Base, Convolve};
 use super::copy::{pad, unpitch};
 use super::grid::Grid;
+use super::planes::{Planes, TargetPlanes};
 use crate::profile::{self, Work};
 use crate::shape::Geometry;
 use crate::shared::Shared;
@@ -32,7 +33,7 @@ pub fn conv_forward(
     let channels = shape.out_channels;
     assert!(bias.is_none_or(|bias| bias.len() == channels), "length of the bias");
     let grid = &Grid::new(shape);
-    let planes = Shared::new(y);
+    let outputs = Shared::new(y);
     map_channels(channels, |range| {
         let lengths =
             [grid.lead + grid.strips_buffer(), grid.output_buffer(), grid.output_buffer()];
@@ -42,7 +43,8 @@ pub fn conv_forward(
                 let weight = &weight[channel * grid.taps()..][..grid.taps()];
                 let constant = bias.map_or(0.0, |bias| bias[channel]);
                 for image in 0..shape.batch {
-                    let input = plane_and_next(x, image, channel, channels, grid.input());
+                    let images = image..image + 1;
+                    let input = Planes::new(x, [channels, grid.input()], images.clone(), channel);
                     pad(arch, grid, input, 0.0, strips, None);
                     Convolve {
                         source: strips,
@@ -50,13 +52,13 @@ pub fn conv_forward(
                         weights: [weight],
                         bases: [Base { strip: zeros, scale: 0.0, constant }],
                         outs: [&mut *out],
-                        count: grid.positions(),
+                        count: grid.sweep(),
                     }
                     .run(arch);
+                    let planes = [channels, grid.output()];
                     // SAFETY: this task alone has the channel, one image at a time.
-                    let target =
-                        unsafe { planes.plane_mut(image * channels + channel, grid.output()) };
-                    unpitch(arch, grid, out, activation, target);
+                    let mut target = unsafe { TargetPlanes::new(outputs, planes, images, channel) };
+                    unpitch(arch, grid, out, activation, &mut target);
                 }
             }
         });

@@ -6,28 +6,48 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::grid::Grid;
+use super::interleave::{Deinterleave, Interleave};
+use super::planes::{Planes, TargetPlanes};
 use super::shuffle::{deinterleave, interleave};
 use crate::Activation;
 use crate::activation::{IDENTITY, Vectors, with_kind};
 use crate::simd::{Full, Lanes, WIDEST, add, prefetch, sweep, with_lanes};
 
-/// Copies a plane less `shift` into strips whose padding is zero, and adds it to `summed`.
-/// Meanwhile it prefetches `next`, the plane that is used after this one.
+/// The length of a sum over images of planes: there is room for a whole vector at each value.
+pub(super) fn sum_len(plane: usize) -> usize {
+    plane + WIDEST
+}
+
+/// Copies planes less `shift` into strips whose padding is zero, and adds them to `summed`.
+/// Meanwhile it prefetches the planes that are used after these.
 pub(super) fn pad(
     arch: Arch,
     grid: &Grid,
-    [plane, next]: [&[f32]; 2],
+    planes: Planes<'_>,
     shift: f32,
     strips: &mut [f32],
     summed: Option<&mut [f32]>,
 ) {
-    assert_eq!(plane.len(), grid.input(), "plane");
+    assert_eq!(planes.len(), grid.input(), "plane");
     assert!(strips.len() >= grid.strips_len(), "strips");
-    assert!(summed.as_ref().is_none_or(|summed| summed.len() >= grid.strips_len()), "sums");
+    assert!(summed.as_ref().is_none_or(|summed| summed.len() >= sum_len(planes.len())), "sums");
+    if grid.images > 1 {
+        let (places, activation, gate) = (&grid.places[0], Activation::Identity, None);
+        return arch.dispatch(Interleave {
+            planes,
+            places,
+            shift,
+            activation,
+            gate,
+            strips,
+            summed,
+        });
+    }
+    let [plane, next] = [planes.plane(0), planes.next(0)];
     arch.dispatch(Pad { grid, plane, next, shift, strips: Strips { values: strips, summed } });
 }
 
-/// A target in strips, and the sum over images that it is added to.
+/// A target in strips, and the sum over images, in the order of a plane, that it is added to.
 struct Strips<'a> {
     values: &'a mut [f32],
     summed: Option<&'a mut [f32]>,
@@ -35,15 +55,20 @@ struct Strips<'a> {
 
 impl Strips<'_> {
     /// # Safety
-    /// The position is that of a column; strips have room for a whole vector at each.
+    /// `at` is the position of a column; strips have room for a whole vector at each.
     #[inline(always)]
     unsafe fn put<S: Simd>(&mut self, simd: S, at: usize, value: S::f32s) {
         // SAFETY: as the caller promises.
-        unsafe {
-            Full.store(simd, self.values.as_mut_ptr().add(at), value);
-            if let Some(summed) = &mut self.summed {
-                add(simd, summed.as_mut_ptr().add(at), value);
-            }
+        unsafe { Full.store(simd, self.values.as_mut_ptr().add(at), value) }
+    }
+
+    /// # Safety
+    /// `at` is a place in a plane; sums have room for a whole vector at each.
+    #[inline(always)]
+    unsafe fn sum<S: Simd>(&mut self, simd: S, at: usize, value: S::f32s) {
+        if let Some(summed) = &mut self.summed {
+            // SAFETY: as the caller promises.
+            unsafe { add(simd, summed.as_mut_ptr().add(at), value) }
         }
     }
 }
@@ -85,7 +110,9 @@ impl Pad<'_> {
             // SAFETY: `x` is a column of the row.
             unsafe {
                 let value = simd.sub_f32s(lanes.load(simd, row.as_ptr().add(x)), shift);
-                self.strips.put(simd, strip + x, lanes.keep(simd, value));
+                let value = lanes.keep(simd, value);
+                self.strips.put(simd, strip + x, value);
+                self.strips.sum(simd, y * row.len() + x, value);
             }
         });
     }
@@ -101,15 +128,17 @@ impl Pad<'_> {
             // SAFETY: no more columns are loaded than the row has left.
             unsafe {
                 let [from, rest] = [row.add(first), row.add(second)];
-                let a = with_lanes!(simd, width - first, |lanes| lanes.load(simd, from));
-                let b = with_lanes!(simd, width - second, |lanes| lanes.load(simd, rest));
+                let a = with_lanes!(simd, width - first, |lanes| {
+                    lanes.keep(simd, simd.sub_f32s(lanes.load(simd, from), shift))
+                });
+                let b = with_lanes!(simd, width - second, |lanes| {
+                    lanes.keep(simd, simd.sub_f32s(lanes.load(simd, rest), shift))
+                });
+                self.strips.sum(simd, y * width + first, a);
+                self.strips.sum(simd, y * width + second, b);
                 let [even, odd] = deinterleave(simd, a, b);
-                let even = simd.sub_f32s(even, shift);
-                let even = with_lanes!(simd, evens - x, |lanes| lanes.keep(simd, even));
                 self.strips.put(simd, strips[0] + x, even);
                 if x < odds {
-                    let odd = simd.sub_f32s(odd, shift);
-                    let odd = with_lanes!(simd, odds - x, |lanes| lanes.keep(simd, odd));
                     self.strips.put(simd, strips[1] + x, odd);
                 }
             }
@@ -122,13 +151,13 @@ impl Pad<'_> {
             let (at, value) = (self.grid.strip_of(y, x), value - self.shift);
             self.strips.values[at] = value;
             if let Some(summed) = &mut self.strips.summed {
-                summed[at] += value;
+                summed[y * row.len() + x] += value;
             }
         }
     }
 }
 
-/// Copies the gradient of an output plane into a strip, through the derivative of the activation if
+/// Copies the gradient of output planes into a strip, through the derivative of the activation if
 /// there is one, and adds it to `summed`. Meanwhile it prefetches the next planes.
 ///
 /// The planes of `gate` hold the values that the derivative of the activation needs: its output or,
@@ -136,16 +165,32 @@ impl Pad<'_> {
 pub(super) fn pitch(
     arch: Arch,
     grid: &Grid,
-    [plane, next]: [&[f32]; 2],
-    gate: Option<(Activation, [&[f32]; 2])>,
+    planes: Planes<'_>,
+    gate: Option<(Activation, Planes<'_>)>,
     strip: &mut [f32],
     summed: Option<&mut [f32]>,
 ) {
-    assert_eq!(plane.len(), grid.output(), "plane");
-    assert!(gate.is_none_or(|(_, [values, _])| values.len() == plane.len()), "values of the gate");
+    let alike = |gate: Planes<'_>| [gate.len(), gate.count()] == [planes.len(), planes.count()];
+    assert_eq!(planes.len(), grid.output(), "plane");
+    assert!(gate.is_none_or(|(_, gate)| alike(gate)), "values of the gate");
     assert!(strip.len() >= grid.output_buffer(), "strip");
-    assert!(summed.as_ref().is_none_or(|summed| summed.len() >= grid.output_buffer()), "sums");
-    let (activation, values) = gate.unwrap_or((Activation::Identity, [&[]; 2]));
+    assert!(summed.as_ref().is_none_or(|summed| summed.len() >= sum_len(planes.len())), "sums");
+    let (activation, gate) = gate.unzip();
+    let activation = activation.unwrap_or_default();
+    if grid.images > 1 {
+        let (places, shift, strips) = (&grid.places[1], 0.0, strip);
+        return arch.dispatch(Interleave {
+            planes,
+            places,
+            shift,
+            activation,
+            gate,
+            strips,
+            summed,
+        });
+    }
+    let [plane, next] = [planes.plane(0), planes.next(0)];
+    let values = gate.map_or([&[][..]; 2], |gate| [gate.plane(0), gate.next(0)]);
     let strip = Strips { values: strip, summed };
     arch.dispatch(Pitch { grid, plane, next, activation, values, strip });
 }
@@ -171,7 +216,7 @@ impl WithSimd for Pitch<'_> {
 impl Pitch<'_> {
     #[inline(always)]
     fn run<S: Simd, const KIND: u8>(mut self, simd: S) {
-        let (pitch, width) = (self.grid.cols.len, self.grid.cols.output);
+        let width = self.grid.cols.output;
         let activation = Vectors::new(simd, self.activation);
         let [values, next] = self.values;
         for r in 0..self.grid.rows.output {
@@ -186,24 +231,29 @@ impl Pitch<'_> {
                         value = activation.backward::<KIND>(at, value);
                     }
                     prefetch(self.next, from);
-                    self.strip.put(simd, r * pitch + x, value);
+                    self.strip.put(simd, self.grid.output_at(r, x), value);
+                    self.strip.sum(simd, from, value);
                 }
             });
         }
     }
 }
 
-/// Copies a strip of outputs into a plane, through the activation.
+/// Copies a strip of outputs into planes, through the activation.
 pub(super) fn unpitch(
     arch: Arch,
     grid: &Grid,
     strip: &[f32],
     activation: Activation,
-    plane: &mut [f32],
+    planes: &mut TargetPlanes<'_>,
 ) {
-    assert_eq!(plane.len(), grid.output(), "plane");
+    assert_eq!(planes.len(), grid.output(), "plane");
     assert!(strip.len() >= grid.output_buffer(), "strip");
-    arch.dispatch(Unpitch { grid, strip, activation, plane });
+    if grid.images > 1 {
+        let (strips, places) = (strip, &grid.places[1]);
+        return arch.dispatch(Deinterleave { strips, places, activation, planes });
+    }
+    arch.dispatch(Unpitch { grid, strip, activation, plane: planes.plane_mut(0) });
 }
 
 struct Unpitch<'a> {
@@ -225,14 +275,14 @@ impl WithSimd for Unpitch<'_> {
 impl Unpitch<'_> {
     #[inline(always)]
     fn run<S: Simd, const KIND: u8>(self, simd: S) {
-        let (pitch, width) = (self.grid.cols.len, self.grid.cols.output);
+        let width = self.grid.cols.output;
         let activation = Vectors::new(simd, self.activation);
         let (strip, plane) = (self.strip.as_ptr(), self.plane.as_mut_ptr());
         for r in 0..self.grid.rows.output {
             sweep!(simd, width, |x, lanes, _TURN| {
                 // SAFETY: `x` is a column of the row; the strip has room for a whole vector there.
                 unsafe {
-                    let value = Full.load(simd, strip.add(r * pitch + x));
+                    let value = Full.load(simd, strip.add(self.grid.output_at(r, x)));
                     lanes.store(simd, plane.add(r * width + x), activation.apply::<KIND>(value));
                 }
             });
@@ -240,11 +290,15 @@ impl Unpitch<'_> {
     }
 }
 
-/// Collects a plane from strips in the layout of the input; the inverse of [`pad`].
-pub(super) fn crop(arch: Arch, grid: &Grid, strips: &[f32], plane: &mut [f32]) {
-    assert_eq!(plane.len(), grid.input(), "plane");
+/// Collects planes from strips in the layout of the input; the inverse of [`pad`].
+pub(super) fn crop(arch: Arch, grid: &Grid, strips: &[f32], planes: &mut TargetPlanes<'_>) {
+    assert_eq!(planes.len(), grid.input(), "plane");
     assert!(strips.len() >= grid.strips_len(), "strips");
-    arch.dispatch(Crop { grid, strips, plane });
+    if grid.images > 1 {
+        let (places, activation) = (&grid.places[0], Activation::Identity);
+        return arch.dispatch(Deinterleave { strips, places, activation, planes });
+    }
+    arch.dispatch(Crop { grid, strips, plane: planes.plane_mut(0) });
 }
 
 struct Crop<'a> {

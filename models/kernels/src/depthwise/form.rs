@@ -1,8 +1,10 @@
 //! The form of a block, and its branches in one channel.
 
+use std::ops::Range;
+
 use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
-use super::channels::plane_and_next;
-use super::grid::Grid;
+use super::grid::{Grid, INTERLEAVED};
+use super::planes::Planes;
 use crate::Norm;
 use crate::arithmetic::add_scaled;
 use crate::branch_sum::{Branch, BranchMap, BranchSum};
@@ -13,6 +15,8 @@ use crate::shape::Geometry;
 pub(super) struct Form<'a> {
     pub block: &'a BranchSum<'a>,
     pub grid: Grid,
+    /// The grid of a single image, for sums over all images.
+    pub single: Grid,
     pub channels: usize,
     pub batch: usize,
     /// Internal channels of each channel, of each branch.
@@ -34,8 +38,22 @@ impl<'a> Form<'a> {
             || block.branches.iter().any(|branch| {
                 of_batch(&branch.norm) || branch.opening().is_some_and(|norm| !norm.fixed)
             });
-        let grid = Grid::new(shape);
-        Self { block, grid, channels, batch: shape.batch, widths, needs_moments }
+        let single = Grid::new(shape);
+        let grid = match interleaves(shape) {
+            true => Grid::interleaved(shape),
+            false => single.clone(),
+        };
+        Self { block, grid, single, channels, batch: shape.batch, widths, needs_moments }
+    }
+
+    /// The images whose planes are copied to strips together.
+    pub(super) fn unit(&self, index: usize) -> Range<usize> {
+        let images = self.grid.images;
+        index * images..self.batch.min((index + 1) * images)
+    }
+
+    pub(super) fn units(&self) -> usize {
+        self.batch.div_ceil(self.grid.images)
     }
 
     pub(super) fn branches(&self) -> usize {
@@ -71,14 +89,14 @@ impl<'a> Form<'a> {
         &mut record[3..3 + self.width()]
     }
 
-    /// A plane of the input, and the one that is used after it.
-    pub(super) fn input<'x>(&self, x: &'x [f32], image: usize, channel: usize) -> [&'x [f32]; 2] {
-        plane_and_next(x, image, channel, self.channels, self.grid.input())
+    /// The planes of a channel of the input in a unit.
+    pub(super) fn input<'x>(&self, x: &'x [f32], unit: usize, channel: usize) -> Planes<'x> {
+        Planes::new(x, [self.channels, self.grid.input()], self.unit(unit), channel)
     }
 
-    /// A plane of a map with the shape of the output, and the one that is used after it.
-    pub(super) fn output<'y>(&self, y: &'y [f32], image: usize, channel: usize) -> [&'y [f32]; 2] {
-        plane_and_next(y, image, channel, self.channels, self.grid.output())
+    /// The planes of a channel in a unit of a map with the shape of the output.
+    pub(super) fn output<'y>(&self, y: &'y [f32], unit: usize, channel: usize) -> Planes<'y> {
+        Planes::new(y, [self.channels, self.grid.output()], self.unit(unit), channel)
     }
 
     pub(super) fn outputs(&self) -> f64 {
@@ -96,6 +114,18 @@ impl<'a> Form<'a> {
         (0..kernel[0] * kernel[1])
             .map(move |tap| (top + tap / kernel[1]) * window[1] + left + tap % kernel[1])
     }
+}
+
+/// Whether images are interleaved: small planes, and at most a quarter of the lanes without an image. Measured with
+/// 16 images on a processor with AVX-512 and 1 MiB of second cache: 24x24 takes 0.8 of the time, 6x6 0.6, and 48x48
+/// as much or more; with half of the lanes unused, nothing is gained.
+fn interleaves(shape: &Geometry) -> bool {
+    const VALUES: usize = 1 << 15;
+    let padded = [0, 1].map(|axis| shape.input[axis] + 2 * shape.padding[axis]);
+    let [input, output] =
+        [padded, shape.output()].map(|[height, width]| height.saturating_mul(width));
+    let lanes = shape.batch.next_multiple_of(INTERLEAVED);
+    4 * shape.batch >= 3 * lanes && input.saturating_add(output) <= VALUES / INTERLEAVED
 }
 
 /// Whether a block can be computed from the moments of its windows.

@@ -7,11 +7,12 @@ use pulp::Arch;
 use super::Saved;
 use super::channels::{map_channels, with_scratch};
 use super::convolve::{Base, Convolve};
-use super::copy::{pad, unpitch};
+use super::copy::{pad, sum_len, unpitch};
 use super::form::{Branches, Form};
 use super::group::Group;
+use super::planes::{Planes, TargetPlanes};
 use super::second::SecondSums;
-use super::sums::class_sums;
+use super::sums::{class_sums, total};
 use crate::activation::Activation;
 use crate::branch_sum::{BranchSum, SumStatistics};
 use crate::profile::{self, Work};
@@ -48,7 +49,7 @@ pub(crate) fn forward(
         residual,
         activation,
         y: Shared::new(y),
-        group: Group::new(&form.grid, form.batch, 0),
+        group: Group::new(&form.grid, form.units(), 0),
         before: before.as_deref_mut().map(Shared::new),
     };
     let mut stats = SumStatistics::of(block);
@@ -74,10 +75,12 @@ struct Pass<'a> {
 
 /// Strips that a task reuses from channel to channel.
 struct Scratch<'a> {
-    /// Of a group of images.
+    /// Of a group of units.
     strips: &'a mut [f32],
-    /// The sum over all images of their strips.
+    /// The sum of the planes of all images.
     summed: &'a mut [f32],
+    /// The same in strips.
+    summed_strips: &'a mut [f32],
     /// 1 at the outputs, 0 between their rows.
     mask: &'a mut [f32],
     bias: &'a mut [f32],
@@ -88,14 +91,16 @@ struct Scratch<'a> {
 impl Pass<'_> {
     /// The statistics and the records of some channels.
     fn channels(&self, range: Range<usize>) -> (SumStatistics, Vec<f64>) {
-        let (form, grid) = (self.form, &self.form.grid);
-        let (output, summed) = (grid.output_buffer(), grid.lead + grid.strips_len());
-        let lengths = [self.group.buffer(), summed, output, output, output, output];
-        with_scratch(lengths, |[strips, summed, mask, bias, out, row]| {
+        let (form, grid, single) = (self.form, &self.form.grid, &self.form.single);
+        let (output, summed_strips) = (grid.output_buffer(), single.lead + single.strips_len());
+        let (buffer, summed) = (self.group.buffer(), sum_len(grid.input()));
+        let row = single.output_buffer();
+        let lengths = [buffer, summed, summed_strips, output, output, output, row];
+        with_scratch(lengths, |[strips, summed, summed_strips, mask, bias, out, row]| {
             grid.fill(|_| 1.0, mask);
-            let summed = &mut summed[grid.lead..];
-            let scratch = &mut Scratch { strips, summed, mask, bias, out, row };
-            let mut pairs = SecondSums::new(grid, form.batch);
+            let summed_strips = &mut summed_strips[single.lead..];
+            let scratch = &mut Scratch { strips, summed, summed_strips, mask, bias, out, row };
+            let mut pairs = SecondSums::new(grid, form.units());
             let mut branches = Branches::new(form);
             let (mut kernel, mut bias) = (vec![0.0; grid.taps()], vec![0.0; grid.classes()]);
             let mut weights = vec![0.0_f32; grid.taps()];
@@ -126,10 +131,11 @@ impl Pass<'_> {
         record: &mut [f64],
     ) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
-        let input = |image| form.input(self.x, image, channel);
-        let Scratch { strips, summed, mask, row, .. } = scratch;
+        let input = |unit| form.input(self.x, unit, channel);
+        let Scratch { strips, summed, summed_strips, mask, row, .. } = scratch;
         let dims = [form.batch, grid.input()];
-        let mut shift = shift::guess(dims, |image| input(image)[0]);
+        let mut shift =
+            shift::guess(dims, |image| input(image / grid.images).plane(image % grid.images));
         if !form.needs_moments {
             record[0] = shift.into();
             return;
@@ -138,18 +144,17 @@ impl Pass<'_> {
         let mut about = |shift: f32| {
             summed.fill(0.0);
             pairs.reset();
-            for images in self.group.ranges() {
-                for image in images.clone() {
-                    let strips = self.group.of(strips, image);
-                    pad(arch, grid, input(image), shift, strips, Some(&mut *summed));
+            for units in self.group.ranges() {
+                for unit in units.clone() {
+                    let strips = self.group.of(strips, unit);
+                    pad(arch, grid, input(unit), shift, strips, Some(&mut *summed));
                 }
-                for image in images {
-                    pairs.add(arch, grid, image, self.group.of(strips, image), mask);
+                for unit in units {
+                    pairs.add(arch, grid, unit, self.group.of(strips, unit), mask);
                 }
             }
             let squares = pairs.finish(arch, grid, second) / form.inputs();
-            let sum: f64 = summed.iter().map(|&v| f64::from(v)).sum();
-            let mean = sum / form.inputs();
+            let mean = total(&summed[..grid.input()]) / form.inputs();
             (mean, norm::variance(squares - mean * mean))
         };
         let (mut mean, mut variance) = about(shift);
@@ -157,12 +162,16 @@ impl Pass<'_> {
             shift = (f64::from(shift) + mean) as f32;
             (mean, variance) = about(shift);
         }
-        let (width, stride) = (grid.cols.kernel, grid.cols.stride);
-        for y in 0..grid.rows.kernel {
+        let single = &form.single;
+        let summed = Planes::one(&summed[..single.input()]);
+        pad(arch, single, summed, 0.0, summed_strips, None);
+        let (width, stride) = (single.cols.kernel, single.cols.stride);
+        for y in 0..single.rows.kernel {
             for x in 0..width.min(stride) {
                 let (tap, count) = (y * width + x, (width - x).div_ceil(stride));
-                let sums = &mut first[tap * grid.classes()..];
-                class_sums(arch, grid, &summed[grid.offsets[tap]..], count, row, sums);
+                let sums = &mut first[tap * single.classes()..];
+                let strip = (&summed_strips[single.offsets[tap]..], single.pitch());
+                class_sums(arch, single, strip, count, row, sums);
             }
         }
         first.iter_mut().for_each(|sum| *sum /= form.outputs());
@@ -173,51 +182,67 @@ impl Pass<'_> {
     /// Writes the outputs of a channel.
     fn convolve(&self, channel: usize, shift: f32, weights: &[f32], scratch: &mut Scratch<'_>) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
-        let input = |image| form.input(self.x, image, channel);
         let Scratch { strips, bias, out, .. } = scratch;
-        // SAFETY: this task alone has the channel, one image at a time.
-        let target =
-            |image| unsafe { self.y.plane_mut(image * form.channels + channel, grid.output()) };
         // Backwards: the strips hold the last group, and the cache the last ones.
-        for images in self.group.ranges().rev() {
-            // Without moments the strips hold no image yet.
-            if images.end < form.batch || !form.needs_moments {
-                for image in images.clone().rev() {
-                    let strips = self.group.of(strips, image);
-                    pad(arch, grid, [input(image)[0], target(image)], shift, strips, None);
+        for units in self.group.ranges().rev() {
+            // Without moments the strips hold no unit yet.
+            if units.end < form.units() || !form.needs_moments {
+                for unit in units.clone().rev() {
+                    let strips = self.group.of(strips, unit);
+                    let input = form.input(self.x, unit, channel);
+                    // SAFETY: this task alone has the channel, and writes it later.
+                    let mut targets = unsafe { self.targets(self.y, unit, channel) };
+                    pad(arch, grid, input.before(&mut targets), shift, strips, None);
                 }
             }
-            for image in images.rev() {
+            for unit in units.rev() {
                 Convolve {
-                    source: self.group.of(strips, image),
+                    source: self.group.of(strips, unit),
                     offsets: &grid.offsets,
                     weights: [weights],
                     bases: [Base { strip: bias, scale: 1.0, constant: 0.0 }],
                     outs: [&mut **out],
-                    count: grid.positions(),
+                    count: grid.sweep(),
                 }
                 .run(arch);
-                self.write(image * form.channels + channel, out, target(image));
+                self.write(unit, channel, out);
             }
         }
     }
 
-    /// Writes a plane of outputs from their strip.
-    fn write(&self, plane: usize, out: &[f32], target: &mut [f32]) {
-        let (arch, grid) = (self.arch, &self.form.grid);
+    /// The planes of a channel in a unit of a map with the shape of the output.
+    ///
+    /// # Safety
+    /// Nothing else uses them as long as they live.
+    unsafe fn targets<'y>(&self, map: Shared<'y>, unit: usize, channel: usize) -> TargetPlanes<'y> {
+        let (form, len) = (self.form, self.form.grid.output());
+        // SAFETY: as the caller promises.
+        unsafe { TargetPlanes::new(map, [form.channels, len], form.unit(unit), channel) }
+    }
+
+    /// Writes the outputs of a channel in a unit from their strip.
+    fn write(&self, unit: usize, channel: usize, out: &[f32]) {
+        let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
+        // SAFETY: this task alone has the channel, one unit at a time.
+        let mut targets = unsafe { self.targets(self.y, unit, channel) };
         if self.residual.is_none() && self.before.is_none() {
-            return unpitch(arch, grid, out, self.activation, target);
+            return unpitch(arch, grid, out, self.activation, &mut targets);
         }
-        unpitch(arch, grid, out, Activation::Identity, target);
-        if let Some(residual) = self.residual {
-            let residual = &residual[plane * grid.output()..][..grid.output()];
-            target.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+        unpitch(arch, grid, out, Activation::Identity, &mut targets);
+        let residual = self.residual.map(|residual| form.output(residual, unit, channel));
+        // SAFETY: as above.
+        let mut before = self.before.map(|map| unsafe { self.targets(map, unit, channel) });
+        for image in 0..targets.count() {
+            let target = targets.plane_mut(image);
+            if let Some(residual) = residual {
+                let residual = residual.plane(image);
+                target.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+            }
+            if let Some(before) = &mut before {
+                before.plane_mut(image).copy_from_slice(target);
+            }
+            activation::forward_plane(self.activation, target);
         }
-        if let Some(before) = self.before {
-            // SAFETY: this task alone has the plane.
-            unsafe { before.plane_mut(plane, grid.output()) }.copy_from_slice(target);
-        }
-        activation::forward_plane(self.activation, target);
     }
 }
 

@@ -5,6 +5,9 @@
 //! whatever the stride, and a whole plane is one long sweep: the value under tap `t` at the flat
 //! position `q` is `strips[offsets[t] + q]`. The cost is a few unused positions at the end of each
 //! row.
+//!
+//! Rows that are shorter than a vector would leave most of it unused, and taps would read across cache lines. There
+//! the images of a batch are *interleaved*: at each position lie the values of [`INTERLEAVED`] images.
 
 use std::ops::Range;
 
@@ -12,6 +15,9 @@ use crate::shape::{Geometry, LARGEST_PLANE};
 
 /// Values that may be read or written past the last position: the widest vector.
 pub(super) const SLACK: usize = crate::simd::WIDEST;
+
+/// Images that are interleaved, a whole vector at each position.
+pub(super) const INTERLEAVED: usize = crate::simd::WIDEST;
 
 /// Neighbouring outputs whose windows have the same taps inside the input.
 #[derive(Clone, Debug)]
@@ -38,7 +44,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    fn new(shape: &Geometry, axis: usize) -> Self {
+    fn new(shape: &Geometry, axis: usize, images: usize) -> Self {
         let (size, kernel) = (shape.input[axis], shape.kernel[axis]);
         let (stride, padding) = (shape.stride[axis], shape.padding[axis]);
         let output = shape.output()[axis];
@@ -58,7 +64,8 @@ impl Axis {
         let len = (output + reach).max((size + padding).div_ceil(stride));
         // Rows are rounded up to whole cache lines if that adds little.
         let lines = len.next_multiple_of(SLACK);
-        let len = if axis == 1 && lines <= len + len / 9 { lines } else { len };
+        let round = axis == 1 && images == 1 && lines <= len + len / 9;
+        let len = if round { lines } else { len };
         Self { size, kernel, stride, padding, output, reach, len, classes }
     }
 }
@@ -68,6 +75,8 @@ impl Axis {
 pub(super) struct Grid {
     pub rows: Axis,
     pub cols: Axis,
+    /// Images at each position, 1 or [`INTERLEAVED`]. All lengths and places in strips count values.
+    pub images: usize,
     /// Where tap `t` of position 0 lies in the strips.
     pub offsets: Vec<usize>,
     /// Share of the outputs that each pair of a row and a column class has.
@@ -80,16 +89,30 @@ pub(super) struct Grid {
     /// Where input `[y, 0]` lies in the strips, less `col_starts[0]`.
     row_starts: Vec<usize>,
     col_starts: Vec<usize>,
+    /// Where the values of a plane of the input and of the output lie in their strips, if images are
+    /// interleaved.
+    pub places: [Vec<usize>; 2],
 }
 
 impl Grid {
+    /// Strips of one image each.
     pub(super) fn new(shape: &Geometry) -> Self {
+        Self::of_images(shape, 1)
+    }
+
+    /// Strips of [`INTERLEAVED`] images each.
+    pub(super) fn interleaved(shape: &Geometry) -> Self {
+        Self::of_images(shape, INTERLEAVED)
+    }
+
+    fn of_images(shape: &Geometry, images: usize) -> Self {
         assert!(
             [shape.in_channels, shape.groups] == [shape.out_channels; 2],
             "a depthwise convolution has as many groups and inputs as outputs"
         );
-        let (rows, cols) = (Axis::new(shape, 0), Axis::new(shape, 1));
-        let plane = (rows.len * cols.len).next_multiple_of(SLACK) + SLACK;
+        let (rows, cols) = (Axis::new(shape, 0, images), Axis::new(shape, 1, images));
+        let pitch = cols.len * images;
+        let plane = (rows.len * pitch).next_multiple_of(SLACK) + SLACK;
         let strips = (rows.stride * cols.stride).saturating_mul(plane);
         assert!(
             strips <= LARGEST_PLANE,
@@ -99,7 +122,7 @@ impl Grid {
         for ty in 0..rows.kernel {
             for tx in 0..cols.kernel {
                 let phase = ty % rows.stride * cols.stride + tx % cols.stride;
-                offsets.push(phase * plane + ty / rows.stride * cols.len + tx / cols.stride);
+                offsets.push(phase * plane + ty / rows.stride * pitch + tx / cols.stride * images);
             }
         }
         let outputs = (rows.output * cols.output) as f64;
@@ -124,10 +147,33 @@ impl Grid {
             let padded = axis.padding..axis.padding + axis.size;
             padded.map(|i| i % axis.stride * phase + i / axis.stride * step).collect()
         };
-        let row_starts = starts(&rows, cols.stride * plane, cols.len);
-        let col_starts = starts(&cols, plane, 1);
-        let lead = if cols.stride == 1 { SLACK - cols.padding % SLACK } else { 0 };
-        Self { rows, cols, offsets, shares, inside, lead, row_starts, col_starts }
+        let row_starts = starts(&rows, cols.stride * plane, pitch);
+        let col_starts = starts(&cols, plane, images);
+        let lead = match cols.stride == 1 && images == 1 {
+            true => SLACK - cols.padding % SLACK,
+            false => 0,
+        };
+        let places = [Vec::new(), Vec::new()];
+        let mut grid = Self {
+            rows,
+            cols,
+            images,
+            offsets,
+            shares,
+            inside,
+            lead,
+            row_starts,
+            col_starts,
+            places,
+        };
+        if images > 1 {
+            let place = |i: usize| grid.strip_of(i / grid.cols.size, i % grid.cols.size);
+            let input = (0..grid.input()).map(place).collect();
+            let place = |i: usize| grid.output_at(i / grid.cols.output, i % grid.cols.output);
+            let output = (0..grid.output()).map(place).collect();
+            grid.places = [input, output];
+        }
+        grid
     }
 
     pub(super) fn taps(&self) -> usize {
@@ -148,28 +194,27 @@ impl Grid {
         self.rows.output * self.cols.output
     }
 
-    /// Positions of a sweep over the outputs. Those between the rows are unused.
-    pub(super) fn positions(&self) -> usize {
-        (self.rows.output - 1) * self.cols.len + self.cols.output
+    /// Distance of two rows of a strip.
+    pub(super) fn pitch(&self) -> usize {
+        self.cols.len * self.images
     }
 
-    /// Positions of the strip of one phase.
-    pub(super) fn phase_positions(&self) -> usize {
-        self.rows.len * self.cols.len
+    /// Length of a sweep over the outputs. Those between the rows are unused.
+    pub(super) fn sweep(&self) -> usize {
+        (self.rows.output - 1) * self.pitch() + self.cols.output * self.images
     }
 
-    /// First position of a strip that may hold an input, and the number of positions from there
-    /// to the last one.
-    pub(super) fn used_positions(&self) -> [usize; 2] {
+    /// Where a strip may hold an input, and the length from there to the last one.
+    pub(super) fn used(&self) -> [usize; 2] {
         let Axis { padding, stride, size, .. } = self.rows;
         let first = padding / stride;
         let end = (padding + size - 1) / stride + 1;
-        [first * self.cols.len, (end - first) * self.cols.len]
+        [first * self.pitch(), (end - first) * self.pitch()]
     }
 
     /// Distance of the strips of two phases.
     pub(super) fn phase_len(&self) -> usize {
-        self.phase_positions().next_multiple_of(SLACK) + SLACK
+        (self.rows.len * self.pitch()).next_multiple_of(SLACK) + SLACK
     }
 
     /// Values of all strips.
@@ -185,45 +230,52 @@ impl Grid {
 
     /// Length of a buffer of the outputs in the pitch of the strips.
     pub(super) fn output_buffer(&self) -> usize {
-        (self.rows.output * self.cols.len).next_multiple_of(SLACK) + SLACK
+        (self.rows.output * self.pitch()).next_multiple_of(SLACK) + SLACK
     }
 
-    /// Zero positions before an output strip that is read backwards, at least [`Self::reach`].
+    /// Zeros before an output strip that is read backwards, at least [`Self::reach`].
     pub(super) fn margin(&self) -> usize {
         self.reach().next_multiple_of(SLACK)
     }
 
-    /// Positions from the first to the last tap.
+    /// Distance of the first and the last tap.
     pub(super) fn reach(&self) -> usize {
-        self.rows.reach * self.cols.len + self.cols.reach
+        self.rows.reach * self.pitch() + self.cols.reach * self.images
     }
 
     /// Writes `value(class)` at every output position of a strip.
     pub(super) fn fill(&self, value: impl Fn(usize) -> f32, strip: &mut [f32]) {
-        let pitch = self.cols.len;
+        let (pitch, images) = (self.pitch(), self.images);
         for (i, row) in self.rows.classes.iter().enumerate() {
             let first = row.outputs.start * pitch;
             for (j, col) in self.cols.classes.iter().enumerate() {
                 let value = value(i * self.cols.classes.len() + j);
-                strip[first + col.outputs.start..first + col.outputs.end].fill(value);
+                let [start, end] = [col.outputs.start, col.outputs.end].map(|x| first + x * images);
+                strip[start..end].fill(value);
             }
             for r in row.outputs.clone().skip(1) {
-                strip.copy_within(first..first + self.cols.output, r * pitch);
+                strip.copy_within(first..first + self.cols.output * images, r * pitch);
             }
         }
     }
 
     /// Zeroes the positions between the rows and after the last one.
     pub(super) fn clear_gaps(&self, strip: &mut [f32]) {
-        let pitch = self.cols.len;
+        let pitch = self.pitch();
         for r in 0..self.rows.output {
-            strip[r * pitch + self.cols.output..(r + 1) * pitch].fill(0.0);
+            strip[r * pitch + self.cols.output * self.images..(r + 1) * pitch].fill(0.0);
         }
         strip[self.rows.output * pitch..self.output_buffer()].fill(0.0);
     }
 
-    /// Where input `[y, x]` lies in the strips. The next inputs of the same row and phase follow
-    /// it.
+    /// Where the output `[r, x]` of the first image lies in a strip of outputs.
+    #[inline(always)]
+    pub(super) fn output_at(&self, r: usize, x: usize) -> usize {
+        (r * self.cols.len + x) * self.images
+    }
+
+    /// Where the input `[y, x]` of the first image lies in the strips. The next inputs of the same row
+    /// and phase follow it.
     #[inline(always)]
     pub(super) fn strip_of(&self, y: usize, x: usize) -> usize {
         self.row_starts[y] + self.col_starts[x]

@@ -1,4 +1,4 @@
-//! Images whose strips a task holds at once.
+//! Units, images that share strips, of which a task holds the strips of several at once.
 
 use std::ops::Range;
 
@@ -9,22 +9,22 @@ use super::grid::Grid;
 /// would be made a second time for the second pass.
 const VALUES: usize = if cfg!(test) { 1 << 10 } else { 1 << 16 };
 
-/// Buffers of as many images as fit.
+/// Buffers of as many units as fit.
 pub(super) struct Group {
-    batch: usize,
-    /// Images of a group, but for the last one, which may be smaller.
+    units: usize,
+    /// Units of a group, but for the last one, which may be smaller.
     size: usize,
     lead: usize,
-    /// Values of an image, behind the unused ones.
+    /// Values of a unit, behind the unused ones.
     len: usize,
 }
 
 impl Group {
-    /// For images that have the strips of the input and `more` values behind them.
-    pub fn new(grid: &Grid, batch: usize, more: usize) -> Self {
+    /// For units that have the strips of the input and `more` values behind them.
+    pub fn new(grid: &Grid, units: usize, more: usize) -> Self {
         let len = (grid.lead + grid.strips_buffer() + more).next_multiple_of(super::grid::SLACK);
-        let size = (VALUES / len).clamp(1, batch.max(1));
-        Self { batch, size, lead: grid.lead, len: len - grid.lead }
+        let size = (VALUES / len).clamp(1, units.max(1));
+        Self { units, size, lead: grid.lead, len: len - grid.lead }
     }
 
     /// The length of the buffer.
@@ -32,15 +32,15 @@ impl Group {
         self.size * (self.lead + self.len)
     }
 
-    /// The images of each group.
+    /// The units of each group.
     pub fn ranges(&self) -> impl DoubleEndedIterator<Item = Range<usize>> + use<> {
-        let (batch, size) = (self.batch, self.size);
-        (0..batch.div_ceil(size)).map(move |group| group * size..batch.min((group + 1) * size))
+        let (units, size) = (self.units, self.size);
+        (0..units.div_ceil(size)).map(move |group| group * size..units.min((group + 1) * size))
     }
 
-    /// The part of the buffer that an image has.
-    pub fn of<'a>(&self, buffer: &'a mut [f32], image: usize) -> &'a mut [f32] {
-        let start = image % self.size * (self.lead + self.len) + self.lead;
+    /// The part of the buffer that a unit has.
+    pub fn of<'a>(&self, buffer: &'a mut [f32], unit: usize) -> &'a mut [f32] {
+        let start = unit % self.size * (self.lead + self.len) + self.lead;
         &mut buffer[start..start + self.len]
     }
 }

@@ -13,6 +13,8 @@ mod form;
 mod forward;
 mod grid;
 mod group;
+mod interleave;
+mod planes;
 mod rows;
 mod second;
 mod shuffle;

@@ -17,6 +17,7 @@ pub(super) struct SecondSums {
 }
 
 impl SecondSums {
+    /// For a batch of as many strips.
     pub(super) fn new(grid: &Grid, batch: usize) -> Self {
         let taps = grid.taps();
         let near = Autocorrelation::fits(grid).then(|| Autocorrelation::new(grid, batch));
@@ -36,19 +37,19 @@ impl SecondSums {
         self.squares.reset();
     }
 
-    /// Adds an image. `mask` is 1 at the outputs and 0 between the rows.
+    /// Adds the strips of a batch with this index. `mask` is 1 at the outputs and 0 between the rows.
     pub(super) fn add(
         &mut self,
         arch: Arch,
         grid: &Grid,
-        image: usize,
+        index: usize,
         strips: &[f32],
         mask: &[f32],
     ) {
         match &mut self.near {
-            Some(near) => near.add(arch, grid, image, strips),
+            Some(near) => near.add(arch, grid, index, strips),
             None => {
-                add_pairs(arch, strips, &grid.offsets, mask, grid.positions(), &mut self.pairs);
+                add_pairs(arch, strips, &grid.offsets, mask, grid.sweep(), &mut self.pairs);
             }
         }
         if self.cover.is_none() {
@@ -103,9 +104,25 @@ struct Autocorrelation {
     /// The first and last row and the first and last column of all images, with gaps of two zeros.
     edges: [Vec<f32>; 4],
     edge: Sums,
+    /// Of [`Grid`].
+    images: usize,
     /// Sums of squares of the corners: top left, top right, bottom left, bottom right.
     corners: [f64; 4],
+    /// What the sum of each pair is made of.
+    terms: Vec<Terms>,
 }
+
+/// The sum of a pair: that of the plane less those of two edges, plus that of the corner that both hold. Places in
+/// the list of all sums: plane, edges, corners, zero.
+struct Terms {
+    plane: usize,
+    edges: [usize; 2],
+    corner: usize,
+}
+
+const EDGES: usize = 13;
+const CORNERS: usize = EDGES + 4 * 3;
+const ZERO: usize = CORNERS + 4;
 
 impl Autocorrelation {
     fn fits(grid: &Grid) -> bool {
@@ -116,19 +133,22 @@ impl Autocorrelation {
     }
 
     fn new(grid: &Grid, batch: usize) -> Self {
-        let pitch = grid.cols.len;
-        let near = |rows: usize| (rows * pitch - 2)..=(rows * pitch + 2);
+        let columns = grid.cols.len;
+        let near = |rows: usize| (rows * columns - 2)..=(rows * columns + 2);
         let mut offsets = [0; 13];
-        let distances = (0..=2).chain(near(1)).chain(near(2));
+        let distances =
+            (0..=2).chain(near(1)).chain(near(2)).map(|distance| distance * grid.images);
         offsets.iter_mut().zip(distances).for_each(|(offset, distance)| *offset = distance);
-        let edge = |len: usize| vec![0.0; batch * (len + 2) + 2 * SLACK];
+        let edge = |len: usize| vec![0.0; (batch * (len + 2) + 2) * grid.images + SLACK];
         let [height, width] = [grid.rows.size, grid.cols.size];
         Self {
             plane: Sums::new(13),
             offsets,
             edges: [edge(width), edge(width), edge(height), edge(height)],
             edge: Sums::new(3),
+            images: grid.images,
             corners: [0.0; 4],
+            terms: (0..9).flat_map(|a| (a..9).map(move |b| Terms::new(a, b))).collect(),
         }
     }
 
@@ -137,61 +157,74 @@ impl Autocorrelation {
         self.corners = [0.0; 4];
     }
 
-    fn add(&mut self, arch: Arch, grid: &Grid, image: usize, strips: &[f32]) {
-        let (pitch, [height, width]) = (grid.cols.len, [grid.rows.size, grid.cols.size]);
+    fn add(&mut self, arch: Arch, grid: &Grid, index: usize, strips: &[f32]) {
+        let (pitch, images) = (grid.pitch(), self.images);
+        let [height, width] = [grid.rows.size, grid.cols.size];
         let inside = &strips[pitch..];
         add_dots(arch, inside, &self.offsets, inside, height * pitch, &mut self.plane);
         let [top, bottom, left, right] = &mut self.edges;
-        let first = &inside[1..][..width];
-        let last = &inside[(height - 1) * pitch + 1..][..width];
-        top[image * (width + 2)..][..width].copy_from_slice(first);
-        bottom[image * (width + 2)..][..width].copy_from_slice(last);
-        let left = &mut left[image * (height + 2)..][..height];
-        let right = &mut right[image * (height + 2)..][..height];
-        for (y, (left, right)) in left.iter_mut().zip(right).enumerate() {
-            *left = inside[y * pitch + 1];
-            *right = inside[y * pitch + width];
+        let row = |y: usize| &inside[y * pitch + images..][..width * images];
+        let [first, last] = [row(0), row(height - 1)];
+        let start = index * (width + 2) * images;
+        top[start..start + first.len()].copy_from_slice(first);
+        bottom[start..start + last.len()].copy_from_slice(last);
+        let start = index * (height + 2) * images;
+        let ends =
+            left[start..].chunks_exact_mut(images).zip(right[start..].chunks_exact_mut(images));
+        for (y, (left, right)) in ends.take(height).enumerate() {
+            left.copy_from_slice(&row(y)[..images]);
+            right.copy_from_slice(&row(y)[(width - 1) * images..]);
         }
-        let corners = [first[0], first[width - 1], last[0], last[width - 1]];
-        for (sum, corner) in self.corners.iter_mut().zip(corners) {
-            *sum += f64::from(corner) * f64::from(corner);
+        let corners = [first, last].map(|row| [&row[..images], &row[(width - 1) * images..]]);
+        for (sum, corner) in self.corners.iter_mut().zip(corners.as_flattened()) {
+            *sum += corner.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
         }
     }
 
     fn finish(&mut self, arch: Arch, sums: &mut [f64]) {
+        let mut all = [0.0; ZERO + 1];
         self.plane.flush();
-        let plane = |dy: usize, dx: isize| match dy {
-            0 => self.plane.total[dx.unsigned_abs()],
-            _ => self.plane.total[(5 * dy).wrapping_add_signed(dx)],
-        };
-        let edges = self.edges.each_ref().map(|edge| {
+        all[..EDGES].copy_from_slice(&self.plane.total);
+        for (edge, sums) in self.edges.iter().zip(all[EDGES..].chunks_exact_mut(3)) {
             self.edge.reset();
-            add_dots(arch, edge, &[0, 1, 2], edge, edge.len() - 2 * SLACK, &mut self.edge);
+            let offsets = [0, 1, 2].map(|distance| distance * self.images);
+            let len = edge.len() - 2 * self.images - SLACK;
+            add_dots(arch, edge, &offsets, edge, len, &mut self.edge);
             self.edge.flush();
-            [0, 1, 2].map(|distance| self.edge.total[distance])
-        });
-        let [top, bottom, left, right] = edges;
-        let mut sums = sums.iter_mut();
-        for a in 0..9 {
-            for b in a..9 {
-                let [ay, ax, by, bx] = [a / 3, a % 3, b / 3, b % 3];
-                let (dy, dx) = (by - ay, bx as isize - ax as isize);
-                let mut sum = plane(dy, dx);
-                if ay == by {
-                    let ring = [Some(bottom), None, Some(top)][ay];
-                    sum -= ring.map_or(0.0, |edge| edge[dx.unsigned_abs()]);
-                }
-                if ax == bx {
-                    let ring = [Some(right), None, Some(left)][ax];
-                    sum -= ring.map_or(0.0, |edge| edge[dy]);
-                }
-                if a == b && ay != 1 && ax != 1 {
-                    // Both rings hold the corner.
-                    let [top, left] = [ay == 2, ax == 2];
-                    sum += self.corners[usize::from(!top) * 2 + usize::from(!left)];
-                }
-                *sums.next().expect("45 pairs") = sum;
-            }
+            sums.copy_from_slice(&self.edge.total);
+        }
+        all[CORNERS..ZERO].copy_from_slice(&self.corners);
+        for (sum, terms) in sums.iter_mut().zip(&self.terms) {
+            let [row, column] = terms.edges.map(|edge| all[edge]);
+            *sum = all[terms.plane] - row - column + all[terms.corner];
+        }
+    }
+}
+
+impl Terms {
+    /// Of the taps `a <= b`.
+    fn new(a: usize, b: usize) -> Self {
+        let [top, bottom, left, right] = [0, 1, 2, 3].map(|edge| EDGES + 3 * edge);
+        let [ay, ax, by, bx] = [a / 3, a % 3, b / 3, b % 3];
+        let (dy, dx) = (by - ay, bx as isize - ax as isize);
+        let ring = |same: bool, edges: [Option<usize>; 3], tap: usize, distance: usize| {
+            edges[tap].filter(|_| same).map_or(ZERO, |edge| edge + distance)
+        };
+        let corner = a == b && ay != 1 && ax != 1;
+        Self {
+            plane: match dy {
+                0 => dx.unsigned_abs(),
+                _ => (5 * dy).wrapping_add_signed(dx),
+            },
+            edges: [
+                ring(ay == by, [Some(bottom), None, Some(top)], ay, dx.unsigned_abs()),
+                ring(ax == bx, [Some(right), None, Some(left)], ax, dy),
+            ],
+            corner: if corner {
+                CORNERS + 2 * usize::from(ay == 0) + usize::from(ax == 0)
+            } else {
+                ZERO
+            },
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Splits vectors into their even and odd values, for rows that are read with stride 2.
+//! Splits vectors into their even and odd values, for rows that are read with stride 2, and transposes squares.
 
 use pulp::Simd;
 
+#[cfg(target_arch = "x86_64")]
+use crate::gemm::simd::{Avx2, Avx512, Isa};
 use crate::simd::{Full, Lanes, WIDEST};
 
 /// The even and the odd values of two consecutive vectors.
@@ -15,6 +17,46 @@ pub(super) fn deinterleave<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> [S::f32s
 #[inline(always)]
 pub(super) fn interleave<S: Simd>(simd: S, even: S::f32s, odd: S::f32s) -> [S::f32s; 2] {
     permute(simd, even, odd, |i| i / 2 + i % 2 * S::F32_LANES)
+}
+
+/// Rows of as many values as the widest vector has, and as many of them.
+pub(super) type Square = [[f32; WIDEST]; WIDEST];
+
+/// Transposes the first values of all rows, as many as a vector has lanes, to rows.
+#[inline(always)]
+pub(super) fn transpose<S: Simd>(simd: S, from: &Square, to: &mut Square) {
+    let (from, to) = (from.as_flattened(), to.as_flattened_mut());
+    for first in (0..WIDEST).step_by(S::F32_LANES) {
+        transpose_lanes(simd, &from[first * WIDEST..], &mut to[first..]);
+    }
+}
+
+/// The inverse of [`transpose`].
+#[inline(always)]
+pub(super) fn transpose_back<S: Simd>(simd: S, from: &Square, to: &mut Square) {
+    let (from, to) = (from.as_flattened(), to.as_flattened_mut());
+    for first in (0..WIDEST).step_by(S::F32_LANES) {
+        transpose_lanes(simd, &from[first..], &mut to[first * WIDEST..]);
+    }
+}
+
+/// Transposes a square of as many rows and columns as a vector has lanes, a part of a [`Square`].
+#[inline(always)]
+fn transpose_lanes<S: Simd>(_: S, from: &[f32], to: &mut [f32]) {
+    assert!(from.len().min(to.len()) >= (S::F32_LANES - 1) * WIDEST + S::F32_LANES);
+    #[cfg(target_arch = "x86_64")]
+    match S::F32_LANES {
+        // SAFETY: only AVX-512 has vectors of 16 lanes; the lengths are checked.
+        16 => return unsafe { Avx512::transpose(from.as_ptr(), WIDEST, to.as_mut_ptr(), WIDEST) },
+        // SAFETY: the same with AVX2 and 8 lanes.
+        8 => return unsafe { Avx2::transpose(from.as_ptr(), WIDEST, to.as_mut_ptr(), WIDEST) },
+        _ => {}
+    }
+    for r in 0..S::F32_LANES {
+        for c in 0..S::F32_LANES {
+            to[c * WIDEST + r] = from[r * WIDEST + c];
+        }
+    }
 }
 
 /// Two vectors that hold at `i` the value that two others hold at `place(i)`. The compiler turns the

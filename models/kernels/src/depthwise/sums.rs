@@ -38,7 +38,7 @@ impl Sums {
     /// Adds the partial sums to the totals.
     pub(super) fn flush(&mut self) {
         for (total, lanes) in self.total.iter_mut().zip(self.partial.chunks_exact_mut(SLACK)) {
-            *total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+            *total += sum_lanes(lanes);
             lanes.fill(0.0);
         }
         self.pending = 0;
@@ -249,22 +249,23 @@ impl Dots<'_> {
 }
 
 /// Sums over each class of outputs of the values under several taps of one kernel row, which are
-/// `cols.stride` apart. `strip` starts at the value under the first tap at output 0, `sums` at the
-/// classes of that tap. `row` is scratch for one row.
+/// `cols.stride` apart. The rows of `strip` are `pitch` apart; it starts at the value under the first tap at output
+/// 0, `sums` at the classes of that tap. `row` is scratch for one row.
 pub(super) fn class_sums(
     arch: Arch,
     grid: &Grid,
-    strip: &[f32],
+    (strip, pitch): (&[f32], usize),
     taps: usize,
     row: &mut [f32],
     sums: &mut [f64],
 ) {
-    arch.dispatch(ClassSums { grid, strip, taps, row, sums });
+    arch.dispatch(ClassSums { grid, strip, pitch, taps, row, sums });
 }
 
 struct ClassSums<'a> {
     grid: &'a Grid,
     strip: &'a [f32],
+    pitch: usize,
     taps: usize,
     row: &'a mut [f32],
     sums: &'a mut [f64],
@@ -280,27 +281,46 @@ impl WithSimd for ClassSums<'_> {
         for (i, class) in rows.classes.iter().enumerate() {
             row.fill(0.0);
             for r in class.outputs.clone() {
-                let values = &self.strip[r * cols.len..][..row.len()];
+                let values = &self.strip[r * self.pitch..][..row.len()];
                 row.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value);
             }
-            for tap in 0..self.taps {
-                let first = (tap * cols.stride * rows.classes.len() + i) * cols.classes.len();
-                for (class, sum) in cols.classes.iter().zip(&mut self.sums[first..]) {
-                    *sum = total(&row[class.outputs.start + tap..class.outputs.end + tap]);
+            for (j, class) in cols.classes.iter().enumerate() {
+                let outputs = class.outputs.clone();
+                let mut sum = total(&row[outputs.clone()]);
+                for tap in 0..self.taps {
+                    if tap > 0 {
+                        // The window moves by one value.
+                        let [leaves, enters] =
+                            [outputs.start, outputs.end].map(|x| row[x + tap - 1]);
+                        sum += f64::from(enters) - f64::from(leaves);
+                    }
+                    let at = (tap * cols.stride * rows.classes.len() + i) * cols.classes.len() + j;
+                    self.sums[at] = sum;
                 }
             }
         }
     }
 }
 
+/// The sum of the lanes of a vector, by halves, so that few additions wait for one another.
+#[inline(always)]
+fn sum_lanes(lanes: &[f32]) -> f64 {
+    let mut sums = [0.0; SLACK / 4];
+    let (quarters, _) = lanes.as_chunks::<{ SLACK / 4 }>();
+    for quarter in quarters {
+        sums.iter_mut().zip(quarter).for_each(|(sum, &lane)| *sum += f64::from(lane));
+    }
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
+}
+
 /// The sum of a slice, over several independent lanes.
 #[inline(always)]
-fn total(values: &[f32]) -> f64 {
+pub(super) fn total(values: &[f32]) -> f64 {
     let mut lanes = [0.0_f32; SLACK];
     let chunks = values.chunks_exact(SLACK);
     let rest: f64 = chunks.remainder().iter().map(|&v| f64::from(v)).sum();
     for chunk in chunks {
         lanes.iter_mut().zip(chunk).for_each(|(lane, &v)| *lane += v);
     }
-    lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>() + rest
+    sum_lanes(&lanes) + rest
 }

@@ -356,6 +356,30 @@ fn matches_the_definition() {
     });
 }
 
+/// Batches of one or more units of interleaved images, the last of which is not full.
+#[test]
+fn interleaved_images_match_the_definition() {
+    for_each_set(|| {
+        for (batch, input, k, stride, m) in [
+            (16, [4, 5], 3, 1, 2),
+            (13, [3, 3], 3, 1, 1),
+            (31, [4, 3], 3, 2, 2),
+            (30, [2, 4], 3, 1, 1),
+            (12, [5, 4], 5, 1, 1),
+            (14, [1, 17], 3, 2, 1),
+            (15, [1, 1], 3, 1, 2),
+        ] {
+            if !affordable(8 * batch * input[0] * input[1] * k * k) {
+                continue;
+            }
+            let shape = shape(batch, 2, input, k, stride);
+            let params = Params::new(&shape, m, ALL);
+            let x = random(17, shape.input_len());
+            check(&shape, &params, &x, stride == 1, 1e-5);
+        }
+    });
+}
+
 #[test]
 fn takes_any_branches() {
     for_each_set(|| {

@@ -7,7 +7,7 @@
 //! among the panels (64 rows as 13 + 13 + 13 + 13 + 12), so that no tile is mostly empty.
 
 mod columns;
-mod simd;
+pub(crate) mod simd;
 
 use std::cell::RefCell;
 use std::ops::Range;

@@ -529,11 +529,11 @@ fn dense_blocks_show_it() {
 /// Depthwise channels share scratch memory: what one leaves there must not reach the next.
 #[test]
 fn it_stays_in_its_channel() {
-    for stride in [1, 2, 3] {
-        let shape = ConvShape { groups: 3, ..square(2, [3, 3], 7, stride) };
+    for (batch, stride) in [(2, 1), (2, 2), (2, 3), (13, 1), (13, 2)] {
+        let shape = ConvShape { groups: 3, ..square(batch, [3, 3], 7, stride) };
         let [plane, out] = [shape.input_positions(), shape.output_positions()];
         let mut x = random(1, shape.input_len());
-        for image in 0..2 {
+        for image in 0..batch {
             x[(3 * image + 1) * plane..][..plane].fill(f32::NAN);
         }
         let (weight, gamma, beta) = (random(2, 27), positive(3, 3), random(4, 3));

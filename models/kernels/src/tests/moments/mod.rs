@@ -331,6 +331,8 @@ fn small() -> Vec<Case> {
     let cases = vec![
         Case::depthwise(3, 3, [25, 22], 1),
         Case::depthwise(3, 3, [25, 22], 2),
+        Case::depthwise(3, 16, [12, 9], 1),
+        Case::depthwise(3, 14, [12, 9], 2),
         Case::dense([4, 5], 3, [13, 12], 1),
         Case::dense([4, 5], 3, [13, 12], 2),
         // Too few positions to merge kernels.
