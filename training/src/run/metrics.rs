@@ -120,7 +120,7 @@ pub fn read(path: &Path) -> Result<Vec<EpochRecord>> {
 }
 
 /// One line of `metrics.jsonl`. Percent for accuracies.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// Epochs done, from 1.
     pub epoch: usize,
@@ -164,12 +164,34 @@ impl EpochRecord {
     pub fn step_seconds(&self) -> f64 {
         self.seconds - self.loader_seconds - self.validation_seconds
     }
+
+    /// Whether validation falls so far behind training that the running statistics of the batch norms are in
+    /// doubt, not only the weights: less than half of the top-1 of training, and twice the loss of a guess.
+    pub fn doubts_running_statistics(&self, classes: usize) -> bool {
+        self.top1 < self.train_top1 / 2.0 && self.val_loss > 2.0 * (classes as f64).ln()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::tensor::Device;
+
+    /// Two last epochs of MobileNetV1 with DBB on 1,000 images of Fashion-MNIST, of two seeds. With averages
+    /// over those images as running statistics the first has 75.50 %, the second 75.49 %.
+    #[test]
+    fn statistics_that_do_not_fit_are_in_doubt() {
+        let record = |train_top1, top1, val_loss| EpochRecord {
+            train_top1,
+            top1,
+            val_loss,
+            ..EpochRecord::default()
+        };
+        assert!(record(90.1, 7.26, 5.6919).doubts_running_statistics(10));
+        assert!(!record(92.2, 75.66, 0.8131).doubts_running_statistics(10));
+        // Before anything is learnt, both are guesses.
+        assert!(!record(10.0, 10.0, 2.31).doubts_running_statistics(10));
+    }
 
     #[test]
     fn counts_by_rank() {

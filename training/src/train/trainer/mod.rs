@@ -237,9 +237,26 @@ impl Trainer {
             }
             observer.note(&why.describe(&self.config.train, &self.state.progress));
         }
+        self.note_doubts(observer);
         self.export()?;
         self.write_report(&State::Finished)?;
         Ok(self.result())
+    }
+
+    /// Tells of running statistics that may not fit.
+    fn note_doubts(&self, observer: &mut dyn Observer) {
+        let Some(last) = self.state.progress.records.last() else { return };
+        if last.doubts_running_statistics(self.metadata.classes.len()) {
+            observer.note(&format!(
+                "validation is far behind training (top-1 {:.2}% and {:.2}%, loss {:.4} and {:.4}): the running \
+                 statistics of the batch norms may not fit the weights; hint: `dbb recalibrate` replaces them, and tells \
+                 what that changes",
+                last.top1,
+                last.train_top1,
+                last.val_loss,
+                last.train_loss
+            ));
+        }
     }
 
     /// Whether the run has ended, as far as it has come.
