@@ -59,7 +59,7 @@ pub(crate) fn backward(
         dy,
         gate,
         records: &saved.records,
-        group: Group::new(&form.grid, form.units(), form.grid.output_buffer()),
+        group: Group::new(&form.grid, form.bundles(), form.grid.output_buffer()),
         dx: Shared::new(&mut dx),
         d_residual: d_residual.as_deref_mut().map(Shared::new),
         sweeps: InputSweeps::new(form),
@@ -92,7 +92,7 @@ struct Pass<'a> {
 
 /// Strips that a task reuses from channel to channel.
 struct Scratch<'a> {
-    /// Of a group of units, the strips of the input, and behind them that of the gradient of the output.
+    /// Of a group of bundles, the strips of the input, and behind them that of the gradient of the output.
     source: &'a mut [f32],
     /// The gradients of the outputs of the branches.
     errors: &'a mut [f32],
@@ -184,20 +184,20 @@ impl Pass<'_> {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
         summed.fill(0.0);
         dots.reset();
-        for units in self.group.ranges() {
-            for unit in units.clone() {
-                let source = self.group.of(source, unit);
+        for bundles in self.group.ranges() {
+            for bundle in bundles.clone() {
+                let source = self.group.of(source, bundle);
                 let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                let (dy, gate) = self.gradient(unit, channel);
-                pad(arch, grid, form.input(self.x, unit, channel), shift, strips, None);
+                let (dy, gate) = self.gradient(bundle, channel);
+                pad(arch, grid, form.input(self.x, bundle, channel), shift, strips, None);
                 pitch(arch, grid, dy, gate, gradient, Some(&mut *summed));
             }
-            for unit in units {
-                let source = self.group.of(source, unit);
+            for bundle in bundles {
+                let source = self.group.of(source, bundle);
                 let (strips, gradient) = source.split_at(grid.strips_buffer());
                 if let Some(output) = self.d_residual {
-                    let (images, planes) = (form.unit(unit), [form.channels, grid.output()]);
-                    // SAFETY: this task alone has the channel, one unit at a time.
+                    let (images, planes) = (form.bundle(bundle), [form.channels, grid.output()]);
+                    // SAFETY: this task alone has the channel, one bundle at a time.
                     let mut targets = unsafe { TargetPlanes::new(output, planes, images, channel) };
                     unpitch(arch, grid, gradient, Activation::Identity, &mut targets);
                 }
@@ -209,14 +209,14 @@ impl Pass<'_> {
         class_sums(arch, single, (summed, single.cols.output), 1, row, class);
     }
 
-    /// The planes of the gradient of the output of a channel in a unit, and what the activation's derivative
+    /// The planes of the gradient of the output of a channel in a bundle, and what the activation's derivative
     /// needs.
     fn gradient(
         &self,
-        unit: usize,
+        bundle: usize,
         channel: usize,
     ) -> (Planes<'_>, Option<(Activation, Planes<'_>)>) {
-        let planes = |map| self.form.output(map, unit, channel);
+        let planes = |map| self.form.output(map, bundle, channel);
         (planes(self.dy), self.gate.map(|(activation, values)| (activation, planes(values))))
     }
 
@@ -224,46 +224,46 @@ impl Pass<'_> {
     fn write_input_grad(&self, channel: usize, found: &InputGrad<'_>, scratch: &mut Scratch<'_>) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
         let planes = [form.channels, grid.input()];
-        // SAFETY: this task alone has the channel, one unit at a time.
+        // SAFETY: this task alone has the channel, one bundle at a time.
         let targets =
-            |unit| unsafe { TargetPlanes::new(self.dx, planes, form.unit(unit), channel) };
+            |bundle| unsafe { TargetPlanes::new(self.dx, planes, form.bundle(bundle), channel) };
         // Backwards: the source holds the last group, and the cache the last ones.
-        for units in self.group.ranges().rev() {
-            if units.end < form.units() {
-                for unit in units.clone().rev() {
-                    let source = self.group.of(scratch.source, unit);
+        for bundles in self.group.ranges().rev() {
+            if bundles.end < form.bundles() {
+                for bundle in bundles.clone().rev() {
+                    let source = self.group.of(scratch.source, bundle);
                     let (strips, gradient) = source.split_at_mut(grid.strips_buffer());
-                    let (dy, gate) = self.gradient(unit, channel);
+                    let (dy, gate) = self.gradient(bundle, channel);
                     let gate = gate.map(|(activation, values)| (activation, values.alone()));
-                    let mut targets = targets(unit);
-                    let input = form.input(self.x, unit, channel).before(&mut targets);
+                    let mut targets = targets(bundle);
+                    let input = form.input(self.x, bundle, channel).before(&mut targets);
                     pad(arch, grid, input, found.shift, strips, None);
                     pitch(arch, grid, dy.alone(), gate, gradient, None);
                 }
             }
-            for unit in units.rev() {
+            for bundle in bundles.rev() {
                 for first in (0..form.rows()).step_by(SWEPT) {
                     match form.rows() - first {
-                        1 => self.sweep_errors::<1>(unit, first, found, scratch),
-                        2 => self.sweep_errors::<2>(unit, first, found, scratch),
-                        _ => self.sweep_errors::<SWEPT>(unit, first, found, scratch),
+                        1 => self.sweep_errors::<1>(bundle, first, found, scratch),
+                        2 => self.sweep_errors::<2>(bundle, first, found, scratch),
+                        _ => self.sweep_errors::<SWEPT>(bundle, first, found, scratch),
                     }
                 }
-                self.sweep_input(unit, found, scratch);
-                crop(arch, grid, scratch.out, &mut targets(unit));
+                self.sweep_input(bundle, found, scratch);
+                crop(arch, grid, scratch.out, &mut targets(bundle));
             }
         }
     }
 
-    /// Computes the gradient of the input of a unit in strips.
+    /// Computes the gradient of the input of a bundle in strips.
     fn sweep_input(
         &self,
-        unit: usize,
+        bundle: usize,
         found: &InputGrad<'_>,
         Scratch { source, errors, out, .. }: &mut Scratch<'_>,
     ) {
         let grid = &self.form.grid;
-        let source = self.group.of(source, unit);
+        let source = self.group.of(source, bundle);
         let [first, count] = grid.used();
         let mut weights = found.input_weights;
         for (phase, offsets) in self.sweeps.phases.iter().enumerate() {
@@ -286,13 +286,13 @@ impl Pass<'_> {
     /// Computes the gradients of the outputs of `N` branches, from `first` on.
     fn sweep_errors<const N: usize>(
         &self,
-        unit: usize,
+        bundle: usize,
         first: usize,
         found: &InputGrad<'_>,
         Scratch { source, errors, constants, .. }: &mut Scratch<'_>,
     ) {
         let (grid, pitch, taps) = (&self.form.grid, self.sweeps.pitch, self.offsets.len());
-        let source = self.group.of(source, unit);
+        let source = self.group.of(source, bundle);
         let errors = &mut errors[first * pitch..];
         let mut rest = errors.chunks_exact_mut(pitch);
         Convolve::<N> {

@@ -46,13 +46,13 @@ impl<'a> Form<'a> {
         Self { block, grid, single, channels, batch: shape.batch, widths, needs_moments }
     }
 
-    /// The images whose planes are copied to strips together.
-    pub(super) fn unit(&self, index: usize) -> Range<usize> {
+    /// The images of a bundle: those whose planes share strips.
+    pub(super) fn bundle(&self, index: usize) -> Range<usize> {
         let images = self.grid.images;
         index * images..self.batch.min((index + 1) * images)
     }
 
-    pub(super) fn units(&self) -> usize {
+    pub(super) fn bundles(&self) -> usize {
         self.batch.div_ceil(self.grid.images)
     }
 
@@ -89,14 +89,14 @@ impl<'a> Form<'a> {
         &mut record[3..3 + self.width()]
     }
 
-    /// The planes of a channel of the input in a unit.
-    pub(super) fn input<'x>(&self, x: &'x [f32], unit: usize, channel: usize) -> Planes<'x> {
-        Planes::new(x, [self.channels, self.grid.input()], self.unit(unit), channel)
+    /// The planes of a channel of the input in a bundle.
+    pub(super) fn input<'x>(&self, x: &'x [f32], bundle: usize, channel: usize) -> Planes<'x> {
+        Planes::new(x, [self.channels, self.grid.input()], self.bundle(bundle), channel)
     }
 
-    /// The planes of a channel in a unit of a map with the shape of the output.
-    pub(super) fn output<'y>(&self, y: &'y [f32], unit: usize, channel: usize) -> Planes<'y> {
-        Planes::new(y, [self.channels, self.grid.output()], self.unit(unit), channel)
+    /// The planes of a channel in a bundle of a map with the shape of the output.
+    pub(super) fn output<'y>(&self, y: &'y [f32], bundle: usize, channel: usize) -> Planes<'y> {
+        Planes::new(y, [self.channels, self.grid.output()], self.bundle(bundle), channel)
     }
 
     pub(super) fn outputs(&self) -> f64 {

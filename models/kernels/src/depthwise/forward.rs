@@ -49,7 +49,7 @@ pub(crate) fn forward(
         residual,
         activation,
         y: Shared::new(y),
-        group: Group::new(&form.grid, form.units(), 0),
+        group: Group::new(&form.grid, form.bundles(), 0),
         before: before.as_deref_mut().map(Shared::new),
     };
     let mut stats = SumStatistics::of(block);
@@ -75,7 +75,7 @@ struct Pass<'a> {
 
 /// Strips that a task reuses from channel to channel.
 struct Scratch<'a> {
-    /// Of a group of units.
+    /// Of a group of bundles.
     strips: &'a mut [f32],
     /// The sum of the planes of all images.
     summed: &'a mut [f32],
@@ -100,7 +100,7 @@ impl Pass<'_> {
             grid.fill(|_| 1.0, mask);
             let summed_strips = &mut summed_strips[single.lead..];
             let scratch = &mut Scratch { strips, summed, summed_strips, mask, bias, out, row };
-            let mut pairs = SecondSums::new(grid, form.units());
+            let mut pairs = SecondSums::new(grid, form.bundles());
             let mut branches = Branches::new(form);
             let (mut kernel, mut bias) = (vec![0.0; grid.taps()], vec![0.0; grid.classes()]);
             let mut weights = vec![0.0_f32; grid.taps()];
@@ -131,7 +131,7 @@ impl Pass<'_> {
         record: &mut [f64],
     ) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
-        let input = |unit| form.input(self.x, unit, channel);
+        let input = |bundle| form.input(self.x, bundle, channel);
         let Scratch { strips, summed, summed_strips, mask, row, .. } = scratch;
         let dims = [form.batch, grid.input()];
         let mut shift =
@@ -144,13 +144,13 @@ impl Pass<'_> {
         let mut about = |shift: f32| {
             summed.fill(0.0);
             pairs.reset();
-            for units in self.group.ranges() {
-                for unit in units.clone() {
-                    let strips = self.group.of(strips, unit);
-                    pad(arch, grid, input(unit), shift, strips, Some(&mut *summed));
+            for bundles in self.group.ranges() {
+                for bundle in bundles.clone() {
+                    let strips = self.group.of(strips, bundle);
+                    pad(arch, grid, input(bundle), shift, strips, Some(&mut *summed));
                 }
-                for unit in units {
-                    pairs.add(arch, grid, unit, self.group.of(strips, unit), mask);
+                for bundle in bundles {
+                    pairs.add(arch, grid, bundle, self.group.of(strips, bundle), mask);
                 }
             }
             let squares = pairs.finish(arch, grid, second) / form.inputs();
@@ -184,20 +184,20 @@ impl Pass<'_> {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
         let Scratch { strips, bias, out, .. } = scratch;
         // Backwards: the strips hold the last group, and the cache the last ones.
-        for units in self.group.ranges().rev() {
-            // Without moments the strips hold no unit yet.
-            if units.end < form.units() || !form.needs_moments {
-                for unit in units.clone().rev() {
-                    let strips = self.group.of(strips, unit);
-                    let input = form.input(self.x, unit, channel);
+        for bundles in self.group.ranges().rev() {
+            // Without moments the strips hold no bundle yet.
+            if bundles.end < form.bundles() || !form.needs_moments {
+                for bundle in bundles.clone().rev() {
+                    let strips = self.group.of(strips, bundle);
+                    let input = form.input(self.x, bundle, channel);
                     // SAFETY: this task alone has the channel, and writes it later.
-                    let mut targets = unsafe { self.targets(self.y, unit, channel) };
+                    let mut targets = unsafe { self.targets(self.y, bundle, channel) };
                     pad(arch, grid, input.before(&mut targets), shift, strips, None);
                 }
             }
-            for unit in units.rev() {
+            for bundle in bundles.rev() {
                 Convolve {
-                    source: self.group.of(strips, unit),
+                    source: self.group.of(strips, bundle),
                     offsets: &grid.offsets,
                     weights: [weights],
                     bases: [Base { strip: bias, scale: 1.0, constant: 0.0 }],
@@ -205,33 +205,38 @@ impl Pass<'_> {
                     count: grid.sweep(),
                 }
                 .run(arch);
-                self.write(unit, channel, out);
+                self.write(bundle, channel, out);
             }
         }
     }
 
-    /// The planes of a channel in a unit of a map with the shape of the output.
+    /// The planes of a channel in a bundle of a map with the shape of the output.
     ///
     /// # Safety
     /// Nothing else uses them as long as they live.
-    unsafe fn targets<'y>(&self, map: Shared<'y>, unit: usize, channel: usize) -> TargetPlanes<'y> {
+    unsafe fn targets<'y>(
+        &self,
+        map: Shared<'y>,
+        bundle: usize,
+        channel: usize,
+    ) -> TargetPlanes<'y> {
         let (form, len) = (self.form, self.form.grid.output());
         // SAFETY: as the caller promises.
-        unsafe { TargetPlanes::new(map, [form.channels, len], form.unit(unit), channel) }
+        unsafe { TargetPlanes::new(map, [form.channels, len], form.bundle(bundle), channel) }
     }
 
-    /// Writes the outputs of a channel in a unit from their strip.
-    fn write(&self, unit: usize, channel: usize, out: &[f32]) {
+    /// Writes the outputs of a channel in a bundle from their strip.
+    fn write(&self, bundle: usize, channel: usize, out: &[f32]) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
-        // SAFETY: this task alone has the channel, one unit at a time.
-        let mut targets = unsafe { self.targets(self.y, unit, channel) };
+        // SAFETY: this task alone has the channel, one bundle at a time.
+        let mut targets = unsafe { self.targets(self.y, bundle, channel) };
         if self.residual.is_none() && self.before.is_none() {
             return unpitch(arch, grid, out, self.activation, &mut targets);
         }
         unpitch(arch, grid, out, Activation::Identity, &mut targets);
-        let residual = self.residual.map(|residual| form.output(residual, unit, channel));
+        let residual = self.residual.map(|residual| form.output(residual, bundle, channel));
         // SAFETY: as above.
-        let mut before = self.before.map(|map| unsafe { self.targets(map, unit, channel) });
+        let mut before = self.before.map(|map| unsafe { self.targets(map, bundle, channel) });
         for image in 0..targets.count() {
             let target = targets.plane_mut(image);
             if let Some(residual) = residual {

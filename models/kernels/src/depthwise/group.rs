@@ -1,4 +1,4 @@
-//! Units, images that share strips, of which a task holds the strips of several at once.
+//! Bundles, images that share strips, of which a task holds the strips of several at once.
 
 use std::ops::Range;
 
@@ -9,22 +9,22 @@ use super::grid::Grid;
 /// would be made a second time for the second pass.
 const VALUES: usize = if cfg!(test) { 1 << 10 } else { 1 << 16 };
 
-/// Buffers of as many units as fit.
+/// Buffers of as many bundles as fit.
 pub(super) struct Group {
-    units: usize,
+    bundles: usize,
     /// Units of a group, but for the last one, which may be smaller.
     size: usize,
     lead: usize,
-    /// Values of a unit, behind the unused ones.
+    /// Values of a bundle, behind the unused ones.
     len: usize,
 }
 
 impl Group {
-    /// For units that have the strips of the input and `more` values behind them.
-    pub fn new(grid: &Grid, units: usize, more: usize) -> Self {
+    /// For bundles that have the strips of the input and `more` values behind them.
+    pub fn new(grid: &Grid, bundles: usize, more: usize) -> Self {
         let len = (grid.lead + grid.strips_buffer() + more).next_multiple_of(super::grid::SLACK);
-        let size = (VALUES / len).clamp(1, units.max(1));
-        Self { units, size, lead: grid.lead, len: len - grid.lead }
+        let size = (VALUES / len).clamp(1, bundles.max(1));
+        Self { bundles, size, lead: grid.lead, len: len - grid.lead }
     }
 
     /// The length of the buffer.
@@ -32,15 +32,15 @@ impl Group {
         self.size * (self.lead + self.len)
     }
 
-    /// The units of each group.
+    /// The bundles of each group.
     pub fn ranges(&self) -> impl DoubleEndedIterator<Item = Range<usize>> + use<> {
-        let (units, size) = (self.units, self.size);
-        (0..units.div_ceil(size)).map(move |group| group * size..units.min((group + 1) * size))
+        let (bundles, size) = (self.bundles, self.size);
+        (0..bundles.div_ceil(size)).map(move |group| group * size..bundles.min((group + 1) * size))
     }
 
-    /// The part of the buffer that a unit has.
-    pub fn of<'a>(&self, buffer: &'a mut [f32], unit: usize) -> &'a mut [f32] {
-        let start = unit % self.size * (self.lead + self.len) + self.lead;
+    /// The part of the buffer that a bundle has.
+    pub fn of<'a>(&self, buffer: &'a mut [f32], bundle: usize) -> &'a mut [f32] {
+        let start = bundle % self.size * (self.lead + self.len) + self.lead;
         &mut buffer[start..start + self.len]
     }
 }

@@ -356,7 +356,7 @@ fn matches_the_definition() {
     });
 }
 
-/// Batches of one or more units of interleaved images, the last of which is not full.
+/// Batches of one or more bundles of interleaved images, the last of which is not full.
 #[test]
 fn interleaved_images_match_the_definition() {
     for_each_set(|| {
