@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
 use super::grid::{Grid, INTERLEAVED};
 use super::planes::Planes;
-use crate::Norm;
 use crate::arithmetic::add_scaled;
 use crate::branch_sum::{Branch, BranchMap, BranchSum};
 use crate::padded_norm::PaddedNorm;
 use crate::shape::Geometry;
+use crate::{InstructionSet, Norm};
 
 /// The form of a block: which branches it has, and where its parameters and moments lie.
 pub(super) struct Form<'a> {
@@ -116,16 +116,21 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Whether images are interleaved: small planes, and at most a quarter of the lanes without an image. Measured with
-/// 16 images on a processor with AVX-512 and 1 MiB of second cache: 24x24 takes 0.8 of the time, 6x6 0.6, and 48x48
-/// as much or more; with half of the lanes unused, nothing is gained.
+/// Whether images are interleaved: if rows are short, strips fit into half of the second cache, and at most a quarter of
+/// the lanes has no image. Measured with 16 images on a processor with AVX-512, forward and backward pass of a plain
+/// block together: at 6x6 0.55 of the time with AVX-512 and 0.65 with AVX2, at 14x14 0.70 and 0.98, at 28x28 1.0 and 1.2. With
+/// half of the lanes unused nothing is gained at 6x6, and time is lost at 12x12.
 fn interleaves(shape: &Geometry) -> bool {
+    /// Values of the strips of the input and of the gradient of the output.
     const VALUES: usize = 1 << 15;
+    let vector = InstructionSet::current().lanes().max(4);
     let padded = [0, 1].map(|axis| shape.input[axis] + 2 * shape.padding[axis]);
     let [input, output] =
         [padded, shape.output()].map(|[height, width]| height.saturating_mul(width));
     let lanes = shape.batch.next_multiple_of(INTERLEAVED);
-    4 * shape.batch >= 3 * lanes && input.saturating_add(output) <= VALUES / INTERLEAVED
+    4 * shape.input[1] <= 7 * vector
+        && input.saturating_add(output) <= VALUES / INTERLEAVED
+        && 4 * shape.batch >= 3 * lanes
 }
 
 /// Whether a block can be computed from the moments of its windows.
