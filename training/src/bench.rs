@@ -14,6 +14,7 @@ use dbb_models::{Classifier, Form, LayerCount, ModelConfig, Reparameterize};
 use serde::Serialize;
 
 use crate::config::{DataSection, DecayRule, OptimSection};
+use crate::device::on_pool;
 use crate::error::{Error, Result};
 use crate::inference::evaluate::cross_entropy;
 use crate::memory::{Batches, Copies, Estimate};
@@ -90,24 +91,26 @@ pub fn train(model: &ModelConfig, work: &Workload, device: &Device) -> Result<Be
     let mut layers = LayerCount::default();
     let measured = measure(work, |step| {
         let images = Tensor::from_data(images.clone(), &device);
-        timed(work, || {
-            let (logits, counted) = LayerCount::during(|| network.forward(images));
-            layers = counted;
-            let loss = {
-                let _span = record::work(Work::Loss);
-                cross_entropy(logits, labels.clone(), 0.0)
-            };
-            let value = f64::from(host(loss.clone().into_data())[0]);
-            if !value.is_finite() {
-                return Err(Error::BenchLoss { loss: value, step });
-            }
-            let grads = {
-                let _span = record::backward();
-                GradientsParams::from_grads(loss.backward(), &network)
-            };
-            let _span = record::work(Work::Optimizer);
-            network = optimizer.step(&network, grads, LEARNING_RATE);
-            finish(&device)
+        on_pool(&device, || {
+            timed(work, || {
+                let (logits, counted) = LayerCount::during(|| network.forward(images));
+                layers = counted;
+                let loss = {
+                    let _span = record::work(Work::Loss);
+                    cross_entropy(logits, labels.clone(), 0.0)
+                };
+                let value = f64::from(host(loss.clone().into_data())[0]);
+                if !value.is_finite() {
+                    return Err(Error::BenchLoss { loss: value, step });
+                }
+                let grads = {
+                    let _span = record::backward();
+                    GradientsParams::from_grads(loss.backward(), &network)
+                };
+                let _span = record::work(Work::Optimizer);
+                network = optimizer.step(&network, grads, LEARNING_RATE);
+                finish(&device)
+            })
         })
     })?;
     BenchResult::of_network(measured, work, &network, layers)

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use dbb_models::Classifier;
+use dbb_models::{Classifier, Implementation};
 
 /// The devices this program can name: name, cargo feature, what it is.
 const KINDS: [(&str, &str); 8] = [
@@ -193,6 +193,17 @@ pub fn is_cpu(device: &Device) -> bool {
 /// Whether a device is the backend that has this project's CPU kernels.
 pub fn is_flex(device: &Device) -> bool {
     name(device) == "flex"
+}
+
+/// Runs a computation of training on a thread of Rayon's global pool, if the device is the backend that has this
+/// project's CPU kernels: they divide their work from there, where the calling thread would hand every operation over to
+/// the pool and sleep meanwhile. The computation must not wait for a thread that needs the pool.
+pub fn on_pool<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
+    if make("flex", 0) != Some(device.clone().inner()) {
+        return work();
+    }
+    let implementation = Implementation::current();
+    rayon::scope(|_| implementation.during(work))
 }
 
 /// The kind of a device: its name without a number.

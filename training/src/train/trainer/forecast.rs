@@ -13,6 +13,7 @@ use super::plan::Plan;
 use super::step::gradients_of;
 use crate::cancel::CancelToken;
 use crate::config::{Config, OptimKind, OptimSection};
+use crate::device::on_pool;
 use crate::error::{Error, Result};
 use crate::memory::{self, mib};
 use crate::run::metrics::host;
@@ -220,7 +221,7 @@ impl Trial<'_> {
                 images += batch.len();
             }
             if let Some(grads) = gradient.finish(&network) {
-                network = optimizer.step(&network, grads, 0.0);
+                network = on_pool(&self.device, || optimizer.step(&network, grads, 0.0));
             }
             done += 1;
             // A step that is long by itself needs no warm-up.

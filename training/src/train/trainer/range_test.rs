@@ -8,6 +8,7 @@ use super::plan::Plan;
 use super::step::{gradients_of, seed_batch};
 use crate::cancel::CancelToken;
 use crate::config::Config;
+use crate::device::on_pool;
 use crate::error::{Error, Result};
 use crate::run::directory::CheckpointId;
 use crate::train::checkpoint::RunState;
@@ -140,7 +141,7 @@ impl RangeTest {
             if let Some(most) = section.clip_norm {
                 gradients::clip(&mut grads, &network, norm, most);
             }
-            network = optimizer.step(&network, grads, lr);
+            network = on_pool(&device, || optimizer.step(&network, grads, lr));
             each_step(of_step);
         }
         Ok(RangeCurve::new(&steps, self.steps, false))

@@ -10,6 +10,7 @@ use dbb_models::{Classifier, GroupSum};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
+use crate::device::on_pool;
 use crate::error::{Error, Result};
 use crate::inference::evaluate::cross_entropy;
 use crate::run::directory::CheckpointId;
@@ -88,7 +89,10 @@ impl Trainer {
         }
         let RunState { network, ema, optimizer, progress } = &mut self.state;
         let Some(mut grads) = gradient.finish(network) else { return Ok(()) };
-        let grad_norm = gradients::global_norm(&grads, network);
+        // Gradients can be sent to another thread and not shared with it.
+        let (all, parameters) = (&mut grads, &*network);
+        let norm = move || gradients::global_norm(all, parameters);
+        let grad_norm = on_pool(&self.device, norm);
         if !grad_norm.is_finite() {
             return Err(self.non_finite("gradient", grad_norm, Some(&grads)));
         }
@@ -97,7 +101,7 @@ impl Trainer {
         }
         let rollbacks = i32::try_from(progress.rollbacks).unwrap_or(i32::MAX);
         let lr = schedule.lr(progress.step) * self.config.train.rollback_lr.powi(rollbacks);
-        *network = optimizer.step(network, grads, lr);
+        *network = on_pool(&self.device, || optimizer.step(network, grads, lr));
         progress.step += 1;
         if let Some(ema) = ema {
             ema.update(network, progress.step);
@@ -229,9 +233,11 @@ pub(super) fn gradients_of(
     device: &Device,
     smoothing: f64,
 ) -> (GradientsParams, Tensor<2>, f64) {
-    let (logits, loss) = forward(network, batch, device, smoothing);
-    let mean = f64::from(host(loss.clone().into_data())[0]);
-    (GradientsParams::from_grads(loss.backward(), network), logits.detach(), mean)
+    on_pool(device, || {
+        let (logits, loss) = forward(network, batch, device, smoothing);
+        let mean = f64::from(host(loss.clone().into_data())[0]);
+        (GradientsParams::from_grads(loss.backward(), network), logits.detach(), mean)
+    })
 }
 
 /// Logits `[batch, classes]` of a training batch and its mean loss, `[1]`. The loss of a mixed image
