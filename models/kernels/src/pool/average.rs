@@ -74,13 +74,14 @@ impl Average<'_> {
         let pitch = (width + 2 * padding).div_ceil(stride) + WIDEST;
         let mut sums = vec![0.0f32; BAND * stride * pitch];
         let mut row_sums = vec![0.0f32; width];
+        let taps: Vec<_> = (0..rows).map(|row| taps(shape, 0, row)).collect();
         for plane in range {
             let from = &x[plane * height * width..][..height * width];
             let to = y.plane(plane, rows * columns);
             for band in (0..rows).step_by(BAND) {
                 let band = band..rows.min(band + BAND);
                 for (row, sums) in band.clone().zip(sums.chunks_exact_mut(stride * pitch)) {
-                    let taps = taps(shape, 0, row);
+                    let taps = &taps[row];
                     let first = row * shape.stride[0] + taps.start - shape.padding[0];
                     let from = &from[first * width..][..taps.len() * width];
                     let contiguous = stride == 1;
@@ -174,13 +175,14 @@ impl AverageBackward<'_> {
         // The gradients of a row, its columns sorted by their remainder modulo the stride.
         let class = width.div_ceil(stride);
         let mut sorted = vec![0.0f32; stride * class];
+        let windows: Vec<_> = (0..height).map(|row| windows(shape, 0, row)).collect();
         for plane in range {
             let from = &dy[plane * rows * columns..][..rows * columns];
             let to = dx.plane(plane, height * width);
             for band in (0..height).step_by(BAND) {
                 let band = band..height.min(band + BAND);
                 for (row, sums) in band.clone().zip(sums.chunks_exact_mut(pitch)) {
-                    let windows = windows(shape, 0, row);
+                    let windows = &windows[row];
                     let from = &from[windows.start * columns..windows.end * columns];
                     add_rows(simd, from, &mut sums[left..][..columns]);
                 }
