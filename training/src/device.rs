@@ -91,6 +91,9 @@ pub struct DeviceInfo {
 /// Threads accepted even on a machine with few cores: enough to repeat a run from a large machine.
 const FEW_CORES: usize = 256;
 
+/// Bytes of the stack of a thread, as many as that of the main thread: whole training steps run [there](on_pool).
+const STACK: usize = 8 << 20;
+
 /// Starts the threads of the CPU backends; `None` for one per core. Once in a process, before
 /// anything is computed.
 ///
@@ -107,6 +110,7 @@ pub fn start_threads(threads: Option<usize>) -> Result<(), DeviceError> {
     }
     // 0 lets rayon choose.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    let pool = pool.stack_size(STACK);
     // Without a source the pool exists already, which is fine.
     match pool.build_global().as_ref().err().and_then(Error::source) {
         Some(reason) => Err(DeviceError::Threads {
@@ -190,16 +194,17 @@ pub fn is_cpu(device: &Device) -> bool {
     matches!(name(device).as_str(), "flex" | "ndarray" | "cpu")
 }
 
-/// Whether a device is the backend that has this project's CPU kernels.
+/// Whether a device, with or without autodiff, is the backend that has this project's CPU kernels.
 pub fn is_flex(device: &Device) -> bool {
-    name(device) == "flex"
+    make("flex", 0).as_ref() == Some(device)
 }
 
-/// Runs a computation of training on a thread of Rayon's global pool, if the device is the backend that has this
-/// project's CPU kernels: they divide their work from there, where the calling thread would hand every operation over to
-/// the pool and sleep meanwhile. The computation must not wait for a thread that needs the pool.
+/// Runs a computation of training on a thread of Rayon's pool, if the device is the backend that has this project's CPU
+/// kernels: they divide their work from there, whereas the calling thread would hand every operation over to the pool
+/// and sleep meanwhile. The computation must not wait for a thread that needs the pool. The
+/// [`Implementation`] of the calling thread applies; profiles and counts of layers must begin inside.
 pub fn on_pool<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
-    if make("flex", 0) != Some(device.clone().inner()) {
+    if !is_flex(device) {
         return work();
     }
     let implementation = Implementation::current();

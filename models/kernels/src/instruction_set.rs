@@ -70,16 +70,6 @@ impl InstructionSet {
         }
     }
 
-    /// Values of `f32` in a vector.
-    pub(crate) fn lanes(self) -> usize {
-        match self {
-            Self::Portable => 1,
-            Self::Neon => 4,
-            Self::Avx2 => 8,
-            Self::Avx512 => 16,
-        }
-    }
-
     fn choose(value: &str) -> Result<Self, InstructionSetError> {
         if value.is_empty() {
             return Ok(Self::available().next_back().unwrap_or(Self::Portable));

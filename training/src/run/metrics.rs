@@ -166,7 +166,7 @@ impl EpochRecord {
     }
 
     /// Whether validation falls so far behind training that the running statistics of the batch norms are in
-    /// doubt, not only the weights: less than half of the top-1 of training, and twice the loss of a guess.
+    /// doubt, not only the weights: less than half of the top-1 of training, and more than twice the loss of a guess.
     pub fn doubts_running_statistics(&self, classes: usize) -> bool {
         self.top1 < self.train_top1 / 2.0 && self.val_loss > 2.0 * (classes as f64).ln()
     }

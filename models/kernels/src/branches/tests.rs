@@ -475,9 +475,10 @@ fn shape(channels: [usize; 2], kernel: usize, stride: usize, groups: usize) -> C
     }
 }
 
-/// Dense, grouped and depthwise geometries that keep the channels.
-fn square(kernel: usize, stride: usize) -> [ConvShape; 3] {
-    [1, 2, 4].map(|groups| shape([4, 4], kernel, stride, groups))
+/// Dense, grouped and depthwise geometries that keep the channels, the last with enough images to interleave them.
+fn square(kernel: usize, stride: usize) -> [ConvShape; 4] {
+    let [dense, grouped, depthwise] = [1, 2, 4].map(|groups| shape([4, 4], kernel, stride, groups));
+    [dense, grouped, depthwise, ConvShape { batch: 13, ..depthwise }]
 }
 
 const ACB: [(Kind, Of); 3] = [(Conv([3, 3]), Batch), (Conv([3, 1]), Batch), (Conv([1, 3]), Batch)];

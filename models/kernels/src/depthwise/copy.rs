@@ -18,6 +18,13 @@ pub(super) fn sum_len(plane: usize) -> usize {
     plane + WIDEST
 }
 
+/// Checks the number and the length of planes.
+#[track_caller]
+fn check(grid: &Grid, count: usize, len: usize, expected: usize) {
+    assert!(count <= grid.images, "more planes than images in a strip");
+    assert_eq!(len, expected, "length of a plane");
+}
+
 /// Copies planes less `shift` into strips whose padding is zero, and adds them to `summed`.
 /// Meanwhile it prefetches the planes that are used after these.
 pub(super) fn pad(
@@ -28,7 +35,7 @@ pub(super) fn pad(
     strips: &mut [f32],
     summed: Option<&mut [f32]>,
 ) {
-    assert_eq!(planes.len(), grid.input(), "plane");
+    check(grid, planes.count(), planes.len(), grid.input());
     assert!(strips.len() >= grid.strips_len(), "strips");
     assert!(summed.as_ref().is_none_or(|summed| summed.len() >= sum_len(planes.len())), "sums");
     if grid.images > 1 {
@@ -171,7 +178,7 @@ pub(super) fn pitch(
     summed: Option<&mut [f32]>,
 ) {
     let alike = |gate: Planes<'_>| [gate.len(), gate.count()] == [planes.len(), planes.count()];
-    assert_eq!(planes.len(), grid.output(), "plane");
+    check(grid, planes.count(), planes.len(), grid.output());
     assert!(gate.is_none_or(|(_, gate)| alike(gate)), "values of the gate");
     assert!(strip.len() >= grid.output_buffer(), "strip");
     assert!(summed.as_ref().is_none_or(|summed| summed.len() >= sum_len(planes.len())), "sums");
@@ -247,7 +254,7 @@ pub(super) fn unpitch(
     activation: Activation,
     planes: &mut TargetPlanes<'_>,
 ) {
-    assert_eq!(planes.len(), grid.output(), "plane");
+    check(grid, planes.count(), planes.len(), grid.output());
     assert!(strip.len() >= grid.output_buffer(), "strip");
     if grid.images > 1 {
         let (strips, places) = (strip, &grid.places[1]);
@@ -292,7 +299,7 @@ impl Unpitch<'_> {
 
 /// Collects planes from strips in the layout of the input; the inverse of [`pad`].
 pub(super) fn crop(arch: Arch, grid: &Grid, strips: &[f32], planes: &mut TargetPlanes<'_>) {
-    assert_eq!(planes.len(), grid.input(), "plane");
+    check(grid, planes.count(), planes.len(), grid.input());
     assert!(strips.len() >= grid.strips_len(), "strips");
     if grid.images > 1 {
         let (places, activation) = (&grid.places[0], Activation::Identity);

@@ -1,4 +1,4 @@
-//! Bundles, images that share strips, of which a task holds the strips of several at once.
+//! Groups of bundles. A bundle is the images that share strips; a task holds the strips of a group at once.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ const VALUES: usize = if cfg!(test) { 1 << 10 } else { 1 << 16 };
 /// Buffers of as many bundles as fit.
 pub(super) struct Group {
     bundles: usize,
-    /// Units of a group, but for the last one, which may be smaller.
+    /// Bundles of a group, but for the last one, which may be smaller.
     size: usize,
     lead: usize,
     /// Values of a bundle, behind the unused ones.

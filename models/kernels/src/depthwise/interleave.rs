@@ -21,7 +21,7 @@ pub(super) struct Interleave<'a> {
     /// The values that the derivative needs.
     pub gate: Option<Planes<'a>>,
     pub strips: &'a mut [f32],
-    /// As long as a plane, and room for a whole vector at each value.
+    /// As long as a plane, with room for a whole vector at each value.
     pub summed: Option<&'a mut [f32]>,
 }
 
@@ -39,11 +39,11 @@ impl Interleave<'_> {
     fn run<S: Simd, const KIND: u8>(mut self, simd: S) {
         let len = self.planes.len();
         assert_eq!(self.places.len(), len, "a place for each value");
-        // Those of missing images stay zero.
-        let mut rows: Square = [[0.0; WIDEST]; WIDEST];
+        // The rows of missing images stay zero.
+        let mut squares = [[[0.0; WIDEST]; WIDEST]; 2];
         for start in (0..len).step_by(S::F32_LANES) {
             with_lanes!(simd, len - start, |lanes| {
-                self.block::<S, KIND>(simd, lanes, start, &mut rows);
+                self.block::<S, KIND>(simd, lanes, start, &mut squares);
             });
         }
     }
@@ -54,7 +54,7 @@ impl Interleave<'_> {
         simd: S,
         lanes: impl Lanes<S>,
         start: usize,
-        rows: &mut Square,
+        [rows, columns]: &mut [Square; 2],
     ) {
         let activation = Vectors::new(simd, self.activation);
         let shift = simd.splat_f32s(self.shift);
@@ -76,8 +76,7 @@ impl Interleave<'_> {
             // SAFETY: a row holds any vector.
             unsafe { Full.store(simd, row.as_mut_ptr(), value) }
         }
-        let mut columns: Square = [[0.0; WIDEST]; WIDEST];
-        transpose(simd, rows, &mut columns);
+        transpose(simd, rows, columns);
         let count = S::F32_LANES.min(self.places.len() - start);
         for (column, &place) in columns.iter().zip(&self.places[start..][..count]) {
             self.strips[place..][..INTERLEAVED].copy_from_slice(column);
@@ -113,10 +112,10 @@ impl Deinterleave<'_, '_> {
     fn run<S: Simd, const KIND: u8>(mut self, simd: S) {
         let len = self.planes.len();
         assert_eq!(self.places.len(), len, "a place for each value");
-        let mut columns: Square = [[0.0; WIDEST]; WIDEST];
+        let mut squares = [[[0.0; WIDEST]; WIDEST]; 2];
         for start in (0..len).step_by(S::F32_LANES) {
             with_lanes!(simd, len - start, |lanes| {
-                self.block::<S, KIND>(simd, lanes, start, &mut columns);
+                self.block::<S, KIND>(simd, lanes, start, &mut squares);
             });
         }
     }
@@ -127,14 +126,13 @@ impl Deinterleave<'_, '_> {
         simd: S,
         lanes: impl Lanes<S>,
         start: usize,
-        columns: &mut Square,
+        [columns, rows]: &mut [Square; 2],
     ) {
         let count = S::F32_LANES.min(self.places.len() - start);
         for (column, &place) in columns.iter_mut().zip(&self.places[start..][..count]) {
             column.copy_from_slice(&self.strips[place..][..INTERLEAVED]);
         }
-        let mut rows: Square = [[0.0; WIDEST]; WIDEST];
-        transpose_back(simd, columns, &mut rows);
+        transpose_back(simd, columns, rows);
         let activation = Vectors::new(simd, self.activation);
         for (image, row) in rows[..self.planes.count()].iter().enumerate() {
             let to = &mut self.planes.plane_mut(image)[start..];

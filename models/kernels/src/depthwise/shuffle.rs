@@ -1,5 +1,8 @@
 //! Splits vectors into their even and odd values, for rows that are read with stride 2, and transposes squares.
 
+#[cfg(target_arch = "x86_64")]
+use std::any::TypeId;
+
 use pulp::Simd;
 
 #[cfg(target_arch = "x86_64")]
@@ -45,12 +48,17 @@ pub(super) fn transpose_back<S: Simd>(simd: S, from: &Square, to: &mut Square) {
 fn transpose_lanes<S: Simd>(_: S, from: &[f32], to: &mut [f32]) {
     assert!(from.len().min(to.len()) >= (S::F32_LANES - 1) * WIDEST + S::F32_LANES);
     #[cfg(target_arch = "x86_64")]
-    match S::F32_LANES {
-        // SAFETY: only AVX-512 has vectors of 16 lanes; the lengths are checked.
-        16 => return unsafe { Avx512::transpose(from.as_ptr(), WIDEST, to.as_mut_ptr(), WIDEST) },
-        // SAFETY: the same with AVX2 and 8 lanes.
-        8 => return unsafe { Avx2::transpose(from.as_ptr(), WIDEST, to.as_mut_ptr(), WIDEST) },
-        _ => {}
+    {
+        let is = |set: TypeId| set == TypeId::of::<S>();
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        if is(TypeId::of::<pulp::x86::V4>()) {
+            // SAFETY: the value of type `V4` proves that the processor has AVX-512; the lengths are checked.
+            return unsafe { Avx512::transpose(from, WIDEST, to, WIDEST) };
+        }
+        if is(TypeId::of::<pulp::x86::V3>()) {
+            // SAFETY: as above, with AVX2.
+            return unsafe { Avx2::transpose(from, WIDEST, to, WIDEST) };
+        }
     }
     for r in 0..S::F32_LANES {
         for c in 0..S::F32_LANES {

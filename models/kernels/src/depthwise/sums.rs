@@ -302,20 +302,25 @@ impl WithSimd for ClassSums<'_> {
     }
 }
 
-/// The sum of the lanes of a vector, by halves, so that few additions wait for one another.
+/// The sum of the lanes of a vector, as four independent sums.
 #[inline(always)]
 fn sum_lanes(lanes: &[f32]) -> f64 {
-    let mut sums = [0.0; SLACK / 4];
-    let (quarters, _) = lanes.as_chunks::<{ SLACK / 4 }>();
-    for quarter in quarters {
-        sums.iter_mut().zip(quarter).for_each(|(sum, &lane)| *sum += f64::from(lane));
+    let mut sums = [0.0; 4];
+    for lanes in lanes.as_chunks::<4>().0 {
+        sums.iter_mut().zip(lanes).for_each(|(sum, &lane)| *sum += f64::from(lane));
     }
     (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
-/// The sum of a slice, over several independent lanes.
+/// The sum of a slice, in `f32` over as many values as [`Sums`] adds.
 #[inline(always)]
 pub(super) fn total(values: &[f32]) -> f64 {
+    values.chunks(IN_A_ROW * SLACK).map(total_of_block).sum()
+}
+
+/// The sum of a slice in `f32`, over several independent lanes.
+#[inline(always)]
+fn total_of_block(values: &[f32]) -> f64 {
     let mut lanes = [0.0_f32; SLACK];
     let chunks = values.chunks_exact(SLACK);
     let rest: f64 = chunks.remainder().iter().map(|&v| f64::from(v)).sum();

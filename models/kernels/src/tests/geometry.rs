@@ -324,6 +324,9 @@ fn the_smallest_maps_give_numbers() {
                 (1, [1, 2], [3, 3], [1, 1]),
                 (1, [2, 1], [5, 5], [1, 1]),
                 (1, [3, 3], [1, 1], [2, 2]),
+                // Images of depthwise maps are interleaved.
+                (13, [1, 1], [3, 3], [1, 1]),
+                (13, [2, 2], [3, 3], [2, 2]),
             ] {
                 let padding = kernel.map(|size| size / 2);
                 let shape = ConvShape { batch, input, kernel, stride, padding, groups, ..SHAPE };

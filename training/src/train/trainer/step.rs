@@ -89,7 +89,7 @@ impl Trainer {
         }
         let RunState { network, ema, optimizer, progress } = &mut self.state;
         let Some(mut grads) = gradient.finish(network) else { return Ok(()) };
-        // Gradients can be sent to another thread and not shared with it.
+        // `GradientsParams` is `Send` and not `Sync`: the pool borrows it exclusively.
         let (all, parameters) = (&mut grads, &*network);
         let norm = move || gradients::global_norm(all, parameters);
         let grad_norm = on_pool(&self.device, norm);
