@@ -368,6 +368,7 @@ fn interleaved_images_match_the_definition() {
             (12, [5, 4], 5, 1, 1),
             (14, [1, 17], 3, 2, 1),
             (29, [4, 4], 3, 1, 1),
+            (13, [1, 1], 3, 2, 1),
             (47, [1, 1], 3, 1, 2),
         ] {
             if !affordable(8 * batch * input[0] * input[1] * k * k) {
