@@ -1,6 +1,7 @@
 //! From the name of a device to the device; threads and instructions of the CPU.
 
 use std::error::Error;
+use std::sync::Mutex;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -199,7 +200,7 @@ pub fn is_flex(device: &Device) -> bool {
     make("flex", 0).as_ref() == Some(device)
 }
 
-/// Runs a computation of training on a thread of Rayon's pool, if the device is the backend that has this project's CPU
+/// Runs a computation of training on the first thread of Rayon's pool, if the device is the backend that has this project's CPU
 /// kernels: they divide their work from there, whereas the calling thread would hand every operation over to the pool
 /// and sleep meanwhile. The computation must not wait for a thread that needs the pool. The
 /// [`Implementation`] of the calling thread applies; profiles and counts of layers must begin inside.
@@ -208,7 +209,13 @@ pub fn on_pool<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
         return work();
     }
     let implementation = Implementation::current();
-    rayon::scope(|_| implementation.during(work))
+    // Always the same thread: what one thread frees, the allocator keeps for it.
+    let work = Mutex::new(Some(work));
+    let results = rayon::broadcast(|thread| {
+        let work = (thread.index() == 0).then(|| work.lock().ok()?.take()).flatten()?;
+        Some(implementation.during(work))
+    });
+    results.into_iter().flatten().next().expect("the first thread takes the work")
 }
 
 /// The kind of a device: its name without a number.
