@@ -13,7 +13,7 @@ use super::copy::{crop, pad, pitch, sum_len, unpitch};
 use super::form::{Branches, ChannelGrads, Form};
 use super::grid::SLACK;
 use super::group::Group;
-use super::planes::{Planes, TargetPlanes};
+use super::planes::Planes;
 use super::rows::{ErrorRow, InputSweeps};
 use super::sums::{Sums, add_dots, class_sums};
 use crate::activation::Activation;
@@ -195,10 +195,9 @@ impl Pass<'_> {
             for bundle in bundles {
                 let source = self.group.of(source, bundle);
                 let (strips, gradient) = source.split_at(grid.strips_buffer());
-                if let Some(output) = self.d_residual {
-                    let (images, planes) = (form.bundle(bundle), [form.channels, grid.output()]);
+                if let Some(map) = self.d_residual {
                     // SAFETY: this task alone has the channel, one bundle at a time.
-                    let mut targets = unsafe { TargetPlanes::new(output, planes, images, channel) };
+                    let mut targets = unsafe { form.output_targets(map, bundle, channel) };
                     unpitch(arch, grid, gradient, Activation::Identity, &mut targets);
                 }
                 add_dots(arch, strips, &grid.offsets, gradient, grid.sweep(), dots);
@@ -223,10 +222,8 @@ impl Pass<'_> {
     /// Writes the gradient of the input of a channel.
     fn write_input_grad(&self, channel: usize, found: &InputGrad<'_>, scratch: &mut Scratch<'_>) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
-        let planes = [form.channels, grid.input()];
         // SAFETY: this task alone has the channel, one bundle at a time.
-        let targets =
-            |bundle| unsafe { TargetPlanes::new(self.dx, planes, form.bundle(bundle), channel) };
+        let targets = |bundle| unsafe { form.input_targets(self.dx, bundle, channel) };
         // Backwards: the source holds the last group, and the cache the last ones.
         for bundles in self.group.ranges().rev() {
             if bundles.end < form.bundles() {

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use super::algebra::{Affine, AffineGrad, ChannelNorm, GradSums, Inner, Moments};
 use super::grid::{Grid, INTERLEAVED};
-use super::planes::Planes;
+use super::planes::{Planes, TargetPlanes};
 use crate::arithmetic::add_scaled;
 use crate::branch_sum::{Branch, BranchMap, BranchSum};
 use crate::padded_norm::PaddedNorm;
 use crate::shape::Geometry;
+use crate::shared::Shared;
 use crate::{InstructionSet, Norm};
 
 /// The form of a block: which branches it has, and where its parameters and moments lie.
@@ -97,6 +98,36 @@ impl<'a> Form<'a> {
     /// The planes of a channel in a bundle of a map with the shape of the output.
     pub(super) fn output<'y>(&self, y: &'y [f32], bundle: usize, channel: usize) -> Planes<'y> {
         Planes::new(y, [self.channels, self.grid.output()], self.bundle(bundle), channel)
+    }
+
+    /// The planes of [`input`](Self::input) in a map that is written.
+    ///
+    /// # Safety
+    /// Nothing else uses them as long as they live.
+    pub(super) unsafe fn input_targets<'x>(
+        &self,
+        map: Shared<'x>,
+        bundle: usize,
+        channel: usize,
+    ) -> TargetPlanes<'x> {
+        let planes = [self.channels, self.grid.input()];
+        // SAFETY: as the caller promises.
+        unsafe { TargetPlanes::new(map, planes, self.bundle(bundle), channel) }
+    }
+
+    /// The planes of [`output`](Self::output) in a map that is written.
+    ///
+    /// # Safety
+    /// Nothing else uses them as long as they live.
+    pub(super) unsafe fn output_targets<'y>(
+        &self,
+        map: Shared<'y>,
+        bundle: usize,
+        channel: usize,
+    ) -> TargetPlanes<'y> {
+        let planes = [self.channels, self.grid.output()];
+        // SAFETY: as the caller promises.
+        unsafe { TargetPlanes::new(map, planes, self.bundle(bundle), channel) }
     }
 
     pub(super) fn outputs(&self) -> f64 {

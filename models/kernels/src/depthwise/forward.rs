@@ -10,7 +10,7 @@ use super::convolve::{Base, Convolve};
 use super::copy::{pad, sum_len, unpitch};
 use super::form::{Branches, Form};
 use super::group::Group;
-use super::planes::{Planes, TargetPlanes};
+use super::planes::Planes;
 use super::second::SecondSums;
 use super::sums::{class_sums, total};
 use crate::activation::Activation;
@@ -191,7 +191,7 @@ impl Pass<'_> {
                     let strips = self.group.of(strips, bundle);
                     let input = form.input(self.x, bundle, channel);
                     // SAFETY: this task alone has the channel, and writes it later.
-                    let mut targets = unsafe { self.targets(self.y, bundle, channel) };
+                    let mut targets = unsafe { form.output_targets(self.y, bundle, channel) };
                     pad(arch, grid, input.before(&mut targets), shift, strips, None);
                 }
             }
@@ -210,33 +210,19 @@ impl Pass<'_> {
         }
     }
 
-    /// The planes of a channel in a bundle of a map with the shape of the output.
-    ///
-    /// # Safety
-    /// Nothing else uses them as long as they live.
-    unsafe fn targets<'y>(
-        &self,
-        map: Shared<'y>,
-        bundle: usize,
-        channel: usize,
-    ) -> TargetPlanes<'y> {
-        let (form, len) = (self.form, self.form.grid.output());
-        // SAFETY: as the caller promises.
-        unsafe { TargetPlanes::new(map, [form.channels, len], form.bundle(bundle), channel) }
-    }
-
     /// Writes the outputs of a channel in a bundle from their strip.
     fn write(&self, bundle: usize, channel: usize, out: &[f32]) {
         let (arch, form, grid) = (self.arch, self.form, &self.form.grid);
         // SAFETY: this task alone has the channel, one bundle at a time.
-        let mut targets = unsafe { self.targets(self.y, bundle, channel) };
+        let mut targets = unsafe { form.output_targets(self.y, bundle, channel) };
         if self.residual.is_none() && self.before.is_none() {
             return unpitch(arch, grid, out, self.activation, &mut targets);
         }
         unpitch(arch, grid, out, Activation::Identity, &mut targets);
         let residual = self.residual.map(|residual| form.output(residual, bundle, channel));
         // SAFETY: as above.
-        let mut before = self.before.map(|map| unsafe { self.targets(map, bundle, channel) });
+        let mut before =
+            self.before.map(|map| unsafe { form.output_targets(map, bundle, channel) });
         for image in 0..targets.count() {
             let target = targets.plane_mut(image);
             if let Some(residual) = residual {
