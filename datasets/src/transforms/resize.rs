@@ -5,8 +5,9 @@
 //! no input pixel is skipped. Rows and columns are filtered one after the other, in 8 bits between.
 
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{CroppedImage, Image as Pixels, ImageRef},
+    FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedCroppedImage, TypedImage, TypedImageRef},
+    pixels::{U8, U8x3},
 };
 
 use super::{
@@ -24,20 +25,34 @@ pub fn resize(image: &Image, size: (usize, usize)) -> Image {
 /// A part of the image at `size`, as if it had been cut out first: what lies around it has no
 /// influence.
 pub(super) fn resize_area(image: &Image, area: Area, size: (usize, usize)) -> Image {
+    let pixels = match image.channels() {
+        1 => resize_pixels::<U8>(image, area, size),
+        _ => resize_pixels::<U8x3>(image, area, size),
+    };
+    Image::trusted(size.0, size.1, image.channels(), pixels)
+}
+
+/// The bytes of [`resize_area`], the image's pixels being of type `P`.
+///
+/// `Resizer::resize` would choose the type itself, and compile its thirteen types of pixels for
+/// that: two thirds of this crate's build time.
+fn resize_pixels<P: PixelTrait>(image: &Image, area: Area, size: (usize, usize)) -> Vec<u8> {
     // An image fills memory: its sides are far below 2^32.
     const FITS: &str = "sides fit 32 bits, pixels fit sides, the area lies inside";
     let side = |length: usize| u32::try_from(length).expect(FITS);
-    let kind = if image.channels() == 1 { PixelType::U8 } else { PixelType::U8x3 };
     let (height, width) = image.size();
-    let whole = ImageRef::new(side(width), side(height), image.pixels(), kind).expect(FITS);
+    let whole = TypedImageRef::<P>::from_buffer(side(width), side(height), image.pixels());
+    let whole = whole.expect(FITS);
     let (h, w) = area.size;
-    let part = CroppedImage::new(&whole, side(area.left), side(area.top), side(w), side(h));
-    let mut out = Pixels::new(side(size.1), side(size.0), kind);
+    let part =
+        TypedCroppedImage::from_ref(&whole, side(area.left), side(area.top), side(w), side(h));
+    let mut bytes = vec![0; size.0 * size.1 * image.channels()];
+    let out = TypedImage::<P>::from_buffer(side(size.1), side(size.0), &mut bytes);
     let bilinear = ResizeAlg::Convolution(FilterType::Bilinear);
     let options = ResizeOptions::new().resize_alg(bilinear);
-    // Both have the same kind of pixels, and the whole part is taken.
-    Resizer::new().resize(&part.expect(FITS), &mut out, &options).expect("they agree");
-    Image::trusted(size.0, size.1, image.channels(), out.into_vec())
+    // It fails where the options crop beyond the image, and these do not crop.
+    Resizer::new().resize_typed(&part.expect(FITS), &mut out.expect(FITS), &options).expect(FITS);
+    bytes
 }
 
 /// The image with its shorter side at `side` (at least 1) pixels and its proportions kept.
