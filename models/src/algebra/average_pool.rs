@@ -1,6 +1,6 @@
 //! Transform V: average pooling is a convolution of each channel with itself.
 
-use super::Kernel;
+use super::{ConvParams, Kernel};
 
 /// Transform V (paper, equation 13): a kernel with `1 / (kh * kw)` at every tap of a channel's
 /// own input and zero elsewhere, grouped like the block it is added to. Border positions divide
@@ -24,9 +24,27 @@ pub fn average_pool_kernel(channels: usize, size: [usize; 2], groups: usize) -> 
     Kernel::new([channels, in_per_group, size[0], size[1]], groups, data)
 }
 
+/// Transforms V and III at once: a 1x1 convolution followed by average pooling, with the border
+/// padded as [`merge_1x1_kxk`](super::merge_1x1_kxk) says. That merge with [`average_pool_kernel`] gives
+/// the same, from a kernel of as many values as outputs squared, nearly all of them zero.
+///
+/// # Panics
+/// If the kernel is not 1x1.
+pub fn merge_1x1_average(first: &ConvParams, size: [usize; 2]) -> ConvParams {
+    let kernel = &first.kernel;
+    assert_eq!(kernel.size, [1, 1], "the kernel before the average is 1x1");
+    let taps = size[0] * size[1];
+    let share = 1.0 / taps as f64;
+    let spread = |weight: &f64| std::iter::repeat_n(share * weight, taps);
+    let data = kernel.data.iter().flat_map(spread).collect();
+    let shape = [kernel.out_channels, kernel.in_per_group, size[0], size[1]];
+    // The mean of a constant is the constant.
+    ConvParams { kernel: Kernel::new(shape, kernel.groups, data), bias: first.bias.clone() }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{ConvParams, testing::*};
+    use super::super::{merge_1x1_kxk, testing::*};
     use super::*;
     use proptest::prelude::*;
 
@@ -54,6 +72,21 @@ mod tests {
                         prop_assert!((actual.at(c, y, x) - mean).abs() < 1e-12);
                     }
                 }
+            }
+        }
+
+        #[test]
+        fn a_1x1_convolution_before_it_merges_as_with_its_kernel(
+            shape in any_kernel_shape(), kh in 1usize..5, kw in 1usize..5, seed in 0u64..1000,
+        ) {
+            let first = Random::new(seed).conv(KernelShape { size: [1, 1], ..shape });
+            let outputs = first.kernel.out_channels;
+            let average = average_pool_kernel(outputs, [kh, kw], first.kernel.groups);
+            let expected = merge_1x1_kxk(&first, &ConvParams::without_bias(average));
+            let merged = merge_1x1_average(&first, [kh, kw]);
+            prop_assert_eq!(&merged.kernel, &expected.kernel);
+            for (own, other) in merged.bias.iter().zip(&expected.bias) {
+                prop_assert!((own - other).abs() < 1e-12);
             }
         }
     }

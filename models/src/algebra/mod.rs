@@ -10,7 +10,7 @@
 //! | II | [`sum_branches`] | parallel convolutions whose outputs are added into one |
 //! | III | [`merge_1x1_kxk`] | a 1x1 convolution followed by a KxK one into one KxK |
 //! | IV | [`concat_outputs`] | convolutions whose outputs are concatenated into one |
-//! | V | [`average_pool_kernel`] | average pooling into a KxK convolution |
+//! | V | [`average_pool_kernel`], after a 1x1 convolution [`merge_1x1_average`] | average pooling into a KxK convolution |
 //! | VI | [`embed_kernel`] | a small kernel into the centre of a larger one |
 //!
 //! [`identity_kernel`] is the 1x1 kernel of an identity branch (Ding et al., RepVGG, CVPR 2021).
@@ -25,7 +25,7 @@ mod sequential;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use average_pool::average_pool_kernel;
+pub use average_pool::{average_pool_kernel, merge_1x1_average};
 pub use branch_sum::sum_branches;
 pub use conv_bn::{NormStats, fuse_conv_bn};
 pub use depth_concat::concat_outputs;

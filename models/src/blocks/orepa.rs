@@ -3,7 +3,7 @@
 
 use std::f64::consts::PI;
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -176,12 +176,12 @@ impl OrepaBranches {
             frequency: fresh([outputs, per_group, 1, 1]),
             constant_prior: Buffer::new(frequency_filters(outputs, size, device)),
             sequence1: Initializer::Zeros.init([internal, per_group, 1, 1], device),
-            constant_identity: Buffer::new(
+            constant_identity: Buffer::lazy([internal, per_group, 1, 1], device, move |device| {
                 Tensor::<2>::eye(per_group, device)
                     .repeat(&[internal.div_ceil(per_group), 1])
                     .narrow(0, 0, internal)
-                    .reshape([internal, per_group, 1, 1]),
-            ),
+                    .reshape([internal, per_group, 1, 1])
+            }),
             sequence2: fresh([outputs, internal / spec.groups, size, size]),
             pointwise: fresh([outputs, per_group, 1, 1]),
             depthwise: fresh([EXPANSION * inputs, 1, size, size]),
@@ -194,10 +194,12 @@ impl OrepaProduct {
     /// The square one of both is the identity, so that the branch starts as one kernel.
     fn new([inputs, outputs]: [usize; 2], device: &Device) -> Self {
         let internal = inputs.min(outputs);
-        let identity = || {
-            let eye = Tensor::<2>::eye(internal, device);
-            Param::from_tensor(eye.reshape([internal, internal, 1, 1]))
+        let shape = [internal, internal, 1, 1];
+        let eye = move |device: &Device, has_grad: bool| {
+            Tensor::<2>::eye(internal, device).reshape(shape).set_require_grad(has_grad)
         };
+        let identity =
+            || Param::uninitialized(ParamId::new(), eye, device.clone(), true, shape.into());
         let fresh = |shape: [usize; 4]| uniform(shape, 3.0, device);
         let (first, second) = match outputs > inputs {
             true => (identity(), fresh([outputs, internal, 1, 1])),

@@ -11,8 +11,8 @@ use super::conv_spec::{ConvSpec, host_conv, host_kernel, weights};
 use super::epilogue::Epilogue;
 use super::pointwise::PointwiseConv;
 use crate::algebra::{
-    ConvParams, average_pool_kernel, embed_kernel, fuse_conv_bn, identity_kernel, merge_1x1_kxk,
-    sum_branches,
+    ConvParams, average_pool_kernel, embed_kernel, fuse_conv_bn, identity_kernel,
+    merge_1x1_average, merge_1x1_kxk, sum_branches,
 };
 
 /// A sum of branches over one input, with an optional norm of the sum: what every block is.
@@ -155,10 +155,6 @@ impl BranchMap<'_> {
 
     /// Kernel and bias of the map, in `f64` on the host.
     fn equivalent(&self, spec: &ConvSpec) -> ConvParams {
-        let average = || {
-            let kernel = average_pool_kernel(spec.channels[1], spec.kernel_size, spec.groups);
-            ConvParams::without_bias(kernel)
-        };
         match self {
             Self::Conv(conv) => host_conv(conv),
             Self::Kernel(kernel) => {
@@ -167,12 +163,16 @@ impl BranchMap<'_> {
             Self::Identity => {
                 ConvParams::without_bias(identity_kernel(spec.channels[1], spec.groups))
             }
-            Self::Average => average(),
+            Self::Average => ConvParams::without_bias(average_pool_kernel(
+                spec.channels[1],
+                spec.kernel_size,
+                spec.groups,
+            )),
             Self::PaddedConv(first, norm, conv) => {
                 merge_1x1_kxk(&fuse_conv_bn(&first.equivalent(), &norm.stats()), &host_conv(conv))
             }
             Self::PaddedAverage(conv, norm) => {
-                merge_1x1_kxk(&fuse_conv_bn(&host_conv(conv), &norm.stats()), &average())
+                merge_1x1_average(&fuse_conv_bn(&host_conv(conv), &norm.stats()), spec.kernel_size)
             }
         }
     }

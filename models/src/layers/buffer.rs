@@ -16,8 +16,8 @@ use burn::tensor::{Device, Tensor};
 /// clone is a copy: training it leaves the original alone.
 #[derive(Debug)]
 pub struct Buffer<const D: usize = 1> {
-    id: ParamId,
-    value: Mutex<Tensor<D>>,
+    /// Without a gradient.
+    value: Mutex<Param<Tensor<D>>>,
 }
 
 /// Whether the field of a module with this name is a buffer: what it holds is not learnt.
@@ -31,39 +31,59 @@ impl<const D: usize> Buffer<D> {
         Self::with_id(ParamId::new(), value)
     }
 
+    /// A buffer whose initial value is computed when it is first needed, like that of Burn's
+    /// parameters: a network that is only looked at takes no memory for it.
+    pub fn lazy(
+        shape: [usize; D],
+        device: &Device,
+        init: impl FnOnce(&Device) -> Tensor<D> + Send + Sync + 'static,
+    ) -> Self {
+        let init = move |device: &Device, _: bool| init(device);
+        let param = Param::uninitialized(ParamId::new(), init, device.clone(), false, shape.into());
+        Self { value: Mutex::new(param) }
+    }
+
     fn with_id(id: ParamId, value: Tensor<D>) -> Self {
-        Self { id, value: Mutex::new(value.detach().set_require_grad(false)) }
+        let value = value.detach().set_require_grad(false);
+        Self { value: Mutex::new(Param::initialized(id, value)) }
     }
 
     /// The newest value.
     pub fn value(&self) -> Tensor<D> {
-        self.lock().clone()
+        self.param().val()
     }
 
     /// Replaces the value.
     pub fn set(&self, value: Tensor<D>) {
-        *self.lock() = value.detach();
+        let mut param = self.lock();
+        *param = Param::initialized(param.id, value.detach());
     }
 
-    /// A tensor is replaced whole, so that a panic elsewhere cannot leave it half-written.
-    fn lock(&self) -> MutexGuard<'_, Tensor<D>> {
+    /// The value as it is visited: a later one does not change it.
+    fn param(&self) -> Param<Tensor<D>> {
+        self.lock().clone()
+    }
+
+    /// A value is replaced whole, so that a panic elsewhere cannot leave it half-written.
+    fn lock(&self) -> MutexGuard<'_, Param<Tensor<D>>> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with_value(&self, f: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Self {
-        Self::with_id(self.id, f(self.value()))
+        let param = self.param();
+        Self::with_id(param.id, f(param.val()))
     }
 }
 
 impl<const D: usize> Clone for Buffer<D> {
     fn clone(&self) -> Self {
-        self.with_value(|value| value)
+        Self { value: Mutex::new(self.param()) }
     }
 }
 
 impl<const D: usize> Module for Buffer<D> {
     fn collect_devices(&self, mut devices: Devices) -> Devices {
-        let device = self.value().device();
+        let device = self.param().lazy_device();
         if !devices.contains(&device) {
             devices.push(device);
         }
@@ -83,11 +103,11 @@ impl<const D: usize> Module for Buffer<D> {
     }
 
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        visitor.visit_float(&Param::initialized(self.id, self.value()));
+        visitor.visit_float(&self.param());
     }
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        let mapped = mapper.map_float(Param::initialized(self.id, self.value()));
+        let mapped = mapper.map_float(self.param());
         let (id, value, _) = mapped.consume();
         Self::with_id(id, value)
     }
@@ -103,7 +123,7 @@ impl<const D: usize> Module for Buffer<D> {
 
 impl<const D: usize> std::fmt::Display for Buffer<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Buffer {{id: {}}}", self.id)
+        write!(f, "Buffer {{id: {}}}", self.param().id)
     }
 }
 
