@@ -201,7 +201,11 @@ fn read_burnpack(path: &Path, bytes: Vec<u8>) -> Result<Content, WeightsError> {
         // Burn puts the names of enum variants into the path; fields are lower case.
         let parts = tensor.name.split('.').filter(|part| !part.starts_with(char::is_uppercase));
         let name = parts.collect::<Vec<_>>().join(".");
-        tensors.insert(name, bridge::into_data(tensor).map_err(error)?);
+        let data = bridge::into_data(tensor).map_err(error)?;
+        // The file decides where its tensors begin; values are read from aligned memory.
+        let bytes = data.as_bytes().to_vec();
+        let data = TensorData::from_bytes_vec(bytes, data.shape().to_vec(), data.dtype());
+        tensors.insert(name, data);
     }
     Ok(Content { format: "burnpack", tensors, metadata, recorded })
 }

@@ -24,11 +24,15 @@ const CONTAINERS: [&str; 9] = [
     "params",
 ];
 
-/// Zip archives, pickles of protocol 2 and up, and the tar archives of the first versions.
+/// Zip archives, pickles of protocols 2 to 5, and the tar archives of the first versions.
 pub(super) fn is_pytorch(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"PK\x03\x04")
-        || bytes.starts_with(b"\x80\x02")
-        || bytes.get(257..262) == Some(b"ustar")
+    bytes.starts_with(b"PK\x03\x04") || is_pickle(bytes) || bytes.get(257..262) == Some(b"ustar")
+}
+
+/// A safetensors file may begin with the same two bytes, its header's length, but then the header
+/// follows, a JSON object.
+fn is_pickle(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x80, 2..=5, ..]) && bytes.get(8) != Some(&b'{')
 }
 
 /// The weights of a checkpoint.

@@ -157,10 +157,11 @@ fn hostile_metadata() {
             (ModelConfig { width: 17.0, ..model.clone() }, "width = 17"),
             (ModelConfig { num_classes: 0, ..model.clone() }, "num_classes = 0"),
             (ModelConfig { arch: Arch::ResNet152, width: 16.0, ..model.clone() }, "missing"),
+            (ModelConfig { block: BlockKind::Orepa, width: 16.0, ..model.clone() }, "do not fit"),
         ] {
             let error = rebuild(
                 &file,
-                &Metadata { model, ..written.clone() },
+                &Metadata { model, classes: Vec::new(), ..written.clone() },
                 LoadOptions::default(),
                 &device(),
             );
@@ -233,6 +234,46 @@ fn tensors_larger_than_their_burnpack_are_refused() {
     fs::write(&path, bytes).expect("the file");
     let error = WeightsFile::read(&path).expect_err("15 tensors in the place of 2").to_string();
     assert!(error.contains("claim to hold 61440 bytes of tensors"), "{error}");
+}
+
+/// A tensor that begins at an odd byte has its values all the same.
+#[test]
+fn a_burnpack_of_unaligned_tensors_is_read() {
+    let tensor = |index: u8| {
+        let bytes = burn_pack::Bytes::from_bytes_vec(vec![index; 4096]);
+        burn_pack::Tensor::new(index.to_string(), DType::F32, [1024], None, bytes)
+    };
+    let pack = burn_pack::Writer::new((0..3).map(tensor).collect());
+    let mut bytes = pack.into_bytes().expect("a burnpack").to_vec();
+    // CBOR of where the second one begins and ends, which is now a byte later.
+    let place = [0x19, 0x10, 0x00, 0x19, 0x20, 0x00];
+    let at = bytes.windows(6).position(|part| part == place).expect("its place");
+    bytes[at..at + 6].copy_from_slice(&[0x19, 0x10, 0x01, 0x19, 0x20, 0x01]);
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("unaligned.bpk");
+    fs::write(&path, bytes).expect("the file");
+    let file = WeightsFile::read(&path).expect("three tensors");
+    file.check_finite().expect("finite values");
+    let values: Vec<f32> = file.tensors["1"].iter().collect();
+    let one = f32::from_le_bytes([1; 4]);
+    assert_eq!(values[..1023], [one; 1023]);
+    assert_eq!(values[1023], f32::from_le_bytes([1, 1, 1, 2]));
+}
+
+/// The length of a safetensors header is what the file begins with, here the two bytes that a pickle
+/// begins with.
+#[test]
+fn a_safetensors_header_of_any_length_is_read() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("weights.safetensors");
+    for header in [0x280, 0x380, 0x480, 0x580] {
+        let mut text = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#.to_vec();
+        text.resize(header, b' ');
+        let bytes = [&header.to_le_bytes()[..], &text, &1.5f32.to_le_bytes()].concat();
+        fs::write(&path, bytes).expect("the file");
+        let file = WeightsFile::read(&path).expect("a tensor");
+        assert_eq!(file.tensors["a"].iter::<f32>().collect::<Vec<_>>(), [1.5]);
+    }
 }
 
 /// The checkpoints of PyTorch cut short and with flipped bytes: an error or weights, no panic.

@@ -132,6 +132,11 @@ impl LoadedModel {
             .map_err(|e| refused(format!("cannot be understood: {e}")))?;
         if let Some(own) = &own {
             own.validate().map_err(|e| refused(format!("cannot be used: {e}")))?;
+            let (channels, expected) = (own.channels, self.metadata.model.in_channels);
+            if channels != expected {
+                let text = format!("makes {channels} channels; the network takes {expected}");
+                return Err(refused(text));
+            }
         }
         Ok(own)
     }
