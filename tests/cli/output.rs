@@ -20,8 +20,11 @@ fn an_output_below_a_file_is_refused() {
     dbb(&[&compare[..], &set(&TINY)].concat()).fails(1, &error);
     dbb(&["reparam", &run.path, "--out", &below]).fails(1, &error);
     dbb(&["export", &run.path, "--format", "burnpack", "--out", &below]).fails(1, &error);
-    dbb(&["eval", &run.path, "--predictions", &below]).fails(1, &error);
-    dbb(&["eval", &run.path, "--predictions", &run.path]).fails(1, &["cannot write", &run.path]);
+    let table = format!("{below}.csv");
+    dbb(&["eval", &run.path, "--predictions", &table]).fails(1, &error);
+    let table = run.folder.at("folder.csv");
+    fs::create_dir(&table).expect("a folder");
+    dbb(&["eval", &run.path, "--predictions", &table]).fails(1, &["cannot write", &table]);
     assert_eq!(fs::read(&file).expect("the file"), b"content");
 }
 
@@ -71,12 +74,14 @@ fn a_name_of_another_kind_of_file_is_refused() {
 #[test]
 fn an_output_that_is_a_device_is_not_replaced() {
     let run = Run::new(QUICK_BASE, &[]);
-    let device = run.folder.at("device");
-    std::os::unix::fs::symlink("/dev/null", &device).expect("a link");
-    let error = ["cannot write", &*device];
-    dbb(&["reparam", &run.path, "--out", &device]).fails(1, &error);
-    dbb(&["eval", &run.path, "--predictions", &device]).fails(1, &error);
-    assert!(fs::symlink_metadata(&device).expect("the link").is_symlink());
+    for (command, flag, name) in
+        [("reparam", "--out", "device"), ("eval", "--predictions", "device.csv")]
+    {
+        let device = run.folder.at(name);
+        std::os::unix::fs::symlink("/dev/null", &device).expect("a link");
+        dbb(&[command, &run.path, flag, &device]).fails(1, &["cannot write", &device]);
+        assert!(fs::symlink_metadata(&device).expect("the link").is_symlink());
+    }
 }
 
 /// A call that may write files of at most so many KiB, as on a disk that fills up.

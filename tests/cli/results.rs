@@ -153,6 +153,11 @@ fn mistakes_in_a_page_are_told_with_their_line() {
             "<!-- dbb delta x.csv dbb --><!-- /dbb -->",
             "expected <!-- dbb delta CSV ARM BASELINE -->",
         ),
+        (
+            "<!-- dbb differences bad.csv other.csv --><!-- /dbb -->",
+            "expected <!-- dbb differences SVG CSV... -->",
+        ),
+        ("<!-- dbb runs bad.csv other.csv --><!-- /dbb -->", "expected <!-- dbb runs SVG CSV -->"),
         ("<!-- dbb arms x.csv --><!-- /dbb -->", "cannot read the table"),
         (
             "<!-- dbb arms bad.csv --><!-- /dbb -->",
@@ -163,6 +168,7 @@ fn mistakes_in_a_page_are_told_with_their_line() {
         call(&mut results(&[&page], &[])).fails(1, &[says]);
         assert_eq!(fs::read_to_string(&page).expect("the page"), text);
     }
+    assert_eq!(fs::read_to_string(folder.at("bad.csv")).expect("it"), "model,top1\nresnet20,80\n");
     call(&mut results(&[&folder.at("none.md")], &[]))
         .fails(1, &["cannot read the page", "none.md"]);
 }

@@ -32,19 +32,47 @@ fn wrong_paths_are_named() {
 }
 
 #[test]
-fn a_file_with_wrong_preprocessing_is_named() {
+fn a_file_that_contradicts_itself_is_named() {
     let run = Run::new(QUICK_BASE, &[]);
     let (weights, wrong) = (run.deploy_weights(), run.folder.at("wrong.safetensors"));
-    let mut table = table(&weights);
-    // The hash is that of the metadata, too.
-    table.remove("dbb_zoo_sha256");
-    let metadata = table.get_mut("dbb_zoo").expect("our metadata");
-    let mut value: serde_json::Value = serde_json::from_str(metadata).expect("JSON");
-    value["preprocess"]["std"] = serde_json::json!([0.0]);
-    *metadata = value.to_string();
-    write_tensors(&wrong, &tensors(&weights), Some(table));
-    dbb(&["eval", &wrong, "--data", "sample"])
-        .fails(1, &[&wrong, "the preprocessing in this file cannot be used"]);
+    let as_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+    for (place, value, says) in [
+        ("/preprocess/std", "[0.0]", "the preprocessing in this file cannot be used"),
+        ("/preprocess", RGB, "makes 3 channels; the network takes 1"),
+        ("/classes", r#"["a", "b"]"#, "it names 2 classes of a network with 10 outputs"),
+    ] {
+        let mut table = table(&weights);
+        // The hash is that of the metadata, too.
+        table.remove("dbb_zoo_sha256");
+        let metadata = table.get_mut("dbb_zoo").expect("our metadata");
+        let mut whole = as_json(metadata);
+        *whole.pointer_mut(place).expect("its place") = as_json(value);
+        *metadata = whole.to_string();
+        write_tensors(&wrong, &tensors(&weights), Some(table));
+        dbb(&["eval", &wrong, "--data", "sample"]).fails(1, &[&wrong, says]);
+    }
+}
+
+/// Of colour images.
+const RGB: &str =
+    r#"{"size": [8, 8], "resize": 8, "channels": 3, "mean": [0, 0, 0], "std": [1, 1, 1]}"#;
+
+#[test]
+fn nothing_is_written_over_what_is_read() {
+    let run = Run::new(QUICK_DBB, &[]);
+    let file = run.folder.at("file.safetensors");
+    json(&["export", &run.path, "--format", "safetensors", "--form", "train", "--out", &file]);
+    let before = fs::read(&file).expect("weights");
+    let same = format!("{}/./file.safetensors", run.folder.at(""));
+    for command in [&["reparam"][..], &["recalibrate", "--data", "sample"]] {
+        dbb(&[command, &[&*file, "--out", &same]].concat())
+            .fails(1, &[&same, "is the input", "write to another file"]);
+    }
+    let export = ["export", &file, "--format", "safetensors", "--out", &file];
+    dbb(&export).fails(1, &["is the input"]);
+    let eval = ["eval", &file, "--data", "sample", "--predictions", &file];
+    dbb(&eval).fails(1, &[&file, "does not end in .csv", "--predictions"]);
+    assert_eq!(fs::read(&file).expect("weights"), before);
 }
 
 #[test]

@@ -100,7 +100,11 @@ fn threads_beyond_all_use_are_refused() {
 
 #[test]
 fn an_instruction_set_that_does_not_exist_is_refused() {
-    for args in [&["train", QUICK_DBB][..], &["bench", "train", "--arch", "resnet20"]] {
+    for args in [
+        &["train", QUICK_DBB][..],
+        &["bench", "train", "--arch", "resnet20"],
+        &["inspect", "runs/first"],
+    ] {
         let mut command = Command::new(DBB);
         let named = command.args(args).env("DBB_INSTRUCTION_SET", "foo");
         call(named).fails(1, &["`foo`", "DBB_INSTRUCTION_SET takes one of", "portable"]);

@@ -8,7 +8,7 @@ use dbb_models::weights::write_atomically;
 use dbb_models::{Form, Reparameterize};
 use serde::Serialize;
 
-use crate::format::refuse_part_of_run;
+use crate::format::check_extension;
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, granularity};
 use crate::page::{check_page, write_page};
 use crate::progress::Batches;
@@ -92,7 +92,8 @@ struct Rounded {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    args.predictions.as_deref().map_or(Ok(()), refuse_part_of_run)?;
+    let check = |csv| check_extension("--predictions", csv, &["csv"], "comma-separated values");
+    args.predictions.as_deref().map_or(Ok(()), check)?;
     args.report.as_deref().map_or(Ok(()), |page| check_page("--report", page))?;
     let target = args.target.open(&args.device)?;
     let loader = args.data.loader(&target, args.split, args.limit);

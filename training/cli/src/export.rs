@@ -1,12 +1,12 @@
 //! `dbb reparam` and `dbb export`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dbb_models::Form;
 use dbb_models::weights::Dialect;
 
 use crate::fold_blocks::BlockOptions;
-use crate::format::{Format, refuse_part_of_run};
+use crate::format::{Format, check_extension};
 use crate::int8::{Int8Args, compared_on};
 use crate::options::{DataOptions, DeviceOptions, TargetOptions, dialect, form, given, precision};
 use crate::output::Output;
@@ -96,7 +96,7 @@ fn license(text: &str) -> Result<String, String> {
 }
 
 pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
-    Format::Safetensors.check(&args.out)?;
+    Format::Safetensors.check(&args.out, &args.target)?;
     let device = args.device.open()?;
     if let Some(file) = args.target.unknown_network()? {
         let mut flags = given([
@@ -133,8 +133,9 @@ pub fn reparam(args: &ReparamArgs) -> anyhow::Result<()> {
 
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     args.refuse_contradictions()?;
-    args.format.check(&args.out)?;
-    args.labels.as_deref().map_or(Ok(()), check_labels)?;
+    args.format.check(&args.out, &args.target)?;
+    let check = |labels| check_extension("--labels", labels, &["txt"], "one name a line");
+    args.labels.as_deref().map_or(Ok(()), check)?;
     let output = Output {
         path: &args.out,
         format: args.format,
@@ -152,17 +153,6 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
         None => args.data.clone(),
     };
     output.write(&target, &args.target, &data)?.print(args.json)
-}
-
-/// Refuses a file that is part of a run, or whose name promises something else than text.
-fn check_labels(out: &Path) -> anyhow::Result<()> {
-    refuse_part_of_run(out)?;
-    anyhow::ensure!(
-        out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt")),
-        "{} does not end in .txt; --labels writes one name a line",
-        out.display()
-    );
-    Ok(())
 }
 
 impl ExportArgs {

@@ -7,6 +7,8 @@ use dbb_datasets::is_image_name;
 
 use dbb_training::run::directory::RunDir;
 
+use crate::options::TargetOptions;
+
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub enum Format {
     /// Read by PyTorch, Hugging Face and many others.
@@ -30,9 +32,11 @@ impl Format {
         }
     }
 
-    /// Refuses a path that is part of a run, or whose name promises something else than this format.
-    pub fn check(self, out: &Path) -> anyhow::Result<()> {
+    /// Refuses a path that is part of a run or the input, or whose name promises something else than
+    /// this format.
+    pub fn check(self, out: &Path, target: &TargetOptions) -> anyhow::Result<()> {
         refuse_part_of_run(out)?;
+        target.refuse_as_output(out)?;
         let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let promised = match &*extension {
             "safetensors" => Some(Self::Safetensors),
@@ -60,6 +64,25 @@ impl Format {
 /// Endings of files that hold no weights.
 const OTHER_FILES: [&str; 10] =
     ["toml", "json", "jsonl", "csv", "tsv", "md", "txt", "html", "tar", "lock"];
+
+/// Refuses a path that is part of a run, or that does not end as a file of this kind does; `flag` names
+/// the path and `writes` what is written there.
+pub fn check_extension(
+    flag: &str,
+    out: &Path,
+    extensions: &[&str],
+    writes: &str,
+) -> anyhow::Result<()> {
+    refuse_part_of_run(out)?;
+    let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    anyhow::ensure!(
+        extensions.contains(&&*extension),
+        "{} does not end in .{}; {flag} writes {writes}",
+        out.display(),
+        extensions[0]
+    );
+    Ok(())
+}
 
 /// Refuses to write over a file that a run reads back or reports.
 pub fn refuse_part_of_run(out: &Path) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::fold_blocks::{BlockOptions, name_unmarked};
 use crate::options::{TargetOptions, given};
 use crate::page::{check_page, displayed, write_page};
+use dbb_training::device::start_threads;
 use dbb_training::inspect::{Inspection, LayerBranches, Window};
 use dbb_training::report::branches_page;
 use dbb_training::text::plural;
@@ -44,6 +45,7 @@ struct Result<'a> {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     args.refuse_unused()?;
     args.out.as_deref().map_or(Ok(()), |out| check_page("--out", out))?;
+    start_threads(None)?;
     let inspection = match args.target.unknown_network()? {
         Some(file) => {
             let hint = name_unmarked(&file.tensors);

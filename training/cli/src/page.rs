@@ -5,19 +5,12 @@ use std::path::{Path, PathBuf};
 use dbb_models::weights::write_atomically;
 use serde::Serializer;
 
-use crate::format::refuse_part_of_run;
+use crate::format::check_extension;
 
 /// Refuses a path that is part of a run, or whose name promises something else than a page; `flag`
 /// names it.
 pub fn check_page(flag: &str, out: &Path) -> anyhow::Result<()> {
-    refuse_part_of_run(out)?;
-    let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    anyhow::ensure!(
-        matches!(&*extension, "html" | "htm"),
-        "{} does not end in .html; {flag} writes an HTML page (--json prints the numbers)",
-        out.display()
-    );
-    Ok(())
+    check_extension(flag, out, &["html", "htm"], "an HTML page (--json prints the numbers)")
 }
 
 /// Writes a page, whole or not at all.

@@ -55,7 +55,7 @@ struct Result {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    Format::Safetensors.check(&args.out)?;
+    Format::Safetensors.check(&args.out, &args.target)?;
     let target = args.target.open(&args.device)?;
     let batch_size = args.data.batch_size as usize;
     ensure!(batch_size > 1, "--batch-size is 1; batch statistics need at least 2 images");

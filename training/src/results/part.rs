@@ -77,7 +77,10 @@ impl Part {
             true => words.len() >= expected,
             false => words.len() == expected,
         };
-        match fits {
+        // A forgotten SVG must not turn the first CSV into a picture.
+        let is_picture = matches!(kind, Kind::Differences | Kind::Runs);
+        let has_svg = words.first().is_some_and(|word| word.to_lowercase().ends_with(".svg"));
+        match fits && has_svg == is_picture {
             true => Ok(Self {
                 kind: *kind,
                 folder: folder.into(),

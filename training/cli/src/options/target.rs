@@ -1,6 +1,6 @@
 //! The target of a command: a run or a weights file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Args;
@@ -49,6 +49,17 @@ impl TargetOptions {
         };
         self.check_kind()?;
         LoadedModel::load(&self.target, &options, device)
+    }
+
+    /// Refuses to write over the weights file that is read.
+    pub fn refuse_as_output(&self, out: &Path) -> anyhow::Result<()> {
+        let [out_file, input] = [out, &self.target].map(Path::canonicalize);
+        anyhow::ensure!(
+            !matches!((out_file, input), (Ok(out), Ok(input)) if out == input),
+            "{} is the input, which would be lost; write to another file",
+            out.display()
+        );
+        Ok(())
     }
 
     /// Which weights are accepted.
