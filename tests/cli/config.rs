@@ -74,6 +74,8 @@ fn the_check_refuses_what_training_refuses() {
         ("augment.pad_crop=1000", "augment.pad_crop"),
         ("data.size=100000", "data.size"),
         ("data.resize=8", "data.resize"),
+        ("train.epochs=9223372036854775807", "train.epochs"),
+        ("train.accumulate=0", "train.accumulate"),
     ] {
         let place = format!("--set {place}: ");
         let call = |command: &[&str]| dbb(&[command, &[QUICK_DBB, "--set", key]].concat());

@@ -110,6 +110,10 @@ fn recalibrated_statistics_are_averages_over_batches() {
     new.clone().each_unit(&mut |unit| assert_eq!(unit.norms_mut()[0].momentum, 0.1));
     let single = new.valid();
     assert!(recalibrate(&single, std::iter::empty()).is_err(), "no image");
+    // Where images are skipped a batch may keep one, of which nothing is learnt.
+    let one_image = as_batch(&Array::new(&[1, 3, 8, 8], vec![0.5; 192]));
+    let error = recalibrate(&single, [one_image].into_iter()).expect_err("one image");
+    assert!(error.to_string().contains("at least 2 images"), "{error}");
 }
 
 #[test]
@@ -127,7 +131,8 @@ fn recalibrate_writes_a_network_beside_the_run() {
     // Of the whole validation set, which the run has forty images of.
     let after = json(&["eval", &out, "--data", "sample"]);
     assert_eq!((&after["form"], &after["n"]), (&Value::from("train"), &Value::from(2000)));
-    let whole = ["recalibrate", &out, "--data", "sample", "--batches", "1", "--out", &out];
+    let again = run.folder.at("again.safetensors");
+    let whole = ["recalibrate", &out, "--data", "sample", "--batches", "1", "--out", &again];
     assert_eq!(json(&whole)["loss_before"], after["loss"]);
 
     let deploy = run.deploy_weights();

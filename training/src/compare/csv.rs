@@ -37,27 +37,27 @@ const COLUMNS: [Column; 28] = columns! {
         let [own_height, own_width] = &mut row.image_size;
         put(own_height, height).and(put(own_width, width))
     };
-    "top1": |row| row.top1.to_string(), |row, text| put(&mut row.top1, text);
+    "top1": |row| row.top1.to_string(), |row, text| finite(&mut row.top1, text);
     "top1_err": |row| percent_of_errors(row.top1, row), |_, _| Some(());
-    "top5": |row| row.top5.to_string(), |row, text| put(&mut row.top5, text);
+    "top5": |row| row.top5.to_string(), |row, text| finite(&mut row.top5, text);
     "top5_err": |row| percent_of_errors(row.top5, row), |_, _| Some(());
     "param_count": |row| format!("{:.6}", row.params_deploy as f64 / 1e6), |_, _| Some(());
     "arm": |row| row.name.clone(), |row, text| put(&mut row.name, text);
     "block": |row| row.block.clone(), |row, text| put(&mut row.block, text);
     "seed": |row| row.seed.to_string(), |row, text| put(&mut row.seed, text);
-    "epochs": |row| row.epochs.to_string(), |row, text| put(&mut row.epochs, text);
-    "test_loss": |row| row.test_loss.to_string(), |row, text| put(&mut row.test_loss, text);
-    "train_loss": |row| row.train_loss.to_string(), |row, text| put(&mut row.train_loss, text);
-    "top1_train_form": |row| row.top1_train.to_string(), |row, text| put(&mut row.top1_train, text);
+    "epochs": |row| row.epochs.to_string(), |row, text| put(&mut row.epochs, text).filter(|()| row.epochs > 0);
+    "test_loss": |row| row.test_loss.to_string(), |row, text| finite(&mut row.test_loss, text);
+    "train_loss": |row| row.train_loss.to_string(), |row, text| finite(&mut row.train_loss, text);
+    "top1_train_form": |row| row.top1_train.to_string(), |row, text| finite(&mut row.top1_train, text);
     "fold_difference": |row| format!("{:e}", row.fold_max_rel_diff),
-        |row, text| put(&mut row.fold_max_rel_diff, text);
+        |row, text| finite(&mut row.fold_max_rel_diff, text);
     "test_images": |row| row.test_images.to_string(), |row, text| put(&mut row.test_images, text);
     "params_train": |row| row.params_train.to_string(), |row, text| put(&mut row.params_train, text);
     "params_deploy": |row| row.params_deploy.to_string(), |row, text| put(&mut row.params_deploy, text);
     "blocks_folded": |row| row.blocks_folded.to_string(), |row, text| put(&mut row.blocks_folded, text);
     "train_seconds": |row| format!("{:.2}", row.train_seconds),
-        |row, text| put(&mut row.train_seconds, text);
-    "seconds": |row| format!("{:.2}", row.seconds), |row, text| put(&mut row.seconds, text);
+        |row, text| finite(&mut row.train_seconds, text);
+    "seconds": |row| format!("{:.2}", row.seconds), |row, text| finite(&mut row.seconds, text);
     "peak_memory_mib": |row| row.peak_memory_mib.map_or_else(String::new, |m| format!("{m:.0}")),
         |row, text| if_any(&mut row.peak_memory_mib, text);
     "version": |row| row.version.clone(), |row, text| put(&mut row.version, text);
@@ -83,6 +83,10 @@ const UNPAIRED: &str = "unpaired";
 fn put<T: FromStr>(place: &mut T, text: &str) -> Option<()> {
     *place = text.parse().ok()?;
     Some(())
+}
+
+fn finite(place: &mut f64, text: &str) -> Option<()> {
+    put(place, text).filter(|()| place.is_finite())
 }
 
 fn if_any<T: FromStr>(place: &mut Option<T>, text: &str) -> Option<()> {
@@ -322,6 +326,8 @@ mod tests {
             (String::new(), "it is empty"),
             (text.replacen("command", "comand", 1), "no column command"),
             (text.replacen(",81,", ",many,", 1), "line 2: top1: \"many\""),
+            (text.replacen(",81,", ",NaN,", 1), "line 2: top1: \"NaN\""),
+            (text.replacen(",dbb,dbb,3,2,", ",dbb,dbb,3,0,", 1), "line 2: epochs: \"0\""),
             (text.replacen("holm", "bonferroni", 1), "line 2: correction: \"bonferroni\""),
             (text.replacen(",,holm", ",base (best),holm", 1), "line 2: baselines: \"base (best)\""),
             (text.clone() + "1,2\n", "line 3 has 2 fields; expected 31"),

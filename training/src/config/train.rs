@@ -10,7 +10,7 @@ use super::check::{ABOVE_0_BELOW_1, FROM_0_BELOW_1, Fault, require, require_posi
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
-    /// Passes over the training images.
+    /// Passes over the training images, up to 1,000,000.
     pub epochs: usize,
     /// Images in a batch, or `"auto"`: the largest number that is estimated to fit into
     /// `train.memory_mb`.
@@ -31,7 +31,7 @@ pub struct TrainSection {
     /// End the run when it has trained and validated for so many minutes, up to a year.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_minutes: Option<f64>,
-    /// Batches whose gradients are accumulated for one step of the optimizer.
+    /// Batches whose gradients are accumulated for one step of the optimizer, up to 1,000,000.
     #[serde(default = "one_of")]
     pub accumulate: usize,
     /// Batch statistics of the whole batch rather than of each rank's part, where several ranks train
@@ -66,6 +66,9 @@ pub struct TrainSection {
     pub freeze: Vec<String>,
 }
 
+/// Most epochs, and most batches of a step: their products with the number of images stay countable.
+const MOST: usize = 1_000_000;
+
 /// Longest time that a key may have.
 const MINUTES_OF_A_YEAR: f64 = 525_600.0;
 
@@ -80,7 +83,10 @@ pub(super) fn half() -> f64 {
 impl TrainSection {
     /// Checks the ranges of the keys.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        require(self.epochs > 0, "train.epochs", &self.epochs, "at least 1")?;
+        for (key, value) in [("train.epochs", self.epochs), ("train.accumulate", self.accumulate)] {
+            let expected = format!("1 to {MOST}");
+            require((1..=MOST).contains(&value), key, &value, &expected)?;
+        }
         let images = self.batch_size.images();
         require(
             images.is_none_or(|images| images > 1),
@@ -104,7 +110,6 @@ impl TrainSection {
         let delta = self.min_delta;
         let inside = (0.0..100.0).contains(&delta);
         require(inside, "train.min_delta", &delta, "at least 0 and below 100, percentage points")?;
-        require(self.accumulate > 0, "train.accumulate", &0, "at least 1")?;
         require(self.keep_last > 0, "train.keep_last", &0, "at least 1")?;
         require(self.checkpoint_steps != Some(0), "train.checkpoint_steps", &0, "at least 1")?;
         if let Some(norm) = self.clip_norm {

@@ -42,7 +42,8 @@ impl LogitDifference {
 
     /// Largest difference relative to the largest logit.
     pub fn max_rel_diff(&self) -> f64 {
-        self.max_abs_diff / self.max_abs.max(f64::MIN_POSITIVE)
+        // Logits that are all zero have no scale; f32's smallest keeps the quotient finite.
+        self.max_abs_diff / self.max_abs.max(f64::from(f32::MIN_POSITIVE))
     }
 
     /// Percent of images with the same label.
@@ -173,6 +174,15 @@ mod tests {
         assert_eq!((comparison.images, comparison.agreeing), (2, 1));
         assert_eq!(comparison.max_abs_diff, 2.25);
         assert_eq!(comparison.max_rel_diff(), 0.5625);
+    }
+
+    /// It is saved as JSON, which has no infinity.
+    #[test]
+    fn a_difference_from_logits_of_zero_is_finite() {
+        let device = Device::default();
+        let mut comparison = LogitDifference::default();
+        comparison.add(Tensor::zeros([1, 2], &device), Tensor::ones([1, 2], &device));
+        assert!(comparison.max_rel_diff() > 1.0 && comparison.max_rel_diff().is_finite());
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Seen {
 /// on batches of its input. The network itself stays as it is.
 ///
 /// # Errors
-/// If the network has no batch norm, an image cannot be read, or there is none.
+/// If the network has no batch norm, an image cannot be read, or no batch has two images.
 pub fn recalibrate(
     network: &Classifier,
     batches: impl Iterator<Item = std::result::Result<Batch, DataError>>,
@@ -47,7 +47,8 @@ pub fn recalibrate(
     let mut seen = Seen::default();
     for batch in batches {
         let batch = batch?;
-        if batch.is_empty() {
+        // One image has no variance where a map has one position.
+        if batch.len() < 2 {
             continue;
         }
         seen.batches += 1;
@@ -57,7 +58,8 @@ pub fn recalibrate(
         network.forward(images);
     }
     if seen.images == 0 {
-        return Err(Error::Unusable("there is no image to recalibrate on".into()));
+        let text = "there is no batch of at least 2 images, which batch statistics need";
+        return Err(Error::Unusable(text.into()));
     }
     let mut momenta = momenta.into_iter();
     each_norm(&mut network, |norm| norm.momentum = momenta.next().unwrap_or(norm.momentum));

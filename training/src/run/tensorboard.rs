@@ -23,6 +23,23 @@ const STEPS: usize = 10;
 /// Events reach the disk within this time, or at the next step after it.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Around the number of a file.
+const PREFIX: &str = "events.out.tfevents.";
+const SUFFIX: &str = ".dbb";
+
+/// One more than the highest number of a file in a folder, however many have been deleted.
+fn next_number(folder: &Path) -> io::Result<usize> {
+    let mut next = 0;
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let number = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+        let number = number.and_then(|number| number.parse::<usize>().ok());
+        next = next.max(number.map_or(0, |number| number.saturating_add(1)));
+    }
+    Ok(next)
+}
+
 /// The scalars of a run, under `train/` and `val/`, in a new event file.
 pub struct TensorBoard {
     file: BufWriter<File>,
@@ -39,8 +56,8 @@ impl TensorBoard {
     pub fn open(folder: &Path, done: usize) -> io::Result<Self> {
         fs::create_dir_all(folder).map_err(|e| cannot_write(folder, &e))?;
         // Numbered rather than dated, so that no clock decides their order.
-        let files = fs::read_dir(folder).map_err(|e| cannot_write(folder, &e))?.count();
-        let path = folder.join(format!("events.out.tfevents.{files:05}.dbb"));
+        let next = next_number(folder).map_err(|e| cannot_write(folder, &e))?;
+        let path = folder.join(format!("{PREFIX}{next:05}{SUFFIX}"));
         let file = File::create_new(&path).map_err(|e| cannot_write(&path, &e))?;
         let mut board = Self { file: BufWriter::new(file), path, flushed: Instant::now() };
         board.event(0, &message(FILE_VERSION, b"brain.Event:2"))?;
@@ -261,6 +278,11 @@ mod tests {
         drop(TensorBoard::open(&folder, 256).unwrap());
         let second = events(&folder.join("events.out.tfevents.00001.dbb"));
         assert_eq!(second[1], (257, (7, vec![0x08, 0x01])));
+
+        // Files may be deleted; the next one still comes after those that are left.
+        fs::remove_file(folder.join("events.out.tfevents.00000.dbb")).unwrap();
+        drop(TensorBoard::open(&folder, 300).unwrap());
+        assert!(folder.join("events.out.tfevents.00002.dbb").exists());
     }
 
     #[test]
