@@ -92,11 +92,12 @@ impl Int8Args {
 /// The data that forms of a network are compared on: where neither the target nor the user names any, that
 /// of the calibration, if it has validation images of the network's classes.
 pub fn compared_on(data: &DataOptions, target: &LoadedModel, calibrate: &DataRef) -> DataOptions {
-    let has_val = || target.dataset(Some(calibrate), Split::Val).is_ok();
-    let own = data.data.is_some() || target.config.is_some();
     let mut data = data.clone();
-    if !own && has_val() {
-        data.data = Some(calibrate.clone());
+    if data.data.is_none() && target.config.is_none() {
+        match target.dataset(Some(calibrate), Split::Val) {
+            Ok(_) => data.data = Some(calibrate.clone()),
+            Err(error) => crate::say(&format!("compared on random input: {error}")),
+        }
     }
     data
 }

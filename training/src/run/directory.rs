@@ -282,7 +282,10 @@ impl RunDir {
                     if place.exists() {
                         fs::rename(&place, &replaced)?;
                     }
-                    fs::rename(&partial, &place)?;
+                    fs::rename(&partial, &place).inspect_err(|_| {
+                        // The earlier one, if there was one, returns to its place.
+                        fs::rename(&replaced, &place).ok();
+                    })?;
                     manifest::sync_folder(&self.checkpoints());
                     if replaced.exists() {
                         fs::remove_dir_all(&replaced)?;
