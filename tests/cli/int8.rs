@@ -107,6 +107,16 @@ fn what_cannot_be_brought_to_8_bits_is_refused() {
         &[&CALIBRATION[..], &["--keep-float", "stage9.*"]].concat(),
         &["\"stage9.*\" matches no layer", "stem"],
     );
+    // Data to calibrate on that has no validation images to compare on.
+    for (class, place) in ["a", "b"].into_iter().flat_map(|c| [0, 1].map(|place| (c, place))) {
+        let image = run.folder.file(&format!("photos/train/{class}/{place}.png"), b"");
+        image::RgbImage::new(8, 8).save(&image).expect("an image");
+    }
+    let (weights, photos) = (run.deploy_weights(), run.folder.at("photos"));
+    let file = run.folder.at("random.onnx");
+    let int8 = ["--int8", "--calibrate", &photos, "--images", "4", "--out", &file];
+    let call = dbb(&[&["export", &weights, "--format", "onnx"], &int8[..]].concat()).succeeds();
+    call.says(&["note: the network is compared on random input", &photos]);
     for format in ["safetensors", "burnpack"] {
         let file = run.folder.at("weights");
         let export = ["export", &run.path, "--format", format, "--out", &file];

@@ -39,7 +39,7 @@ fn a_file_that_contradicts_itself_is_named() {
     for (place, value, says) in [
         ("/preprocess/std", "[0.0]", "the preprocessing in this file cannot be used"),
         ("/preprocess", RGB, "makes 3 channels; the network takes 1"),
-        ("/classes", r#"["a", "b"]"#, "it names 2 classes of a network with 10 outputs"),
+        ("/classes", r#"["a", "b"]"#, "it names 2 classes, but the network has 10 outputs"),
     ] {
         let mut table = table(&weights);
         // The hash is that of the metadata, too.
@@ -70,6 +70,10 @@ fn nothing_is_written_over_what_is_read() {
     }
     let export = ["export", &file, "--format", "safetensors", "--out", &file];
     dbb(&export).fails(1, &["is the input"]);
+    let (folder, inside) = (run.folder.at("timm"), run.folder.at("timm/model.safetensors"));
+    let copy = run.folder.file("timm/model.safetensors", &before);
+    let timm = ["export", &copy, "--format", "timm", "--out", &folder];
+    dbb(&timm).fails(1, &[&inside, "is the input"]);
     let eval = ["eval", &file, "--data", "sample", "--predictions", &file];
     dbb(&eval).fails(1, &[&file, "does not end in .csv", "--predictions"]);
     assert_eq!(fs::read(&file).expect("weights"), before);

@@ -25,8 +25,9 @@ pub fn average_pool_kernel(channels: usize, size: [usize; 2], groups: usize) -> 
 }
 
 /// Transforms V and III at once: a 1x1 convolution followed by average pooling, with the border
-/// padded as [`merge_1x1_kxk`](super::merge_1x1_kxk) says. That merge with [`average_pool_kernel`] gives
-/// the same, from a kernel of as many values as outputs squared, nearly all of them zero.
+/// padded as [`merge_1x1_kxk`](super::merge_1x1_kxk) says. That merge with [`average_pool_kernel`]
+/// gives the same, from a kernel whose size is the square of a group's outputs and nearly all of
+/// whose values are zero.
 ///
 /// # Panics
 /// If the kernel is not 1x1.

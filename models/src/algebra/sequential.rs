@@ -33,7 +33,7 @@ pub fn merge_1x1_kxk(first: &ConvParams, second: &ConvParams) -> ConvParams {
         for (m, weights) in k2.filter(o).chunks(taps).enumerate() {
             let row = k1.filter(first_middle + m);
             for (w, out) in weights.iter().zip(filter.chunks_mut(inputs)) {
-                // Most of an average pool's kernel is zero.
+                // A kernel that begins as an identity, as in OREPA, is mostly zero.
                 if *w != 0.0 {
                     out.iter_mut().zip(row).for_each(|(out, v)| *out += w * v);
                 }

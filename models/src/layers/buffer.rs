@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 /// A tensor that is saved with the weights, but has no gradient: a running statistic, which training
 /// updates in the forward pass, or a constant of a block.
 ///
-/// Unlike Burn's `Buffere`, an update counts at once: a model that is saved, loaded or
+/// Unlike Burn's `RunningState`, an update counts at once: a model that is saved, loaded or
 /// validated in the middle of training holds its newest statistics and no pending ones. And a
 /// clone is a copy: training it leaves the original alone.
 #[derive(Debug)]
@@ -108,6 +108,9 @@ impl<const D: usize> Module for Buffer<D> {
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
         let mapped = mapper.map_float(self.param());
+        if !mapped.is_initialized() {
+            return Self { value: Mutex::new(mapped) };
+        }
         let (id, value, _) = mapped.consume();
         Self::with_id(id, value)
     }
@@ -134,3 +137,35 @@ impl<const D: usize> ModuleDisplayDefault for Buffer<D> {
 }
 
 impl<const D: usize> ModuleDisplay for Buffer<D> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A module of one buffer.
+    #[derive(Module, Debug)]
+    struct Constants {
+        constant: Buffer<2>,
+    }
+
+    #[test]
+    fn a_lazy_value_is_computed_when_it_is_asked_for() {
+        let device = Device::default();
+        let module =
+            Constants { constant: Buffer::lazy([2, 2], &device, |device| Tensor::eye(2, device)) };
+        // What looks at a network, or freezes it, leaves it alone.
+        assert_eq!(crate::state_dict::shapes(&module)["constant"], [2, 2]);
+        let module = module.no_grad();
+        assert_eq!(module.collect_devices(Vec::new()), [device]);
+        assert!(!module.constant.param().is_initialized());
+        let copy = module.clone();
+        let eye = [1.0, 0.0, 0.0, 1.0];
+        let values = |module: &Constants| {
+            module.constant.value().into_data().iter::<f64>().collect::<Vec<_>>()
+        };
+        assert_eq!(values(&module), eye);
+        module.constant.set(module.constant.value() * 2.0);
+        assert_eq!(values(&module), [2.0, 0.0, 0.0, 2.0]);
+        assert_eq!(values(&copy), eye, "a clone is a copy");
+    }
+}

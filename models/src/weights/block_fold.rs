@@ -277,7 +277,9 @@ pub fn fold_difference(unit: &ConvUnit) -> [f64; 2] {
     let (trained, folded) = (host(unit.forward(input.clone())), host(folded.forward(input)));
     let worst = |m: f64, v: f64| if v.is_nan() || v > m { v } else { m };
     let abs = trained.iter().zip(&folded).fold(0.0, |m, (a, b)| worst(m, (a - b).abs()));
-    let largest = trained.iter().fold(f64::MIN_POSITIVE, |m, v| worst(m, v.abs()));
+    // Not above zero in f64 only: the quotient is to be finite.
+    let least = f64::from(f32::MIN_POSITIVE);
+    let largest = trained.iter().fold(least, |m, v| worst(m, v.abs()));
     [abs, abs / largest]
 }
 

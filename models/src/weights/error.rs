@@ -44,6 +44,19 @@ pub enum WeightsError {
         /// Reason.
         detail: String,
     },
+    /// The metadata name more or fewer classes than the network has outputs.
+    #[error(
+        "{}: the metadata of this file contradicts itself: it names {named} classes, but the network \
+         has {outputs} outputs", path.display()
+    )]
+    Classes {
+        /// The file.
+        path: PathBuf,
+        /// Classes that it names.
+        named: usize,
+        /// Outputs of its network.
+        outputs: usize,
+    },
     /// Tensors and network do not fit.
     #[error(
         "{}the weights do not fit the network{}{}",

@@ -202,7 +202,7 @@ fn read_burnpack(path: &Path, bytes: Vec<u8>) -> Result<Content, WeightsError> {
         let parts = tensor.name.split('.').filter(|part| !part.starts_with(char::is_uppercase));
         let name = parts.collect::<Vec<_>>().join(".");
         let data = bridge::into_data(tensor).map_err(error)?;
-        // The file decides where its tensors begin; values are read from aligned memory.
+        // The file decides where its tensors begin; a copy is aligned.
         let bytes = data.as_bytes().to_vec();
         let data = TensorData::from_bytes_vec(bytes, data.shape().to_vec(), data.dtype());
         tensors.insert(name, data);

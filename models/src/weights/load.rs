@@ -36,9 +36,7 @@ pub fn rebuild(
     let refused = |detail| WeightsError::Metadata { path: file.path.clone(), detail };
     let (named, outputs) = (metadata.classes.len(), metadata.model.num_classes);
     if named != 0 && named != outputs {
-        return Err(refused(format!(
-            "it names {named} classes of a network with {outputs} outputs"
-        )));
+        return Err(WeightsError::Classes { path: file.path.clone(), named, outputs });
     }
     let network = metadata.model.undrawn(metadata.form, device);
     let network = network.map_err(|error| refused(error.to_string()))?;

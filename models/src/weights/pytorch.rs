@@ -66,3 +66,18 @@ pub(super) fn read(path: &Path) -> Result<StateDict, WeightsError> {
 fn weights_in(reader: &PytorchReader) -> usize {
     reader.tensors().keys().filter(|key| !key.ends_with("num_batches_tracked")).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pickles_are_told_from_headers_of_safetensors() {
+        // As torch.save and pickle.dump begin, protocols 2, 4 and 5.
+        assert!(is_pytorch(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."));
+        assert!(is_pytorch(b"\x80\x04\x95\x1a\0\0\0\0\0\0\0}"));
+        assert!(is_pytorch(b"\x80\x05\x95\x1a\0\0\0\0\0\0\0}"));
+        assert!(!is_pytorch(b"\x80\x02\0\0\0\0\0\0{\"a\":"));
+        assert!(!is_pytorch(b"\x80\x00\0\0\0\0\0\0{\"a\":"));
+    }
+}

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::ValueEnum;
 use dbb_datasets::is_image_name;
 
+use dbb_training::deploy::timm_folder;
 use dbb_training::run::directory::RunDir;
 
 use crate::options::TargetOptions;
@@ -36,7 +37,10 @@ impl Format {
     /// this format.
     pub fn check(self, out: &Path, target: &TargetOptions) -> anyhow::Result<()> {
         refuse_part_of_run(out)?;
-        target.refuse_as_output(out)?;
+        match self {
+            Self::Timm => target.refuse_as_output(&out.join(timm_folder::WEIGHTS))?,
+            _ => target.refuse_as_output(out)?,
+        }
         let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let promised = match &*extension {
             "safetensors" => Some(Self::Safetensors),

@@ -45,6 +45,7 @@ struct Result<'a> {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     args.refuse_unused()?;
     args.out.as_deref().map_or(Ok(()), |out| check_page("--out", out))?;
+    // The check of a fold computes; this refuses an instruction set that does not exist.
     start_threads(None)?;
     let inspection = match args.target.unknown_network()? {
         Some(file) => {

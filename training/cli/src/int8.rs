@@ -96,7 +96,10 @@ pub fn compared_on(data: &DataOptions, target: &LoadedModel, calibrate: &DataRef
     if data.data.is_none() && target.config.is_none() {
         match target.dataset(Some(calibrate), Split::Val) {
             Ok(_) => data.data = Some(calibrate.clone()),
-            Err(error) => crate::say(&format!("compared on random input: {error}")),
+            Err(error) => crate::say(&format!(
+                "note: the network is compared on random input, since the data of the calibration has no \
+                 validation images for it: {error}"
+            )),
         }
     }
     data

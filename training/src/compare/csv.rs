@@ -59,7 +59,10 @@ const COLUMNS: [Column; 28] = columns! {
         |row, text| finite(&mut row.train_seconds, text);
     "seconds": |row| format!("{:.2}", row.seconds), |row, text| finite(&mut row.seconds, text);
     "peak_memory_mib": |row| row.peak_memory_mib.map_or_else(String::new, |m| format!("{m:.0}")),
-        |row, text| if_any(&mut row.peak_memory_mib, text);
+        |row, text| {
+            if_any(&mut row.peak_memory_mib, text)
+                .filter(|()| row.peak_memory_mib.is_none_or(f64::is_finite))
+        };
     "version": |row| row.version.clone(), |row, text| put(&mut row.version, text);
     "commit": |row| row.commit.clone().unwrap_or_default(), |row, text| if_any(&mut row.commit, text);
     "device": |row| row.device.clone(), |row, text| put(&mut row.device, text);
@@ -328,6 +331,7 @@ mod tests {
             (text.replacen(",81,", ",many,", 1), "line 2: top1: \"many\""),
             (text.replacen(",81,", ",NaN,", 1), "line 2: top1: \"NaN\""),
             (text.replacen(",dbb,dbb,3,2,", ",dbb,dbb,3,0,", 1), "line 2: epochs: \"0\""),
+            (text.replacen(",1.00,,", ",1.00,inf,", 1), "line 2: peak_memory_mib: \"inf\""),
             (text.replacen("holm", "bonferroni", 1), "line 2: correction: \"bonferroni\""),
             (text.replacen(",,holm", ",base (best),holm", 1), "line 2: baselines: \"base (best)\""),
             (text.clone() + "1,2\n", "line 3 has 2 fields; expected 31"),

@@ -190,7 +190,7 @@ impl Comparison {
             return Err(Error::Unusable("there is no image to compare 8 bits on".into()));
         }
         let [difference, logits] = self.squares;
-        let error = (difference / logits.max(f64::MIN_POSITIVE)).sqrt();
+        let error = (difference / logits.max(f64::from(f32::MIN_POSITIVE))).sqrt();
         if !error.is_finite() {
             let text = "logits in 8 bits, or in f32, are not finite";
             return Err(Error::NonFiniteOutput(text.into()));

@@ -17,6 +17,9 @@ use crate::deploy::weights::ExportedWeights;
 use crate::error::{Error, Result};
 use crate::inference::labels;
 
+/// The file of the weights in the folder.
+pub const WEIGHTS: &str = "model.safetensors";
+
 /// The content of `config.json`.
 #[derive(Debug, Serialize)]
 pub struct Config {
@@ -105,7 +108,7 @@ impl Config {
         let failed =
             |error| Error::Unusable(format!("cannot write the folder {}: {error}", out.display()));
         fs::create_dir_all(out).map_err(failed)?;
-        let file = out.join("model.safetensors");
+        let file = out.join(WEIGHTS);
         write_safetensors(&file, &weights.tensors, &weights.metadata)?;
         // Plain data with string keys always serialises.
         let json = serde_json::to_string_pretty(self).expect("a config is plain data");

@@ -58,7 +58,7 @@ pub fn recalibrate(
         network.forward(images);
     }
     if seen.images == 0 {
-        let text = "there is no batch of at least 2 images, which batch statistics need";
+        let text = "no batch has at least 2 images, which batch statistics need";
         return Err(Error::Unusable(text.into()));
     }
     let mut momenta = momenta.into_iter();
