@@ -277,10 +277,14 @@ pub fn fold_difference(unit: &ConvUnit) -> [f64; 2] {
     let (trained, folded) = (host(unit.forward(input.clone())), host(folded.forward(input)));
     let worst = |m: f64, v: f64| if v.is_nan() || v > m { v } else { m };
     let abs = trained.iter().zip(&folded).fold(0.0, |m, (a, b)| worst(m, (a - b).abs()));
-    // Not above zero in f64 only: the quotient is to be finite.
-    let least = f64::from(f32::MIN_POSITIVE);
-    let largest = trained.iter().fold(least, |m, v| worst(m, v.abs()));
-    [abs, abs / largest]
+    let largest = trained.iter().fold(0.0, |m, v| worst(m, v.abs()));
+    [abs, relative(abs, largest)]
+}
+
+/// A difference of outputs relative to the largest of them, or of their squares to the sum of these. It
+/// is finite where all outputs are zero, too.
+pub fn relative(difference: f64, largest: f64) -> f64 {
+    difference / largest.max(f64::from(f32::MIN_POSITIVE))
 }
 
 /// Values from -2 to 2, as normalised images have them; equal for an equal `seed`.

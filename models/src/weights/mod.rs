@@ -36,6 +36,7 @@ pub use atomic::write_atomically;
 pub use block_find::unmarked_blocks;
 pub use block_fold::{
     BlockFold, FoldedBlock, fold_difference, has_folded_blocks, is_constant, random_values,
+    relative,
 };
 pub use dtype::with_dtype;
 pub use error::{Lookalike, WeightsError};

@@ -41,7 +41,7 @@ impl Format {
             Self::Timm => target.refuse_as_output(&out.join(timm_folder::WEIGHTS))?,
             _ => target.refuse_as_output(out)?,
         }
-        let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let extension = extension(out);
         let promised = match &*extension {
             "safetensors" => Some(Self::Safetensors),
             "bpk" => Some(Self::Burnpack),
@@ -78,14 +78,18 @@ pub fn check_extension(
     writes: &str,
 ) -> anyhow::Result<()> {
     refuse_part_of_run(out)?;
-    let extension = out.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     anyhow::ensure!(
-        extensions.contains(&&*extension),
+        extensions.contains(&&*extension(out)),
         "{} does not end in .{}; {flag} writes {writes}",
         out.display(),
         extensions[0]
     );
     Ok(())
+}
+
+/// The extension of a path in lower case, empty if it has none.
+fn extension(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
 /// Refuses to write over a file that a run reads back or reports.

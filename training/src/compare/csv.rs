@@ -45,7 +45,8 @@ const COLUMNS: [Column; 28] = columns! {
     "arm": |row| row.name.clone(), |row, text| put(&mut row.name, text);
     "block": |row| row.block.clone(), |row, text| put(&mut row.block, text);
     "seed": |row| row.seed.to_string(), |row, text| put(&mut row.seed, text);
-    "epochs": |row| row.epochs.to_string(), |row, text| put(&mut row.epochs, text).filter(|()| row.epochs > 0);
+    "epochs": |row| row.epochs.to_string(),
+        |row, text| put(&mut row.epochs, text).filter(|()| row.epochs > 0);
     "test_loss": |row| row.test_loss.to_string(), |row, text| finite(&mut row.test_loss, text);
     "train_loss": |row| row.train_loss.to_string(), |row, text| finite(&mut row.train_loss, text);
     "top1_train_form": |row| row.top1_train.to_string(), |row, text| finite(&mut row.top1_train, text);

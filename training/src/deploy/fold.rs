@@ -3,6 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use dbb_models::weights::{
     BlockFold, FoldedBlock, LoadOptions, StateDict, WeightsFile, has_folded_blocks, is_constant,
+    relative,
 };
 use dbb_models::{Classifier, Reparameterize, Walk, summary::learnable_params};
 use serde::Serialize;
@@ -42,8 +43,7 @@ impl LogitDifference {
 
     /// Largest difference relative to the largest logit.
     pub fn max_rel_diff(&self) -> f64 {
-        // Logits that are all zero have no scale; f32's smallest keeps the quotient finite.
-        self.max_abs_diff / self.max_abs.max(f64::from(f32::MIN_POSITIVE))
+        relative(self.max_abs_diff, self.max_abs)
     }
 
     /// Percent of images with the same label.

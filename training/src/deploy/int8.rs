@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use dbb_datasets::Loader;
 use dbb_models::Classifier;
 use dbb_models::quantize::{Calibration, Int8Network, RangeError, RangeMethod, WeightRange};
+use dbb_models::weights::relative;
 use serde::Serialize;
 
 use crate::deploy::fold::LogitDifference;
@@ -190,7 +191,7 @@ impl Comparison {
             return Err(Error::Unusable("there is no image to compare 8 bits on".into()));
         }
         let [difference, logits] = self.squares;
-        let error = (difference / logits.max(f64::from(f32::MIN_POSITIVE))).sqrt();
+        let error = relative(difference, logits).sqrt();
         if !error.is_finite() {
             let text = "logits in 8 bits, or in f32, are not finite";
             return Err(Error::NonFiniteOutput(text.into()));

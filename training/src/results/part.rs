@@ -78,9 +78,8 @@ impl Part {
             false => words.len() == expected,
         };
         // A forgotten SVG must not turn the first CSV into a picture.
-        let is_picture = matches!(kind, Kind::Differences | Kind::Runs);
         let has_svg = words.first().is_some_and(|word| word.to_lowercase().ends_with(".svg"));
-        match fits && has_svg == is_picture {
+        match fits && has_svg == arguments.starts_with("SVG") {
             true => Ok(Self {
                 kind: *kind,
                 folder: folder.into(),
