@@ -145,10 +145,10 @@ pub fn infer(
     let layers = Summary::new(model, [work.resolution; 2])?.layers;
     Estimate::inference(&layers, &batches(model, work)).check(device, "inference", SIZE)?;
     let device = device.clone().inner();
-    let network = model.init(Form::Train, &device)?;
     let network = match form {
-        Form::Train => network,
-        Form::Deploy => network.reparameterize(),
+        Form::Train => model.init(Form::Train, &device)?,
+        // Only the folded network is held while it is measured.
+        Form::Deploy => model.init(Form::Train, &device)?.reparameterize(),
     };
     let images = images(model, work, &device);
     let mut layers = LayerCount::default();

@@ -102,14 +102,22 @@ pub(crate) unsafe fn add<S: Simd>(simd: S, to: *mut f32, value: S::f32s) {
 /// Brings a value into the cache, if it exists and the processor has an instruction for it.
 #[inline(always)]
 pub(crate) fn prefetch(source: &[f32], at: usize) {
-    #[cfg(target_arch = "x86_64")]
     if at < source.len() {
+        prefetch_place(source.as_ptr().wrapping_add(at));
+    }
+}
+
+/// [`prefetch`] of any address; nothing happens where no memory is.
+#[inline(always)]
+pub(crate) fn prefetch_place(place: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the address lies within the slice, and every x86-64 has the instruction.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(source.as_ptr().add(at).cast()) }
+        // SAFETY: every x86-64 has the instruction, a hint that takes any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (source, at);
+    let _ = place;
 }
 
 /// Evaluates `$body` with `$lanes` set to the first `$count` lanes, or to all of them if there are

@@ -80,6 +80,26 @@ fn agrees_with_the_definition(shape: ConvShape) {
         assert_close("y", &shape, &y, &y_want);
 
         let [oh, ow] = shape.output();
+        let mut y = vec![f32::NAN; dy.len()];
+        let found = forward_with_stats(&shape, &x, &w, &mut y);
+        assert_close("y with statistics", &shape, &y, &y_want);
+        for channel in 0..shape.out_channels {
+            let of_channel = |index: &usize| index / (oh * ow) % shape.out_channels == channel;
+            let values: Vec<f64> =
+                (0..y.len()).filter(of_channel).map(|index| y_want[index]).collect();
+            let count = values.len() as f64;
+            let mean = values.iter().sum::<f64>() / count;
+            let var = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+            let scale = largest(&y_want, 1e-3);
+            let [mean_error, var_error] =
+                [found.mean[channel] - mean, found.var[channel] - var].map(f64::abs);
+            assert!(mean_error < 2e-6 * scale, "mean of {channel}, {shape:?}: {mean_error}");
+            assert!(
+                var_error < 4e-6 * scale * scale,
+                "variance of {channel}, {shape:?}: {var_error}"
+            );
+        }
+
         for (residual, accumulate, activation) in [
             (true, true, Activation::Relu),
             (true, false, Activation::Relu),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::simd::Isa;
-use crate::simd::WIDEST;
+use crate::simd::{WIDEST, prefetch_place};
 
 /// A matrix of `channels * taps` rows and `images * grid` columns that is never stored: row
 /// `(c, t)`, column `(n, oy, ox)` is `source[n, c, oy * sy + ty, ox * sx + tx]`, zero outside the
@@ -89,6 +89,13 @@ impl Columns<'_> {
         count
     }
 
+    /// Where the tap `(0, 0)` reads a column, from the channel's first value.
+    fn place(&self, column: usize) -> usize {
+        let (image, position) = (column / self.positions(), column % self.positions());
+        let (y, x) = (position / self.grid[1], position % self.grid[1]);
+        image * self.image_stride + y * self.stride[0] * self.size[1] + x * self.stride[1]
+    }
+
     /// The pieces of `runs` that a tap reads.
     #[inline(always)]
     unsafe fn pieces<I: Isa>(
@@ -154,6 +161,10 @@ impl Columns<'_> {
             let until = (from + I::LANES).min(columns.end);
             let count = self.runs(from, until, &mut runs);
             let runs = &runs[..count];
+            // A vector of every channel is read before the next one of the first channel. Channels are so far apart
+            // that the processor does not foresee their addresses.
+            let next =
+                [until, until + I::LANES - 1].map(|column| self.place(column.min(columns.end - 1)));
             for (tap, &offset) in self.taps.iter().enumerate() {
                 // SAFETY: the masks hold lanes inside the image only, whose place in `source`
                 // the caller of the kernel checked; `to` has room by contract.
@@ -163,7 +174,11 @@ impl Columns<'_> {
                     let mut to =
                         to.add((half / 2) * depth * width + (half % 2) * I::LANES + tap * width);
                     let mut source = source;
+                    let ahead = offset[0] * self.size[1] as isize + offset[1];
                     for _ in 0..channels.len() {
+                        for place in next {
+                            prefetch_place(source.wrapping_add(place).wrapping_offset(ahead));
+                        }
                         match self.stride[1] {
                             1 => {
                                 let mut value = I::splat(0.0);

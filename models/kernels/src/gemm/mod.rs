@@ -331,11 +331,21 @@ pub(crate) fn pack_rows<I: Isa>(
         let band = panel_rows::<I>(index % count, rows);
         let start = rows * steps.start + band.start * steps.len();
         let to = to.range(start..start + band.len() * steps.len());
-        for (offset, row) in band.clone().enumerate() {
-            let from = &from[row * row_stride..];
-            for (step, &place) in places[steps.clone()].iter().enumerate() {
+        // Rows that lie side by side are copied together.
+        if row_stride == 1 {
+            for (step, &place) in places[steps].iter().enumerate() {
+                let from = &from[place..][band.clone()];
+                let to = to.wrapping_add(step * band.len());
                 // SAFETY: the panels are disjoint and fill `rows * depth` values.
-                unsafe { *to.add(step * band.len() + offset) = from[place] }
+                unsafe { to.copy_from_nonoverlapping(from.as_ptr(), band.len()) }
+            }
+        } else {
+            for (offset, row) in band.clone().enumerate() {
+                let from = &from[row * row_stride..];
+                for (step, &place) in places[steps.clone()].iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { *to.add(step * band.len() + offset) = from[place] }
+                }
             }
         }
     });
