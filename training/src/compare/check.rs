@@ -11,7 +11,7 @@ use super::timing::EqualTime;
 use crate::config::{Config, shown};
 use crate::error::{Error, Result, cannot_write};
 use crate::run::directory::RunDir;
-use crate::run::identity::{Identity, is_free};
+use crate::run::identity::{Identity, is_without_effect};
 use crate::run::manifest;
 use crate::text::plural;
 use crate::train;
@@ -45,7 +45,7 @@ pub(super) fn check(
             return Err(Error::NotBegun { signal });
         }
         let named = |error| Error::Arm { name: arm.name.clone(), error: Box::new(error) };
-        identities.push(train::check(arm.config.clone(), device).map_err(named)?);
+        identities.push(train::check(arm.config.clone(), setup.jobs, device).map_err(named)?);
     }
     let weights = weights_files(plan)?;
     let mut times = begun.as_ref().map_or_else(BTreeMap::new, |begun| begun.equal_times.clone());
@@ -160,7 +160,8 @@ fn check_run(arm: &Arm, identity: &Identity, seed: u64, out: &Path) -> Result<()
     }
     let own = Config::load_run(&run.config(), &[])?;
     let planned = Config { seed, ..identity.config.clone() };
-    let differences = own.differences(&planned).into_iter().filter(|(key, ..)| !is_free(key));
+    let differences =
+        own.differences(&planned).into_iter().filter(|(key, ..)| !is_without_effect(key));
     let changes: Vec<String> = differences
         .map(|(key, was, is)| format!("{key} was {}, is {}", shown(&was), shown(&is)))
         .collect();

@@ -37,9 +37,9 @@ const COLUMNS: [Column; 28] = columns! {
         let [own_height, own_width] = &mut row.image_size;
         put(own_height, height).and(put(own_width, width))
     };
-    "top1": |row| row.top1.to_string(), |row, text| finite(&mut row.top1, text);
+    "top1": |row| row.top1.to_string(), |row, text| percent(&mut row.top1, text);
     "top1_err": |row| percent_of_errors(row.top1, row), |_, _| Some(());
-    "top5": |row| row.top5.to_string(), |row, text| finite(&mut row.top5, text);
+    "top5": |row| row.top5.to_string(), |row, text| percent(&mut row.top5, text);
     "top5_err": |row| percent_of_errors(row.top5, row), |_, _| Some(());
     "param_count": |row| format!("{:.6}", row.params_deploy as f64 / 1e6), |_, _| Some(());
     "arm": |row| row.name.clone(), |row, text| put(&mut row.name, text);
@@ -49,10 +49,11 @@ const COLUMNS: [Column; 28] = columns! {
         |row, text| put(&mut row.epochs, text).filter(|()| row.epochs > 0);
     "test_loss": |row| row.test_loss.to_string(), |row, text| finite(&mut row.test_loss, text);
     "train_loss": |row| row.train_loss.to_string(), |row, text| finite(&mut row.train_loss, text);
-    "top1_train_form": |row| row.top1_train.to_string(), |row, text| finite(&mut row.top1_train, text);
+    "top1_train_form": |row| row.top1_train.to_string(), |row, text| percent(&mut row.top1_train, text);
     "fold_difference": |row| format!("{:e}", row.fold_max_rel_diff),
         |row, text| finite(&mut row.fold_max_rel_diff, text);
-    "test_images": |row| row.test_images.to_string(), |row, text| put(&mut row.test_images, text);
+    "test_images": |row| row.test_images.to_string(),
+        |row, text| put(&mut row.test_images, text).filter(|()| row.test_images > 0);
     "params_train": |row| row.params_train.to_string(), |row, text| put(&mut row.params_train, text);
     "params_deploy": |row| row.params_deploy.to_string(), |row, text| put(&mut row.params_deploy, text);
     "blocks_folded": |row| row.blocks_folded.to_string(), |row, text| put(&mut row.blocks_folded, text);
@@ -91,6 +92,10 @@ fn put<T: FromStr>(place: &mut T, text: &str) -> Option<()> {
 
 fn finite(place: &mut f64, text: &str) -> Option<()> {
     put(place, text).filter(|()| place.is_finite())
+}
+
+fn percent(place: &mut f64, text: &str) -> Option<()> {
+    put(place, text).filter(|()| (0.0..=100.0).contains(place))
 }
 
 fn if_any<T: FromStr>(place: &mut Option<T>, text: &str) -> Option<()> {
@@ -184,6 +189,12 @@ impl Comparison {
             let mut row = Row::default();
             for (at, column) in &own {
                 (column.read)(&mut row, &line[*at]).ok_or_else(|| fault(*at))?;
+            }
+            if rows.iter().any(|other| (&other.name, other.seed) == (&row.name, row.seed)) {
+                return Err(format!(
+                    "line {number}: {}, seed {} is there twice",
+                    row.name, row.seed
+                ));
             }
             if !rows.iter().any(|other| other.name == row.name) {
                 contrasts
@@ -331,6 +342,8 @@ mod tests {
             (text.replacen("command", "comand", 1), "no column command"),
             (text.replacen(",81,", ",many,", 1), "line 2: top1: \"many\""),
             (text.replacen(",81,", ",NaN,", 1), "line 2: top1: \"NaN\""),
+            (text.replacen(",81,", ",250,", 1), "line 2: top1: \"250\""),
+            (text.clone() + text.lines().nth(1).unwrap(), "line 3: dbb, seed 3 is there twice"),
             (text.replacen(",dbb,dbb,3,2,", ",dbb,dbb,3,0,", 1), "line 2: epochs: \"0\""),
             (text.replacen(",1.00,,", ",1.00,inf,", 1), "line 2: peak_memory_mib: \"inf\""),
             (text.replacen("holm", "bonferroni", 1), "line 2: correction: \"bonferroni\""),

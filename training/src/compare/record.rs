@@ -12,7 +12,7 @@ use super::plan::{Correction, Plan};
 use super::timing::EqualTime;
 use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
-use crate::run::identity::Identity;
+use crate::run::identity::{Identity, is_without_effect};
 
 const NAME: &str = "plan.json";
 
@@ -126,7 +126,11 @@ impl Record {
                 // Further seeds may join a comparison that is no study.
                 is.config.seed = was.config.seed;
             }
-            changes.extend(was.changes(&is).into_iter().map(|change| format!("{name}: {change}")));
+            changes.extend(
+                was.changes(&is, is_without_effect)
+                    .into_iter()
+                    .map(|change| format!("{name}: {change}")),
+            );
             let [was, is] = [self, now].map(|record| record.weights.get(name));
             if was.zip(is).is_some_and(|(was, is)| was != is) {
                 changes.push(format!("{name}: the file of model.init_from has changed"));

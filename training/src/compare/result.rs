@@ -112,8 +112,8 @@ pub struct SummaryRow {
     pub name: String,
 }
 
-/// An arm against its baseline, over all seeds. A value is null where nothing can be compared, and
-/// for one seed, whose difference says nothing.
+/// An arm against its baseline, over all seeds. A value is null where nothing can be compared and for one
+/// seed, whose difference says nothing; intervals and p-values also where there is no spread.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Name of the arm.

@@ -77,18 +77,20 @@ fn compare(rows: &[Row], contrast: &Contrast, resolve: f64) -> Outcome {
     let pairs = pairs(&own, &baseline);
     let differences: Vec<f64> = pairs.iter().map(|[row, other]| row.top1 - other.top1).collect();
     let apart = welch(&top1, &other);
-    let (n, estimate, unpaired, seeds_needed) = match contrast.pairing {
+    let (n, delta, estimate, unpaired, seeds_needed) = match contrast.pairing {
         Pairing::BySeed => {
             let sd = standard_deviation(&differences);
             let needed = sd.and_then(|sd| pairs_to_resolve(resolve, sd));
-            (pairs.len(), paired(&differences), apart, needed)
+            let estimate = paired(&differences);
+            (pairs.len(), mean(&differences), estimate, apart, estimate.and(needed))
         }
         Pairing::Unpaired(_) => {
             let sds = standard_deviation(&top1).zip(standard_deviation(&other));
             let needed = sds.and_then(|(a, b)| runs_to_resolve(resolve, [a, b]));
-            (own.len().min(baseline.len()), apart, apart, needed)
+            let n = own.len().min(baseline.len());
+            (n, mean(&top1) - mean(&other), apart, apart, apart.and(needed))
         }
-        Pairing::Incomparable(_) => (0, None, None, None),
+        Pairing::Incomparable(_) => (0, 0.0, None, None, None),
     };
     let of = |estimate: Option<Estimate>, value: fn(Estimate) -> f64| estimate.map(value);
     Outcome {
@@ -97,7 +99,7 @@ fn compare(rows: &[Row], contrast: &Contrast, resolve: f64) -> Outcome {
         primary: contrast.is_primary,
         paired: Some(contrast.pairing),
         n,
-        delta: of(estimate, |e| e.delta),
+        delta: (n > 1).then_some(delta),
         delta_ci95: of(estimate, |e| e.half),
         p: of(estimate, |e| e.p),
         p_corrected: None,

@@ -131,6 +131,7 @@ impl StudyFile {
         let comparisons = self.comparisons(fault)?;
         let arms = (0..self.arms.len()).map(|at| self.arm(at, folder, fault));
         let arms = arms.collect::<Result<Vec<_>>>()?;
+        check_equal_times(&arms, fault)?;
         let correction = self.correction;
         Ok(Plan { arms, comparisons, seeds, correction, resolve, is_study: true })
     }
@@ -208,6 +209,21 @@ impl StudyFile {
         let config = Config { name: Some(name.clone()), ..config };
         Ok(Arm { name: name.clone(), config, same_time_as })
     }
+}
+
+/// Refuses early ends in arms of equal time, which is that of all epochs.
+fn check_equal_times(arms: &[Arm], fault: Fault) -> Result<()> {
+    for (at, arm) in arms.iter().enumerate() {
+        let Some(reference) = arm.same_time_as else { continue };
+        for arm in [arm, &arms[reference]] {
+            if let Some(key) = arm.config.train.early_end() {
+                let text =
+                    format!("arms of equal time train all their epochs; {} sets {key}", arm.name);
+                return Err(fault(&format!("arms[{at}].same_time_as"), text));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -295,6 +311,11 @@ mod tests {
                 "arms[2].same_time_as: there is no arm",
             ),
             ("same_time_as = \"dbb\"", "same_time_as = \"longer\"", "must name an arm with epochs"),
+            (
+                "\"optim.lr=0.2\"]",
+                "\"optim.lr=0.2\", \"train.patience=3\"]",
+                "arms[2].same_time_as: arms of equal time train all their epochs; dbb sets train.patience",
+            ),
             (
                 "same_time_as = \"dbb\"",
                 "same_time_as = \"dbb\"\nset = [\"schedule.kind=step\"]",

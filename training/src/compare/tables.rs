@@ -7,15 +7,13 @@ use super::plan::Correction;
 use super::result::{Comparison, Outcome, SummaryRow};
 use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
+use crate::statistics::mean;
 
 /// Header of the top-1 column; says what ± means there.
 pub(crate) const TOP1_HEADER: &str = "top-1 % (± standard deviation)";
 
 /// Header of the column of differences; says what ± means there.
 pub(crate) const DELTA_HEADER: &str = "delta (± 95 % interval)";
-
-/// Why a difference has no interval.
-pub(super) const ONE_SEED: &str = "one seed: no interval";
 
 impl Comparison {
     /// Writes `compare.json`, `compare.csv` and `compare.md` into a folder.
@@ -84,9 +82,24 @@ impl Comparison {
             let unpaired = if pairing == Pairing::BySeed { "" } else { ", unpaired" };
             return Some(format!("{delta:+.2} ± {half:.2}{unpaired}"));
         }
-        let mean =
-            |name: &str| self.summary.iter().find(|row| row.name == *name).map(|row| row.top1_mean);
-        Some(format!("{:+.2} ({ONE_SEED})", mean(arm)? - mean(&outcome.baseline)?))
+        let difference = match pairing {
+            Pairing::BySeed => {
+                let pairs = self.pairs(outcome).into_iter();
+                mean(&pairs.map(|(_, difference)| difference).collect::<Vec<_>>())
+            }
+            _ => {
+                let mean = |name: &str| {
+                    self.summary.iter().find(|row| row.name == *name).map(|row| row.top1_mean)
+                };
+                mean(arm)? - mean(&outcome.baseline)?
+            }
+        };
+        let why = match outcome.n {
+            0 => return None,
+            1 => "one seed",
+            _ => "no spread",
+        };
+        Some(format!("{difference:+.2} ({why}: no interval)"))
     }
 
     /// The columns of [`Outcome::cells`].

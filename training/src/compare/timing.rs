@@ -90,7 +90,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Seconds of training in the first epoch of a run.
+/// Seconds of training in an epoch of a run: the first one, or the second one where the first fills a cache.
 fn seconds_of_epoch(
     config: &Config,
     folder: &Path,
@@ -98,10 +98,11 @@ fn seconds_of_epoch(
     stop: &CancelToken,
 ) -> Result<f64> {
     let mut trainer = Trainer::new(config.clone(), RunDir::new(folder), device)?;
-    let mut first = FirstEpoch { stop, enough: CancelToken::default(), seconds: None };
-    trainer.stop_on(first.enough.clone());
-    let outcome = trainer.fit(&mut first);
-    match (first.seconds, stop.requested()) {
+    let epoch = if config.data.cache_mb > 0 { config.train.epochs.min(2) } else { 1 };
+    let mut timed = TimedEpoch { stop, enough: CancelToken::default(), epoch, seconds: None };
+    trainer.stop_on(timed.enough.clone());
+    let outcome = trainer.fit(&mut timed);
+    match (timed.seconds, stop.requested()) {
         (_, Some(signal)) => Err(Error::NotBegun { signal }),
         (Some(seconds), None) => Ok(seconds),
         // Without an epoch there is an error.
@@ -109,14 +110,16 @@ fn seconds_of_epoch(
     }
 }
 
-/// Ends a run after its first epoch.
-struct FirstEpoch<'a> {
+/// Ends a run after an epoch.
+struct TimedEpoch<'a> {
     stop: &'a CancelToken,
     enough: CancelToken,
+    epoch: usize,
+    /// Of training in that epoch.
     seconds: Option<f64>,
 }
 
-impl Observer for FirstEpoch<'_> {
+impl Observer for TimedEpoch<'_> {
     fn step(&mut self, _step: &Step) {
         if let Some(signal) = self.stop.requested() {
             self.enough.request(signal);
@@ -124,8 +127,10 @@ impl Observer for FirstEpoch<'_> {
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
-        self.seconds.get_or_insert(record.images as f64 / record.images_per_second);
-        self.enough.request(1);
+        if record.epoch == self.epoch {
+            self.seconds = Some(record.images as f64 / record.images_per_second);
+            self.enough.request(1);
+        }
     }
 }
 

@@ -138,6 +138,10 @@ fn work(
     if order.predictions {
         run.write(&run.predictions(), &predictions.into_csv())?;
     }
+    if run.result().is_file() {
+        // It only lacked predictions. The row tells of the program and the machine that trained it.
+        return Ok(());
+    }
     let report = trainer.report();
     // `fit` has run at least one epoch, now or before it was resumed.
     let last = report.records.last().expect("a finished run has an epoch");

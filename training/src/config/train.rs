@@ -131,4 +131,10 @@ impl TrainSection {
         let factor = self.rollback_lr;
         require(factor > 0.0 && factor < 1.0, "train.rollback_lr", &factor, ABOVE_0_BELOW_1)
     }
+
+    /// The key that may end a run before its last epoch, if one is set.
+    pub fn early_end(&self) -> Option<&'static str> {
+        let patience = self.patience.map(|_| "train.patience");
+        patience.or(self.max_minutes.map(|_| "train.max_minutes"))
+    }
 }

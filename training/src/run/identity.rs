@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, shown};
 
-/// Keys that decide where, how often and how long, but not what a run computes.
-const FREE_KEYS: [&str; 11] = [
+/// Keys that decide where a run computes and how often it saves, but not its results.
+const WITHOUT_EFFECT: [&str; 8] = [
     "name",
     "data.source",
     "data.workers",
@@ -13,16 +13,21 @@ const FREE_KEYS: [&str; 11] = [
     "train.checkpoint_steps",
     "train.checkpoint_minutes",
     "train.keep_last",
-    "train.patience",
-    "train.min_delta",
-    "train.max_minutes",
     "train.memory_mb",
 ];
+
+/// Keys that end a run early, and change nothing that it computes until then.
+const EARLY_ENDS: [&str; 3] = ["train.patience", "train.min_delta", "train.max_minutes"];
+
+/// Whether a key has no effect on results, so that it may differ between the runs of a comparison.
+pub fn is_without_effect(key: &str) -> bool {
+    WITHOUT_EFFECT.contains(&key)
+}
 
 /// Whether a key decides where, how often or how long, but not what a run computes, so that it may
 /// change when the run is resumed.
 pub fn is_free(key: &str) -> bool {
-    FREE_KEYS.contains(&key)
+    is_without_effect(key) || EARLY_ENDS.contains(&key)
 }
 
 /// The circumstances in which a checkpoint was saved.
@@ -51,13 +56,13 @@ fn one() -> usize {
 }
 
 impl Identity {
-    /// What has changed so that it would be another run, a sentence each.
-    pub fn changes(&self, now: &Self) -> Vec<String> {
+    /// What has changed so that it would be another run, a sentence each. Keys that are `free` may change.
+    pub fn changes(&self, now: &Self, free: fn(&str) -> bool) -> Vec<String> {
         let mut changes: Vec<String> = self
             .config
             .differences(&now.config)
             .into_iter()
-            .filter(|(key, ..)| !is_free(key))
+            .filter(|(key, ..)| !free(key))
             .map(|(key, was, is)| format!("{key} was {}, is {}", shown(&was), shown(&is)))
             .collect();
         for (what, was, is) in [
@@ -119,15 +124,26 @@ mod tests {
     #[test]
     fn changes_are_named_by_key_and_place_is_free() {
         let (was, moved) = (identity("0.1", 1), identity("0.1", 4));
-        assert!(was.changes(&moved).is_empty());
-        assert_eq!(was.changes(&identity("0.2", 1)), ["optim.lr was 0.1, is 0.2"]);
+        assert!(was.changes(&moved, is_free).is_empty());
+        assert_eq!(was.changes(&identity("0.2", 1), is_free), ["optim.lr was 0.1, is 0.2"]);
         let other = Identity { val_data: "cc".into(), threads: 3, ..was.clone() };
-        assert_eq!(was.changes(&other).len(), 1);
-        assert!(was.changes(&other)[0].contains("validation images"));
+        let [change] = &was.changes(&other, is_free)[..] else { panic!("one change") };
+        assert!(change.contains("validation images"), "{change}");
         assert_eq!(was.notes(&other), ["the number of threads was 2, is 3"]);
         let older = Identity { instruction_set: "avx2".into(), ..was.clone() };
         assert_eq!(was.notes(&older), ["the instruction set was avx512, is avx2"]);
         let unknown = Identity { instruction_set: String::new(), ..was.clone() };
         assert!(unknown.notes(&was).is_empty());
+    }
+
+    #[test]
+    fn a_resumed_run_may_end_elsewhere_but_the_runs_of_a_comparison_may_not() {
+        let was = identity("0.1", 1);
+        let mut shorter = was.clone();
+        shorter.config.train.max_minutes = Some(1.0);
+        assert!(was.changes(&shorter, is_free).is_empty());
+        let changes = was.changes(&shorter, is_without_effect);
+        assert_eq!(changes, ["train.max_minutes was not set, is 1.0"]);
+        assert!(was.changes(&identity("0.1", 4), is_without_effect).is_empty());
     }
 }

@@ -22,28 +22,27 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    fn new(delta: f64, standard_error: f64, degrees_of_freedom: f64) -> Self {
-        let half = match standard_error {
-            0.0 => 0.0,
-            _ => quantile(1.0 - LEVEL / 2.0, degrees_of_freedom) * standard_error,
-        };
-        let p = match (delta, standard_error) {
-            (0.0, 0.0) => 1.0,
-            _ => two_sided(delta / standard_error, degrees_of_freedom),
-        };
-        Self { delta, half, p }
+    /// `None` where the values spread by no more than rounding: that few runs happen to agree is no certainty.
+    fn new(delta: f64, standard_error: f64, degrees_of_freedom: f64) -> Option<Self> {
+        const ROUNDING: f64 = 1e-9;
+        if standard_error <= ROUNDING * delta.abs().max(1.0) {
+            return None;
+        }
+        let half = quantile(1.0 - LEVEL / 2.0, degrees_of_freedom) * standard_error;
+        Some(Self { delta, half, p: two_sided(delta / standard_error, degrees_of_freedom) })
     }
 }
 
-/// The mean of paired differences (Student's t test); `None` for fewer than two.
+/// The mean of paired differences (Student's t test); `None` for fewer than two, or equal ones.
 pub fn paired(differences: &[f64]) -> Option<Estimate> {
     let n = differences.len() as f64;
     let sd = standard_deviation(differences)?;
-    Some(Estimate::new(mean(differences), sd / n.sqrt(), n - 1.0))
+    Estimate::new(mean(differences), sd / n.sqrt(), n - 1.0)
 }
 
 /// The difference of the means of independent values, whose variances may differ (Welch's t test
-/// with the degrees of freedom of Welch and Satterthwaite); `None` unless both have two values.
+/// with the degrees of freedom of Welch and Satterthwaite); `None` unless both have two values, and
+/// one of them different ones.
 pub fn welch(own: &[f64], baseline: &[f64]) -> Option<Estimate> {
     let part = |values: &[f64]| {
         let (n, sd) = (values.len() as f64, standard_deviation(values)?);
@@ -52,7 +51,7 @@ pub fn welch(own: &[f64], baseline: &[f64]) -> Option<Estimate> {
     let ((a, df_a), (b, df_b)) = (part(own)?, part(baseline)?);
     let variance = a + b;
     let freedom = variance * variance / (a * a / df_a + b * b / df_b);
-    Some(Estimate::new(mean(own) - mean(baseline), variance.sqrt(), freedom))
+    Estimate::new(mean(own) - mean(baseline), variance.sqrt(), freedom)
 }
 
 /// The p-values of several tests, corrected by Holm (1979, "A simple sequentially rejective multiple
@@ -140,10 +139,11 @@ mod tests {
     fn values_without_spread() {
         assert_eq!(paired(&[1.0]), None);
         assert_eq!(welch(&[1.0], &[2.0, 3.0]), None);
-        assert_eq!(paired(&[1.0, 1.0]), Some(Estimate { delta: 1.0, half: 0.0, p: 0.0 }));
-        assert_eq!(paired(&[0.0, 0.0]), Some(Estimate { delta: 0.0, half: 0.0, p: 1.0 }));
-        let same = welch(&[5.0, 5.0], &[4.0, 4.0]);
-        assert_eq!(same, Some(Estimate { delta: 1.0, half: 0.0, p: 0.0 }));
+        for equal in [[1.0, 1.0], [0.0, 0.0], [87.4 - 86.4, 88.1 - 87.1]] {
+            assert_eq!(paired(&equal), None, "{equal:?}");
+        }
+        assert_eq!(welch(&[5.0, 5.0], &[4.0, 4.0]), None);
+        assert!(welch(&[5.0, 5.0], &[4.0, 4.1]).is_some());
         assert!(paired(&[f64::NAN, 1.0]).unwrap().p.is_nan());
     }
 

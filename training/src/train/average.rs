@@ -62,20 +62,39 @@ impl ModuleMapper for Average {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
     use dbb_models::{Arch, BlockKind, Form, ModelConfig};
 
     use super::*;
     use crate::run::metrics::host;
 
-    fn filled(network: Classifier, value: f64) -> Classifier {
-        struct Fill(f64);
+    /// The network with values in proportion to `scale`, each with a factor of its own.
+    fn filled(network: Classifier, scale: f64) -> Classifier {
+        struct Fill {
+            scale: f64,
+            values: usize,
+        }
         impl ModuleMapper for Fill {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                param.map(|tensor| tensor.full_like(self.0))
+                param.map(|tensor| {
+                    let (scale, first) = (self.scale, self.values);
+                    self.values += tensor.dims().iter().product::<usize>();
+                    // Multiples of the golden ratio: neighbours are far apart, and none are equal.
+                    let factor = |index: usize| 0.5 + (0.618_034 * index as f64).fract();
+                    let values: Vec<_> =
+                        (first..self.values).map(|i| (scale * factor(i)) as f32).collect();
+                    Tensor::from_data(TensorData::new(values, tensor.dims()), &tensor.device())
+                })
             }
         }
-        network.map(&mut Fill(value))
+        network.map(&mut Fill { scale, values: 0 })
+    }
+
+    /// The values of every parameter and statistic.
+    fn values(network: &Classifier) -> HashMap<ParamId, Vec<f32>> {
+        let mut values = Values(HashMap::new());
+        network.visit(&mut values);
+        values.0.into_iter().map(|(id, tensor)| (id, host(tensor.into_data()))).collect()
     }
 
     /// Every value, statistics among them, against the recursion in `f64`.
@@ -93,10 +112,14 @@ mod tests {
             let decay = f64::min(0.5, (1.0 + t) / (10.0 + t));
             expected = decay * expected + (1.0 - decay) * value;
         }
-        let mut values = Values(HashMap::new());
-        ema.network.visit(&mut values);
-        let values: Vec<f32> = values.0.into_values().flat_map(|t| host(t.into_data())).collect();
-        assert!(values.len() > 10_000);
-        assert!(values.iter().all(|v| (f64::from(*v) - expected).abs() < 1e-5), "{expected}");
+        let (found, expected) = (values(&ema.network), values(&filled(network, expected)));
+        assert_eq!(found.len(), expected.len());
+        assert!(found.values().map(Vec::len).sum::<usize>() > 10_000);
+        for (id, expected) in expected {
+            assert_eq!(found[&id].len(), expected.len());
+            for (found, expected) in found[&id].iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-5, "{found} instead of {expected}");
+            }
+        }
     }
 }

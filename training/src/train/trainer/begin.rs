@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::run::directory::RunDir;
-use crate::run::identity::Identity;
+use crate::run::identity::{Identity, is_free};
 use crate::run::progress::Progress;
 use crate::train::average::Ema;
 use crate::train::checkpoint::RunState;
@@ -138,7 +138,7 @@ impl Trainer {
         let now = trainer.state.progress.identity.clone();
         trainer.state = trainer.restore(mark)?;
         let identity = &mut trainer.state.progress.identity;
-        let changes = identity.changes(&now);
+        let changes = identity.changes(&now, is_free);
         if !changes.is_empty() && !force {
             let path = trainer.run.checkpoint(mark);
             return Err(Error::Changed { path, changes });

@@ -21,7 +21,7 @@ pub(super) struct Need {
     pub images: [usize; 2],
     /// Processes that share every batch: the need is that of each.
     pub ranks: usize,
-    /// Those of them that share this machine's memory.
+    /// Processes that share this machine's memory.
     pub on_machine: usize,
 }
 

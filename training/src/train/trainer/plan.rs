@@ -99,19 +99,31 @@ impl Plan {
     /// The same, but a run that cannot fit into memory is refused.
     pub(super) fn within_memory(config: Config, place: &Place) -> Result<Self> {
         let plan = Self::new(config, place)?;
-        plan.need.check(&plan.config, plan.train.batch_size(), &place.device)?;
+        plan.check_memory(place)?;
         Ok(plan)
+    }
+
+    fn check_memory(&self, place: &Place) -> Result<()> {
+        self.need.check(&self.config, self.train.batch_size(), &place.device)
     }
 }
 
-/// Checks that a run of a configuration could begin, as far as possible without writing anything:
-/// its data are opened, its network is built, the weights that it starts from are read.
+/// Checks that `runs` runs of a configuration could begin side by side, as far as possible without writing
+/// anything: their data are opened, their network is built, the weights that they start from are read.
 ///
 /// # Errors
 /// As [`Trainer::new`](super::Trainer::new), except for those of the run directory.
-pub fn check(config: Config, place: impl Into<Place>) -> Result<Identity> {
+pub fn check(config: Config, runs: usize, place: impl Into<Place>) -> Result<Identity> {
     let place = place.into();
-    let Plan { config, model, metadata, identity, .. } = Plan::within_memory(config, &place)?;
+    let mut plan = Plan::within_memory(config, &place)?;
+    plan.need.on_machine *= runs;
+    plan.check_memory(&place).map_err(|error| match error {
+        Error::Memory { what, needed, limit, lower } => {
+            Error::Memory { what, needed, limit, lower: format!("--jobs ({runs}), {lower}") }
+        }
+        error => error,
+    })?;
+    let Plan { config, model, metadata, identity, .. } = plan;
     let device = place.device.autodiff();
     let state = fresh(&config, &model, &device, &identity)?;
     start::from_weights(&config, &metadata, state.network, &device)?;

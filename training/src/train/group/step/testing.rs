@@ -94,6 +94,7 @@ pub fn statistics(network: &mut Classifier) -> Vec<Vec<f32>> {
 
 pub fn largest_difference(one: &[f32], other: &[f32]) -> f32 {
     assert_eq!(one.len(), other.len());
+    assert!(one.iter().chain(other).all(|value| value.is_finite()));
     one.iter().zip(other).fold(0.0, |largest, (a, b)| largest.max((a - b).abs()))
 }
 
