@@ -70,7 +70,7 @@ fn class_folders_are_checked_before_anything_is_written() {
             fs::rename(place(name), place(&other)).expect("a class");
         }
     }
-    dbb(&["eval", &run, "--data", &data]).fails(1, &["\"ant\" against \"ant-other\""]);
+    dbb(&["eval", &run, "--data", &data]).fails(1, &["it does not know \"ant-other\" and 1 more"]);
     assert!(!exists(&out));
 }
 

@@ -10,6 +10,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::calls::*;
+use crate::foreign::photographs;
 use crate::setup::*;
 use crate::stored::tensors;
 use crate::support::randomise;
@@ -284,4 +285,39 @@ fn timms_folder_has_a_model_card() {
     let onnx = folder.at("network.onnx");
     let onnx = ["export", &file, "--format", "onnx", "--out", &onnx, "--license", "mit"];
     dbb(&onnx).fails(1, &["--license is for --format timm"]);
+}
+
+/// What a network that says nothing of itself was measured with is what its folder says.
+#[test]
+fn timm_gets_the_preprocessing_that_was_measured() {
+    let folder = Folder::new();
+    let [file, out] = ["weights.safetensors", "timm"].map(|name| folder.at(name));
+    let model =
+        ModelConfig { in_channels: 1, ..ModelConfig::new(Arch::MobileNetV1, BlockKind::Base, 10) };
+    write_foreign(file.as_ref(), &random(&model)).expect("a file");
+    let flags = ["--arch", "mobilenet_v1", "--classes", "10", "--channels", "1"];
+    let export = ["export", &file, "--format", "timm", "--out", &out, "--data", "sample"];
+    json(&[&export[..], &flags].concat());
+    let config = &timm_config(&out)["pretrained_cfg"];
+    assert_eq!(config["input_size"], json!([1, 28, 28]));
+    // Those of Fashion-MNIST.
+    let close = |key: &str, expected: f64| {
+        (config[key][0].as_f64().expect("a number") - expected).abs() < 5e-4
+    };
+    assert!(close("mean", 0.286) && close("std", 0.353), "{config}");
+}
+
+#[test]
+fn a_model_card_tells_the_name_of_a_folder_and_not_where_it_is() {
+    let folder = Folder::new();
+    let [file, out] = ["weights.safetensors", "timm"].map(|name| folder.at(name));
+    let model =
+        ModelConfig { width: 0.5, ..ModelConfig::new(Arch::MobileNetV2, BlockKind::Base, 1000) };
+    write_foreign(file.as_ref(), &random(&model)).expect("a file");
+    let data = photographs(&folder, ["n01440764", "n02102040"]);
+    let flags = ["--arch", "mobilenet_v2", "--width", "0.5", "--classes", "1000", "--data", &data];
+    json(&[&["export", &file, "--format", "timm", "--out", &out], &flags[..]].concat());
+    let card = fs::read_to_string(format!("{out}/README.md")).expect("a card");
+    assert!(card.contains("| measured on | data (val): 4 images"), "{card}");
+    assert!(!card.contains(&data) && !card.contains(&folder.at("")), "{card}");
 }

@@ -51,7 +51,7 @@ pub fn network(classes: usize) -> (Classifier, KeyMap) {
 }
 
 /// Class folders of two of ImageNet's classes, with images of 50x40 to validate with.
-fn photographs(folder: &Folder, classes: [&str; 2]) -> String {
+pub fn photographs(folder: &Folder, classes: [&str; 2]) -> String {
     for (split, images) in [("train", 1), ("val", 2)] {
         for (class, shade) in classes.into_iter().zip([20, 90]) {
             for index in 0..images {

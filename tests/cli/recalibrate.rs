@@ -87,6 +87,7 @@ fn recalibrated_statistics_are_averages_over_batches() {
         });
         let map = Array::new(&stem.shape, normalised.collect());
         let [mean1, var1] = moments(&conv3x3(&map, &tensor("stage1.0.conv1.conv.weight")));
+        let images = batch.shape[0] as f64;
         for (key, values) in [
             ("stem.bn.running_mean", mean),
             ("stem.bn.running_var", var),
@@ -94,7 +95,7 @@ fn recalibrated_statistics_are_averages_over_batches() {
             ("stage1.0.conv1.bn.running_var", var1),
         ] {
             let sum = expected.entry(key).or_insert_with(|| vec![0.0; values.len()]);
-            sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value / 3.0);
+            sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * images / 16.0);
         }
     }
     let after = keys.save(&new);

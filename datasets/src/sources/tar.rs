@@ -173,7 +173,7 @@ mod tests {
     use std::fs;
 
     use proptest::prelude::*;
-    use tar::{Builder, Header};
+    use tar::{Builder, EntryType, Header};
 
     use super::*;
 
@@ -316,6 +316,24 @@ mod tests {
             let dir = folder(&[("set.tar", bytes)]);
             let text = open_text(&dir.path().join("set.tar"), Split::Train).unwrap_err();
             assert!(text.contains(expected), "{expected}: {text}");
+        }
+    }
+
+    /// Linked files are stored once; the other names would be missing.
+    #[test]
+    fn links_to_images_are_refused() {
+        for kind in [EntryType::Link, EntryType::Symlink] {
+            let mut builder = Builder::new(Vec::new());
+            let (mut header, image) = (Header::new_gnu(), png(1));
+            header.set_size(image.len() as u64);
+            builder.append_data(&mut header, "train/ant/a.png", &image[..]).unwrap();
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            builder.append_link(&mut header, "train/ant/b.png", "train/ant/a.png").unwrap();
+            let dir = folder(&[("set.tar", builder.into_inner().unwrap())]);
+            let text = open_text(&dir.path().join("set.tar"), Split::Train).unwrap_err();
+            assert!(text.contains("b.png is damaged: it is a link"), "{text}");
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use dbb_datasets::DataRef;
-use dbb_models::onnx::{Description, write_onnx, write_onnx_int8};
+use dbb_datasets::{DataRef, Preprocess};
+use dbb_models::onnx::{self, Description, write_onnx, write_onnx_int8};
 use dbb_models::summary::{learnable_params, macs};
 use dbb_models::weights::{Dialect, Metadata, write_atomically, write_burnpack, write_safetensors};
 use dbb_models::{Classifier, Form};
@@ -132,6 +132,11 @@ impl Output<'_> {
             Ok((weights, rounding))
         };
         let native = Dialect::Native;
+        // As the images were prepared that the network has been measured on.
+        let preprocess = match probe {
+            Some(Probe::Data(loader)) => loader.pipeline().preprocess().clone(),
+            _ => target.preprocess(None)?,
+        };
         match self.format {
             Format::Safetensors => {
                 let (weights, rounding) = weights(self.keys.unwrap_or(native))?;
@@ -139,8 +144,8 @@ impl Output<'_> {
                 Ok(rounding)
             }
             Format::Timm => {
-                let input = target.preprocess(None)?.shape();
-                let config = timm_folder::Config::new(&target.metadata, &target.preprocess(None)?)?;
+                let input = preprocess.shape();
+                let config = timm_folder::Config::new(&target.metadata, &preprocess)?;
                 let (weights, rounding) = weights(Dialect::Timm)?;
                 let accuracy = probe.map(|probe| Accuracy::measure(network, probe)).transpose()?;
                 let card = ModelCard {
@@ -168,7 +173,10 @@ impl Output<'_> {
                 Ok(None)
             }
             Format::Onnx => {
-                let input = target.onnx_input(self.with_preprocess)?;
+                let Preprocess { size, mean, std, .. } = preprocess;
+                let normalization =
+                    self.with_preprocess.then_some(onnx::Normalization { mean, std });
+                let input = onnx::Input { size: size.into(), normalization };
                 match int8 {
                     None => write_onnx(self.path, network, &metadata(native), &input)?,
                     Some((int8, _)) => {

@@ -49,6 +49,9 @@ const DEFAULT_TOP: usize = 5;
 #[derive(Default, Serialize)]
 struct Result {
     predictions: Vec<Prediction>,
+    /// How many there are; where they are printed as they come, they are not kept.
+    #[serde(skip)]
+    predicted: usize,
     /// Why inputs have no prediction.
     failed: Vec<String>,
 }
@@ -140,14 +143,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let text = format!(
             "the network computes NaN or infinity for {} of {} inputs, the first of them {first}",
             non_finite.len(),
-            non_finite.len() + result.predictions.len()
+            non_finite.len() + result.predicted
         );
         return Err(Error::NonFiniteOutput(text).into());
     }
     if result.failed.is_empty() {
         return Ok(());
     }
-    let (failed, used) = (result.failed.len(), result.predictions.len());
+    let (failed, used) = (result.failed.len(), result.predicted);
     let text = format!("inputs that could not be used: {failed}; images classified: {used}");
     Err(Error::Unusable(text).into())
 }
@@ -184,10 +187,12 @@ impl Output {
         }
         let label = |choice: Choice| Labelled { label: self.labels[choice.index].clone(), choice };
         let prediction = Prediction { input, top: answer.top.into_iter().map(label).collect() };
-        if !self.json {
+        self.result.predicted += 1;
+        if self.json {
+            self.result.predictions.push(prediction);
+        } else {
             crate::print_text(&prediction.text())?;
         }
-        self.result.predictions.push(prediction);
         Ok(())
     }
 

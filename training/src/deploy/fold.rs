@@ -166,6 +166,12 @@ mod tests {
     use burn::tensor::Device;
 
     #[test]
+    fn a_difference_of_one_in_ten_thousand_is_within_tolerance() {
+        assert!(within_tolerance(1e-4));
+        assert!(!within_tolerance(1.1e-4) && !within_tolerance(f64::NAN));
+    }
+
+    #[test]
     fn differences_are_relative_to_the_largest_logit() {
         let device = Device::default();
         let tensor = |rows: [[f32; 2]; 2]| Tensor::<2>::from_floats(rows, &device);

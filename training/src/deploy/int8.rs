@@ -118,8 +118,9 @@ pub fn accuracy(
     let mut comparison = Comparison::default();
     for batch in probe.batches() {
         let (batch, images, logits) = forward(network, batch?);
+        let before = comparison.images;
         comparison.add(logits, int8.forward(images), &batch);
-        seen(comparison.images);
+        seen(comparison.images - before);
     }
     comparison.finish()
 }

@@ -91,7 +91,7 @@ impl Accuracy {
         }
         let [exact, rounded] = totals;
         Ok((exact.images() > 0).then(|| Self {
-            data: probe.describe(),
+            data: without_folder(&probe.describe()),
             images: exact.images(),
             top1: exact.top1(),
             top1_int8: rounded.top1(),
@@ -158,7 +158,8 @@ impl ModelCard<'_> {
         if let Some(fold) = fold {
             rows.push(("parameters in training", Count.show(fold.params_train as f64)));
             let difference = Number.show(fold.max_rel_diff);
-            let text = format!("{difference} of the largest logit, on {}", fold.compared_on);
+            let data = without_folder(&fold.compared_on);
+            let text = format!("{difference} of the largest logit, on {data}");
             rows.push(("difference of the fold", text));
         }
         let rows: String = rows
@@ -197,7 +198,8 @@ impl Int8Card<'_> {
         };
         let text = format!(
             "{top1} (calibrated on {} images of {}{floats})",
-            self.images, self.calibrated_on
+            self.images,
+            without_folder(self.calibrated_on)
         );
         Some(("top-1, weights and maps in 8 bits", text))
     }
@@ -238,7 +240,14 @@ fn without_folders(config: &Config) -> Config {
         config.data.source = source.display().to_string();
     }
     config.model.init_from = config.model.init_from.as_deref().and_then(name);
+    config.data.class_map = config.data.class_map.as_deref().and_then(name);
     config
+}
+
+/// The description of data without the folders above it; nothing that follows the path has a slash.
+fn without_folder(description: &str) -> String {
+    let name = Path::new(description).file_name();
+    name.map_or_else(|| description.into(), |name| name.to_string_lossy().into_owned())
 }
 
 /// A cell of a table: one line without bars.

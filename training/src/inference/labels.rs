@@ -48,13 +48,13 @@ pub fn align(
 }
 
 fn mismatch(found: &[String], data: &str, named: &[String], outputs: usize) -> String {
-    if found.len() != outputs {
-        let count = found.len();
-        return format!("the network has {outputs} classes, {data} has {count}");
+    let counts = format!("the network has {outputs} classes, {data} has {}", found.len());
+    let unknown: Vec<_> = found.iter().filter(|class| !named.contains(class)).collect();
+    match &unknown[..] {
+        [first] if !named.is_empty() => format!("{counts}, of which it does not know \"{first}\""),
+        [first, more @ ..] if !named.is_empty() => {
+            format!("{counts}, of which it does not know \"{first}\" and {} more", more.len())
+        }
+        _ => counts,
     }
-    // Some name differs, or the data set would have been taken as it is.
-    let differing = named.iter().zip(found).find(|(own, data)| own != data);
-    let places = differing.map(|(own, data)| format!(": \"{own}\" against \"{data}\""));
-    let places = places.unwrap_or_default();
-    format!("the network was trained on other classes than {data} has{places}")
 }

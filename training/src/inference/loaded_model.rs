@@ -9,7 +9,6 @@ use dbb_datasets::{
     DataRef, ImageDataset, Loader, LoaderConfig, Pipeline, Preprocess, Split, open,
 };
 use dbb_models::Classifier;
-use dbb_models::onnx;
 use dbb_models::summary;
 use dbb_models::weights::{self, KeyMap, LoadOptions, Metadata, WeightsFile};
 
@@ -257,17 +256,6 @@ impl LoadedModel {
             (None, None) => format!("class {index}"),
         };
         Ok((0..outputs).map(name).collect())
-    }
-
-    /// The input of an ONNX graph of the network: normalised images, or pixels that the graph
-    /// normalises.
-    ///
-    /// # Errors
-    /// As [`preprocess`](Self::preprocess).
-    pub fn onnx_input(&self, with_preprocess: bool) -> Result<onnx::Input> {
-        let Preprocess { size, mean, std, .. } = self.preprocess(None)?;
-        let normalization = with_preprocess.then_some(onnx::Normalization { mean, std });
-        Ok(onnx::Input { size: size.into(), normalization })
     }
 
     /// Random images of the network's input size, the same for the same `seed`, with values from -2

@@ -2,10 +2,11 @@
 //! BatchNorm", 2021).
 //!
 //! The running statistics that training leaves are moving averages over weights that changed in the
-//! meantime. Here the weights are fixed: every norm's mean and variance become the averages over
-//! `N` batches of the batch's mean and of its unbiased variance, `mean = 1/N sum_k mean_k`, `var =
-//! 1/N sum_k var_k`, with each layer reading the outputs that the layers before it compute for the
-//! batch in training. The `k`-th batch enters with momentum `1/k`, which is this average.
+//! meantime. Here the weights are fixed: every norm's mean and variance become the averages over the
+//! images of `N` batches of the batch's mean and of its unbiased variance, `mean = sum_k n_k mean_k /
+//! sum_k n_k`, likewise `var`, where batch `k` has `n_k` images, with each layer reading the outputs that
+//! the layers before it compute for the batch in training. The `k`-th batch enters with momentum `n_k /
+//! (n_1 + .. + n_k)`, which is this average.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -53,7 +54,7 @@ pub fn recalibrate(
         }
         seen.batches += 1;
         seen.images += batch.len();
-        each_norm(&mut network, |norm| norm.momentum = 1.0 / seen.batches as f64);
+        each_norm(&mut network, |norm| norm.momentum = batch.len() as f64 / seen.images as f64);
         let (images, _): (Tensor<4>, _) = batch.to_tensors(&device);
         network.forward(images);
     }

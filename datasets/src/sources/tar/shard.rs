@@ -126,6 +126,14 @@ fn scan(path: &Path) -> Result<(Files, Numbers), DataError> {
             continue;
         }
         let name = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
+        if matches!(kind, EntryType::Link | EntryType::Symlink) {
+            let name = String::from_utf8_lossy(&name);
+            if is_image(&name) {
+                let reason = "it is a link, not an image; pack the images with `tar --dereference \
+                              --hard-dereference`";
+                return Err(DataError::corrupt(&inside(path, &name), reason));
+            }
+        }
         if !kind.is_file() {
             continue;
         }
