@@ -393,40 +393,60 @@ fn two_signals_at_once_are_one_request() {
     assert!(report.contains("the run is saved in"), "the run has not been saved");
 }
 
-/// At the first step, within an epoch, at the last step of an epoch and of the run, and twice; each
-/// part in another process. All bytes are compared.
+/// A run that is stopped after one or two of its steps leaves, to the byte, what `whole` has left, the
+/// same run without a stop.
+fn stopped_run_ends_as(whole: &Path, keys: &[&str], stops: &[usize]) {
+    let run = whole.with_file_name(format!("stopped{stops:?}"));
+    let device = Device::default();
+    let trainer = Trainer::new(config(keys), RunDir::new(&run), &device).expect("a run");
+    stopped_at(stops[0], trainer);
+    if let Some(second) = stops.get(1) {
+        let trainer = Trainer::resume(RunDir::new(&run), &device, false, &[]);
+        stopped_at(*second, trainer.expect("a run to resume"));
+    }
+    succeeds(&mut resuming(&run));
+    let found = state(&run);
+    for (name, bytes) in &state(whole) {
+        assert!(found[name] == *bytes, "{name} differs after {stops:?}");
+    }
+    assert_eq!(metrics(&run), metrics(whole), "{stops:?}");
+    assert!(weights(&run) == weights(whole), "{stops:?}");
+    assert!(shown(&run) == shown(whole), "the report differs after {stops:?}");
+}
+
+/// At the first step, within an epoch, at the last step of an epoch and of the run, and twice; the
+/// last part in another process.
 #[test]
 fn a_run_stopped_at_any_step_ends_as_the_one_that_was_not() {
     let _turn = turn();
     let folder = folder();
     let whole = folder.path().join("whole");
     succeeds(&mut training(&full(), &whole));
-    let expected = state(&whole);
-    assert_eq!(expected.len(), 4, "network, average, optimizer, progress");
+    assert_eq!(state(&whole).len(), 4, "network, average, optimizer, progress");
     // 150 images in batches of 16, three batches a step: four steps an epoch, the last one short.
     for stops in [&[1][..], &[6], &[8], &[12], &[2, 9]] {
-        let run = folder.path().join(format!("stopped{stops:?}"));
-        let device = Device::default();
-        let trainer = Trainer::new(config(&full()), RunDir::new(&run), &device).expect("a run");
-        stopped_at(stops[0], trainer);
-        if let Some(second) = stops.get(1) {
-            let trainer = Trainer::resume(RunDir::new(&run), &device, false, &[]);
-            stopped_at(*second, trainer.expect("a run to resume"));
-        }
-        succeeds(&mut resuming(&run));
-        let found = state(&run);
-        for (name, bytes) in &expected {
-            assert!(found[name] == *bytes, "{name} differs after {stops:?}");
-        }
-        assert_eq!(metrics(&run), metrics(&whole), "{stops:?}");
-        assert!(weights(&run) == weights(&whole), "{stops:?}");
-        assert!(shown(&run) == shown(&whole), "the report differs after {stops:?}");
+        stopped_run_ends_as(&whole, &full(), stops);
     }
     // A finished run that is resumed has nothing to do, and shows what it has shown.
     let before = shown(&whole);
     assert_eq!(before[3].matches("<img").count(), 16 + 24, "a batch and the worst mistakes");
     succeeds(&mut resuming(&whole));
     assert!(shown(&whole) == before, "the report of the finished run has changed");
+}
+
+/// What dropout draws does not depend on what was drawn before the stop.
+#[test]
+fn a_network_with_dropout_stopped_within_an_epoch_ends_as_the_one_that_was_not() {
+    let _turn = turn();
+    let folder = folder();
+    let whole = folder.path().join("whole");
+    let keys =
+        ["train.epochs=2", "model.arch=mobilenet_v2", "model.block=base", "model.width=0.125"];
+    succeeds(&mut training(&keys, &whole));
+    // Four steps an epoch.
+    for stops in [&[3][..], &[2, 6]] {
+        stopped_run_ends_as(&whole, &keys, stops);
+    }
 }
 
 /// What a report shows, without what depends on the clock: curves by step, and what the validation

@@ -2,11 +2,13 @@
 //! accuracy follow their definitions.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use dbb_models::weights::{StateDict, WeightsFile};
 use dbb_models::{Arch, BlockKind, Classifier, Form, ModelConfig};
 use dbb_training::config::OptimSection;
 use dbb_training::inference::evaluate::cross_entropy;
@@ -92,6 +94,37 @@ fn a_jump_of_the_loss_is_told_and_counted() {
     call(&mut training(&keys, &run)).says(&["the loss jumped to"]);
     let spikes: Vec<f64> = metrics(&run).iter().map(|record| number(record, "spikes")).collect();
     assert!(spikes[..6].iter().all(|count| *count == 0.0) && spikes[6] > 0.0, "{spikes:?}");
+}
+
+// ---- The moving average ----------------------------------------------------------------------
+
+#[test]
+fn the_average_is_what_is_validated_and_exported() {
+    let folder = folder();
+    let run = folder.path().join("run");
+    succeeds(&mut training(&["train.epochs=2", "train.ema=0.9"], &run));
+    let (evaluated, records) = (eval(&run, &["--deploy"]), metrics(&run));
+    let last = records.last().expect("an epoch");
+    assert_eq!(evaluated["top1"], last["top1"]);
+    let [found, expected] = [number(&evaluated, "loss"), number(last, "val_loss")];
+    assert!(close(found, expected, 1e-6), "{found} and not {expected}");
+
+    let export = |form: &str| {
+        let file = folder.path().join(format!("{form}.safetensors"));
+        let options = ["--format", "safetensors", "--form", form, "--json", "--out"];
+        succeeds(Command::new(DBB).arg("export").arg(&run).args(options).arg(&file));
+        tensors_of(&file)
+    };
+    let checkpoint = newest(&run);
+    let average = tensors_of(&RunDir::ema(&checkpoint));
+    let network = tensors_of(&RunDir::network(&checkpoint));
+    assert!(export("train") == average, "another network than the average is exported");
+    assert!(average != network, "the average is the network");
+    assert!(export("deploy") == tensors_of(&RunDir::new(&run).deploy_weights()));
+}
+
+fn tensors_of(file: &Path) -> StateDict {
+    WeightsFile::read(file).expect("weights").tensors
 }
 
 // ---- Data -----------------------------------------------------------------------------------

@@ -267,6 +267,184 @@ fn every_name_is_the_librarys() {
     }
 }
 
+/// Names of a tensor in a dialect and in ours.
+type Names = (&'static str, &'static str);
+
+/// Some tensors of networks; in most cases others have the same shape.
+const LAYERS: [(Dialect, Arch, &[Names]); 10] = [
+    (
+        Dialect::Torchvision,
+        Arch::ResNet18,
+        &[
+            ("conv1.weight", "stem.conv.weight"),
+            ("bn1.running_mean", "stem.bn.running_mean"),
+            ("layer1.0.conv1.weight", "stage1.0.conv1.conv.weight"),
+            ("layer1.0.conv2.weight", "stage1.0.conv2.conv.weight"),
+            ("layer1.1.bn1.weight", "stage1.1.conv1.bn.gamma"),
+            ("layer1.1.bn2.bias", "stage1.1.conv2.bn.beta"),
+            ("layer3.0.bn2.running_mean", "stage3.0.conv2.bn.running_mean"),
+            ("layer3.0.downsample.0.weight", "stage3.0.shortcut.conv.weight"),
+            ("layer3.0.downsample.1.running_var", "stage3.0.shortcut.bn.running_var"),
+            ("fc.bias", "linear.bias"),
+        ],
+    ),
+    (
+        Dialect::Torchvision,
+        Arch::ResNet50,
+        &[
+            ("layer1.2.conv3.weight", "stage1.2.conv3.conv.weight"),
+            ("layer2.1.bn1.running_var", "stage2.1.conv1.bn.running_var"),
+            ("layer2.3.bn2.weight", "stage2.3.conv2.bn.gamma"),
+            ("layer3.5.conv2.weight", "stage3.5.conv2.conv.weight"),
+            ("layer4.0.bn3.bias", "stage4.0.conv3.bn.beta"),
+            ("layer4.0.downsample.1.bias", "stage4.0.shortcut.bn.beta"),
+        ],
+    ),
+    (
+        Dialect::Torchvision,
+        Arch::MobileNetV2,
+        &[
+            ("features.0.0.weight", "stem.conv.weight"),
+            ("features.1.conv.0.1.running_mean", "blocks.0.depthwise.bn.running_mean"),
+            ("features.1.conv.1.weight", "blocks.0.project.conv.weight"),
+            ("features.3.conv.0.1.weight", "blocks.2.expand.bn.gamma"),
+            ("features.3.conv.1.1.weight", "blocks.2.depthwise.bn.gamma"),
+            ("features.4.conv.1.0.weight", "blocks.3.depthwise.conv.weight"),
+            ("features.6.conv.2.weight", "blocks.5.project.conv.weight"),
+            ("features.6.conv.3.running_var", "blocks.5.project.bn.running_var"),
+            ("features.18.1.bias", "last.bn.beta"),
+            ("classifier.1.weight", "linear.weight"),
+        ],
+    ),
+    (
+        Dialect::Torchvision,
+        Arch::MobileNetV3Large,
+        &[
+            ("features.5.block.0.1.running_mean", "blocks.4.expand.bn.running_mean"),
+            ("features.5.block.1.1.running_mean", "blocks.4.depthwise.bn.running_mean"),
+            ("features.5.block.2.fc2.bias", "blocks.4.squeeze_excite.fc2.bias"),
+            ("features.5.block.3.1.weight", "blocks.4.project.bn.gamma"),
+            ("features.8.block.1.1.bias", "blocks.7.depthwise.bn.beta"),
+            ("features.8.block.2.0.weight", "blocks.7.project.conv.weight"),
+            ("classifier.0.bias", "hidden.bias"),
+        ],
+    ),
+    (
+        Dialect::Torchvision,
+        Arch::Vgg16,
+        &[
+            ("features.3.weight", "stage1.1.conv.weight"),
+            ("features.8.bias", "stage2.0.bn.beta"),
+            ("features.18.running_var", "stage3.1.bn.running_var"),
+            ("features.20.weight", "stage3.2.conv.weight"),
+            // The bias of a convolution moves the mean behind it.
+            ("features.27.bias", "stage4.1.bn.running_mean"),
+            ("features.28.weight", "stage4.1.bn.gamma"),
+            ("classifier.3.bias", "hidden.1.bias"),
+        ],
+    ),
+    (
+        Dialect::Timm,
+        Arch::MobileNetV1,
+        &[
+            ("conv_stem.weight", "stem.conv.weight"),
+            ("blocks.1.1.conv_dw.weight", "blocks.2.depthwise.conv.weight"),
+            ("blocks.1.1.bn1.running_mean", "blocks.2.depthwise.bn.running_mean"),
+            ("blocks.3.2.conv_pw.weight", "blocks.7.pointwise.conv.weight"),
+            ("blocks.3.4.bn2.bias", "blocks.9.pointwise.bn.beta"),
+            ("blocks.3.5.bn1.weight", "blocks.10.depthwise.bn.gamma"),
+            ("blocks.4.0.bn1.running_var", "blocks.11.depthwise.bn.running_var"),
+            ("classifier.bias", "linear.bias"),
+        ],
+    ),
+    (
+        Dialect::Timm,
+        Arch::MobileNetV2,
+        &[
+            ("bn1.weight", "stem.bn.gamma"),
+            ("blocks.0.0.conv_pw.weight", "blocks.0.project.conv.weight"),
+            ("blocks.0.0.bn2.bias", "blocks.0.project.bn.beta"),
+            ("blocks.1.1.conv_pw.weight", "blocks.2.expand.conv.weight"),
+            ("blocks.2.1.bn1.running_var", "blocks.4.expand.bn.running_var"),
+            ("blocks.2.1.bn2.running_var", "blocks.4.depthwise.bn.running_var"),
+            ("blocks.3.2.conv_pwl.weight", "blocks.8.project.conv.weight"),
+            ("blocks.3.3.bn3.running_mean", "blocks.9.project.bn.running_mean"),
+            ("bn2.running_mean", "last.bn.running_mean"),
+        ],
+    ),
+    (
+        Dialect::Timm,
+        Arch::RepVggA0,
+        &[
+            ("stem.conv_1x1.conv.weight", "stem.pointwise.conv.weight"),
+            ("stages.0.1.identity.weight", "stage1.1.identity.gamma"),
+            ("stages.2.4.conv_kxk.conv.weight", "stage3.4.origin.conv.weight"),
+            ("stages.2.5.conv_kxk.bn.bias", "stage3.5.origin.bn.beta"),
+            ("stages.2.5.conv_1x1.bn.bias", "stage3.5.pointwise.bn.beta"),
+        ],
+    ),
+    (
+        Dialect::Timm,
+        Arch::MobileOneS0,
+        &[
+            ("stem.conv_kxk.0.bn.bias", "stem.copies.0.bn.beta"),
+            ("stages.1.4.conv_kxk.2.conv.weight", "stage2.2.depthwise.copies.2.conv.weight"),
+            (
+                "stages.1.5.conv_kxk.3.bn.running_mean",
+                "stage2.2.pointwise.copies.3.bn.running_mean",
+            ),
+            ("stages.1.6.identity.bias", "stage2.3.depthwise.identity.beta"),
+            ("stages.2.2.conv_scale.bn.weight", "stage3.1.depthwise.scale.bn.gamma"),
+        ],
+    ),
+    (
+        Dialect::Akamaster,
+        Arch::ResNet20,
+        &[
+            ("conv1.weight", "stem.conv.weight"),
+            ("bn1.bias", "stem.bn.beta"),
+            ("layer1.2.conv1.weight", "stage1.2.conv1.conv.weight"),
+            ("layer1.2.conv2.weight", "stage1.2.conv2.conv.weight"),
+            ("layer2.0.bn1.weight", "stage2.0.conv1.bn.gamma"),
+            ("layer3.1.bn2.running_var", "stage3.1.conv2.bn.running_var"),
+            ("linear.bias", "linear.bias"),
+        ],
+    ),
+];
+
+/// What is changed under the library's name of a layer changes under ours, and nothing else.
+#[test]
+fn a_name_is_that_of_its_layer() {
+    let device = Device::default();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("weights.safetensors");
+    for (dialect, arch, layers) in LAYERS {
+        let block = arch.only_block(dialect).expect("one block");
+        let width = if arch == Arch::Vgg16 { 0.0625 } else { 0.125 };
+        let model = ModelConfig { width, ..ModelConfig::new(arch, block, 3) };
+        let network = model.init(Form::Train, &device).expect("a network");
+        let state = KeyMap::new(dialect, &model, &network).expect("names").save(&network);
+        let native = |network: &Classifier| {
+            KeyMap::new(Dialect::Native, &model, network).expect("native names").save(network)
+        };
+        let before = native(&network);
+        for (foreign, expected) in layers {
+            let mut state = state.clone();
+            let data = state.get_mut(*foreign);
+            let data = data.unwrap_or_else(|| panic!("{dialect} {arch} has no {foreign}"));
+            let values: Vec<f32> = data.iter::<f32>().map(|value| value + 1.0).collect();
+            *data = TensorData::new(values, data.shape().to_vec());
+            write_foreign(&path, &state).expect("written");
+            let file = WeightsFile::read(&path).expect("read");
+            let (loaded, _) =
+                adopt(&file, &model, LoadOptions::default(), &device).expect("adopted");
+            let after = native(&loaded);
+            let changed: Vec<_> = after.keys().filter(|key| after[*key] != before[*key]).collect();
+            assert_eq!(changed, [expected], "{dialect} {arch} {foreign}");
+        }
+    }
+}
+
 /// Number of keys of a network and the first digits of their SHA-256.
 fn key_hash(dialect: Dialect, model: &ModelConfig, form: Form) -> (usize, String) {
     let network = model.init(form, &Device::default()).expect("a network");
