@@ -285,6 +285,14 @@ fn timms_folder_has_a_model_card() {
     let onnx = folder.at("network.onnx");
     let onnx = ["export", &file, "--format", "onnx", "--out", &onnx, "--license", "mit"];
     dbb(&onnx).fails(1, &["--license is for --format timm"]);
+
+    // A folded file does not know what it was in training.
+    let [folded, again] = ["folded.safetensors", "again"].map(|name| folder.at(name));
+    json(&["reparam", &file, "--out", &folded]);
+    json(&["export", &folded, "--format", "timm", "--out", &again]);
+    let text = fs::read_to_string(format!("{again}/README.md")).expect("a card");
+    assert!(text.contains("from a file that was folded before"), "{text}");
+    assert!(!text.contains("parameters in training"), "{text}");
 }
 
 /// What a network that says nothing of itself was measured with is what its folder says.

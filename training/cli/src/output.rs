@@ -151,7 +151,7 @@ impl Output<'_> {
                 let card = ModelCard {
                     metadata: &target.metadata,
                     architecture: config.architecture(),
-                    fold,
+                    fold: fold.filter(|_| target.metadata.form == Form::Train),
                     params: learnable_params(network),
                     macs: macs(network, [input[1], input[2]])?,
                     input,

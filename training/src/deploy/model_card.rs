@@ -170,9 +170,10 @@ impl ModelCard<'_> {
     }
 
     fn origin(&self) -> String {
-        let blocks = match self.fold.map_or(0, |fold| fold.blocks_folded) {
-            0 => "It has no block of several branches.".to_string(),
-            blocks => format!(
+        let blocks = match self.fold.map(|fold| fold.blocks_folded) {
+            None => "It comes from a file that was folded before.".to_string(),
+            Some(0) => "It has no block of several branches.".to_string(),
+            Some(blocks) => format!(
                 "While it was trained, {blocks} of its convolutions were blocks of several branches; \
                  each is folded, exactly, into one convolution with bias."
             ),
