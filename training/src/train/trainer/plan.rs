@@ -116,13 +116,15 @@ impl Plan {
 pub fn check(config: Config, runs: usize, place: impl Into<Place>) -> Result<Identity> {
     let place = place.into();
     let mut plan = Plan::within_memory(config, &place)?;
-    plan.need.on_machine *= runs;
-    plan.check_memory(&place).map_err(|error| match error {
-        Error::Memory { what, needed, limit, lower } => {
-            Error::Memory { what, needed, limit, lower: format!("--jobs ({runs}), {lower}") }
-        }
-        error => error,
-    })?;
+    if runs > 1 {
+        plan.need.on_machine *= runs;
+        plan.check_memory(&place).map_err(|error| match error {
+            Error::Memory { what, needed, limit, lower } => {
+                Error::Memory { what, needed, limit, lower: format!("--jobs ({runs}), {lower}") }
+            }
+            error => error,
+        })?;
+    }
     let Plan { config, model, metadata, identity, .. } = plan;
     let device = place.device.autodiff();
     let state = fresh(&config, &model, &device, &identity)?;
